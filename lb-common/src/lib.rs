@@ -1,0 +1,2 @@
+//! What kernel and user side share.
+#![no_std]

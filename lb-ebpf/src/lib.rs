@@ -1,0 +1,2 @@
+//! Maps and ports of the XDP programs.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Weighted Maglev tables.
+#![no_std]

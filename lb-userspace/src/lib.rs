@@ -1,0 +1,1 @@
+//! Weir: daemon, agent and command line.
