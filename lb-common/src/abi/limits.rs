@@ -1,0 +1,40 @@
+//! Every bound that the data plane and the daemon must agree on.
+
+/// Backends of one edge host. 15 bits: the top bit of a table slot is the transition mark.
+pub const MAX_BACKENDS: usize = 32_767;
+/// Words in the admission array: regions, zones, racks and pools share one index space.
+pub const MAX_DOMAINS: usize = 4_096;
+/// Words of the admission array that pools use; they lie behind those of the domains.
+pub const MAX_POOLS: usize = 12_288;
+/// All words of the admission array, a power of two so that an index is bounded by a mask.
+pub const ADMISSION_WORDS: usize = MAX_DOMAINS + MAX_POOLS;
+/// Services of one edge host.
+pub const MAX_SERVICES: usize = 4_096;
+/// Pools that one plan may name.
+pub const MAX_PLAN_STEPS: usize = 8;
+/// Client regions, "default" included.
+pub const MAX_CLIENT_REGIONS: usize = 1_024;
+/// Client prefixes over all client regions.
+pub const MAX_CLIENT_PREFIXES: usize = 65_536;
+/// Plans of all services: a service that distinguishes client regions has one for each of them.
+pub const MAX_PLANS: usize = 65_536;
+/// Slots of one chunk of the slot array; tables of any size lie in it back to back.
+pub const SLOTS_PER_CHUNK: usize = 65_536;
+/// Chunks of the slot array: 4,096 x 64 Ki slots are 512 MiB.
+pub const MAX_SLOT_CHUNKS: usize = 4_096;
+/// Buckets of the service index, a power of two.
+pub const MAX_SERVICE_BUCKETS: usize = 65_536;
+/// Slots of a table that are tried for one flow before its plan's next pool.
+pub const MAX_PROBES: u32 = 16;
+/// Counters for reasons, the first ones of each CPU's block. Reasons are append-only.
+pub const REASON_SLOTS: usize = 64;
+/// CPUs whose counters fit.
+pub const MAX_CPUS: usize = 1_024;
+/// Flows away from home that are remembered, by default; the oldest are forgotten first.
+pub const DEFAULT_FLOW_ENTRIES: u32 = 65_536;
+/// Addresses on which one agent takes tunnelled packets and heartbeats.
+pub const MAX_AGENT_ADDRESSES: usize = 16;
+/// Source prefixes from which one agent accepts tunnelled packets and heartbeats.
+pub const MAX_AGENT_SOURCES: usize = 256;
+
+const _: () = assert!(ADMISSION_WORDS.is_power_of_two());

@@ -1,0 +1,76 @@
+//! What happens to a packet, decided by pure functions over a few [`ports`].
+//!
+//! The stages, one file each, in packet order:
+//!
+//! | stage | question |
+//! |---|---|
+//! | [`parse`] | what is this packet? |
+//! | [`classify`] | which service is it for? |
+//! | [`steer`] | which plan applies, and which pools in which order? |
+//! | [`flow`] | is the flow known to live away from home? |
+//! | [`select`] | which member of a pool takes it? |
+//! | [`encap`] | what does it look like on the way to the backend? |
+//! | [`verdict`] | what is done with it, and how is it counted? |
+//!
+//! [`echo`] answers pings to a VIP; [`hash`] holds all hash functions; [`trace`] lets `weir explain` watch.
+
+pub mod classify;
+pub mod echo;
+pub mod encap;
+pub mod flow;
+pub mod hash;
+pub mod parse;
+pub mod ports;
+pub mod select;
+pub mod steer;
+pub mod trace;
+pub mod verdict;
+
+use crate::abi::reason::Reason;
+use parse::{Parsed, Transport};
+use ports::{Packet, Tables};
+use steer::Origin;
+use trace::Trace;
+use verdict::Outcome;
+
+/// Everything that Weir does with one frame, the counting included.
+#[inline(always)]
+pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: &mut impl Trace) -> Outcome {
+    let length = packet.length();
+    let outcome = match parse::parse(packet) {
+        Parsed::Transport(transport) => forward(packet, tables, &transport, trace),
+        Parsed::Portless(portless) => echo::answer_or_refuse(packet, tables, &portless),
+        Parsed::NotIp => Outcome::pass(Reason::PassNotIp),
+    };
+    verdict::count(tables, &outcome, length);
+    outcome
+}
+
+/// The way of a TCP or UDP packet: from service to backend, then out.
+#[inline(always)]
+fn forward<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    transport: &Transport,
+    trace: &mut impl Trace,
+) -> Outcome {
+    let Some(root) = tables.root() else {
+        return Outcome::pass(Reason::PassNotVip);
+    };
+    let tuple = &transport.tuple;
+    let Some((index, service)) = classify::service(tables, root, &tuple.service_key()) else {
+        return Outcome::pass(Reason::PassNotVip);
+    };
+    let outcome = Outcome::for_service(index, transport.opening);
+    let h = hash::flow_hash(&root.hash_key, tuple);
+    match steer::place(tables, service, index, transport, h, Origin::Client, trace) {
+        Err(reason) => outcome.drop(reason),
+        Ok(placement) => {
+            let outcome = outcome.to_backend(placement.backend);
+            match encap::encapsulate(packet, root, placement.entry, transport, h) {
+                Err(reason) => outcome.drop(reason),
+                Ok(()) => outcome.forward(placement.entry.ifindex, packet.ingress_ifindex()),
+            }
+        }
+    }
+}

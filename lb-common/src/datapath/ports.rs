@@ -1,0 +1,60 @@
+//! What the decisions need from their surroundings. The XDP program implements these over maps and the packet's memory,
+//! tests over plain vectors, `weir explain` over the daemon's mapping of the live maps.
+
+use crate::abi::{
+    admission::Admission,
+    backend::BackendEntry,
+    flow::{FlowEntry, FlowKey},
+    plan::{PlanEntry, PoolEntry},
+    root::Root,
+    service::{ServiceBucket, ServiceEntry},
+};
+
+/// A frame, from the first byte of its Ethernet header on.
+pub trait Packet {
+    /// Length of the frame in bytes.
+    fn length(&self) -> usize;
+
+    /// `N` bytes from offset `at`, or `None` where the frame is shorter.
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
+
+    /// Overwrites `N` bytes from offset `at`; `None`, with nothing written, where the frame is shorter.
+    fn write<const N: usize>(&mut self, at: usize, bytes: &[u8; N]) -> Option<()>;
+
+    /// Enlarges the frame at its front by `by` bytes and overwrites its first `N` bytes; `None` when there is no room.
+    /// After a `None` the frame is to be dropped.
+    fn push_front<const N: usize>(&mut self, by: usize, bytes: &[u8; N]) -> Option<()>;
+
+    /// Interface on which the frame arrived.
+    fn ingress_ifindex(&self) -> u32;
+}
+
+/// The maps. Every index may be out of range: `None` then, never a panic.
+pub trait Tables {
+    /// The root, or `None` before the first generation is in place.
+    fn root(&self) -> Option<&Root>;
+    /// A bucket of the service index.
+    fn bucket(&self, index: u32) -> Option<&ServiceBucket>;
+    /// A service.
+    fn service(&self, index: u32) -> Option<&ServiceEntry>;
+    /// A plan.
+    fn plan(&self, index: u32) -> Option<&PlanEntry>;
+    /// A pool.
+    fn pool(&self, index: u32) -> Option<&PoolEntry>;
+    /// A slot of the slot array, in which all tables lie.
+    fn slot(&self, index: u32) -> Option<u16>;
+    /// A backend.
+    fn backend(&self, index: u32) -> Option<&BackendEntry>;
+    /// A word of the admission array.
+    fn admission(&self, index: u16) -> Option<Admission>;
+    /// The client region of an address by longest matching prefix; 0, the default region, when none matches.
+    fn client_region(&self, address: &[u8; 16]) -> u32;
+    /// The flow table's entry for a flow.
+    fn flow(&self, key: &FlowKey) -> Option<FlowEntry>;
+    /// Writes a flow into the flow table; when it is full, the least recently used entry goes.
+    fn remember(&self, key: &FlowKey, entry: FlowEntry);
+    /// Removes a flow from the flow table.
+    fn forget(&self, key: &FlowKey);
+    /// Adds to this CPU's counter in `slot`.
+    fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool);
+}

@@ -1,0 +1,115 @@
+//! Stage 7: what is done with the packet, and how is it counted?
+
+use super::ports::Tables;
+use crate::abi::{
+    counter::{backend_slot, reason_slot, service_slot},
+    reason::Reason,
+};
+
+/// What the program does with a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Hand it to the kernel's stack.
+    Pass,
+    /// Drop it.
+    Drop,
+    /// Send it out where it came in.
+    Tx,
+    /// Send it out of this interface.
+    Redirect(u32),
+}
+
+/// "No index" in [`Outcome`].
+const NONE: u32 = u32::MAX;
+
+/// A verdict with what is counted for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// What to do.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    service: u32,
+    backend: u32,
+    opening: bool,
+}
+
+impl Outcome {
+    /// Hand the frame to the stack.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pass(reason: Reason) -> Self {
+        Self { verdict: Verdict::Pass, reason, service: NONE, backend: NONE, opening: false }
+    }
+
+    /// Drop a frame whose service is not known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn refuse(reason: Reason) -> Self {
+        Self { verdict: Verdict::Drop, reason, service: NONE, backend: NONE, opening: false }
+    }
+
+    /// Send the frame, now an answer, back where it came from.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answer(reason: Reason) -> Self {
+        Self { verdict: Verdict::Tx, reason, service: NONE, backend: NONE, opening: false }
+    }
+
+    /// The service is known; the rest follows.
+    #[inline(always)]
+    #[must_use]
+    pub(super) const fn for_service(service: u32, opening: bool) -> Self {
+        Self { verdict: Verdict::Drop, reason: Reason::Inconsistent, service, backend: NONE, opening }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub(super) const fn to_backend(self, backend: u32) -> Self {
+        Self { backend, ..self }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub(super) const fn drop(self, reason: Reason) -> Self {
+        Self { verdict: Verdict::Drop, reason, ..self }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub(super) const fn forward(self, egress: u32, ingress: u32) -> Self {
+        let verdict = if egress == ingress { Verdict::Tx } else { Verdict::Redirect(egress) };
+        Self { verdict, reason: Reason::Forwarded, ..self }
+    }
+
+    /// The service, where it is known.
+    #[must_use]
+    pub const fn service(&self) -> Option<u32> {
+        if self.service == NONE { None } else { Some(self.service) }
+    }
+
+    /// The backend that was chosen, also when the packet was dropped after that.
+    #[must_use]
+    pub const fn backend(&self) -> Option<u32> {
+        if self.backend == NONE { None } else { Some(self.backend) }
+    }
+}
+
+/// Counts an outcome: a forwarded packet for its service and its backend, any other one for its reason, and, where the
+/// service is known, as dropped by it.
+#[inline(always)]
+pub fn count<T: Tables>(tables: &T, outcome: &Outcome, length: usize) {
+    let Some(root) = tables.root() else {
+        return;
+    };
+    let bytes = length as u64;
+    if outcome.reason as u32 == Reason::Forwarded as u32 {
+        tables.count(service_slot(outcome.service), bytes, outcome.opening, false);
+        tables.count(backend_slot(root.counter_services, outcome.backend), bytes, outcome.opening, false);
+        return;
+    }
+    tables.count(reason_slot(outcome.reason), bytes, outcome.opening, false);
+    if outcome.service != NONE {
+        tables.count(service_slot(outcome.service), bytes, outcome.opening, true);
+    }
+}

@@ -1,0 +1,78 @@
+//! IPv4 (RFC 791).
+
+/// Length of the header without options, in bytes.
+pub const LENGTH: usize = network_types::ip::Ipv4Hdr::LEN;
+/// Flag "don't fragment" in the fragment field, network order.
+pub const DONT_FRAGMENT: [u8; 2] = [0x40, 0x00];
+/// TTL of packets that Weir makes itself.
+pub const TTL: u8 = 64;
+
+/// The first 20 bytes of an IPv4 header.
+#[derive(Clone, Copy)]
+#[repr(C, align(4))]
+pub struct Header(pub [u8; LENGTH]);
+
+impl Header {
+    /// Version field; 4.
+    #[must_use]
+    #[inline(always)]
+    pub const fn version(&self) -> u8 {
+        self.0[0] >> 4
+    }
+
+    /// Header length in bytes with options, 0 to 60. Valid from 20 on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn header_length(&self) -> usize {
+        ((self.0[0] & 0x0f) as usize) * 4
+    }
+
+    /// DSCP and ECN.
+    #[must_use]
+    #[inline(always)]
+    pub const fn traffic_class(&self) -> u8 {
+        self.0[1]
+    }
+
+    /// Length of the packet, header included.
+    #[must_use]
+    #[inline(always)]
+    pub const fn total_length(&self) -> usize {
+        u16::from_be_bytes([self.0[2], self.0[3]]) as usize
+    }
+
+    /// Whether the packet is a fragment, the first one included.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_fragment(&self) -> bool {
+        (self.0[6] & 0x3f) | self.0[7] != 0
+    }
+
+    /// Time to live.
+    #[must_use]
+    #[inline(always)]
+    pub const fn ttl(&self) -> u8 {
+        self.0[8]
+    }
+
+    /// Protocol number of the payload.
+    #[must_use]
+    #[inline(always)]
+    pub const fn protocol(&self) -> u8 {
+        self.0[9]
+    }
+
+    /// Source address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn source(&self) -> [u8; 4] {
+        [self.0[12], self.0[13], self.0[14], self.0[15]]
+    }
+
+    /// Destination address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn destination(&self) -> [u8; 4] {
+        [self.0[16], self.0[17], self.0[18], self.0[19]]
+    }
+}

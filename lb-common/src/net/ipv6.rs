@@ -1,0 +1,72 @@
+//! IPv6 (RFC 8200).
+
+/// Length of the fixed header, in bytes.
+pub const LENGTH: usize = network_types::ip::Ipv6Hdr::LEN;
+/// Hop limit of packets that Weir makes itself.
+pub const HOP_LIMIT: u8 = 64;
+/// Next header: fragment.
+pub const FRAGMENT: u8 = 44;
+
+/// A fixed IPv6 header.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub struct Header(pub [u8; LENGTH]);
+
+impl Header {
+    /// Version field; 6.
+    #[must_use]
+    #[inline(always)]
+    pub const fn version(&self) -> u8 {
+        self.0[0] >> 4
+    }
+
+    /// DSCP and ECN.
+    #[must_use]
+    #[inline(always)]
+    pub const fn traffic_class(&self) -> u8 {
+        self.0[0] << 4 | self.0[1] >> 4
+    }
+
+    /// Length of what follows the fixed header.
+    #[must_use]
+    #[inline(always)]
+    pub const fn payload_length(&self) -> usize {
+        u16::from_be_bytes([self.0[4], self.0[5]]) as usize
+    }
+
+    /// Protocol number of what follows.
+    #[must_use]
+    #[inline(always)]
+    pub const fn next_header(&self) -> u8 {
+        self.0[6]
+    }
+
+    /// Source address.
+    #[must_use]
+    #[inline(always)]
+    pub fn source(&self) -> [u8; 16] {
+        field(&self.0, 8)
+    }
+
+    /// Destination address.
+    #[must_use]
+    #[inline(always)]
+    pub fn destination(&self) -> [u8; 16] {
+        field(&self.0, 24)
+    }
+}
+
+#[inline(always)]
+fn field(header: &[u8; LENGTH], at: usize) -> [u8; 16] {
+    let mut address = [0; 16];
+    address.copy_from_slice(&header[at..at + 16]);
+    address
+}
+
+/// Whether a next-header value is an extension header, behind which the ports lie (RFC 8200, section 4; RFC 7045,
+/// section 4).
+#[must_use]
+#[inline(always)]
+pub const fn is_extension(next_header: u8) -> bool {
+    matches!(next_header, 0 | 43 | FRAGMENT | 51 | 60 | 135 | 139 | 140)
+}

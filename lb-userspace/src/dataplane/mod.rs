@@ -1,0 +1,1 @@
+//! BPF objects, maps and what is written into them.

@@ -1,0 +1,52 @@
+//! Events: everything that changes what the data plane does, with cause and timings.
+
+use crate::plan::state::State;
+use serde::{Deserialize, Serialize};
+
+/// One line of the event journal.
+///
+/// All `*_ns` fields are readings of `CLOCK_MONOTONIC` in nanoseconds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Event {
+    /// Number of the event, from 1, without gaps, over restarts of the daemon.
+    pub seq: u64,
+    /// Wall-clock time at which it was recorded.
+    pub time: jiff::Timestamp,
+    /// The same moment on the monotonic clock.
+    pub monotonic_ns: u64,
+    /// What kind of thing changed.
+    pub kind: EventKind,
+    /// Its name: a backend's name, a domain's path, a service's name, or the node's name.
+    pub subject: String,
+    /// State before, for state changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<State>,
+    /// State after, for state changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<State>,
+    /// Why, in words: "5 of 5 backends missed round 81", "operator: replacing fans".
+    pub cause: String,
+    /// When the evidence that led to this was due: the moment at which the first missing answer should have come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence_ns: Option<u64>,
+    /// When the decision was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_ns: Option<u64>,
+    /// When the store into BPF memory was done: effective from the next packet on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_ns: Option<u64>,
+}
+
+/// See [`Event::kind`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// A backend's effective state changed.
+    BackendState,
+    /// A domain's effective state changed.
+    DomainState,
+    /// An operator drained, failed or restored something.
+    Override,
+    /// The daemon started, adopted a running data plane, stopped, or met a condition of its own.
+    Daemon,
+}

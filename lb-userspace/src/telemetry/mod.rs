@@ -1,0 +1,3 @@
+//! Events, logs and counters.
+
+pub mod event;
