@@ -82,7 +82,8 @@ fn jump_to_free(walk: &mut Walk, free: &mut Vec<u32>, slots: u32) -> u32 {
         .unwrap_or(0);
     let slot = walk.after(nearest, slots);
     free.retain(|&other| other != slot);
-    walk.next = walk.after(nearest + 1, slots);
+    // The slot is taken now, so it does no harm that the walk goes on from it and not from the one after.
+    walk.next = slot;
     slot
 }
 
