@@ -13,6 +13,8 @@ mod test;
 mod toolchain;
 mod workspace;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Set up, build, show, test and measure Weir.
@@ -44,13 +46,21 @@ enum Verb {
     Bench(bench::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().verb {
+fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
         Verb::Setup(args) => setup::run(&args),
         Verb::Build(args) => build::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Lint => lint::run(),
         Verb::Bench(args) => bench::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not anyhow's own report, which adds a backtrace of xtask when RUST_BACKTRACE is set for the tests.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     shell::{Cmd, find_program, is_root, step},
     toolchain::{BPF_LINKER_VERSION, BpfToolchain, Compiler, find_linker, install_linker_command},
+    workspace::root,
 };
 
 /// Install what building and testing need.
@@ -40,7 +41,7 @@ const fn need(program: &'static str, packages: &'static [&'static str], purpose:
 const NEEDS: [Need; 8] = [
     need("cc", &["gcc", "libc6-dev"], "linking"),
     need("ip", &["iproute2"], "namespaces and veth pairs of the lab"),
-    need("nginx", &["nginx"], "the lab's backends"),
+    need("nginx", &[NGINX], "the lab's backends"),
     need("curl", &["curl"], "the lab's clients"),
     need("ethtool", &["ethtool"], "checksum offloads in the lab"),
     need("ping", &["iputils-ping"], "tests of the echo answer"),
@@ -61,6 +62,8 @@ const BPF_PACKAGES: [&str; 9] = [
     "libc6-dev",
 ];
 
+/// The one package that brings a service.
+const NGINX: &str = "nginx";
 const SECURITY_SOURCES_FILE: &str = "/etc/apt/sources.list.d/weir-security.sources";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -155,7 +158,7 @@ impl Debian {
         if !unknown.is_empty() {
             bail!(self.remedy_for_unknown(&unknown));
         }
-        install_without_starting_services(packages)
+        install_packages(packages)
     }
 
     fn add_security_archive(&self) -> Result<()> {
@@ -196,37 +199,37 @@ fn apt_get() -> Cmd {
         .root()
 }
 
-/// Installs packages; a service among them (nginx) is neither started now nor at the next boot. One that was there
-/// before is not touched, for its package is not among `packages`.
-fn install_without_starting_services(packages: &[&str]) -> Result<()> {
-    // A policy-rc.d that exits 101 forbids starts; it goes away again however the script ends.
-    const SCRIPT: &str = r#"
-policy=/usr/sbin/policy-rc.d
-if ! [ -e $policy ]; then
-    trap 'rm -f $policy' EXIT
-    trap 'exit 130' HUP INT TERM
-    printf '#!/bin/sh\nexit 101\n' > $policy && chmod 755 $policy || exit 1
-fi
-apt-get install -y --no-install-recommends --no-remove "$@" || exit 1
-for package in "$@"; do
-    if [ "$package" = nginx ] && command -v systemctl > /dev/null; then
-        systemctl disable nginx || echo "nginx could not be disabled: it may start at the next boot" >&2
-    fi
-done"#;
-    // --no-remove: rustc-web cannot stand beside Debian's own rustc or rustup, and what the user chose is not ours to remove.
-    let install = Cmd::new("sh")
-        .args(["-c", SCRIPT, "sh"])
-        .args(packages)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .root();
-    install.run().with_context(|| {
+/// Installs packages. A service among them (nginx) is neither started nor enabled; one that was installed before is not
+/// touched, for then its package is not among `packages`.
+fn install_packages(packages: &[&str]) -> Result<()> {
+    let remedy = || {
         format!(
             "apt could not install {}.\n\
              Remedy: see apt's message above. If it says that packages would have to be removed, Debian's own rustc or\n\
              rustup is in the way of rustc-web: remove it (apt-get remove rustc rustup) and use rustup from https://rustup.rs",
             packages.join(" ")
         )
-    })
+    };
+    let plain: Vec<&str> = packages
+        .iter()
+        .copied()
+        .filter(|package| *package != NGINX)
+        .collect();
+    if !plain.is_empty() {
+        // --no-remove: rustc-web cannot stand beside Debian's own rustc or rustup, and what the user chose is not ours.
+        let options = ["install", "-y", "--no-install-recommends", "--no-remove"];
+        apt_get().args(options).args(&plain).run().with_context(remedy)?;
+    }
+    if packages.contains(&NGINX) {
+        let script = root().join("xtask/install-nginx.sh");
+        Cmd::new("sh")
+            .arg(script)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .root()
+            .run()
+            .with_context(remedy)?;
+    }
+    Ok(())
 }
 
 /// Those packages that dpkg does not count as installed.
