@@ -1,3 +1,4 @@
 //! What Weir is tested with: the network-namespace lab, load generators and the demo.
 pub mod clock;
 pub mod lab;
+pub mod load;

@@ -1,10 +1,18 @@
 //! The lab itself, without Weir: it stands, its faults hit what they name and nothing else, and it goes without a trace.
-use lb_tests::lab::{Cut, Lab};
+use lb_tests::{
+    lab::{Cut, Lab, VIP_V4, VIP_V6, clean, echo_vips, web_vips},
+    load::SteadyLoad,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     fs,
+    io::{BufRead, BufReader},
     net::{IpAddr, SocketAddr},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -155,4 +163,157 @@ fn two_labs_stand_side_by_side() {
     assert!(is_silent(&first, "west", "w1r1b1"));
     drop(second);
     assert!(Path::new(first.directory()).exists());
+}
+
+/// Sends both VIPs straight to one backend, as a stand-in for Weir.
+fn route_vips_to(lab: &Lab, name: &str) {
+    let backend = lab.topology().backend(name).unwrap();
+    let routes = [
+        format!("route replace {VIP_V4}/32 via {}", backend.v4),
+        format!("route replace {VIP_V6}/128 via {}", backend.v6),
+    ];
+    lab.router_netns().ip(&routes).unwrap();
+}
+
+#[test]
+fn flow_maps_name_the_backend_behind_each_flow_and_the_flows_that_moved() {
+    let lab = raise();
+    route_vips_to(&lab, "w1r1b1");
+    for [web, echo] in [[web_vips()[0], echo_vips()[0]], [web_vips()[1], echo_vips()[1]]] {
+        assert_eq!(lab.curl_vip("east", web).unwrap(), "w1r1b1");
+        let before = lab.flow_map("west", web, 20_000..20_500).unwrap();
+        assert_eq!(
+            before.counts(),
+            [("w1r1b1".to_owned(), 500)].into(),
+            "{:?}",
+            before.failed
+        );
+        let udp = lab.udp_flow_map("west", echo, 20_000..20_100).unwrap();
+        assert_eq!(
+            udp.counts(),
+            [("w1r1b1".to_owned(), 100)].into(),
+            "{:?}",
+            udp.failed
+        );
+
+        route_vips_to(&lab, "e1r1b1");
+        let after = lab.flow_map("west", web, 20_000..20_500).unwrap();
+        assert_eq!(before.moved(&after).len(), 500, "{:?}", after.failed);
+        route_vips_to(&lab, "w1r1b1");
+    }
+}
+
+#[test]
+fn a_frozen_or_killed_backend_does_not_answer_datagrams() {
+    let lab = raise();
+    route_vips_to(&lab, "w1r1b1");
+    let answered = || {
+        lab.udp_flow_map("west", echo_vips()[0], [20_000])
+            .unwrap()
+            .served
+            .len()
+    };
+    assert_eq!(answered(), 1);
+    lab.freeze_backend("w1r1b1").unwrap();
+    assert_eq!(answered(), 0);
+    lab.thaw_backend("w1r1b1").unwrap();
+    assert_eq!(answered(), 1);
+    lab.kill_backend("w1r1b1").unwrap();
+    assert_eq!(answered(), 0);
+}
+
+#[test]
+fn steady_traffic_records_every_request_and_what_a_cut_costs() {
+    let lab = raise();
+    route_vips_to(&lab, "w1r1b1");
+    let timeout = Duration::from_millis(300);
+    let traffic = lab
+        .steady(
+            "west",
+            SteadyLoad {
+                timeout,
+                ..SteadyLoad::default()
+            },
+        )
+        .unwrap();
+    eventually("both kinds of requests are answered", || {
+        let records = traffic.records_from(0);
+        [true, false].iter().all(|kept| {
+            records
+                .iter()
+                .filter(|r| r.is_kept == *kept && r.answer.is_ok())
+                .count()
+                > 50
+        })
+    });
+    assert!(
+        traffic
+            .records_from(0)
+            .iter()
+            .all(|record| record.answer.as_deref() == Ok("w1r1b1"))
+    );
+
+    let fault = lab.cut("west/w1", Cut::Drop).unwrap();
+    eventually("requests are lost", || {
+        traffic
+            .records_from(0)
+            .iter()
+            .filter(|record| record.answer.is_err())
+            .count()
+            > 50
+    });
+    lab.restore("west/w1").unwrap();
+    let at = traffic.count();
+    eventually("requests are answered again", || {
+        traffic
+            .records_from(at)
+            .iter()
+            .filter(|record| record.answer.is_ok())
+            .count()
+            > 50
+    });
+    let records = traffic.stop().unwrap();
+    let lost_before = records
+        .iter()
+        .filter(|r| r.answer.is_err() && r.done_ns < fault.begin_ns)
+        .count();
+    assert_eq!(lost_before, 0);
+}
+
+#[test]
+fn a_lab_whose_process_was_killed_is_removed_by_the_next_clean() {
+    let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .arg("up")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(lab.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let id = line.split(' ').next().unwrap().to_owned();
+    assert_eq!(lab_namespaces(&id).len(), 20, "{line}");
+    lab.kill().unwrap();
+    lab.wait().unwrap();
+    clean().unwrap();
+    assert_eq!(lab_namespaces(&id), Vec::<String>::new());
+    assert!(!Path::new("/run/weir-lab").join(&id).exists());
+}
+
+#[test]
+fn a_terminated_lab_removes_itself() {
+    let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .arg("up")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(lab.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let id = line.split(' ').next().unwrap().to_owned();
+    assert_eq!(lab_namespaces(&id).len(), 20, "{line}");
+    kill(Pid::from_raw(lab.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(lab.wait().unwrap().code(), Some(128 + 15));
+    assert_eq!(lab_namespaces(&id), Vec::<String>::new());
 }
