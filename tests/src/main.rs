@@ -1,7 +1,10 @@
 //! `lab`: the lab for people. Needs root.
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
-use lb_tests::lab::{self, Lab};
+use clap::{Parser, Subcommand, ValueEnum};
+use lb_tests::{
+    demo,
+    lab::{self, Cut, Lab},
+};
 use std::{process::ExitCode, thread, time::Instant};
 
 #[derive(Parser)]
@@ -17,19 +20,46 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Show a rack and a zone die and come back under steady traffic
+    Demo {
+        /// How their links are cut
+        #[arg(long, value_enum, default_value_t = Fault::Drop)]
+        fault: Fault,
+    },
     /// Raise a lab, say how to enter it, and wait for Ctrl-C
     Up,
     /// Remove what labs have left whose process is gone
     Clean,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Fault {
+    /// From one instant on every frame is dropped: exact times
+    Drop,
+    /// The rack's bridge is taken down, as by `ip link set down`: takes milliseconds
+    Link,
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
+        Verb::Demo { fault } => demo(fault),
         Verb::Up => up(),
         Verb::Clean => clean(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn demo(fault: Fault) -> Result<ExitCode> {
+    let cut = match fault {
+        Fault::Drop => Cut::Drop,
+        Fault::Link => Cut::Link,
+    };
+    Ok(if demo::run(cut)? {
+        ExitCode::SUCCESS
+    } else {
         ExitCode::FAILURE
     })
 }

@@ -204,18 +204,14 @@ fn router_links(topology: &Topology, namespaces: &Namespaces) -> Vec<String> {
         commands.push(veth(&edge.name, INNER_MTU, namespaces.edges[&edge.name].name()));
         commands.extend(gateway(
             &edge.name,
-            gateway_v4(edge.v4, 1).to_string(),
-            gateway_v6(edge.v6, 1).to_string(),
+            gateway_v4(edge.v4, 1),
+            gateway_v6(edge.v6, 1),
         ));
     }
     for client in &topology.clients {
         let port = client_port(client);
         commands.push(veth(&port, 1500, namespaces.clients[&client.region].name()));
-        commands.extend(gateway(
-            &port,
-            gateway_v4(client.v4, 1).to_string(),
-            gateway_v6(client.v6, 1).to_string(),
-        ));
+        commands.extend(gateway(&port, gateway_v4(client.v4, 1), gateway_v6(client.v6, 1)));
     }
     commands
 }
@@ -224,7 +220,7 @@ fn veth(port: &str, mtu: u16, peer_netns: &str) -> String {
     format!("link add {port} mtu {mtu} type veth peer name {INTERFACE} mtu {mtu} netns {peer_netns}")
 }
 
-fn gateway(device: &str, v4: String, v6: String) -> [String; 3] {
+fn gateway(device: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> [String; 3] {
     [
         format!("addr add {v4}/24 dev {device}"),
         format!("addr add {v6}/64 dev {device} nodad"),
@@ -239,11 +235,7 @@ fn rack_links(index: usize, rack: &Rack) -> Vec<String> {
     let mut commands = vec![format!(
         "link add {bridge} mtu {INNER_MTU} address {mac} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
     )];
-    commands.extend(gateway(
-        bridge,
-        rack.gateway_v4.to_string(),
-        rack.gateway_v6.to_string(),
-    ));
+    commands.extend(gateway(bridge, rack.gateway_v4, rack.gateway_v6));
     commands
 }
 

@@ -60,10 +60,8 @@ fn complete_body(answer: &[u8]) -> Result<Option<String>> {
     if !status.starts_with("HTTP/1.1 200 ") {
         bail!("answered {status}");
     }
-    let length = lines.filter_map(|line| line.split_once(':'));
-    let length = length
-        .filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .next_back();
+    let mut fields = lines.filter_map(|line| line.split_once(':'));
+    let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
     let length: usize = length
         .context("the answer has no Content-Length")?
         .1
