@@ -1,1 +1,5 @@
-//! The lab.
+//! What Weir is tested with: the network-namespace lab, load generators and the demo.
+pub mod clock;
+pub mod demo;
+pub mod lab;
+pub mod load;
