@@ -1,1 +1,3 @@
 //! Weir: daemon, agent and command line.
+
+pub mod config;
