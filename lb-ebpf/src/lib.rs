@@ -1,2 +1,11 @@
-//! Maps and ports of the XDP programs.
-#![no_std]
+//! What the XDP programs share: the maps, and the ports over which [`lb_common::datapath`] sees packets and maps. Nothing is
+//! decided here.
+#![cfg_attr(target_arch = "bpf", no_std)]
+#![cfg(target_arch = "bpf")]
+
+pub mod agent_maps;
+pub mod maps;
+pub mod packet;
+
+/// What the kernel reads to decide whether GPL-only helpers may be called.
+pub const LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -51,8 +51,6 @@ reasons! {
     NoHeadroom = 12, "no_headroom";
     /// Dropped: maps contradict each other (an index out of range). A fault of the daemon.
     Inconsistent = 13, "inconsistent";
-    /// Dropped: the redirect helper refused.
-    RedirectFailed = 14, "redirect_failed";
 }
 
 const _: () = assert!(Reason::ALL.len() <= super::limits::REASON_SLOTS);

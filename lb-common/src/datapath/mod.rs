@@ -12,8 +12,9 @@
 //! | [`encap`] | what does it look like on the way to the backend? |
 //! | [`verdict`] | what is done with it, and how is it counted? |
 //!
-//! [`echo`] answers pings to a VIP; [`hash`] holds all hash functions; [`trace`] lets `weir explain` watch.
+//! [`agent`] is the other end: what a backend does with what arrives. [`echo`] answers pings to a VIP; [`hash`] holds all hash functions; [`trace`] lets `weir explain` watch.
 
+pub mod agent;
 pub mod classify;
 pub mod echo;
 pub mod encap;

@@ -3,6 +3,7 @@
 
 use crate::abi::{
     admission::Admission,
+    agent::{AgentAddress, AgentReason, AgentRoot},
     backend::BackendEntry,
     flow::{FlowEntry, FlowKey},
     plan::{PlanEntry, PoolEntry},
@@ -24,6 +25,10 @@ pub trait Packet {
     /// Enlarges the frame at its front by `by` bytes and overwrites its first `N` bytes; `None` when there is no room.
     /// After a `None` the frame is to be dropped.
     fn push_front<const N: usize>(&mut self, by: usize, bytes: &[u8; N]) -> Option<()>;
+
+    /// Shortens the frame at its front by `by` bytes and overwrites what are its first `N` bytes then; `None` when that is
+    /// not possible. After a `None` the frame is to be dropped.
+    fn pop_front<const N: usize>(&mut self, by: usize, bytes: &[u8; N]) -> Option<()>;
 
     /// Interface on which the frame arrived.
     fn ingress_ifindex(&self) -> u32;
@@ -57,4 +62,16 @@ pub trait Tables {
     fn forget(&self, key: &FlowKey);
     /// Adds to this CPU's counter in `slot`.
     fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool);
+}
+
+/// The agent's maps.
+pub trait AgentTables {
+    /// The agent's root, or `None` before it is in place.
+    fn root(&self) -> Option<&AgentRoot>;
+    /// Whether an address is one of the agent's tunnel endpoints.
+    fn is_local(&self, address: &AgentAddress) -> bool;
+    /// Whether an address lies in one of the allowed source prefixes.
+    fn is_allowed_source(&self, address: &AgentAddress) -> bool;
+    /// Adds a packet to this CPU's counter of a reason.
+    fn count(&self, reason: AgentReason, bytes: u64);
 }

@@ -1,0 +1,37 @@
+//! The edge host's XDP program.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod program {
+    use aya_ebpf::{
+        bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+        helpers::generated::bpf_redirect,
+        macros::xdp,
+        programs::XdpContext,
+    };
+    use lb_common::datapath::{self, trace::Silent, verdict::Verdict};
+    use lb_ebpf::{LICENSE, maps::Maps, packet::Frame};
+
+    #[xdp]
+    fn weir_edge(ctx: XdpContext) -> u32 {
+        match datapath::process(&mut Frame(&ctx), &Maps, &mut Silent).verdict {
+            Verdict::Pass => XDP_PASS,
+            Verdict::Drop => XDP_DROP,
+            Verdict::Tx => XDP_TX,
+            // SAFETY: a helper call without pointers; its value is the action to return.
+            Verdict::Redirect(ifindex) => unsafe { bpf_redirect(ifindex, 0) as u32 },
+        }
+    }
+
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static _LICENSE: [u8; LICENSE.len()] = LICENSE;
+
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}

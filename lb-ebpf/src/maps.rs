@@ -1,0 +1,141 @@
+//! The edge's maps, and [`Tables`] over them.
+//!
+//! All arrays are memory-mapped by the daemon, which changes single words while programs run; see [`lb_common::abi`] for
+//! which ones. Sizes here are the smallest; the daemon sets what the configuration takes when it creates the maps.
+
+use aya_ebpf::{
+    helpers::bpf_get_smp_processor_id,
+    macros::map,
+    maps::{Array, LpmTrie, LruHashMap, lpm_trie::Key},
+};
+use lb_common::{
+    abi::{
+        admission::Admission,
+        backend::BackendEntry,
+        counter::Counter,
+        flow::{FlowEntry, FlowKey},
+        limits::{ADMISSION_WORDS, SLOTS_PER_CHUNK},
+        plan::{PlanEntry, PoolEntry},
+        root::Root,
+        service::{ServiceBucket, ServiceEntry},
+    },
+    datapath::ports::Tables,
+};
+
+/// `BPF_F_MMAPABLE`: user space may map the array.
+const MMAPABLE: u32 = 1 << 10;
+/// `BPF_F_NO_COMMON_LRU`: one LRU list per CPU, so that CPUs do not contend for it.
+const NO_COMMON_LRU: u32 = 1 << 1;
+/// `BPF_F_NO_PREALLOC`, which the kernel demands for a trie.
+const NO_PREALLOC: u32 = 1;
+
+#[map]
+static ROOT: Array<Root> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static SERVICE_INDEX: Array<ServiceBucket> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static SERVICES: Array<ServiceEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PLANS: Array<PlanEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static POOLS: Array<PoolEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static SLOTS: Array<[u16; SLOTS_PER_CHUNK]> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BACKENDS: Array<BackendEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static ADMISSION: Array<[u32; ADMISSION_WORDS]> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static COUNTERS: Array<Counter> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static CLIENTS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
+#[map]
+static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+
+/// The maps above as the decisions see them.
+pub struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn root(&self) -> Option<&Root> {
+        ROOT.get(0)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<&ServiceBucket> {
+        SERVICE_INDEX.get(index)
+    }
+
+    #[inline(always)]
+    fn service(&self, index: u32) -> Option<&ServiceEntry> {
+        SERVICES.get(index)
+    }
+
+    #[inline(always)]
+    fn plan(&self, index: u32) -> Option<&PlanEntry> {
+        PLANS.get(index)
+    }
+
+    #[inline(always)]
+    fn pool(&self, index: u32) -> Option<&PoolEntry> {
+        POOLS.get(index)
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<u16> {
+        let chunk = SLOTS.get(index >> 16)?;
+        Some(chunk[index as usize & (SLOTS_PER_CHUNK - 1)])
+    }
+
+    #[inline(always)]
+    fn backend(&self, index: u32) -> Option<&BackendEntry> {
+        BACKENDS.get(index)
+    }
+
+    #[inline(always)]
+    fn admission(&self, index: u16) -> Option<Admission> {
+        let words = ADMISSION.get(0)?;
+        Some(Admission(words[index as usize & (ADMISSION_WORDS - 1)]))
+    }
+
+    #[inline(always)]
+    fn client_region(&self, address: &[u8; 16]) -> u32 {
+        CLIENTS.get(Key::new(128, *address)).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        // SAFETY: the entry is copied at once. Another CPU may reuse it meanwhile and the copy may then be torn; it is
+        // only ever used as an index that is checked.
+        unsafe { FLOWS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &FlowKey, entry: FlowEntry) {
+        // An LRU map makes room by itself; if even that fails, the flow is placed by its hash as long as shares stay.
+        let _ = FLOWS.insert(key, entry, 0);
+    }
+
+    #[inline(always)]
+    fn forget(&self, key: &FlowKey) {
+        let _ = FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool) {
+        let Some(root) = self.root() else { return };
+        // SAFETY: reads the number of the CPU that the program runs on; no pointer is involved.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        let Some(counter) = COUNTERS.get_ptr_mut(cpu * root.counter_stride + slot) else { return };
+        // SAFETY: the pointer is to a live element of the array. The block belongs to this CPU, on which no second XDP
+        // program interrupts this one; user space only reads.
+        let counter = unsafe { &mut *counter };
+        if dropped {
+            counter.dropped += 1;
+            return;
+        }
+        counter.packets += 1;
+        counter.bytes += bytes;
+        counter.opening += opening as u64;
+    }
+}

@@ -1,0 +1,88 @@
+//! A frame in the driver's memory. The only pointer arithmetic on packets.
+
+use aya_ebpf::{helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
+use core::mem::MaybeUninit;
+use lb_common::datapath::ports::Packet;
+
+/// The frame that an XDP program was called for.
+pub struct Frame<'a>(pub &'a XdpContext);
+
+/// Bytes in memory that words can be read from.
+#[repr(C, align(8))]
+struct Words<const N: usize>(MaybeUninit<[u8; N]>);
+
+/// Copies `N` bytes in the widest words that fit, where a byte-aligned `memcpy` would become single-byte accesses.
+///
+/// # Safety
+/// `N` bytes can be read from `from` and written to `to`. Neither needs to be aligned: BPF's loads and stores are a byte
+/// sequence away from the hardware's, and the verifier refuses the program on machines that could not do them unaligned.
+#[inline(always)]
+unsafe fn copy<const N: usize>(from: *const u8, to: *mut u8) {
+    let mut at = 0;
+    macro_rules! run {
+        ($($word:ty),*) => {$(
+            while at + size_of::<$word>() <= N {
+                // SAFETY: `at + size_of::<$word>() <= N`, within what the caller vouches for on both sides.
+                unsafe { *to.add(at).cast::<$word>() = *from.add(at).cast::<$word>() };
+                at += size_of::<$word>();
+            }
+        )*};
+    }
+    run!(u32, u16, u8);
+}
+
+impl Packet for Frame<'_> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.data_end() - self.0.data()
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let start = self.0.data() + at;
+        if start + N > self.0.data_end() {
+            return None;
+        }
+        let mut words = Words::<N>(MaybeUninit::uninit());
+        // SAFETY: the comparison above shows that `N` bytes from `start` lie inside the frame (the verifier checks the same),
+        // and `words` has room for `N` bytes, all of which are written before they are read.
+        unsafe {
+            copy::<N>(start as *const u8, words.0.as_mut_ptr().cast());
+            Some(words.0.assume_init())
+        }
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, at: usize, bytes: &[u8; N]) -> Option<()> {
+        let start = self.0.data() + at;
+        if start + N > self.0.data_end() {
+            return None;
+        }
+        // SAFETY: as in `read`, in the other direction; a frame and the stack do not overlap.
+        unsafe { copy::<N>(bytes.as_ptr(), start as *mut u8) };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn push_front<const N: usize>(&mut self, by: usize, bytes: &[u8; N]) -> Option<()> {
+        // SAFETY: the context is the one that the kernel called the program with; the helper checks the room.
+        if unsafe { bpf_xdp_adjust_head(self.0.ctx, -(by as i32)) } != 0 {
+            return None;
+        }
+        self.write(0, bytes)
+    }
+
+    #[inline(always)]
+    fn pop_front<const N: usize>(&mut self, by: usize, bytes: &[u8; N]) -> Option<()> {
+        // SAFETY: as in `push_front`.
+        if unsafe { bpf_xdp_adjust_head(self.0.ctx, by as i32) } != 0 {
+            return None;
+        }
+        self.write(0, bytes)
+    }
+
+    #[inline(always)]
+    fn ingress_ifindex(&self) -> u32 {
+        self.0.ingress_ifindex() as u32
+    }
+}
