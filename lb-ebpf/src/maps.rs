@@ -10,16 +10,20 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi::{
-        admission::Admission,
+        admission::AdmissionWords,
         backend::BackendEntry,
         counter::Counter,
         flow::{FlowEntry, FlowKey},
-        limits::{ADMISSION_WORDS, SLOTS_PER_CHUNK},
+        limits::SLOTS_PER_CHUNK,
         plan::{PlanEntry, PoolEntry},
         root::Root,
         service::{ServiceBucket, ServiceEntry},
     },
-    datapath::ports::Tables,
+    datapath::{
+        ports::Tables,
+        steer::{self, Origin, Walk, Walked},
+        trace::{Silent, Trace},
+    },
 };
 
 /// `BPF_F_MMAPABLE`: user space may map the array.
@@ -44,7 +48,7 @@ static SLOTS: Array<[u16; SLOTS_PER_CHUNK]> = Array::with_max_entries(1, MMAPABL
 #[map]
 static BACKENDS: Array<BackendEntry> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-static ADMISSION: Array<[u32; ADMISSION_WORDS]> = Array::with_max_entries(1, MMAPABLE);
+static ADMISSION: Array<AdmissionWords> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static COUNTERS: Array<Counter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
@@ -54,6 +58,25 @@ static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024
 
 /// The maps above as the decisions see them.
 pub struct Maps;
+
+/// [`steer::walk`] as a global function, which the verifier checks once for all callers. Only numbers go in and out.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_walk(plan: u32, h: u64, opening: u32, origin: u32, service_flags: u32) -> u64 {
+    let origin = if origin == Origin::Relay as u32 {
+        Origin::Relay
+    } else {
+        Origin::Client
+    };
+    let request = Walk {
+        plan,
+        h,
+        opening: opening != 0,
+        origin,
+        service_flags: service_flags as u8,
+    };
+    steer::walk(&Maps, &request, &mut Silent).0
+}
 
 impl Tables for Maps {
     #[inline(always)]
@@ -93,9 +116,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn admission(&self, index: u16) -> Option<Admission> {
-        let words = ADMISSION.get(0)?;
-        Some(Admission(words[index as usize & (ADMISSION_WORDS - 1)]))
+    fn admissions(&self) -> Option<&AdmissionWords> {
+        ADMISSION.get(0)
     }
 
     #[inline(always)]
@@ -122,11 +144,24 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn walk(&self, request: &Walk, _: &mut impl Trace) -> Walked {
+        Walked(weir_walk(
+            request.plan,
+            request.h,
+            request.opening as u32,
+            request.origin as u32,
+            request.service_flags as u32,
+        ))
+    }
+
+    #[inline(always)]
     fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool) {
         let Some(root) = self.root() else { return };
         // SAFETY: reads the number of the CPU that the program runs on; no pointer is involved.
         let cpu = unsafe { bpf_get_smp_processor_id() };
-        let Some(counter) = COUNTERS.get_ptr_mut(cpu * root.counter_stride + slot) else { return };
+        let Some(counter) = COUNTERS.get_ptr_mut(cpu * root.counter_stride + slot) else {
+            return;
+        };
         // SAFETY: the pointer is to a live element of the array. The block belongs to this CPU, on which no second XDP
         // program interrupts this one; user space only reads.
         let counter = unsafe { &mut *counter };

@@ -1,8 +1,8 @@
 //! A frame in the driver's memory. The only pointer arithmetic on packets.
 
 use aya_ebpf::{helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
-use core::mem::MaybeUninit;
-use lb_common::datapath::ports::Packet;
+use core::{hint::black_box, mem::MaybeUninit};
+use lb_common::{datapath::ports::Packet, net::ethernet};
 
 /// The frame that an XDP program was called for.
 pub struct Frame<'a>(pub &'a XdpContext);
@@ -31,6 +31,42 @@ unsafe fn copy<const N: usize>(from: *const u8, to: *mut u8) {
     run!(u32, u16, u8);
 }
 
+impl Frame<'_> {
+    /// Reads `N` bytes from address `start` if they lie before the frame's end.
+    #[inline(always)]
+    fn load<const N: usize>(&self, start: usize) -> Option<[u8; N]> {
+        if start + N > self.0.data_end() {
+            return None;
+        }
+        let mut words = Words::<N>(MaybeUninit::uninit());
+        // SAFETY: `start` is the frame's first byte or behind it, and the comparison above shows that `N` bytes from there
+        // lie inside the frame (the verifier checks the same). `words` has room for `N` bytes, all of which are written
+        // before they are read.
+        unsafe {
+            copy::<N>(start as *const u8, words.0.as_mut_ptr().cast());
+            Some(words.0.assume_init())
+        }
+    }
+
+    /// Writes `N` bytes to address `start` if they lie before the frame's end.
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, start: usize, bytes: &[u8; N]) -> Option<()> {
+        if start + N > self.0.data_end() {
+            return None;
+        }
+        // SAFETY: as in `load`, in the other direction; a frame and the stack do not overlap.
+        unsafe { copy::<N>(bytes.as_ptr(), start as *mut u8) };
+        Some(())
+    }
+
+    /// The address at a variable offset. The optimiser must not see where it comes from: it would check one register
+    /// against the end of the frame and then access through another, which the verifier cannot follow.
+    #[inline(always)]
+    fn far(&self, at: usize) -> usize {
+        black_box(self.0.data() + at)
+    }
+}
+
 impl Packet for Frame<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
@@ -39,37 +75,48 @@ impl Packet for Frame<'_> {
 
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        let start = self.0.data() + at;
-        if start + N > self.0.data_end() {
-            return None;
-        }
-        let mut words = Words::<N>(MaybeUninit::uninit());
-        // SAFETY: the comparison above shows that `N` bytes from `start` lie inside the frame (the verifier checks the same),
-        // and `words` has room for `N` bytes, all of which are written before they are read.
-        unsafe {
-            copy::<N>(start as *const u8, words.0.as_mut_ptr().cast());
-            Some(words.0.assume_init())
-        }
+        self.load(self.0.data() + at)
     }
 
     #[inline(always)]
     fn write<const N: usize>(&mut self, at: usize, bytes: &[u8; N]) -> Option<()> {
-        let start = self.0.data() + at;
-        if start + N > self.0.data_end() {
-            return None;
-        }
-        // SAFETY: as in `read`, in the other direction; a frame and the stack do not overlap.
-        unsafe { copy::<N>(bytes.as_ptr(), start as *mut u8) };
-        Some(())
+        self.store(self.0.data() + at, bytes)
     }
 
     #[inline(always)]
-    fn push_front<const N: usize>(&mut self, by: usize, bytes: &[u8; N]) -> Option<()> {
+    fn read_far<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        self.load(self.far(at))
+    }
+
+    #[inline(always)]
+    fn write_far<const N: usize>(&mut self, at: usize, bytes: &[u8; N]) -> Option<()> {
+        self.store(self.far(at), bytes)
+    }
+
+    #[inline(always)]
+    fn push_front<const N: usize>(
+        &mut self,
+        by: usize,
+        ethernet: &[u8; ethernet::LENGTH],
+        header: &[u32; N],
+    ) -> Option<()> {
         // SAFETY: the context is the one that the kernel called the program with; the helper checks the room.
         if unsafe { bpf_xdp_adjust_head(self.0.ctx, -(by as i32)) } != 0 {
             return None;
         }
-        self.write(0, bytes)
+        let start = self.0.data();
+        if start + ethernet::LENGTH + size_of::<[u32; N]>() > self.0.data_end() {
+            return None;
+        }
+        let words = (start + ethernet::LENGTH) as *mut u32;
+        // SAFETY: the comparison above shows that both headers lie inside the frame. Alignment: see `copy`.
+        unsafe {
+            copy::<{ ethernet::LENGTH }>(ethernet.as_ptr(), start as *mut u8);
+            for (i, word) in header.iter().enumerate() {
+                *words.add(i) = *word;
+            }
+        }
+        Some(())
     }
 
     #[inline(always)]

@@ -1,5 +1,7 @@
 //! Admission: which share of the flows may go to a backend, rack, zone, region or pool.
 
+use super::limits::ADMISSION_WORDS;
+
 /// One admission word, as it lies in a [`BackendEntry`](super::backend::BackendEntry) and in the admission array.
 ///
 /// | bits | meaning |
@@ -53,7 +55,11 @@ impl Admission {
     #[must_use]
     #[inline(always)]
     pub const fn share(self, opening: bool) -> u8 {
-        if opening { self.new_share() } else { self.old_share() }
+        if opening {
+            self.new_share()
+        } else {
+            self.old_share()
+        }
     }
 
     /// Whether an operator's word stands.
@@ -66,5 +72,18 @@ impl Admission {
     #[must_use]
     pub const fn is_clean(self) -> bool {
         self.0 & Self::CLEAN != 0
+    }
+}
+
+/// The single element of the `ADMISSION` map: the words of all domains, then those of all pools.
+#[repr(transparent)]
+pub struct AdmissionWords(pub [u32; ADMISSION_WORDS]);
+
+impl AdmissionWords {
+    /// The word at `index`. An index out of range, which no map holds, wraps around.
+    #[must_use]
+    #[inline(always)]
+    pub const fn get(&self, index: u16) -> Admission {
+        Admission(self.0[index as usize & (ADMISSION_WORDS - 1)])
     }
 }

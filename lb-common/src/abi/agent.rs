@@ -4,7 +4,7 @@
 pub const AGENT_FILTER_SOURCES: u32 = 1;
 
 /// Key of the `AGENT_ADDRESSES` map: a local tunnel endpoint, IPv4 as IPv4-mapped.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct AgentAddress {
     /// The address, network order.

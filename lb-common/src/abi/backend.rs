@@ -27,12 +27,9 @@ pub struct BackendEntry {
     pub mtu: u16,
     /// Interface of the next hop; 0 while there is none.
     pub ifindex: u32,
-    /// Ethernet destination: the next hop.
-    pub ethernet_destination: [u8; 6],
-    /// Ethernet source: the egress interface.
-    pub ethernet_source: [u8; 6],
-    /// EtherType of the outer packet: tells whether the backend is reached over IPv4 or IPv6.
-    pub ethertype: [u8; 2],
+    /// Ethernet header of the outer packet: the next hop's address, the egress interface's address, and the EtherType,
+    /// which tells whether the backend is reached over IPv4 or IPv6.
+    pub ethernet: [u8; 14],
     /// One's complement sum (not yet complemented, native byte order over network-order words) of the constant part of
     /// an outer IPv4 header: version, flags, TTL, both addresses without entropy. Total length, type of service,
     /// protocol and entropy are added per packet.
@@ -48,6 +45,6 @@ impl BackendEntry {
     #[must_use]
     #[inline(always)]
     pub const fn is_outer_ipv6(&self) -> bool {
-        self.ethertype[0] == ETHERTYPE_IPV6[0]
+        self.ethernet[12] == ETHERTYPE_IPV6[0]
     }
 }

@@ -2,7 +2,7 @@
 
 /// Key of the `FLOWS` map: a flow's 5-tuple. IPv4 addresses stand as IPv4-mapped IPv6 addresses (RFC 4291, section
 /// 2.5.5.2).
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct FlowKey {
     /// Client address.

@@ -9,7 +9,7 @@ use crate::{
         agent::{AGENT_FILTER_SOURCES, AgentAddress, AgentReason},
         heartbeat::{self, Heartbeat},
     },
-    net::{checksum, ethernet, ipv4, ipv6, mapped, protocol},
+    net::{checksum, ethernet, ipv4, ipv6, mapped_words, protocol, words_address},
 };
 
 /// Length of a UDP header.
@@ -93,8 +93,12 @@ fn outer_v4<P: Packet>(packet: &P) -> Option<Outer> {
         return None;
     }
     Some(Outer {
-        source: AgentAddress { address: mapped(header.source()) },
-        destination: AgentAddress { address: mapped(header.destination()) },
+        source: AgentAddress {
+            address: words_address(&mapped_words(header.source())),
+        },
+        destination: AgentAddress {
+            address: words_address(&mapped_words(header.destination())),
+        },
         protocol: header.protocol(),
         payload_at: ethernet::LENGTH + header_length,
         payload_length: header.total_length() - header_length,
@@ -111,8 +115,12 @@ fn outer_v6<P: Packet>(packet: &P) -> Option<Outer> {
         return None;
     }
     Some(Outer {
-        source: AgentAddress { address: header.source() },
-        destination: AgentAddress { address: header.destination() },
+        source: AgentAddress {
+            address: words_address(&header.source()),
+        },
+        destination: AgentAddress {
+            address: words_address(&header.destination()),
+        },
         protocol: header.next_header(),
         payload_at: at,
         payload_length: header.payload_length(),
@@ -127,7 +135,7 @@ fn decapsulate<P: Packet>(packet: &mut P, frame: &[u8; ethernet::LENGTH], outer:
     let is_inner_v4 = outer.protocol == protocol::IPV4;
     let shortest = if is_inner_v4 { ipv4::LENGTH } else { ipv6::LENGTH };
     let version = if is_inner_v4 { 4 } else { 6 };
-    let read = packet.read::<1>(outer.payload_at);
+    let read = packet.read_far::<1>(outer.payload_at);
     if outer.payload_length < shortest || read.is_none_or(|[first]| first >> 4 != version) {
         return AgentReason::InnerMalformed;
     }
@@ -142,7 +150,7 @@ fn decapsulate<P: Packet>(packet: &mut P, frame: &[u8; ethernet::LENGTH], outer:
 /// Whether the UDP datagram is a heartbeat request to the agent's port.
 #[inline(always)]
 fn is_heartbeat<P: Packet>(packet: &P, outer: &Outer, port: [u8; 2]) -> bool {
-    let Some(h) = packet.read::<{ UDP_LENGTH + 8 }>(outer.payload_at) else {
+    let Some(h) = packet.read_far::<{ UDP_LENGTH + 8 }>(outer.payload_at) else {
         return false;
     };
     [h[2], h[3]] == port
@@ -153,9 +161,14 @@ fn is_heartbeat<P: Packet>(packet: &P, outer: &Outer, port: [u8; 2]) -> bool {
 
 /// Turns a heartbeat request into its reply.
 #[inline(always)]
-fn answer<P: Packet>(packet: &mut P, frame: &[u8; ethernet::LENGTH], outer: &Outer, status: u8) -> Option<()> {
+fn answer<P: Packet>(
+    packet: &mut P,
+    frame: &[u8; ethernet::LENGTH],
+    outer: &Outer,
+    status: u8,
+) -> Option<()> {
     let at = outer.payload_at;
-    let mut h = packet.read::<{ UDP_LENGTH + 8 }>(at)?;
+    let mut h = packet.read_far::<{ UDP_LENGTH + 8 }>(at)?;
     // Ports only change places, which leaves the sum as it is. A checksum of 0 (IPv4 only, RFC 768) says "none".
     let mut sum = [h[6], h[7]];
     if sum != [0, 0] {
@@ -166,10 +179,24 @@ fn answer<P: Packet>(packet: &mut P, frame: &[u8; ethernet::LENGTH], outer: &Out
         }
     }
     h = [
-        h[2], h[3], h[0], h[1], h[4], h[5], sum[0], sum[1], // ports swapped
-        h[8], h[9], h[10], h[11], heartbeat::VERSION, heartbeat::REPLY, status, 0,
+        h[2],
+        h[3],
+        h[0],
+        h[1],
+        h[4],
+        h[5],
+        sum[0],
+        sum[1], // ports swapped
+        h[8],
+        h[9],
+        h[10],
+        h[11],
+        heartbeat::VERSION,
+        heartbeat::REPLY,
+        status,
+        0,
     ];
-    packet.write(at, &h)?;
+    packet.write_far(at, &h)?;
     if outer.is_ipv6 {
         packet.write(ethernet::LENGTH + 7, &[ipv6::HOP_LIMIT])?;
         packet.write(ethernet::LENGTH + 8, &outer.destination.address)?;
@@ -177,9 +204,23 @@ fn answer<P: Packet>(packet: &mut P, frame: &[u8; ethernet::LENGTH], outer: &Out
     } else {
         let o = packet.read::<{ ipv4::LENGTH }>(ethernet::LENGTH)?;
         let sum = checksum::update([o[10], o[11]], [o[8], o[9]], [ipv4::TTL, o[9]]);
-        packet.write(ethernet::LENGTH + 8, &[
-            ipv4::TTL, o[9], sum[0], sum[1], o[16], o[17], o[18], o[19], o[12], o[13], o[14], o[15],
-        ])?;
+        packet.write(
+            ethernet::LENGTH + 8,
+            &[
+                ipv4::TTL,
+                o[9],
+                sum[0],
+                sum[1],
+                o[16],
+                o[17],
+                o[18],
+                o[19],
+                o[12],
+                o[13],
+                o[14],
+                o[15],
+            ],
+        )?;
     }
     packet.write(0, &ethernet::answer(frame))
 }

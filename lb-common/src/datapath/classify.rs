@@ -1,27 +1,90 @@
 //! Stage 2: which service is it for?
 
-use super::{hash::service_hash, ports::Tables};
-use crate::abi::{
-    root::Root,
-    service::{BUCKET_WIDTH, ServiceBucket, ServiceEntry, ServiceKey},
+use super::{hash::service_hash, parse::Tuple, ports::Tables};
+use crate::{
+    abi::{
+        root::Root,
+        service::{BUCKET_WIDTH, ServiceBucket, ServiceEntry, ServiceKey},
+    },
+    net::{AddressWords, address_words},
 };
 
-/// Where the index keeps a key: the bucket's number and the tag in it.
-#[must_use]
-#[inline(always)]
-pub fn place_of(seed: u64, bucket_mask: u32, key: &ServiceKey) -> (u32, u32) {
-    let port_protocol = u16::from_be_bytes(key.port) as u32 | (key.protocol as u32) << 16;
-    let h = service_hash(seed, &key.address, port_protocol);
-    (h as u32 & bucket_mask, (h >> 32) as u32 | 1)
+/// What a service is looked up by, in words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lookup {
+    /// VIP.
+    pub address: AddressWords,
+    /// Port in network order, in the lower half.
+    pub port: u32,
+    /// IP protocol number.
+    pub protocol: u8,
 }
 
-/// The service for a key: its index and entry.
+impl Lookup {
+    /// The lookup that finds `key`.
+    #[must_use]
+    pub const fn new(key: &ServiceKey) -> Self {
+        Self {
+            address: address_words(&key.address),
+            port: u16::from_ne_bytes(key.port) as u32,
+            protocol: key.protocol,
+        }
+    }
+
+    /// Where the index keeps it: the bucket's number and the tag in it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn place(&self, seed: u64, bucket_mask: u32) -> (u32, u32) {
+        let h = service_hash(seed, &self.address, self.port, self.protocol);
+        (h as u32 & bucket_mask, (h >> 32) as u32 | 1)
+    }
+}
+
+/// The service for a flow's destination: its index and entry.
 #[inline(always)]
-pub fn service<'a, T: Tables>(tables: &'a T, root: &Root, key: &ServiceKey) -> Option<(u32, &'a ServiceEntry)> {
-    let (bucket, tag) = place_of(root.service_seed, root.bucket_mask, key);
+pub fn service<'a, T: Tables>(tables: &'a T, root: &Root, tuple: &Tuple) -> Option<(u32, &'a ServiceEntry)> {
+    let port = u16::from_ne_bytes(tuple.destination_port()) as u32;
+    find_service(
+        tables,
+        root,
+        &Lookup {
+            address: tuple.destination,
+            port,
+            protocol: tuple.protocol,
+        },
+    )
+}
+
+/// Whether an address is a VIP.
+#[inline(always)]
+pub fn is_vip<T: Tables>(tables: &T, address: AddressWords) -> bool {
+    let lookup = Lookup {
+        address,
+        port: 0,
+        protocol: 0,
+    };
+    tables
+        .root()
+        .is_some_and(|root| find_service(tables, root, &lookup).is_some())
+}
+
+#[inline(always)]
+fn find_service<'a, T: Tables>(
+    tables: &'a T,
+    root: &Root,
+    lookup: &Lookup,
+) -> Option<(u32, &'a ServiceEntry)> {
+    let (bucket, tag) = lookup.place(root.service_seed, root.bucket_mask);
     let index = find(tables.bucket(bucket)?, tag)?;
     let entry = tables.service(index)?;
-    (entry.address == key.address && entry.port == key.port && entry.protocol == key.protocol).then_some((index, entry))
+    let found = address_words(&entry.address);
+    let differs = (found[0] ^ lookup.address[0])
+        | (found[1] ^ lookup.address[1])
+        | (found[2] ^ lookup.address[2])
+        | (found[3] ^ lookup.address[3])
+        | (u16::from_ne_bytes(entry.port) as u32 ^ lookup.port)
+        | (entry.protocol ^ lookup.protocol) as u32;
+    (differs == 0).then_some((index, entry))
 }
 
 /// The service whose tag this is. No two keys of one bucket share a tag: the builder picks another seed otherwise.

@@ -7,8 +7,8 @@ use super::{
     verdict::Outcome,
 };
 use crate::{
-    abi::{reason::Reason, service::ServiceKey},
-    net::{checksum, ethernet, icmp, ipv4, ipv6},
+    abi::reason::Reason,
+    net::{checksum, ethernet, icmp, ipv4, ipv6, words_address},
 };
 
 /// Answers or refuses a packet without ports if its destination is a VIP, passes it otherwise.
@@ -17,9 +17,7 @@ pub fn answer_or_refuse<P: Packet, T: Tables>(packet: &mut P, tables: &T, portle
     if portless.what == What::Other {
         return Outcome::pass(Reason::PassNotVip);
     }
-    let key = ServiceKey { address: portless.destination, port: [0; 2], protocol: 0 };
-    let is_vip = tables.root().is_some_and(|root| classify::service(tables, root, &key).is_some());
-    if !is_vip {
+    if !classify::is_vip(tables, portless.destination) {
         return Outcome::pass(Reason::PassNotVip);
     }
     let answered = match portless.what {
@@ -39,18 +37,48 @@ pub fn answer_or_refuse<P: Packet, T: Tables>(packet: &mut P, tables: &T, portle
 fn answer_v4<P: Packet>(packet: &mut P, at: usize) -> Option<()> {
     let frame = packet.read::<{ ethernet::LENGTH }>(0)?;
     let mut h = packet.read::<{ ipv4::LENGTH }>(ethernet::LENGTH)?;
-    let mut echo = packet.read::<{ icmp::ECHO_LENGTH }>(at)?;
+    let mut echo = packet.read_far::<{ icmp::ECHO_LENGTH }>(at)?;
     let sum = checksum::update([h[10], h[11]], [h[8], h[9]], [ipv4::TTL, h[9]]);
     h = [
-        h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7], ipv4::TTL, h[9], sum[0], sum[1], // up to the checksum
-        h[16], h[17], h[18], h[19], h[12], h[13], h[14], h[15], // addresses swapped
+        h[0],
+        h[1],
+        h[2],
+        h[3],
+        h[4],
+        h[5],
+        h[6],
+        h[7],
+        ipv4::TTL,
+        h[9],
+        sum[0],
+        sum[1], // up to the checksum
+        h[16],
+        h[17],
+        h[18],
+        h[19],
+        h[12],
+        h[13],
+        h[14],
+        h[15], // addresses swapped
     ];
-    let sum =
-        checksum::update([echo[2], echo[3]], [icmp::ECHO_REQUEST_V4, echo[1]], [icmp::ECHO_REPLY_V4, echo[1]]);
-    echo = [icmp::ECHO_REPLY_V4, echo[1], sum[0], sum[1], echo[4], echo[5], echo[6], echo[7]];
+    let sum = checksum::update(
+        [echo[2], echo[3]],
+        [icmp::ECHO_REQUEST_V4, echo[1]],
+        [icmp::ECHO_REPLY_V4, echo[1]],
+    );
+    echo = [
+        icmp::ECHO_REPLY_V4,
+        echo[1],
+        sum[0],
+        sum[1],
+        echo[4],
+        echo[5],
+        echo[6],
+        echo[7],
+    ];
     packet.write(0, &ethernet::answer(&frame))?;
     packet.write(ethernet::LENGTH, &h)?;
-    packet.write(at, &echo)
+    packet.write_far(at, &echo)
 }
 
 /// The same for ICMPv6, whose checksum also covers the addresses: swapping them changes nothing in it.
@@ -60,12 +88,24 @@ fn answer_v6<P: Packet>(packet: &mut P) -> Option<()> {
     let frame = packet.read::<{ ethernet::LENGTH }>(0)?;
     let header = ipv6::Header(packet.read::<{ ipv6::LENGTH }>(ethernet::LENGTH)?);
     let mut echo = packet.read::<{ icmp::ECHO_LENGTH }>(AT)?;
-    let sum =
-        checksum::update([echo[2], echo[3]], [icmp::ECHO_REQUEST_V6, echo[1]], [icmp::ECHO_REPLY_V6, echo[1]]);
-    echo = [icmp::ECHO_REPLY_V6, echo[1], sum[0], sum[1], echo[4], echo[5], echo[6], echo[7]];
+    let sum = checksum::update(
+        [echo[2], echo[3]],
+        [icmp::ECHO_REQUEST_V6, echo[1]],
+        [icmp::ECHO_REPLY_V6, echo[1]],
+    );
+    echo = [
+        icmp::ECHO_REPLY_V6,
+        echo[1],
+        sum[0],
+        sum[1],
+        echo[4],
+        echo[5],
+        echo[6],
+        echo[7],
+    ];
     packet.write(0, &ethernet::answer(&frame))?;
     packet.write(ethernet::LENGTH + 7, &[ipv6::HOP_LIMIT])?;
-    packet.write(ethernet::LENGTH + 8, &header.destination())?;
-    packet.write(ethernet::LENGTH + 24, &header.source())?;
+    packet.write(ethernet::LENGTH + 8, &words_address(&header.destination()))?;
+    packet.write(ethernet::LENGTH + 24, &words_address(&header.source()))?;
     packet.write(AT, &echo)
 }

@@ -4,13 +4,8 @@
 use super::{parse::Transport, ports::Packet};
 use crate::{
     abi::{backend::BackendEntry, reason::Reason, root::Root},
-    net::{checksum, ethernet, ipv4, ipv6, protocol},
+    net::{address_words, checksum, ipv4, ipv6, protocol, word},
 };
-
-/// Ethernet and IPv4 header in front of the inner packet.
-const OUTER_V4: usize = ethernet::LENGTH + ipv4::LENGTH;
-/// Ethernet and IPv6 header in front of the inner packet.
-const OUTER_V6: usize = ethernet::LENGTH + ipv6::LENGTH;
 
 /// Puts the outer headers in front of the packet.
 ///
@@ -29,95 +24,103 @@ pub fn encapsulate<P: Packet>(
         return Err(Reason::NoNextHop);
     }
     let inner = transport.ip_length as usize;
-    let pushed = if backend.is_outer_ipv6() {
-        if inner + ipv6::LENGTH > backend.mtu as usize {
-            return Err(Reason::TooBig);
-        }
-        packet.push_front(ipv6::LENGTH, &outer_v6(root, backend, transport, h))
+    let outer = if backend.is_outer_ipv6() {
+        ipv6::LENGTH
     } else {
-        if inner + ipv4::LENGTH > backend.mtu as usize {
-            return Err(Reason::TooBig);
-        }
-        packet.push_front(ipv4::LENGTH, &outer_v4(root, backend, transport, h))
+        ipv4::LENGTH
     };
-    pushed.ok_or(Reason::NoHeadroom)
+    if inner + outer > backend.mtu as usize {
+        return Err(Reason::TooBig);
+    }
+    let written = if backend.is_outer_ipv6() {
+        packet.push_front(
+            ipv6::LENGTH,
+            &backend.ethernet,
+            &outer_v6(root, backend, transport, h),
+        )
+    } else {
+        packet.push_front(
+            ipv4::LENGTH,
+            &backend.ethernet,
+            &outer_v4(root, backend, transport, h),
+        )
+    };
+    written.ok_or(Reason::NoHeadroom)
 }
 
 /// Protocol number of the inner packet.
 #[inline(always)]
 const fn inner_protocol(transport: &Transport) -> u8 {
-    if transport.tuple.is_ipv6 { protocol::IPV6 } else { protocol::IPV4 }
+    if transport.tuple.is_ipv6 {
+        protocol::IPV6
+    } else {
+        protocol::IPV4
+    }
 }
 
+/// The part of a hash that the mask lets through, as a word in network order.
 #[inline(always)]
-fn put<const N: usize, const M: usize>(header: &mut [u8; N], at: usize, bytes: &[u8; M]) {
-    header[at..at + M].copy_from_slice(bytes);
+const fn entropy(h: u64, mask: [u8; 4]) -> u32 {
+    (h >> 32) as u32 & u32::from_ne_bytes(mask)
 }
 
-/// The part of a hash that the mask lets through, in network order.
+/// Both halves of a word as two 16-bit words of a checksum.
 #[inline(always)]
-fn entropy(h: u64, mask: [u8; 4]) -> [u8; 4] {
-    ((h >> 32) as u32 & u32::from_ne_bytes(mask)).to_ne_bytes()
+const fn halves(word: u32) -> u32 {
+    (word & 0xffff) + (word >> 16)
 }
 
+/// An outer IPv4 header (RFC 791) in words whose bytes are in network order.
 #[inline(always)]
-fn outer_v4(root: &Root, backend: &BackendEntry, transport: &Transport, h: u64) -> [u8; OUTER_V4] {
-    let mut header = [0; OUTER_V4];
-    let length = (transport.ip_length + ipv4::LENGTH as u16).to_be_bytes();
-    let version_and_class = [0x45, transport.traffic_class];
-    let ttl_and_protocol = [ipv4::TTL, inner_protocol(transport)];
+fn outer_v4(root: &Root, backend: &BackendEntry, transport: &Transport, h: u64) -> [u32; 5] {
+    let length = transport.ip_length + ipv4::LENGTH as u16;
+    let first = 0x4500_0000 | (transport.traffic_class as u32) << 16 | length as u32;
+    let first = first.to_be();
     let entropy = entropy(h, root.entropy_mask_v4);
-    let s = &backend.outer_source;
-    // The source's host bits are zero, so OR and one's complement addition agree.
-    let source = [s[0] | entropy[0], s[1] | entropy[1], s[2] | entropy[2], s[3] | entropy[3]];
-    let sum = backend.outer_sum as u32
-        + checksum::word(length)
-        + checksum::word(version_and_class)
-        + checksum::word(ttl_and_protocol)
-        + checksum::word([entropy[0], entropy[1]])
-        + checksum::word([entropy[2], entropy[3]]);
-    let d = &backend.outer_destination;
-    put(&mut header, 0, &backend.ethernet_destination);
-    put(&mut header, 6, &backend.ethernet_source);
-    put(&mut header, 12, &backend.ethertype);
-    put(&mut header, 14, &version_and_class);
-    put(&mut header, 16, &length);
-    put(&mut header, 20, &ipv4::DONT_FRAGMENT);
-    put(&mut header, 22, &ttl_and_protocol);
-    put(&mut header, 24, &(!checksum::fold(sum)).to_ne_bytes());
-    put(&mut header, 26, &source);
-    put(&mut header, 30, &[d[0], d[1], d[2], d[3]]);
-    header
+    let ttl_and_protocol = ((ipv4::TTL as u32) << 24 | (inner_protocol(transport) as u32) << 16).to_be();
+    // The source's host bits are zero, so OR and one's complement addition of the entropy agree.
+    let sum = backend.outer_sum as u32 + halves(first) + halves(ttl_and_protocol) + halves(entropy);
+    let checksum = !checksum::fold(sum);
+    let [high, low] = checksum.to_ne_bytes();
+    [
+        first,
+        DONT_FRAGMENT_WORD,
+        ttl_and_protocol | u32::from_ne_bytes([0, 0, high, low]),
+        word(&backend.outer_source, 0) | entropy,
+        word(&backend.outer_destination, 0),
+    ]
 }
+
+/// Second word of an outer IPv4 header: no identification (RFC 6864), "don't fragment".
+const DONT_FRAGMENT_WORD: u32 = u32::from_ne_bytes([0, 0, ipv4::DONT_FRAGMENT[0], ipv4::DONT_FRAGMENT[1]]);
 
 /// The constant part of an outer IPv4 header's sum, for [`BackendEntry::outer_sum`].
 #[must_use]
-pub fn outer_sum(source: [u8; 4], destination: [u8; 4]) -> u16 {
-    checksum::fold(
-        checksum::word(ipv4::DONT_FRAGMENT) + checksum::sum(&source) + checksum::sum(&destination),
-    )
+pub const fn outer_sum(source: [u8; 4], destination: [u8; 4]) -> u16 {
+    checksum::fold(checksum::word(ipv4::DONT_FRAGMENT) + checksum::sum(&source) + checksum::sum(&destination))
 }
 
+/// An outer IPv6 header (RFC 8200) in words whose bytes are in network order. Its flow label is taken from the hash, as
+/// RFC 6438 has it for tunnels.
 #[inline(always)]
-fn outer_v6(root: &Root, backend: &BackendEntry, transport: &Transport, h: u64) -> [u8; OUTER_V6] {
-    let mut header = [0; OUTER_V6];
-    let class = transport.traffic_class;
-    // Flow label from the hash, as RFC 6438 has it for tunnels.
-    let label = (h as u32 & 0x000f_ffff).to_be_bytes();
-    let entropy = entropy(h, root.entropy_mask_v6);
-    put(&mut header, 0, &backend.ethernet_destination);
-    put(&mut header, 6, &backend.ethernet_source);
-    put(&mut header, 12, &backend.ethertype);
-    put(&mut header, 14, &[0x60 | class >> 4, class << 4 | label[1], label[2], label[3]]);
-    put(&mut header, 18, &transport.ip_length.to_be_bytes());
-    put(&mut header, 20, &[inner_protocol(transport), ipv6::HOP_LIMIT]);
-    put(&mut header, 22, &backend.outer_source);
-    let s = &backend.outer_source;
-    put(
-        &mut header,
-        34,
-        &[s[12] | entropy[0], s[13] | entropy[1], s[14] | entropy[2], s[15] | entropy[3]],
-    );
-    put(&mut header, 38, &backend.outer_destination);
-    header
+fn outer_v6(root: &Root, backend: &BackendEntry, transport: &Transport, h: u64) -> [u32; 10] {
+    let label = h as u32 & 0x000f_ffff;
+    let first = 0x6000_0000 | (transport.traffic_class as u32) << 20 | label;
+    let second =
+        (transport.ip_length as u32) << 16 | (inner_protocol(transport) as u32) << 8 | ipv6::HOP_LIMIT as u32;
+    let s = address_words(&backend.outer_source);
+    let d = address_words(&backend.outer_destination);
+    let last = s[3] | entropy(h, root.entropy_mask_v6);
+    [
+        first.to_be(),
+        second.to_be(),
+        s[0],
+        s[1],
+        s[2],
+        last,
+        d[0],
+        d[1],
+        d[2],
+        d[3],
+    ]
 }

@@ -7,7 +7,7 @@
 //! is also the widest multiply there is.
 
 use super::parse::Tuple;
-use crate::abi::root::FlowHashKey;
+use crate::{abi::root::FlowHashKey, net::AddressWords};
 
 /// A bijective finaliser: every input bit changes every output bit with a probability near one half (the `mix13`
 /// variant of the murmur3 finaliser by D. Stafford).
@@ -36,7 +36,10 @@ pub const fn expand_key(secret: &[u8; 32]) -> FlowHashKey {
         words[i] = stream(&state, i as u64) as u32;
         i += 1;
     }
-    FlowHashKey { words, finish: stream(&state, 10) }
+    FlowHashKey {
+        words,
+        finish: stream(&state, 10),
+    }
 }
 
 /// Word `i` of a stream that depends on all of `state`.
@@ -55,30 +58,19 @@ const fn product(a: u32, ka: u32, b: u32, kb: u32) -> u64 {
     (a.wrapping_add(ka) as u64).wrapping_mul(b.wrapping_add(kb) as u64)
 }
 
-#[inline(always)]
-const fn be(bytes: &[u8; 16], word: usize) -> u32 {
-    u32::from_ne_bytes([bytes[4 * word], bytes[4 * word + 1], bytes[4 * word + 2], bytes[4 * word + 3]])
-}
-
 /// The keyed 64-bit hash of a 5-tuple. Bytes are taken in little-endian words on every host that Weir runs on, so that a
 /// fleet agrees.
 #[must_use]
 #[inline(always)]
 pub fn flow_hash(key: &FlowHashKey, tuple: &Tuple) -> u64 {
     let k = &key.words;
-    let ports = u32::from_ne_bytes([
-        tuple.source_port[0],
-        tuple.source_port[1],
-        tuple.destination_port[0],
-        tuple.destination_port[1],
-    ]);
-    let protocol = tuple.protocol as u32;
-    let mut sum = product(be(&tuple.source, 3), k[0], ports, k[1]);
-    sum = sum.wrapping_add(product(be(&tuple.destination, 3), k[2], protocol, k[3]));
+    let (s, d) = (&tuple.source, &tuple.destination);
+    let mut sum = product(s[3], k[0], tuple.ports, k[1]);
+    sum = sum.wrapping_add(product(d[3], k[2], tuple.protocol as u32, k[3]));
     if tuple.is_ipv6 {
-        sum = sum.wrapping_add(product(be(&tuple.source, 0), k[4], be(&tuple.source, 1), k[5]));
-        sum = sum.wrapping_add(product(be(&tuple.source, 2), k[6], be(&tuple.destination, 2), k[7]));
-        sum = sum.wrapping_add(product(be(&tuple.destination, 0), k[8], be(&tuple.destination, 1), k[9]));
+        sum = sum.wrapping_add(product(s[0], k[4], s[1], k[5]));
+        sum = sum.wrapping_add(product(s[2], k[6], d[2], k[7]));
+        sum = sum.wrapping_add(product(d[0], k[8], d[1], k[9]));
     }
     finish(sum.wrapping_add(key.finish))
 }
@@ -87,7 +79,11 @@ pub fn flow_hash(key: &FlowHashKey, tuple: &Tuple) -> u64 {
 #[must_use]
 #[inline(always)]
 pub const fn probe_hash(h: u64, i: u32) -> u64 {
-    if i == 0 { h } else { finish(h ^ (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) }
+    if i == 0 {
+        h
+    } else {
+        finish(h ^ (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
 }
 
 /// A byte that is independent of `h`'s slot and different for each `subject`: a flow belongs to the share `a` of the
@@ -105,12 +101,12 @@ pub const fn spill_hash(h: u64) -> u16 {
     (finish(h ^ 0xa076_1d64_78bd_642f) >> 48) as u16
 }
 
-/// The hash by which the service index finds a service. `port_protocol` is the port in its lower and the protocol in
-/// its upper half.
+/// The hash by which the service index finds a service. `port` in network order, as a word whose upper half is zero.
 #[must_use]
 #[inline(always)]
-pub fn service_hash(seed: u64, address: &[u8; 16], port_protocol: u32) -> u64 {
-    let high = be(address, 0) as u64 | (be(address, 1) as u64) << 32;
-    let low = be(address, 2) as u64 | (be(address, 3) as u64) << 32;
-    finish(seed ^ low.wrapping_add(high.wrapping_mul(0x9e37_79b9_7f4a_7c15)) ^ (port_protocol as u64) << 16)
+pub const fn service_hash(seed: u64, address: &AddressWords, port: u32, protocol: u8) -> u64 {
+    let high = address[0] as u64 | (address[1] as u64) << 32;
+    let low = address[2] as u64 | (address[3] as u64) << 32;
+    let rest = port as u64 | (protocol as u64) << 16;
+    finish(seed ^ low.wrapping_add(high.wrapping_mul(0x9e37_79b9_7f4a_7c15)) ^ rest)
 }

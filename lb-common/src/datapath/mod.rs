@@ -59,7 +59,7 @@ fn forward<P: Packet, T: Tables>(
         return Outcome::pass(Reason::PassNotVip);
     };
     let tuple = &transport.tuple;
-    let Some((index, service)) = classify::service(tables, root, &tuple.service_key()) else {
+    let Some((index, service)) = classify::service(tables, root, tuple) else {
         return Outcome::pass(Reason::PassNotVip);
     };
     let outcome = Outcome::for_service(index, transport.opening);

@@ -2,8 +2,8 @@
 
 use super::{ports::Packet, steer::Origin};
 use crate::{
-    abi::{flow::FlowKey, reason::Reason, service::ServiceKey},
-    net::{ethernet, icmp, ipv4, ipv6, mapped, protocol},
+    abi::{flow::FlowKey, reason::Reason},
+    net::{AddressWords, ethernet, icmp, ipv4, ipv6, mapped_words, protocol, word, words_address},
 };
 
 /// A TCP or UDP flow's 5-tuple. IPv4 addresses stand as IPv4-mapped IPv6 addresses.
@@ -11,13 +11,11 @@ use crate::{
 #[repr(C, align(8))]
 pub struct Tuple {
     /// Client address.
-    pub source: [u8; 16],
+    pub source: AddressWords,
     /// VIP.
-    pub destination: [u8; 16],
-    /// Client port, network order.
-    pub source_port: [u8; 2],
-    /// Service port, network order.
-    pub destination_port: [u8; 2],
+    pub destination: AddressWords,
+    /// The first four bytes of the TCP or UDP header: client port, then service port, in network order.
+    pub ports: u32,
     /// IP protocol number.
     pub protocol: u8,
     /// Whether the packet is IPv6.
@@ -25,11 +23,20 @@ pub struct Tuple {
 }
 
 impl Tuple {
-    /// What the service is found by.
+    /// Client port, network order.
     #[must_use]
     #[inline(always)]
-    pub const fn service_key(&self) -> ServiceKey {
-        ServiceKey { address: self.destination, port: self.destination_port, protocol: self.protocol }
+    pub const fn source_port(&self) -> [u8; 2] {
+        let [a, b, _, _] = self.ports.to_ne_bytes();
+        [a, b]
+    }
+
+    /// Service port, network order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn destination_port(&self) -> [u8; 2] {
+        let [_, _, c, d] = self.ports.to_ne_bytes();
+        [c, d]
     }
 
     /// Key of the flow table.
@@ -37,10 +44,10 @@ impl Tuple {
     #[inline(always)]
     pub const fn flow_key(&self, origin: Origin) -> FlowKey {
         FlowKey {
-            source: self.source,
-            destination: self.destination,
-            source_port: self.source_port,
-            destination_port: self.destination_port,
+            source: words_address(&self.source),
+            destination: words_address(&self.destination),
+            source_port: self.source_port(),
+            destination_port: self.destination_port(),
             protocol: self.protocol,
             origin: origin as u8,
             reserved: [0; 2],
@@ -65,7 +72,7 @@ pub struct Transport {
 #[derive(Clone, Copy, Debug)]
 pub struct Portless {
     /// Destination; IPv4 as IPv4-mapped.
-    pub destination: [u8; 16],
+    pub destination: AddressWords,
     /// What is to be done if the destination is a VIP.
     pub what: What,
 }
@@ -113,7 +120,7 @@ fn parse_ipv4<P: Packet>(packet: &P) -> Parsed {
         return Parsed::NotIp;
     };
     let header = ipv4::Header(bytes);
-    let destination = mapped(header.destination());
+    let destination = mapped_words(header.destination());
     let portless = |what| Parsed::Portless(Portless { destination, what });
     let header_length = header.header_length();
     let ip_length = header.total_length();
@@ -127,29 +134,39 @@ fn parse_ipv4<P: Packet>(packet: &P) -> Parsed {
     if header.is_fragment() {
         return portless(What::Refuse(Reason::Fragment));
     }
-    let at = ethernet::LENGTH + header_length;
     let payload = ip_length - header_length;
-    let read = match header.protocol() {
-        protocol::TCP => tcp(packet, at, payload),
-        protocol::UDP => udp(packet, at, payload),
-        protocol::ICMP => {
-            return portless(match icmp_type(packet, at, payload) {
-                Some([icmp::ECHO_REQUEST_V4, 0]) => What::EchoV4(at),
-                Some(_) => What::Refuse(Reason::IcmpUnsupported),
-                None => What::Refuse(Reason::Malformed),
-            });
-        }
-        _ => return portless(What::Other),
+    // Without options, the offset is a constant, which the verifier follows without help.
+    let read = if header_length == ipv4::LENGTH {
+        ports::<P, false>(
+            packet,
+            header.protocol(),
+            ethernet::LENGTH + ipv4::LENGTH,
+            payload,
+        )
+    } else {
+        ports::<P, true>(
+            packet,
+            header.protocol(),
+            ethernet::LENGTH + header_length,
+            payload,
+        )
     };
-    let Some(ports) = read else {
-        return portless(What::Refuse(Reason::Malformed));
+    let ports = match read {
+        Read::Ports(ports) => ports,
+        Read::Icmp([icmp::ECHO_REQUEST_V4, 0]) if header.protocol() == protocol::ICMP => {
+            return portless(What::EchoV4(ethernet::LENGTH + header_length));
+        }
+        Read::Icmp(_) if header.protocol() == protocol::ICMP => {
+            return portless(What::Refuse(Reason::IcmpUnsupported));
+        }
+        Read::CutShort => return portless(What::Refuse(Reason::Malformed)),
+        Read::Icmp(_) | Read::Other => return portless(What::Other),
     };
     Parsed::Transport(Transport {
         tuple: Tuple {
-            source: mapped(header.source()),
+            source: mapped_words(header.source()),
             destination,
-            source_port: ports.source,
-            destination_port: ports.destination,
+            ports: ports.ports,
             protocol: header.protocol(),
             is_ipv6: false,
         },
@@ -172,29 +189,27 @@ fn parse_ipv6<P: Packet>(packet: &P) -> Parsed {
     if header.version() != 6 || at + payload > packet.length() {
         return portless(What::Refuse(Reason::Malformed));
     }
-    let read = match header.next_header() {
-        protocol::TCP => tcp(packet, at, payload),
-        protocol::UDP => udp(packet, at, payload),
-        protocol::ICMPV6 => {
-            return portless(match icmp_type(packet, at, payload) {
-                Some([icmp::ECHO_REQUEST_V6, 0]) => What::EchoV6,
-                Some(_) => What::Refuse(Reason::IcmpUnsupported),
-                None => What::Refuse(Reason::Malformed),
-            });
+    let next = header.next_header();
+    let ports = match ports::<P, false>(packet, next, at, payload) {
+        Read::Ports(ports) => ports,
+        Read::Icmp([icmp::ECHO_REQUEST_V6, 0]) if next == protocol::ICMPV6 => return portless(What::EchoV6),
+        Read::Icmp(_) if next == protocol::ICMPV6 => {
+            return portless(What::Refuse(Reason::IcmpUnsupported));
         }
-        ipv6::FRAGMENT => return portless(What::Refuse(Reason::Fragment)),
-        next if ipv6::is_extension(next) => return portless(What::Refuse(Reason::ExtensionHeader)),
-        _ => return portless(What::Other),
-    };
-    let Some(ports) = read else {
-        return portless(What::Refuse(Reason::Malformed));
+        Read::CutShort => return portless(What::Refuse(Reason::Malformed)),
+        Read::Icmp(_) | Read::Other if next == ipv6::FRAGMENT => {
+            return portless(What::Refuse(Reason::Fragment));
+        }
+        Read::Icmp(_) | Read::Other if ipv6::is_extension(next) => {
+            return portless(What::Refuse(Reason::ExtensionHeader));
+        }
+        Read::Icmp(_) | Read::Other => return portless(What::Other),
     };
     Parsed::Transport(Transport {
         tuple: Tuple {
             source: header.source(),
             destination,
-            source_port: ports.source,
-            destination_port: ports.destination,
+            ports: ports.ports,
             protocol: header.next_header(),
             is_ipv6: true,
         },
@@ -205,9 +220,18 @@ fn parse_ipv6<P: Packet>(packet: &P) -> Parsed {
 }
 
 struct Ports {
-    source: [u8; 2],
-    destination: [u8; 2],
+    ports: u32,
     opening: bool,
+}
+
+/// What follows the IP header.
+enum Read {
+    Ports(Ports),
+    /// Type and code of an ICMP or ICMPv6 message.
+    Icmp([u8; 2]),
+    /// A protocol that should have a header here, but the packet ends before it does.
+    CutShort,
+    Other,
 }
 
 /// Length of a TCP header without options.
@@ -217,34 +241,42 @@ const UDP_LENGTH: usize = network_types::udp::UdpHdr::LEN;
 const TCP_SYN: u8 = 0x02;
 const TCP_ACK: u8 = 0x10;
 
+/// Reads the header of `protocol` at offset `at`, behind which the IP packet has `payload` bytes.
 #[inline(always)]
-fn tcp<P: Packet>(packet: &P, at: usize, payload: usize) -> Option<Ports> {
-    if payload < TCP_LENGTH {
-        return None;
+fn ports<P: Packet, const FAR: bool>(packet: &P, protocol: u8, at: usize, payload: usize) -> Read {
+    match protocol {
+        protocol::TCP => match bytes::<P, TCP_LENGTH, FAR>(packet, at, payload) {
+            Some(h) => Read::Ports(Ports {
+                ports: word(&h, 0),
+                opening: h[13] & (TCP_SYN | TCP_ACK) == TCP_SYN,
+            }),
+            None => Read::CutShort,
+        },
+        protocol::UDP => match bytes::<P, UDP_LENGTH, FAR>(packet, at, payload) {
+            Some(h) => Read::Ports(Ports {
+                ports: word(&h, 0),
+                opening: true,
+            }),
+            None => Read::CutShort,
+        },
+        protocol::ICMP | protocol::ICMPV6 => {
+            match bytes::<P, { icmp::ECHO_LENGTH }, FAR>(packet, at, payload) {
+                Some(h) => Read::Icmp([h[0], h[1]]),
+                None => Read::CutShort,
+            }
+        }
+        _ => Read::Other,
     }
-    let h = packet.read::<TCP_LENGTH>(at)?;
-    Some(Ports {
-        source: [h[0], h[1]],
-        destination: [h[2], h[3]],
-        opening: h[13] & (TCP_SYN | TCP_ACK) == TCP_SYN,
-    })
 }
 
 #[inline(always)]
-fn udp<P: Packet>(packet: &P, at: usize, payload: usize) -> Option<Ports> {
-    if payload < UDP_LENGTH {
+fn bytes<P: Packet, const N: usize, const FAR: bool>(
+    packet: &P,
+    at: usize,
+    payload: usize,
+) -> Option<[u8; N]> {
+    if payload < N {
         return None;
     }
-    let h = packet.read::<UDP_LENGTH>(at)?;
-    Some(Ports { source: [h[0], h[1]], destination: [h[2], h[3]], opening: true })
-}
-
-/// Type and code of an ICMP message that has at least an echo header.
-#[inline(always)]
-fn icmp_type<P: Packet>(packet: &P, at: usize, payload: usize) -> Option<[u8; 2]> {
-    if payload < icmp::ECHO_LENGTH {
-        return None;
-    }
-    let h = packet.read::<{ icmp::ECHO_LENGTH }>(at)?;
-    Some([h[0], h[1]])
+    if FAR { packet.read_far(at) } else { packet.read(at) }
 }

@@ -1,8 +1,12 @@
 //! What the decisions need from their surroundings. The XDP program implements these over maps and the packet's memory,
 //! tests over plain vectors, `weir explain` over the daemon's mapping of the live maps.
 
+use super::{
+    steer::{self, Walk, Walked},
+    trace::Trace,
+};
 use crate::abi::{
-    admission::Admission,
+    admission::AdmissionWords,
     agent::{AgentAddress, AgentReason, AgentRoot},
     backend::BackendEntry,
     flow::{FlowEntry, FlowKey},
@@ -10,6 +14,7 @@ use crate::abi::{
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
+use crate::net::ethernet;
 
 /// A frame, from the first byte of its Ethernet header on.
 pub trait Packet {
@@ -22,9 +27,20 @@ pub trait Packet {
     /// Overwrites `N` bytes from offset `at`; `None`, with nothing written, where the frame is shorter.
     fn write<const N: usize>(&mut self, at: usize, bytes: &[u8; N]) -> Option<()>;
 
-    /// Enlarges the frame at its front by `by` bytes and overwrites its first `N` bytes; `None` when there is no room.
-    /// After a `None` the frame is to be dropped.
-    fn push_front<const N: usize>(&mut self, by: usize, bytes: &[u8; N]) -> Option<()>;
+    /// [`read`](Self::read) for an offset that is not known at compile time.
+    fn read_far<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
+
+    /// [`write`](Self::write) for an offset that is not known at compile time.
+    fn write_far<const N: usize>(&mut self, at: usize, bytes: &[u8; N]) -> Option<()>;
+
+    /// Enlarges the frame at its front by `by` bytes and overwrites its beginning with an Ethernet header and the `N` words
+    /// of an IP header; `None` when there is no room. After a `None` the frame is to be dropped.
+    fn push_front<const N: usize>(
+        &mut self,
+        by: usize,
+        ethernet: &[u8; ethernet::LENGTH],
+        header: &[u32; N],
+    ) -> Option<()>;
 
     /// Shortens the frame at its front by `by` bytes and overwrites what are its first `N` bytes then; `None` when that is
     /// not possible. After a `None` the frame is to be dropped.
@@ -50,8 +66,8 @@ pub trait Tables {
     fn slot(&self, index: u32) -> Option<u16>;
     /// A backend.
     fn backend(&self, index: u32) -> Option<&BackendEntry>;
-    /// A word of the admission array.
-    fn admission(&self, index: u16) -> Option<Admission>;
+    /// The admission words of domains and pools.
+    fn admissions(&self) -> Option<&AdmissionWords>;
     /// The client region of an address by longest matching prefix; 0, the default region, when none matches.
     fn client_region(&self, address: &[u8; 16]) -> u32;
     /// The flow table's entry for a flow.
@@ -60,6 +76,15 @@ pub trait Tables {
     fn remember(&self, key: &FlowKey, entry: FlowEntry);
     /// Removes a flow from the flow table.
     fn forget(&self, key: &FlowKey);
+    /// [`steer::walk`]. A port so that the XDP program can make it a function that the verifier checks once, on its own, and
+    /// not again for each way that leads there.
+    #[inline(always)]
+    fn walk(&self, request: &Walk, trace: &mut impl Trace) -> Walked
+    where
+        Self: Sized,
+    {
+        steer::walk(self, request, trace)
+    }
     /// Adds to this CPU's counter in `slot`.
     fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool);
 }

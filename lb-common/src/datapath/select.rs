@@ -1,37 +1,25 @@
 //! Stage 5: which member of a pool takes the flow?
 
 use super::{
-    flow,
     hash::{probe_hash, share_byte},
     ports::Tables,
     steer::Placement,
     trace::{Step, Trace},
 };
 use crate::abi::{
-    admission::Admission, backend::BackendEntry, limits::MAX_PROBES, plan::PoolEntry, reason::Reason,
+    admission::{Admission, AdmissionWords},
+    backend::BackendEntry,
+    limits::MAX_PROBES,
+    plan::PoolEntry,
+    reason::Reason,
 };
-
-/// Result of probing a pool.
-pub enum Selection<'a> {
-    /// The flow table named the backend.
-    Known(Placement<'a>),
-    /// A member takes the flow.
-    Taken {
-        /// Its index.
-        backend: u32,
-        /// Its entry.
-        entry: &'a BackendEntry,
-        /// How many members refused before.
-        probe: u32,
-    },
-    /// [`MAX_PROBES`] members refused.
-    Exhausted,
-}
 
 /// The member in slot `slot` of the slot array.
 #[inline(always)]
 fn member<'a, T: Tables>(tables: &'a T, pool: &PoolEntry, h: u64) -> Result<(u32, &'a BackendEntry), Reason> {
-    let slot = pool.table_base.wrapping_add(lb_maglev::reduce(h, pool.table_slots));
+    let slot = pool
+        .table_base
+        .wrapping_add(lb_maglev::reduce(h, pool.table_slots));
     let backend = (tables.slot(slot).ok_or(Reason::Inconsistent)? & lb_maglev::SLOT_MEMBER_MASK) as u32;
     let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
     Ok((backend, entry))
@@ -39,35 +27,31 @@ fn member<'a, T: Tables>(tables: &'a T, pool: &PoolEntry, h: u64) -> Result<(u32
 
 /// The four words that speak for a backend, in the order backend, rack, zone, region.
 #[inline(always)]
-fn words<T: Tables>(tables: &T, entry: &BackendEntry) -> Result<[Admission; 4], Reason> {
-    Ok([
-        entry.admission,
-        tables.admission(entry.rack).ok_or(Reason::Inconsistent)?,
-        tables.admission(entry.zone).ok_or(Reason::Inconsistent)?,
-        tables.admission(entry.region).ok_or(Reason::Inconsistent)?,
-    ])
+const fn words(words: &AdmissionWords, entry: &BackendEntry) -> [u32; 4] {
+    [
+        entry.admission.0,
+        words.get(entry.rack).0,
+        words.get(entry.zone).0,
+        words.get(entry.region).0,
+    ]
 }
 
-/// One word for a backend and all its domains: the smallest shares; clean if all are; held if one is held at 0.
-///
-/// # Errors
-/// [`Reason::Inconsistent`] when the entry names a domain that does not exist.
+/// The smaller of two bytes without a branch: branches on values that the verifier does not know double what it has to
+/// walk through, once per probe.
 #[inline(always)]
-pub fn combined<T: Tables>(tables: &T, entry: &BackendEntry) -> Result<Admission, Reason> {
-    let words = words(tables, entry)?;
-    let mut new = 255;
-    let mut old = 255;
-    let mut clean = Admission::CLEAN;
-    let mut held = 0;
-    for word in words {
-        new = if word.new_share() < new { word.new_share() } else { new };
-        old = if word.old_share() < old { word.old_share() } else { old };
-        clean &= word.0;
-        if word.new_share() == 0 {
-            held |= word.0 & Admission::HELD;
-        }
-    }
-    Ok(Admission(Admission::new(new, old).0 | clean | held))
+const fn min(a: u32, b: u32) -> u32 {
+    let b_is_less = ((b as i32 - a as i32) >> 31) as u32;
+    (b & b_is_less) | (a & !b_is_less)
+}
+
+/// One word for a backend and all its domains: the smallest shares; clean if all are; held if any is.
+#[must_use]
+#[inline(always)]
+pub const fn combined(admissions: &AdmissionWords, entry: &BackendEntry) -> Admission {
+    let [a, b, c, d] = words(admissions, entry);
+    let new = min(min(a & 0xff, b & 0xff), min(c & 0xff, d & 0xff));
+    let old = min(min(a & 0xff00, b & 0xff00), min(c & 0xff00, d & 0xff00));
+    Admission(new | old | (a & b & c & d & Admission::CLEAN) | ((a | b | c | d) & Admission::HELD))
 }
 
 /// What a backend's share is compared by: its tunnel endpoint, which stays the same when the configuration renumbers.
@@ -85,47 +69,61 @@ pub const fn subject(entry: &BackendEntry) -> u32 {
 /// # Errors
 /// [`Reason::Inconsistent`] when maps contradict each other.
 #[inline(always)]
-pub fn at_home<'a, T: Tables>(tables: &'a T, pool: &PoolEntry, h: u64) -> Result<Option<Placement<'a>>, Reason> {
+pub fn at_home<'a, T: Tables>(
+    tables: &'a T,
+    pool: &PoolEntry,
+    h: u64,
+    trace: &mut impl Trace,
+) -> Result<Option<Placement<'a>>, Reason> {
     if pool.table_slots == 0 {
         return Ok(None);
     }
     let (backend, entry) = member(tables, pool, h)?;
-    let [own, rack, zone, region] = words(tables, entry)?;
-    let pool = tables.admission(pool.admission).ok_or(Reason::Inconsistent)?;
-    let all = own.0 & rack.0 & zone.0 & region.0 & pool.0;
-    Ok((all & Admission::OPEN.0 == Admission::OPEN.0).then_some(Placement { backend, entry, home: true }))
+    let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
+    let [own, rack, zone, region] = words(admissions, entry);
+    let all = own & rack & zone & region & admissions.get(pool.admission).0;
+    let open = all & Admission::OPEN.0 == Admission::OPEN.0;
+    trace.step(Step::Home { backend, open });
+    Ok(open.then_some(Placement {
+        backend,
+        entry,
+        home: true,
+    }))
 }
 
-/// Tries up to [`MAX_PROBES`] slots of a pool's table until a member admits the flow.
+/// Tries up to [`MAX_PROBES`] slots of a pool's table until a member admits the flow. Gives its index, and how many refused
+/// before.
 ///
 /// # Errors
 /// [`Reason::Inconsistent`] when maps contradict each other.
 #[inline(always)]
-pub fn probe<'a, T: Tables>(
-    tables: &'a T,
+pub fn probe<T: Tables>(
+    tables: &T,
     pool: &PoolEntry,
     h: u64,
     opening: bool,
-    flow: &mut flow::State,
     trace: &mut impl Trace,
-) -> Result<Selection<'a>, Reason> {
+) -> Result<Option<(u32, u32)>, Reason> {
     if pool.table_slots == 0 {
-        return Ok(Selection::Exhausted);
+        return Ok(None);
     }
+    let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     for probe in 0..MAX_PROBES {
         let (backend, entry) = member(tables, pool, probe_hash(h, probe))?;
-        let word = combined(tables, entry)?;
-        if let Some(known) = flow.consult(tables, word, h, trace)? {
-            return Ok(Selection::Known(known));
-        }
+        let word = combined(admissions, entry);
         let share = word.share(opening);
         let taken = share == 255 || share_byte(h, subject(entry)) < share;
-        trace.step(Step::Probe { probe, backend, admission: word, taken });
+        trace.step(Step::Probe {
+            probe,
+            backend,
+            admission: word,
+            taken,
+        });
         if taken {
-            return Ok(Selection::Taken { backend, entry, probe });
+            return Ok(Some((backend, probe)));
         }
     }
-    Ok(Selection::Exhausted)
+    Ok(None)
 }
 
 /// The first probed member that no operator took out, whatever its health.
@@ -133,18 +131,15 @@ pub fn probe<'a, T: Tables>(
 /// # Errors
 /// [`Reason::Inconsistent`] when maps contradict each other.
 #[inline(always)]
-pub fn ignoring_health<'a, T: Tables>(
-    tables: &'a T,
-    pool: &PoolEntry,
-    h: u64,
-) -> Result<Option<(u32, &'a BackendEntry)>, Reason> {
+pub fn ignoring_health<T: Tables>(tables: &T, pool: &PoolEntry, h: u64) -> Result<Option<u32>, Reason> {
     if pool.table_slots == 0 {
         return Ok(None);
     }
+    let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     for probe in 0..MAX_PROBES {
         let (backend, entry) = member(tables, pool, probe_hash(h, probe))?;
-        if !combined(tables, entry)?.is_held() {
-            return Ok(Some((backend, entry)));
+        if !combined(admissions, entry).is_held() {
+            return Ok(Some(backend));
         }
     }
     Ok(None)

@@ -5,12 +5,23 @@ use crate::abi::admission::Admission;
 /// One step of a decision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// The client region and the plan that it leads to.
-    Plan {
+    /// The client's region was looked up.
+    ClientRegion {
         /// Index of the client region, 0 for the default one.
-        client_region: u32,
+        region: u32,
+    },
+    /// The plan was chosen.
+    Plan {
         /// Index into the `PLANS` map.
         plan: u32,
+    },
+    /// The flow's home was looked at: first slot in the plan's first pool.
+    Home {
+        /// The member in the slot.
+        backend: u32,
+        /// Whether it, all domains above it and the pool are open and always were. The flow goes there without further ado
+        /// then.
+        open: bool,
     },
     /// A pool was looked at.
     Pool {
@@ -50,9 +61,6 @@ pub enum Step {
 
 /// A watcher of decisions.
 pub trait Trace {
-    /// Whether someone watches: the short way for the common case is not taken then, so that every step is seen. It leads
-    /// to the same place, which a property test shows.
-    fn is_on(&self) -> bool;
     /// A step was taken.
     fn step(&mut self, step: Step);
 }
@@ -63,20 +71,11 @@ pub struct Silent;
 
 impl Trace for Silent {
     #[inline(always)]
-    fn is_on(&self) -> bool {
-        false
-    }
-
-    #[inline(always)]
     fn step(&mut self, _: Step) {}
 }
 
 #[cfg(any(test, feature = "std"))]
 impl Trace for std::vec::Vec<Step> {
-    fn is_on(&self) -> bool {
-        true
-    }
-
     fn step(&mut self, step: Step) {
         self.push(step);
     }

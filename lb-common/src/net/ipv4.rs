@@ -1,5 +1,7 @@
 //! IPv4 (RFC 791).
 
+use super::word;
+
 /// Length of the header without options, in bytes.
 pub const LENGTH: usize = network_types::ip::Ipv4Hdr::LEN;
 /// Flag "don't fragment" in the fragment field, network order.
@@ -62,17 +64,17 @@ impl Header {
         self.0[9]
     }
 
-    /// Source address.
+    /// Source address, a word in network order.
     #[must_use]
     #[inline(always)]
-    pub const fn source(&self) -> [u8; 4] {
-        [self.0[12], self.0[13], self.0[14], self.0[15]]
+    pub const fn source(&self) -> u32 {
+        word(&self.0, 12)
     }
 
-    /// Destination address.
+    /// Destination address, a word in network order.
     #[must_use]
     #[inline(always)]
-    pub const fn destination(&self) -> [u8; 4] {
-        [self.0[16], self.0[17], self.0[18], self.0[19]]
+    pub const fn destination(&self) -> u32 {
+        word(&self.0, 16)
     }
 }

@@ -1,5 +1,7 @@
 //! IPv6 (RFC 8200).
 
+use super::{AddressWords, word};
+
 /// Length of the fixed header, in bytes.
 pub const LENGTH: usize = network_types::ip::Ipv6Hdr::LEN;
 /// Hop limit of packets that Weir makes itself.
@@ -44,23 +46,26 @@ impl Header {
     /// Source address.
     #[must_use]
     #[inline(always)]
-    pub fn source(&self) -> [u8; 16] {
-        field(&self.0, 8)
+    pub const fn source(&self) -> AddressWords {
+        address_at(&self.0, 8)
     }
 
     /// Destination address.
     #[must_use]
     #[inline(always)]
-    pub fn destination(&self) -> [u8; 16] {
-        field(&self.0, 24)
+    pub const fn destination(&self) -> AddressWords {
+        address_at(&self.0, 24)
     }
 }
 
 #[inline(always)]
-fn field(header: &[u8; LENGTH], at: usize) -> [u8; 16] {
-    let mut address = [0; 16];
-    address.copy_from_slice(&header[at..at + 16]);
-    address
+const fn address_at(header: &[u8; LENGTH], at: usize) -> AddressWords {
+    [
+        word(header, at),
+        word(header, at + 4),
+        word(header, at + 8),
+        word(header, at + 12),
+    ]
 }
 
 /// Whether a next-header value is an extension header, behind which the ports lie (RFC 8200, section 4; RFC 7045,

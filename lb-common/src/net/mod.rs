@@ -29,6 +29,46 @@ pub fn address_from_bytes(bytes: [u8; 16]) -> core::net::IpAddr {
     core::net::IpAddr::V6(core::net::Ipv6Addr::from(bytes)).to_canonical()
 }
 
+/// An address in four 32-bit words whose bytes in memory are in network order. The form in which the datapath computes:
+/// BPF has registers for words, and byte arrays become one register a byte.
+pub type AddressWords = [u32; 4];
+
+/// The words of an IPv4-mapped IPv6 address, `address` being the IPv4 address's word.
+#[must_use]
+#[inline(always)]
+pub const fn mapped_words(address: u32) -> AddressWords {
+    [0, 0, 0xffff_u32.to_be(), address]
+}
+
+/// The words of an address in the form in which maps hold addresses.
+#[must_use]
+#[inline(always)]
+pub const fn address_words(bytes: &[u8; 16]) -> AddressWords {
+    [word(bytes, 0), word(bytes, 4), word(bytes, 8), word(bytes, 12)]
+}
+
+/// The bytes of an address's words.
+#[must_use]
+#[inline(always)]
+pub const fn words_address(words: &AddressWords) -> [u8; 16] {
+    let [a, b, c, d] = [
+        words[0].to_ne_bytes(),
+        words[1].to_ne_bytes(),
+        words[2].to_ne_bytes(),
+        words[3].to_ne_bytes(),
+    ];
+    [
+        a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3],
+    ]
+}
+
+/// The 32-bit word at byte `at` of a header, its bytes in memory as in the header.
+#[must_use]
+#[inline(always)]
+pub const fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
 /// Protocol numbers, from the [IANA registry](https://www.iana.org/assignments/protocol-numbers).
 pub mod protocol {
     use network_types::ip::IpProto;
