@@ -285,7 +285,7 @@ fn backend_entry(config: &Config, backend: &Backend) -> BackendEntry {
         IpAddr::V4(destination) => {
             let source = config.node.tunnel_source_v4.address().octets();
             BackendEntry {
-                ethertype: ETHERTYPE_IPV4,
+                ethernet: ethernet(ETHERTYPE_IPV4),
                 outer_sum: outer_sum(source, destination.octets()),
                 outer_destination: in_first_bytes(destination.octets()),
                 outer_source: in_first_bytes(source),
@@ -293,12 +293,17 @@ fn backend_entry(config: &Config, backend: &Backend) -> BackendEntry {
             }
         }
         IpAddr::V6(destination) => BackendEntry {
-            ethertype: ETHERTYPE_IPV6,
+            ethernet: ethernet(ETHERTYPE_IPV6),
             outer_destination: destination.octets(),
             outer_source: config.node.tunnel_source_v6.address().octets(),
             ..common
         },
     }
+}
+
+/// An Ethernet header without addresses.
+const fn ethernet([high, low]: [u8; 2]) -> [u8; 14] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, low]
 }
 
 const fn in_first_bytes([a, b, c, d]: [u8; 4]) -> [u8; 16] {

@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use lb_common::abi::{
     ABI_VERSION,
-    admission::Admission,
+    admission::{Admission, AdmissionWords},
     backend::BackendEntry,
     counter::{Counter, backend_slot},
     flow::{FlowEntry, FlowKey},
-    limits::MAX_DOMAINS,
+    limits::{ADMISSION_WORDS, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
@@ -131,22 +131,20 @@ fn update_all<T: Pod>(hash: &mut Sha256, values: &[T]) {
     }
 }
 
+/// Offset of the EtherType in an Ethernet header.
+const ETHERTYPE_AT: usize = 12;
+
 /// A backend entry without admission and next hop.
 fn without_what_changes(entry: &BackendEntry) -> BackendEntry {
-    BackendEntry {
-        admission: Admission::OPEN,
-        mtu: 0,
-        ifindex: 0,
-        ethernet_destination: [0; 6],
-        ethernet_source: [0; 6],
-        ..*entry
-    }
+    let mut ethernet = [0; 14];
+    ethernet[ETHERTYPE_AT..].copy_from_slice(&entry.ethernet[ETHERTYPE_AT..]);
+    BackendEntry { admission: Admission::OPEN, mtu: 0, ifindex: 0, ethernet, ..*entry }
 }
 
 /// The data plane in this process's memory: what tests and golden packets run the decisions on.
-#[derive(Debug)]
 pub struct ImageTables {
     image: Image,
+    admissions: Box<AdmissionWords>,
     flows: Mutex<HashMap<FlowKey, FlowEntry>>,
     counters: Mutex<Vec<Counter>>,
 }
@@ -156,18 +154,17 @@ impl ImageTables {
     #[must_use]
     pub fn new(image: Image) -> Self {
         let counters = vec![Counter::default(); image.counter_slots() as usize];
-        Self { image, flows: Mutex::default(), counters: Mutex::new(counters) }
+        let mut admissions = Box::new(AdmissionWords([Admission::OPEN.0; ADMISSION_WORDS]));
+        for (word, admission) in admissions.0.iter_mut().zip(&image.admission) {
+            *word = admission.0;
+        }
+        Self { image, admissions, flows: Mutex::default(), counters: Mutex::new(counters) }
     }
 
-    /// The image.
+    /// The image, with the words and next hops that were set.
     #[must_use]
     pub const fn image(&self) -> &Image {
         &self.image
-    }
-
-    /// The image, to change admission words and next hops in.
-    pub const fn image_mut(&mut self) -> &mut Image {
-        &mut self.image
     }
 
     /// Stores a backend's admission word.
@@ -184,18 +181,16 @@ impl ImageTables {
     /// If `index` is outside the array.
     pub fn set_admission(&mut self, index: usize, word: Admission) {
         self.image.admission[index] = word;
+        self.admissions.0[index] = word.0;
     }
 
     /// Gives every backend the same next hop: by `ifindex` to `destination` from `source`, with an MTU in bytes.
     pub fn set_next_hops(&mut self, ifindex: u32, destination: [u8; 6], source: [u8; 6], mtu: u16) {
         for entry in &mut self.image.backends {
-            *entry = BackendEntry {
-                ifindex,
-                ethernet_destination: destination,
-                ethernet_source: source,
-                mtu,
-                ..*entry
-            };
+            entry.ethernet[..6].copy_from_slice(&destination);
+            entry.ethernet[6..12].copy_from_slice(&source);
+            entry.ifindex = ifindex;
+            entry.mtu = mtu;
         }
     }
 
@@ -247,8 +242,8 @@ impl Tables for ImageTables {
         self.image.backends.get(index as usize)
     }
 
-    fn admission(&self, index: u16) -> Option<Admission> {
-        self.image.admission.get(index as usize).copied()
+    fn admissions(&self) -> Option<&AdmissionWords> {
+        Some(&self.admissions)
     }
 
     fn client_region(&self, address: &[u8; 16]) -> u32 {

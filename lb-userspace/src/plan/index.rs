@@ -2,7 +2,7 @@
 
 use lb_common::abi::limits::MAX_SERVICE_BUCKETS;
 use lb_common::abi::service::{BUCKET_WIDTH, ServiceBucket, ServiceKey};
-use lb_common::datapath::classify::place_of;
+use lb_common::datapath::classify::Lookup;
 use lb_common::datapath::hash::finish;
 
 /// Seeds that are tried with one number of buckets before it is doubled.
@@ -38,7 +38,7 @@ fn fill(keys: &[ServiceKey], seed: u64, size: usize) -> Option<Vec<ServiceBucket
     let empty = ServiceBucket { tags: [0; BUCKET_WIDTH], services: [0; BUCKET_WIDTH] };
     let mut buckets = vec![empty; size];
     for (service, key) in keys.iter().enumerate() {
-        let (bucket, tag) = place_of(seed, size as u32 - 1, key);
+        let (bucket, tag) = Lookup::new(key).place(seed, size as u32 - 1);
         let bucket = &mut buckets[bucket as usize];
         if bucket.tags.contains(&tag) {
             return None;
@@ -69,7 +69,7 @@ mod tests {
             let index = build(&keys).unwrap();
             prop_assert!(index.buckets.len().is_power_of_two());
             for (service, key) in keys.iter().enumerate() {
-                let (bucket, tag) = place_of(index.seed, index.buckets.len() as u32 - 1, key);
+                let (bucket, tag) = Lookup::new(key).place(index.seed, index.buckets.len() as u32 - 1);
                 let bucket = &index.buckets[bucket as usize];
                 let found: Vec<_> = (0..BUCKET_WIDTH).filter(|&i| bucket.tags[i] == tag).collect();
                 prop_assert_eq!(found.len(), 1);
