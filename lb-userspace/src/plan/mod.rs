@@ -1,3 +1,6 @@
 //! Pure decisions: from states to admission words, from configuration to a data-plane image.
 
+pub mod compile;
+pub mod image;
+mod index;
 pub mod state;

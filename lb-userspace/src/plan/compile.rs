@@ -1,0 +1,363 @@
+//! Compiles a configuration to an [`Image`]. Pure: equal configurations give equal images.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use lb_common::abi::{
+    ABI_VERSION,
+    admission::Admission,
+    backend::{BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    limits::{
+        ADMISSION_WORDS, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS, MAX_SLOT_CHUNKS, SLOTS_PER_CHUNK,
+    },
+    plan::{PlanEntry, PoolEntry},
+    pod::Pod,
+    root::Root,
+    service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_VIP_ONLY, ServiceEntry, ServiceKey},
+};
+use lb_common::datapath::{encap::outer_sum, hash::expand_key};
+use lb_common::net::{address_bytes, protocol};
+use lb_maglev::{Member, TableBuilder};
+use thiserror::Error;
+
+use super::image::{ClientPrefix, Image, Names, pool_admission_index};
+use super::index;
+use crate::config::{Backend, BackendId, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Service};
+
+/// Low bits of an IPv4 tunnel source that may carry entropy.
+const MAX_ENTROPY_BITS_V4: u8 = 16;
+/// Low bits of an IPv6 tunnel source that may carry entropy.
+const MAX_ENTROPY_BITS_V6: u8 = 32;
+/// Length of `::ffff:0:0/96`, in which IPv4 addresses stand.
+const MAPPED_LENGTH: u32 = 96;
+/// Slots of all tables together.
+const MAX_SLOTS: usize = MAX_SLOT_CHUNKS * SLOTS_PER_CHUNK;
+
+/// Why a valid configuration cannot be put into the data plane.
+#[derive(Debug, Error)]
+pub enum CompileError {
+    /// A pool's table cannot be built.
+    #[error("pool `{pool}` of service `{service}`: {source}")]
+    Table {
+        /// The service.
+        service: String,
+        /// The pool.
+        pool: String,
+        /// Why, and what would help.
+        source: lb_maglev::Error,
+    },
+    /// More pools than there are admission words for.
+    #[error("{count} pools are too many, the data plane holds {MAX_POOLS}; merge pools or services")]
+    TooManyPools {
+        /// How many.
+        count: usize,
+    },
+    /// More plans than the data plane holds.
+    #[error(
+        "{count} plans are too many, the data plane holds {MAX_PLANS}; a service whose plans differ between client \
+         regions has one for each client region: use fewer client regions, or fewer services that distinguish them"
+    )]
+    TooManyPlans {
+        /// How many.
+        count: usize,
+    },
+    /// More table slots than the data plane holds.
+    #[error("the pools' tables take {count} slots, the data plane holds {MAX_SLOTS}; choose a smaller table_size")]
+    TooManySlots {
+        /// How many.
+        count: usize,
+    },
+    /// More client prefixes than the data plane holds.
+    #[error("{count} client prefixes are too many, the data plane holds {MAX_CLIENT_PREFIXES}; merge adjacent ones")]
+    TooManyClientPrefixes {
+        /// How many.
+        count: usize,
+    },
+    /// A client prefix inside `::ffff:0:0/96`.
+    #[error("client prefix {prefix} of region `{region}` is IPv4-mapped; write it as an IPv4 prefix")]
+    MappedClientPrefix {
+        /// The prefix.
+        prefix: IpPrefix,
+        /// Its client region.
+        region: String,
+    },
+    /// Two services with the same address, port and protocol.
+    #[error("services `{first}` and `{second}` have the same address, port and protocol; give one of them another")]
+    DuplicateService {
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// No seed of the service index gives every service a place.
+    #[error("the service index has no room for {count} services; this is a fault of Weir, please report it")]
+    ServiceIndex {
+        /// Services and VIPs.
+        count: usize,
+    },
+}
+
+/// Compiles a configuration.
+///
+/// # Errors
+/// [`CompileError`] when a table cannot be built or a limit of the data plane is met.
+pub fn compile(config: &Config) -> Result<Image, CompileError> {
+    let (pools, slots) = pools(config)?;
+    let (services, plans) = services(config, &pools)?;
+    let keys: Vec<_> = services.iter().map(key_of).collect();
+    refuse_duplicates(config, &keys)?;
+    let index = index::build(&keys).ok_or(CompileError::ServiceIndex { count: keys.len() })?;
+    let backends: Vec<_> = config.backends.iter().map(|b| backend_entry(config, b)).collect();
+    let mut image = Image {
+        root: Root {
+            abi_version: ABI_VERSION,
+            bucket_mask: index.buckets.len() as u32 - 1,
+            service_seed: index.seed,
+            hash_key: expand_key(config.node.hash_key.as_bytes()),
+            counter_services: services.len() as u32,
+            entropy_mask_v4: entropy_mask(32 - config.node.tunnel_source_v4.length(), MAX_ENTROPY_BITS_V4),
+            entropy_mask_v6: entropy_mask(128 - config.node.tunnel_source_v6.length(), MAX_ENTROPY_BITS_V6),
+            counter_cpus: 1,
+            ..Root::zeroed()
+        },
+        buckets: index.buckets,
+        services,
+        plans,
+        pools,
+        slots,
+        backends,
+        admission: vec![Admission::OPEN; ADMISSION_WORDS],
+        clients: clients(config)?,
+        names: names(config),
+        digest: [0; 32],
+    };
+    image.root.counter_stride = image.counter_slots();
+    image.digest = image.compute_digest();
+    image.root.config_digest = image.digest;
+    Ok(image)
+}
+
+/// All pools and the slot array. Pools with the same members and size share a table.
+fn pools(config: &Config) -> Result<(Vec<PoolEntry>, Vec<u16>), CompileError> {
+    let count = config.services.iter().map(|s| s.pools.len()).sum();
+    if count > MAX_POOLS {
+        return Err(CompileError::TooManyPools { count });
+    }
+    let mut builder = TableBuilder::new();
+    let mut table = Vec::new();
+    let mut bases: HashMap<(Vec<BackendId>, u32), u32> = HashMap::new();
+    let mut pools = Vec::with_capacity(count);
+    let mut slots = Vec::new();
+    for (service, pool) in config.services.iter().flat_map(|s| s.pools.iter().map(move |p| (s, p))) {
+        let members = config.members(pool);
+        let key = (members, pool.table_size);
+        let table_base = if let Some(&base) = bases.get(&key) {
+            base
+        } else {
+            let base = slots.len();
+            let after = base + pool.table_size as usize;
+            if after > MAX_SLOTS {
+                return Err(CompileError::TooManySlots { count: after });
+            }
+            build_table(config, service, pool, &key.0, &mut builder, &mut table)?;
+            slots.extend_from_slice(&table);
+            bases.insert(key, base as u32);
+            base as u32
+        };
+        pools.push(PoolEntry {
+            table_base,
+            table_slots: pool.table_size,
+            admission: pool_admission_index(pools.len()) as u16,
+            flags: 0,
+            pool: pools.len() as u32,
+        });
+    }
+    Ok((pools, slots))
+}
+
+fn build_table(
+    config: &Config,
+    service: &Service,
+    pool: &Pool,
+    members: &[BackendId],
+    builder: &mut TableBuilder,
+    table: &mut Vec<u16>,
+) -> Result<(), CompileError> {
+    let members: Vec<_> = members
+        .iter()
+        .map(|&id| {
+            let backend = &config[id];
+            Member { name: &backend.name, weight: backend.weight, id: id.index() as u16 }
+        })
+        .collect();
+    builder.build(&members, pool.table_size, table).map_err(|source| CompileError::Table {
+        service: service.name.clone(),
+        pool: pool.name.clone(),
+        source,
+    })
+}
+
+/// All service entries, those of VIPs last, and all plans.
+fn services(
+    config: &Config,
+    pools: &[PoolEntry],
+) -> Result<(Vec<ServiceEntry>, Vec<PlanEntry>), CompileError> {
+    let mut entries = Vec::with_capacity(config.services.len());
+    let mut plans = Vec::new();
+    let mut first_pool = 0;
+    for service in &config.services {
+        let of_service = &pools[first_pool..first_pool + service.pools.len()];
+        let one_plan = service.plans.windows(2).all(|pair| pair[0] == pair[1]);
+        let distinct = if one_plan { &service.plans[..1] } else { &service.plans[..] };
+        let plan_base = plans.len();
+        if plan_base + distinct.len() > MAX_PLANS {
+            return Err(CompileError::TooManyPlans { count: plan_base + distinct.len() });
+        }
+        plans.extend(distinct.iter().map(|plan| plan_entry(of_service, plan)));
+        entries.push(ServiceEntry {
+            address: address_bytes(service.vip),
+            port: service.port.to_be_bytes(),
+            protocol: protocol_number(service.protocol),
+            flags: if one_plan { 0 } else { SERVICE_MULTI_PLAN }
+                | match service.on_all_down {
+                    OnAllDown::Drop => 0,
+                    OnAllDown::FailOpen => SERVICE_FAIL_OPEN,
+                },
+            plan_base: plan_base as u32,
+            plans: distinct.len() as u32,
+            first: plans[plan_base].first,
+            ..ServiceEntry::zeroed()
+        });
+        first_pool += service.pools.len();
+    }
+    let vips: BTreeSet<_> = config.services.iter().map(|s| address_bytes(s.vip)).collect();
+    entries.extend(vips.into_iter().map(|address| ServiceEntry {
+        address,
+        flags: SERVICE_VIP_ONLY,
+        ..ServiceEntry::zeroed()
+    }));
+    Ok((entries, plans))
+}
+
+/// A plan over the pools of its service. Nothing spills: every flow starts at the first step.
+fn plan_entry(pools: &[PoolEntry], plan: &[PoolIndex]) -> PlanEntry {
+    debug_assert!((1..=MAX_PLAN_STEPS).contains(&plan.len()), "the configuration bounds the steps of a plan");
+    let mut entry = PlanEntry {
+        first: pools[plan[0].index()],
+        shares: [u16::MAX; MAX_PLAN_STEPS],
+        steps: plan.len() as u32,
+        ..PlanEntry::zeroed()
+    };
+    for (step, pool) in entry.pools.iter_mut().zip(plan) {
+        *step = pools[pool.index()].pool as u16;
+    }
+    entry
+}
+
+fn key_of(entry: &ServiceEntry) -> ServiceKey {
+    ServiceKey { address: entry.address, port: entry.port, protocol: entry.protocol }
+}
+
+fn refuse_duplicates(config: &Config, keys: &[ServiceKey]) -> Result<(), CompileError> {
+    let mut seen = HashMap::new();
+    for (service, key) in config.services.iter().zip(keys) {
+        if let Some(first) = seen.insert(*key, service) {
+            return Err(CompileError::DuplicateService {
+                first: first.name.clone(),
+                second: service.name.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+const fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => protocol::TCP,
+        Protocol::Udp => protocol::UDP,
+    }
+}
+
+fn backend_entry(config: &Config, backend: &Backend) -> BackendEntry {
+    let [rack, zone, region] = config.topology.ancestors(backend.rack).map(|domain| domain.index() as u16);
+    let common = BackendEntry { admission: Admission::OPEN, rack, zone, region, ..BackendEntry::zeroed() };
+    match backend.address {
+        IpAddr::V4(destination) => {
+            let source = config.node.tunnel_source_v4.address().octets();
+            BackendEntry {
+                ethernet: ethernet(ETHERTYPE_IPV4),
+                outer_sum: outer_sum(source, destination.octets()),
+                outer_destination: in_first_bytes(destination.octets()),
+                outer_source: in_first_bytes(source),
+                ..common
+            }
+        }
+        IpAddr::V6(destination) => BackendEntry {
+            ethernet: ethernet(ETHERTYPE_IPV6),
+            outer_destination: destination.octets(),
+            outer_source: config.node.tunnel_source_v6.address().octets(),
+            ..common
+        },
+    }
+}
+
+/// An Ethernet header without addresses.
+const fn ethernet([high, low]: [u8; 2]) -> [u8; 14] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, low]
+}
+
+const fn in_first_bytes([a, b, c, d]: [u8; 4]) -> [u8; 16] {
+    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+/// The lowest `host_bits`, at most `max`, of four bytes in network order.
+fn entropy_mask(host_bits: u8, max: u8) -> [u8; 4] {
+    let bits = u32::from(host_bits.min(max));
+    (((1_u64 << bits) - 1) as u32).to_be_bytes()
+}
+
+/// The prefixes of all client regions, sorted.
+fn clients(config: &Config) -> Result<Vec<ClientPrefix>, CompileError> {
+    let mapped = address_bytes(IpAddr::from([0, 0, 0, 0]));
+    let mut clients = Vec::new();
+    let mut covers_mapped = false;
+    for (index, region) in config.client_regions.iter().enumerate() {
+        for &prefix in &region.prefixes {
+            let address = address_bytes(prefix.address());
+            let is_ipv6 = matches!(prefix, IpPrefix::V6(_));
+            let length = u32::from(prefix.length()) + if is_ipv6 { 0 } else { MAPPED_LENGTH };
+            if is_ipv6 && length >= MAPPED_LENGTH && address[..12] == mapped[..12] {
+                return Err(CompileError::MappedClientPrefix { prefix, region: region.name.clone() });
+            }
+            covers_mapped |= is_ipv6 && prefix.contains(IpAddr::from(mapped));
+            clients.push(ClientPrefix { address, length, region: index as u32 });
+        }
+    }
+    // An IPv6 prefix as short as ::/0 would otherwise also catch IPv4 clients, which stand inside it.
+    if covers_mapped && !clients.iter().any(|c| c.length == MAPPED_LENGTH && c.address == mapped) {
+        clients.push(ClientPrefix { address: mapped, length: MAPPED_LENGTH, region: 0 });
+    }
+    if clients.len() > MAX_CLIENT_PREFIXES {
+        return Err(CompileError::TooManyClientPrefixes { count: clients.len() });
+    }
+    clients.sort_unstable();
+    Ok(clients)
+}
+
+fn names(config: &Config) -> Names {
+    Names {
+        backends: config.backends.iter().map(|b| b.name.clone()).collect(),
+        domains: config.topology.domains.iter().map(|d| d.path.clone()).collect(),
+        services: config.services.iter().map(|s| s.name.clone()).collect(),
+        pools: config
+            .services
+            .iter()
+            .flat_map(|s| s.pools.iter().map(|p| format!("{}/{}", s.name, p.name)))
+            .collect(),
+        client_regions: config.client_regions.iter().map(|r| r.name.clone()).collect(),
+    }
+}
+
+#[cfg(test)]
+#[path = "compile_tests.rs"]
+mod tests;

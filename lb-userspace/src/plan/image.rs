@@ -1,0 +1,291 @@
+//! The image: everything that a configuration puts into the data plane's maps, as plain vectors.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use lb_common::abi::{
+    ABI_VERSION,
+    admission::{Admission, AdmissionWords},
+    backend::BackendEntry,
+    counter::{Counter, backend_slot},
+    flow::{FlowEntry, FlowKey},
+    limits::{ADMISSION_WORDS, MAX_DOMAINS},
+    plan::{PlanEntry, PoolEntry},
+    pod::Pod,
+    root::Root,
+    service::{ServiceBucket, ServiceEntry},
+};
+use lb_common::datapath::ports::Tables;
+use sha2::{Digest, Sha256};
+
+use crate::config::{Config, PoolIndex, ServiceId};
+
+/// What a configuration compiles to. See [`compile`](super::compile::compile).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// The root. `counter_cpus` is 1 until the data plane sets it to what the host has.
+    pub root: Root,
+    /// The service index; a power of two of buckets.
+    pub buckets: Vec<ServiceBucket>,
+    /// The services in the order of [`ServiceId`], then one entry per distinct VIP.
+    pub services: Vec<ServiceEntry>,
+    /// The plans of service 0, then those of service 1, and so on.
+    pub plans: Vec<PlanEntry>,
+    /// The pools of service 0, then those of service 1, and so on.
+    pub pools: Vec<PoolEntry>,
+    /// All tables back to back. A slot holds an index into `backends`.
+    pub slots: Vec<u16>,
+    /// The backends in the order of [`BackendId`](crate::config::BackendId). Without next hops: `ifindex`, `mtu` and
+    /// Ethernet addresses are 0.
+    pub backends: Vec<BackendEntry>,
+    /// The admission array: domains in the order of [`DomainId`](crate::config::DomainId), pools from [`MAX_DOMAINS`] on.
+    pub admission: Vec<Admission>,
+    /// Which client region an address belongs to; the longest match wins.
+    pub clients: Vec<ClientPrefix>,
+    /// The names behind the indices.
+    pub names: Names,
+    /// Digest over all of this but what the running daemon changes (admission words, next hops) and what the host decides
+    /// (CPUs). Also stands in `root`.
+    pub digest: [u8; 32],
+}
+
+/// A prefix of a client region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientPrefix {
+    /// First address, IPv4 as IPv4-mapped.
+    pub address: [u8; 16],
+    /// How many leading bits of `address` count, 0 to 128: an IPv4 prefix's length plus 96.
+    pub length: u32,
+    /// Index of the client region.
+    pub region: u32,
+}
+
+/// Names by index, for what is told to people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Backends.
+    pub backends: Vec<String>,
+    /// Paths of domains.
+    pub domains: Vec<String>,
+    /// Services; the entries of VIPs have none.
+    pub services: Vec<String>,
+    /// Pools by global number, as `service/pool`.
+    pub pools: Vec<String>,
+    /// Client regions.
+    pub client_regions: Vec<String>,
+}
+
+/// Global number of a service's pool: its index in the `POOLS` map. Its admission word is element [`MAX_DOMAINS`] plus this.
+#[must_use]
+pub fn pool_number(config: &Config, service: ServiceId, pool: PoolIndex) -> usize {
+    config.services[..service.index()].iter().map(|s| s.pools.len()).sum::<usize>() + pool.index()
+}
+
+/// Index of a pool's word in the admission array.
+#[must_use]
+pub const fn pool_admission_index(pool_number: usize) -> usize {
+    MAX_DOMAINS + pool_number
+}
+
+impl Image {
+    /// Counter slots of one CPU.
+    #[must_use]
+    pub fn counter_slots(&self) -> u32 {
+        backend_slot(self.services.len() as u32, self.backends.len() as u32)
+    }
+
+    /// The digest of the image as it stands. See [`Image::digest`].
+    #[must_use]
+    pub fn compute_digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(ABI_VERSION.to_le_bytes());
+        hash.update(Root { config_digest: [0; 32], counter_cpus: 0, ..self.root }.as_bytes());
+        update_all(&mut hash, &self.buckets);
+        update_all(&mut hash, &self.services);
+        update_all(&mut hash, &self.plans);
+        update_all(&mut hash, &self.pools);
+        update_all(&mut hash, &self.slots);
+        let constant: Vec<_> = self.backends.iter().map(without_what_changes).collect();
+        update_all(&mut hash, &constant);
+        for client in &self.clients {
+            hash.update(client.address);
+            hash.update(client.length.to_le_bytes());
+            hash.update(client.region.to_le_bytes());
+        }
+        let names = &self.names;
+        for list in [&names.backends, &names.domains, &names.services, &names.pools, &names.client_regions] {
+            hash.update((list.len() as u64).to_le_bytes());
+            for name in list {
+                hash.update((name.len() as u64).to_le_bytes());
+                hash.update(name.as_bytes());
+            }
+        }
+        hash.finalize().into()
+    }
+}
+
+fn update_all<T: Pod>(hash: &mut Sha256, values: &[T]) {
+    hash.update((values.len() as u64).to_le_bytes());
+    for value in values {
+        hash.update(value.as_bytes());
+    }
+}
+
+/// Offset of the EtherType in an Ethernet header.
+const ETHERTYPE_AT: usize = 12;
+
+/// A backend entry without admission and next hop.
+fn without_what_changes(entry: &BackendEntry) -> BackendEntry {
+    let mut ethernet = [0; 14];
+    ethernet[ETHERTYPE_AT..].copy_from_slice(&entry.ethernet[ETHERTYPE_AT..]);
+    BackendEntry { admission: Admission::OPEN, mtu: 0, ifindex: 0, ethernet, ..*entry }
+}
+
+/// The data plane in this process's memory: what tests and golden packets run the decisions on.
+pub struct ImageTables {
+    image: Image,
+    admissions: Box<AdmissionWords>,
+    flows: Mutex<HashMap<FlowKey, FlowEntry>>,
+    counters: Mutex<Vec<Counter>>,
+}
+
+impl ImageTables {
+    /// Tables with an empty flow table and counters at 0.
+    #[must_use]
+    pub fn new(image: Image) -> Self {
+        let counters = vec![Counter::default(); image.counter_slots() as usize];
+        let mut admissions = Box::new(AdmissionWords([Admission::OPEN.0; ADMISSION_WORDS]));
+        for (word, admission) in admissions.0.iter_mut().zip(&image.admission) {
+            *word = admission.0;
+        }
+        Self { image, admissions, flows: Mutex::default(), counters: Mutex::new(counters) }
+    }
+
+    /// The image, with the words and next hops that were set.
+    #[must_use]
+    pub const fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// Stores a backend's admission word.
+    ///
+    /// # Panics
+    /// If there is no such backend.
+    pub fn set_backend_admission(&mut self, backend: usize, word: Admission) {
+        self.image.backends[backend].admission = word;
+    }
+
+    /// Stores a word of the admission array: a domain's, or a pool's from [`MAX_DOMAINS`] on.
+    ///
+    /// # Panics
+    /// If `index` is outside the array.
+    pub fn set_admission(&mut self, index: usize, word: Admission) {
+        self.image.admission[index] = word;
+        self.admissions.0[index] = word.0;
+    }
+
+    /// Gives every backend the same next hop: by `ifindex` to `destination` from `source`, with an MTU in bytes.
+    pub fn set_next_hops(&mut self, ifindex: u32, destination: [u8; 6], source: [u8; 6], mtu: u16) {
+        for entry in &mut self.image.backends {
+            entry.ethernet[..6].copy_from_slice(&destination);
+            entry.ethernet[6..12].copy_from_slice(&source);
+            entry.ifindex = ifindex;
+            entry.mtu = mtu;
+        }
+    }
+
+    /// The counter in a slot; see [`lb_common::abi::counter`].
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    #[must_use]
+    pub fn counter(&self, slot: u32) -> Counter {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)[slot as usize]
+    }
+
+    /// All entries of the flow table, sorted by key.
+    #[must_use]
+    pub fn flows(&self) -> Vec<(FlowKey, FlowEntry)> {
+        let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = flows.iter().map(|(key, entry)| (*key, *entry)).collect();
+        all.sort_by_key(|(key, _)| *key);
+        all
+    }
+}
+
+impl Tables for ImageTables {
+    fn root(&self) -> Option<&Root> {
+        Some(&self.image.root)
+    }
+
+    fn bucket(&self, index: u32) -> Option<&ServiceBucket> {
+        self.image.buckets.get(index as usize)
+    }
+
+    fn service(&self, index: u32) -> Option<&ServiceEntry> {
+        self.image.services.get(index as usize)
+    }
+
+    fn plan(&self, index: u32) -> Option<&PlanEntry> {
+        self.image.plans.get(index as usize)
+    }
+
+    fn pool(&self, index: u32) -> Option<&PoolEntry> {
+        self.image.pools.get(index as usize)
+    }
+
+    fn slot(&self, index: u32) -> Option<u16> {
+        self.image.slots.get(index as usize).copied()
+    }
+
+    fn backend(&self, index: u32) -> Option<&BackendEntry> {
+        self.image.backends.get(index as usize)
+    }
+
+    fn admissions(&self) -> Option<&AdmissionWords> {
+        Some(&self.admissions)
+    }
+
+    fn client_region(&self, address: &[u8; 16]) -> u32 {
+        longest_match(&self.image.clients, address)
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+
+    fn remember(&self, key: &FlowKey, entry: FlowEntry) {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner).insert(*key, entry);
+    }
+
+    fn forget(&self, key: &FlowKey) {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool) {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(counter) = counters.get_mut(slot as usize) else {
+            return;
+        };
+        if dropped {
+            counter.dropped += 1;
+            return;
+        }
+        counter.packets += 1;
+        counter.bytes += bytes;
+        counter.opening += u64::from(opening);
+    }
+}
+
+/// The region of the longest prefix that holds `address`, 0 if none does.
+fn longest_match(clients: &[ClientPrefix], address: &[u8; 16]) -> u32 {
+    let address = u128::from_be_bytes(*address);
+    clients
+        .iter()
+        .filter(|c| {
+            let differing = address ^ u128::from_be_bytes(c.address);
+            c.length == 0 || differing >> (128 - c.length) == 0
+        })
+        .max_by_key(|c| c.length)
+        .map_or(0, |c| c.region)
+}
