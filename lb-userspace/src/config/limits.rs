@@ -1,0 +1,50 @@
+//! The limits of a configuration. Meeting one is an error that names it.
+
+use std::time::Duration;
+
+/// Size of the file, in bytes.
+pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
+/// Backends of all sets. A table slot is a u16 whose top bit is a mark.
+pub const MAX_BACKENDS: usize = 32_767;
+/// Regions, zones and racks together.
+pub const MAX_DOMAINS: usize = 4096;
+/// Services.
+pub const MAX_SERVICES: usize = 4096;
+/// Pools of all services.
+pub const MAX_POOLS: usize = 16_384;
+/// Pools in one plan.
+pub const MAX_PLAN_STEPS: usize = 8;
+/// Client regions, `default` included.
+pub const MAX_CLIENT_REGIONS: usize = 1024;
+/// Prefixes of all client regions.
+pub const MAX_PREFIXES: usize = 65_536;
+/// Interfaces of the node.
+pub const MAX_INTERFACES: usize = 8;
+/// Checks in the file.
+pub const MAX_CHECKS: usize = 1024;
+/// Bytes of a name of a node, domain segment, client region, check, set, backend, service or pool.
+pub const MAX_NAME_BYTES: usize = 63;
+/// Bytes of an interface name: IFNAMSIZ without its NUL.
+pub const MAX_INTERFACE_NAME_BYTES: usize = 15;
+/// Bytes of the socket's path: `sun_path` of unix(7) without its NUL.
+pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// Size of `hash_key_file`, in bytes; the key is 64 digits, the rest leaves room for white space.
+pub const MAX_KEY_FILE_BYTES: u64 = 256;
+/// Weight of a backend.
+pub const MAX_WEIGHT: u32 = 65_535;
+/// Consecutive probes of `fall` and `rise`.
+pub const MAX_STREAK: u32 = 100;
+/// Problems that one report shows; the others are counted.
+pub const MAX_PROBLEMS: usize = 50;
+
+/// The sizes that a Maglev table can have: primes near powers of four.
+pub const TABLE_SIZES: [u32; 4] = [4093, 16_381, 65_537, 655_373];
+/// Size of a table when the file does not say.
+pub const DEFAULT_TABLE_SIZE: u32 = 65_537;
+
+/// Shortest interval of a heartbeat.
+pub const MIN_HEARTBEAT_INTERVAL: Duration = Duration::from_millis(1);
+/// Shortest interval of a TCP check.
+pub const MIN_TCP_INTERVAL: Duration = Duration::from_millis(10);
+/// Longest interval and timeout of a check.
+pub const MAX_CHECK_TIME: Duration = Duration::from_secs(60);

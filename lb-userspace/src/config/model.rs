@@ -1,0 +1,413 @@
+//! The validated configuration: every name is resolved to an index, every value is in range.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::ops::Index;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
+use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
+
+/// Everything that `weir.toml` says.
+///
+/// Each table is sorted by name (domains by path), so that equal files with their tables in another order are equal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// This edge host.
+    pub node: Node,
+    /// Regions, zones and racks.
+    pub topology: Topology,
+    /// Index 0 is always `default`, which has no prefixes; the others follow by name.
+    pub client_regions: Vec<ClientRegion>,
+    /// How backends are probed.
+    pub checks: Vec<Check>,
+    /// Deployments of services, each inside one domain.
+    pub sets: Vec<Set>,
+    /// The backends of all sets.
+    pub backends: Vec<Backend>,
+    /// The services with their pools and plans.
+    pub services: Vec<Service>,
+}
+
+/// This edge host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The host's name in events and status.
+    pub name: String,
+    /// The region it stands in.
+    pub region: DomainId,
+    /// The zone it stands in, if it was said; it lies in `region`.
+    pub zone: Option<DomainId>,
+    /// Where XDP is attached; 1 to [`MAX_INTERFACES`](super::limits::MAX_INTERFACES), in the file's order.
+    pub interfaces: Vec<String>,
+    /// How XDP is attached.
+    pub mode: XdpMode,
+    /// Key of the flow hash, the same on all hosts of the fleet.
+    pub hash_key: HashKey,
+    /// Outer source of IPIP to IPv4 backends; `UNSPECIFIED` only when there is no such backend.
+    pub tunnel_source_v4: Ipv4Prefix,
+    /// Outer source of IPIP to IPv6 backends; `UNSPECIFIED` only when there is no such backend.
+    pub tunnel_source_v6: Ipv6Prefix,
+    /// Holds the lock, `overrides.json` and `events.jsonl`; absolute.
+    pub state_dir: PathBuf,
+    /// The daemon's unix socket; absolute.
+    pub socket: PathBuf,
+    /// Pins go below it; absolute.
+    pub bpffs: PathBuf,
+}
+
+/// How an XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the kernel's stack, for interfaces whose driver cannot.
+    Generic,
+}
+
+/// The fleet-wide secret of the flow hash. `Debug` does not show it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HashKey([u8; 32]);
+
+/// The failure-domain tree, flattened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// Sorted by path; a domain stands before those below it.
+    pub domains: Vec<Domain>,
+}
+
+/// A region, zone or rack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// `west`, `west/w1` or `west/w1/r1`.
+    pub path: String,
+    /// What it is.
+    pub level: Level,
+    /// The domain above; none for a region.
+    pub parent: Option<DomainId>,
+    /// The domains directly below, ascending.
+    pub children: Vec<DomainId>,
+}
+
+/// The level of a domain in the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// The top.
+    Region,
+    /// Below a region.
+    Zone,
+    /// Below a zone; backends stand here.
+    Rack,
+}
+
+/// A group of clients that share a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRegion {
+    /// Unique.
+    pub name: String,
+    /// Sorted; unique over all client regions. Prefixes may nest: the longest match wins.
+    pub prefixes: Vec<IpPrefix>,
+}
+
+/// How backends of a set are probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Unique.
+    pub name: String,
+    /// What is sent.
+    pub kind: CheckKind,
+    /// Time from one probe to the next.
+    pub interval: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Consecutive misses until DOWN.
+    pub fall: u32,
+    /// Consecutive successes until UP.
+    pub rise: u32,
+}
+
+/// What a check sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// A UDP heartbeat that `weir agent` answers.
+    Heartbeat {
+        /// UDP port of the agent.
+        port: u16,
+    },
+    /// A TCP connection that is opened and closed.
+    Tcp {
+        /// TCP port of the backend.
+        port: u16,
+    },
+}
+
+/// One deployment of a service inside one domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// Unique.
+    pub name: String,
+    /// The racks of all its backends lie in it (or are it).
+    pub domain: DomainId,
+    /// Ascending; none means that its backends are always believed UP.
+    pub checks: Vec<CheckId>,
+    /// Ascending; at least one.
+    pub backends: Vec<BackendId>,
+}
+
+/// One host that serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Unique over all sets.
+    pub name: String,
+    /// The set that it belongs to.
+    pub set: SetId,
+    /// The rack that it stands in.
+    pub rack: DomainId,
+    /// Tunnel endpoint and target of probes.
+    pub address: IpAddr,
+    /// Share among its pool's members, 1 to 65535.
+    pub weight: u32,
+}
+
+/// A VIP with protocol and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Unique.
+    pub name: String,
+    /// The address clients use.
+    pub vip: IpAddr,
+    /// The port clients use; not 0.
+    pub port: u16,
+    /// The protocol clients use.
+    pub protocol: Protocol,
+    /// What happens when no pool of the plan can take a flow.
+    pub on_all_down: OnAllDown,
+    /// Sorted by name; at least one.
+    pub pools: Vec<Pool>,
+    /// For each client region, in the order of [`Config::client_regions`], the pools to try in order. Never empty.
+    pub plans: Vec<Vec<PoolIndex>>,
+}
+
+/// Transport protocol of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What happens to a flow when no pool of its plan can take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnAllDown {
+    /// Drop with a counted reason.
+    Drop,
+    /// Send to the home placement as if everything were healthy.
+    FailOpen,
+}
+
+/// A service's backends in some sets; has one Maglev table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Unique within the service.
+    pub name: String,
+    /// Ascending; at least one.
+    pub sets: Vec<SetId>,
+    /// Slots of the table, one of [`TABLE_SIZES`](super::limits::TABLE_SIZES).
+    pub table_size: u32,
+}
+
+impl HashKey {
+    /// Wraps the key's bytes.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key's bytes, in the order of the file's hexadecimal digits.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HashKey(redacted)")
+    }
+}
+
+impl Topology {
+    /// The domain with this path.
+    #[must_use]
+    pub fn find(&self, path: &str) -> Option<DomainId> {
+        let index = self
+            .domains
+            .binary_search_by(|domain| domain.path.as_str().cmp(path))
+            .ok()?;
+        DomainId::from_index(index)
+    }
+
+    /// All ids, in the order of the paths.
+    pub fn ids(&self) -> impl Iterator<Item = DomainId> + use<> {
+        (0..self.domains.len()).filter_map(DomainId::from_index)
+    }
+
+    /// `[rack, zone, region]` of a rack.
+    ///
+    /// # Panics
+    /// If `rack` is not a rack; the racks of a [`Config`]'s backends are.
+    #[must_use]
+    pub fn ancestors(&self, rack: DomainId) -> [DomainId; 3] {
+        let above = |id: DomainId| {
+            self[id]
+                .parent
+                .expect("only a rack has a zone and a region above it")
+        };
+        let zone = above(rack);
+        [rack, zone, above(zone)]
+    }
+
+    /// Whether `inner` is `outer` or lies below it.
+    #[must_use]
+    pub fn is_within(&self, inner: DomainId, outer: DomainId) -> bool {
+        let mut at = Some(inner);
+        // Three levels, so at most three steps.
+        while let Some(id) = at {
+            if id == outer {
+                return true;
+            }
+            at = self[id].parent;
+        }
+        false
+    }
+}
+
+impl Config {
+    /// The backend with this name.
+    #[must_use]
+    pub fn find_backend(&self, name: &str) -> Option<BackendId> {
+        BackendId::from_index(
+            self.backends
+                .binary_search_by(|b| b.name.as_str().cmp(name))
+                .ok()?,
+        )
+    }
+
+    /// The service with this name.
+    #[must_use]
+    pub fn find_service(&self, name: &str) -> Option<ServiceId> {
+        ServiceId::from_index(
+            self.services
+                .binary_search_by(|s| s.name.as_str().cmp(name))
+                .ok()?,
+        )
+    }
+
+    /// The members of a pool: the backends of its sets, ascending.
+    #[must_use]
+    pub fn members(&self, pool: &Pool) -> Vec<BackendId> {
+        let mut members: Vec<_> = pool
+            .sets
+            .iter()
+            .flat_map(|&set| self[set].backends.iter().copied())
+            .collect();
+        members.sort_unstable();
+        members
+    }
+
+    /// The client region whose longest prefix holds `address`; `default` if none does.
+    ///
+    /// Linear in the number of prefixes: for explanations and tests. The data plane has its own structure.
+    #[must_use]
+    pub fn client_region_of(&self, address: IpAddr) -> ClientRegionId {
+        let matches = self
+            .client_regions
+            .iter()
+            .enumerate()
+            .flat_map(|(index, region)| {
+                let longest = region
+                    .prefixes
+                    .iter()
+                    .filter(|p| p.contains(address))
+                    .map(|p| p.length())
+                    .max();
+                longest.map(|length| (length, index))
+            });
+        let best = matches.max().map_or(0, |(_, index)| index);
+        ClientRegionId::from_index(best).expect("the number of client regions is limited")
+    }
+}
+
+macro_rules! index {
+    ($($id:ty => $owner:ty, $table:ident, $output:ty;)*) => {$(
+        impl Index<$id> for $owner {
+            type Output = $output;
+            fn index(&self, id: $id) -> &$output {
+                &self.$table[id.index()]
+            }
+        }
+    )*};
+}
+
+index! {
+    DomainId => Topology, domains, Domain;
+    ClientRegionId => Config, client_regions, ClientRegion;
+    CheckId => Config, checks, Check;
+    SetId => Config, sets, Set;
+    BackendId => Config, backends, Backend;
+    ServiceId => Config, services, Service;
+    PoolIndex => Service, pools, Pool;
+}
+
+impl Level {
+    /// `region`, `zone` or `rack`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Region => "region",
+            Self::Zone => "zone",
+            Self::Rack => "rack",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl Protocol {
+    /// `tcp` or `udp`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl CheckKind {
+    /// The port that is probed.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Heartbeat { port } | Self::Tcp { port } => port,
+        }
+    }
+}
