@@ -8,11 +8,7 @@ use lb_tests::{
 use std::{process::ExitCode, thread, time::Instant};
 
 #[derive(Parser)]
-#[command(
-    name = "lab",
-    about = "Weir's lab: a small internet of network namespaces",
-    version
-)]
+#[command(name = "lab", about = "Weir's lab: a small internet of network namespaces", version)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -57,11 +53,7 @@ fn demo(fault: Fault) -> Result<ExitCode> {
         Fault::Drop => Cut::Drop,
         Fault::Link => Cut::Link,
     };
-    Ok(if demo::run(cut)? {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if demo::run(cut)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn clean() -> Result<ExitCode> {
@@ -84,25 +76,14 @@ fn up() -> Result<ExitCode> {
         begin.elapsed().as_secs_f32(),
         lab.directory().display()
     );
-    println!(
-        "\nEnter a host:  nsenter --net=/run/netns/{}-<host> bash",
-        lab.id()
-    );
+    println!("\nEnter a host:  nsenter --net=/run/netns/{}-<host> bash", lab.id());
     let topology = lab.topology();
-    let clients: Vec<_> = topology
-        .clients
-        .iter()
-        .map(|client| format!("client-{}", client.region))
-        .collect();
+    let clients: Vec<_> = topology.clients.iter().map(|client| format!("client-{}", client.region)).collect();
     let edges: Vec<_> = topology.edges.iter().map(|edge| edge.name.clone()).collect();
     println!("Hosts:         router {} {}", clients.join(" "), edges.join(" "));
     println!("               {}", topology.backend_names().join(" "));
     let backend = topology.backends.first().context("a lab has backends")?;
-    println!(
-        "Try:           nsenter --net=/run/netns/{}-client-west curl http://{}/",
-        lab.id(),
-        backend.v4
-    );
+    println!("Try:           nsenter --net=/run/netns/{}-client-west curl http://{}/", lab.id(), backend.v4);
     println!("\nCtrl-C removes it all.");
     loop {
         thread::park();

@@ -46,12 +46,7 @@ pub(crate) fn namespace_names(id: &str, topology: &Topology) -> Vec<String> {
     let mut names = vec![router_name(id)];
     names.extend(topology.clients.iter().map(|client| client_name(id, client)));
     names.extend(topology.edges.iter().map(|edge| format!("{id}-{}", edge.name)));
-    names.extend(
-        topology
-            .backends
-            .iter()
-            .map(|backend| format!("{id}-{}", backend.name)),
-    );
+    names.extend(topology.backends.iter().map(|backend| format!("{id}-{}", backend.name)));
     names
 }
 
@@ -76,41 +71,18 @@ pub(crate) fn client_port(client: &Client) -> String {
 /// Makes all namespaces and wires them. Whoever calls has recorded the names, so that a failure half-way is cleaned.
 pub(crate) fn raise(id: &str, topology: &Topology) -> Result<Namespaces> {
     let names = namespace_names(id, topology);
-    ip_batch(
-        &[],
-        &names
-            .iter()
-            .map(|name| format!("netns add {name}"))
-            .collect::<Vec<_>>(),
-    )?;
+    ip_batch(&[], &names.iter().map(|name| format!("netns add {name}")).collect::<Vec<_>>())?;
     let open_all = |pairs: Vec<(String, String)>| -> Result<BTreeMap<String, Netns>> {
-        pairs
-            .into_iter()
-            .map(|(key, name)| Ok((key, Netns::open(&name)?)))
-            .collect()
+        pairs.into_iter().map(|(key, name)| Ok((key, Netns::open(&name)?))).collect()
     };
     let namespaces = Namespaces {
         router: Netns::open(&router_name(id))?,
-        clients: open_all(
-            topology
-                .clients
-                .iter()
-                .map(|c| (c.region.clone(), client_name(id, c)))
-                .collect(),
-        )?,
+        clients: open_all(topology.clients.iter().map(|c| (c.region.clone(), client_name(id, c))).collect())?,
         edges: open_all(
-            topology
-                .edges
-                .iter()
-                .map(|e| (e.name.clone(), format!("{id}-{}", e.name)))
-                .collect(),
+            topology.edges.iter().map(|e| (e.name.clone(), format!("{id}-{}", e.name))).collect(),
         )?,
         backends: open_all(
-            topology
-                .backends
-                .iter()
-                .map(|b| (b.name.clone(), format!("{id}-{}", b.name)))
-                .collect(),
+            topology.backends.iter().map(|b| (b.name.clone(), format!("{id}-{}", b.name))).collect(),
         )?,
     };
     set_sysctls(&namespaces)?;
@@ -122,10 +94,7 @@ pub(crate) fn raise(id: &str, topology: &Topology) -> Result<Namespaces> {
     for edge in &topology.edges {
         namespaces.edges[&edge.name].ip(&host_commands(edge.v4, edge.v6, &[]))?;
     }
-    let vips = [
-        format!("addr add {VIP_V4}/32 dev lo"),
-        format!("addr add {VIP_V6}/128 dev lo nodad"),
-    ];
+    let vips = [format!("addr add {VIP_V4}/32 dev lo"), format!("addr add {VIP_V6}/128 dev lo nodad")];
     for backend in &topology.backends {
         namespaces.backends[&backend.name].ip(&host_commands(backend.v4, backend.v6, &vips))?;
     }
@@ -174,15 +143,9 @@ fn set_sysctls(namespaces: &Namespaces) -> Result<()> {
         })
     };
     set(&namespaces.router, &ROUTER)?;
-    namespaces
-        .clients
-        .values()
-        .try_for_each(|netns| set(netns, &CLIENT))?;
+    namespaces.clients.values().try_for_each(|netns| set(netns, &CLIENT))?;
     namespaces.edges.values().try_for_each(|netns| set(netns, &[]))?;
-    namespaces
-        .backends
-        .values()
-        .try_for_each(|netns| set(netns, &BACKEND))
+    namespaces.backends.values().try_for_each(|netns| set(netns, &BACKEND))
 }
 
 fn router_links(topology: &Topology, namespaces: &Namespaces) -> Vec<String> {
@@ -191,22 +154,15 @@ fn router_links(topology: &Topology, namespaces: &Namespaces) -> Vec<String> {
         commands.extend(rack_links(index, rack));
     }
     for backend in &topology.backends {
-        let rack = topology
-            .racks
-            .iter()
-            .find(|rack| rack.path == backend.rack)
-            .expect("made from the same shape");
+        let rack =
+            topology.racks.iter().find(|rack| rack.path == backend.rack).expect("made from the same shape");
         let (port, netns) = (backend_port(backend), namespaces.backends[&backend.name].name());
         commands.push(veth(&port, INNER_MTU, netns));
         commands.push(format!("link set {port} master {} up", rack.bridge));
     }
     for edge in &topology.edges {
         commands.push(veth(&edge.name, INNER_MTU, namespaces.edges[&edge.name].name()));
-        commands.extend(gateway(
-            &edge.name,
-            gateway_v4(edge.v4, 1),
-            gateway_v6(edge.v6, 1),
-        ));
+        commands.extend(gateway(&edge.name, gateway_v4(edge.v4, 1), gateway_v6(edge.v6, 1)));
     }
     for client in &topology.clients {
         let port = client_port(client);
@@ -254,10 +210,7 @@ fn host_commands(v4: Ipv4Addr, v6: Ipv6Addr, extra: &[String]) -> Vec<String> {
 
 fn vip_routes(edges: &[Edge]) -> [String; 2] {
     let hops = |via: &dyn Fn(&Edge) -> String| {
-        edges
-            .iter()
-            .map(|edge| format!(" nexthop via {}", via(edge)))
-            .collect::<String>()
+        edges.iter().map(|edge| format!(" nexthop via {}", via(edge))).collect::<String>()
     };
     [
         format!("route add {VIP_PREFIX_V4}{}", hops(&|edge| edge.v4.to_string())),
@@ -275,10 +228,7 @@ fn set_offloads(topology: &Topology, namespaces: &Namespaces) -> Result<()> {
             let output = (Command::new("ethtool").args(["-K", port, "tx", "off"]).output())
                 .context("cannot run `ethtool`: install ethtool")?;
             if !output.status.success() {
-                bail!(
-                    "ethtool -K {port} tx off: {}",
-                    String::from_utf8_lossy(&output.stderr).trim()
-                );
+                bail!("ethtool -K {port} tx off: {}", String::from_utf8_lossy(&output.stderr).trim());
             }
         }
         Ok(())
