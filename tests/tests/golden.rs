@@ -148,7 +148,7 @@ fn pure_code_and_xdp_program_agree_on_damaged_packets() -> Result<()> {
     let kernel = Kernel::load(EDGE, &["weir_edge"], &image, 65_536)?;
     let mut numbers = Numbers(0x5eed);
     let inputs: Vec<Vec<u8>> = cases::all().into_iter().map(|case| case.input).collect();
-    let mut compare = |frame: &[u8]| -> Result<()> {
+    let compare = |frame: &[u8]| -> Result<()> {
         let (pure, reason) = run_pure(&tables, frame);
         let ran = kernel.run("weir_edge", frame)?;
         ensure!(pure == ran, "{reason:?}\npure   {pure:02x?}\nkernel {ran:02x?}\nof {frame:02x?}");
