@@ -63,18 +63,8 @@ pub struct Maps;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_walk(plan: u32, h: u64, opening: u32, origin: u32, service_flags: u32) -> u64 {
-    let origin = if origin == Origin::Relay as u32 {
-        Origin::Relay
-    } else {
-        Origin::Client
-    };
-    let request = Walk {
-        plan,
-        h,
-        opening: opening != 0,
-        origin,
-        service_flags: service_flags as u8,
-    };
+    let origin = if origin == Origin::Relay as u32 { Origin::Relay } else { Origin::Client };
+    let request = Walk { plan, h, opening: opening != 0, origin, service_flags: service_flags as u8 };
     steer::walk(&Maps, &request, &mut Silent).0
 }
 

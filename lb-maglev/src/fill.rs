@@ -48,8 +48,8 @@ pub(crate) fn fill(fillers: &mut [Filler], scratch: &mut Scratch, table: &mut [u
     free.clear();
     free.extend((0..slots).filter(|&slot| taken[(slot / 64) as usize] >> (slot % 64) & 1 == 0));
     for &turn in last_turns {
-        let filler = &mut fillers[usize::from(turn)];
-        let slot = jump_to_free(&mut filler.walk, free, slots);
+        let filler = &fillers[usize::from(turn)];
+        let slot = jump_to_free(filler.walk, free, slots);
         table[slot as usize] = filler.id;
     }
 }
@@ -71,9 +71,10 @@ fn walk_to_free(walk: &mut Walk, taken: &mut [u64], slots: u32) -> u32 {
     }
 }
 
-/// Takes the slot that [`walk_to_free`] would come to, given all free slots, of which there is at least one.
-fn jump_to_free(walk: &mut Walk, free: &mut Vec<u32>, slots: u32) -> u32 {
-    let steps = Steps::of(*walk, slots);
+/// Takes the slot that [`walk_to_free`] would come to, given all free slots, of which there is at least one. The walk
+/// need not move on: what lies between is taken, and stays so.
+fn jump_to_free(walk: Walk, free: &mut Vec<u32>, slots: u32) -> u32 {
+    let steps = Steps::of(walk, slots);
     // A step count is unique to its slot, so the nearest is found without its place and looked up after.
     let nearest = free
         .iter()
@@ -82,7 +83,6 @@ fn jump_to_free(walk: &mut Walk, free: &mut Vec<u32>, slots: u32) -> u32 {
         .unwrap_or(0);
     let slot = walk.after(nearest, slots);
     free.retain(|&other| other != slot);
-    walk.next = walk.after(nearest + 1, slots);
     slot
 }
 

@@ -94,9 +94,9 @@ fn shares_that_are_off_name_the_size_that_would_do() {
 
 #[test]
 fn the_limit_is_ten_percent() {
-    // One of 11 slots for an exact share of 11/10 (9.1 % off), and of 11/9 (18 % off, which rounds to one as well).
-    assert!(build(&[member("light", 1, 0), member("heavy", 9, 1)], 11).is_ok());
-    assert!(build(&[member("light", 1, 0), member("heavy", 8, 1)], 11).is_err());
+    // One of 11 slots, for an exact share of 1.110 slots (9.9 % off) and of 1.112 (10.1 % off).
+    assert!(build(&[member("light", 100, 0), member("heavy", 891, 1)], 11).is_ok());
+    assert!(build(&[member("light", 100, 0), member("heavy", 889, 1)], 11).is_err());
 }
 
 #[test]

@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod agent;
 pub mod backend;
+pub mod bench;
 pub mod counter;
 pub mod flow;
 pub mod heartbeat;

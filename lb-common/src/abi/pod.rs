@@ -47,6 +47,7 @@ pod! {
     crate::abi::agent::AgentAddress = 16;
     crate::abi::agent::AgentRoot = 64;
     crate::abi::backend::BackendEntry = 64;
+    crate::abi::bench::BenchRoot = 40;
     crate::abi::counter::Counter = 32;
     crate::abi::flow::FlowKey = 40;
     crate::abi::flow::FlowEntry = 8;

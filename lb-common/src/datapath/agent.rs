@@ -93,12 +93,8 @@ fn outer_v4<P: Packet>(packet: &P) -> Option<Outer> {
         return None;
     }
     Some(Outer {
-        source: AgentAddress {
-            address: words_address(&mapped_words(header.source())),
-        },
-        destination: AgentAddress {
-            address: words_address(&mapped_words(header.destination())),
-        },
+        source: AgentAddress { address: words_address(&mapped_words(header.source())) },
+        destination: AgentAddress { address: words_address(&mapped_words(header.destination())) },
         protocol: header.protocol(),
         payload_at: ethernet::LENGTH + header_length,
         payload_length: header.total_length() - header_length,
@@ -115,12 +111,8 @@ fn outer_v6<P: Packet>(packet: &P) -> Option<Outer> {
         return None;
     }
     Some(Outer {
-        source: AgentAddress {
-            address: words_address(&header.source()),
-        },
-        destination: AgentAddress {
-            address: words_address(&header.destination()),
-        },
+        source: AgentAddress { address: words_address(&header.source()) },
+        destination: AgentAddress { address: words_address(&header.destination()) },
         protocol: header.next_header(),
         payload_at: at,
         payload_length: header.payload_length(),
@@ -206,20 +198,7 @@ fn answer<P: Packet>(
         let sum = checksum::update([o[10], o[11]], [o[8], o[9]], [ipv4::TTL, o[9]]);
         packet.write(
             ethernet::LENGTH + 8,
-            &[
-                ipv4::TTL,
-                o[9],
-                sum[0],
-                sum[1],
-                o[16],
-                o[17],
-                o[18],
-                o[19],
-                o[12],
-                o[13],
-                o[14],
-                o[15],
-            ],
+            &[ipv4::TTL, o[9], sum[0], sum[1], o[16], o[17], o[18], o[19], o[12], o[13], o[14], o[15]],
         )?;
     }
     packet.write(0, &ethernet::answer(frame))

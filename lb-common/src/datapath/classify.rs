@@ -44,28 +44,14 @@ impl Lookup {
 #[inline(always)]
 pub fn service<'a, T: Tables>(tables: &'a T, root: &Root, tuple: &Tuple) -> Option<(u32, &'a ServiceEntry)> {
     let port = u16::from_ne_bytes(tuple.destination_port()) as u32;
-    find_service(
-        tables,
-        root,
-        &Lookup {
-            address: tuple.destination,
-            port,
-            protocol: tuple.protocol,
-        },
-    )
+    find_service(tables, root, &Lookup { address: tuple.destination, port, protocol: tuple.protocol })
 }
 
 /// Whether an address is a VIP.
 #[inline(always)]
 pub fn is_vip<T: Tables>(tables: &T, address: AddressWords) -> bool {
-    let lookup = Lookup {
-        address,
-        port: 0,
-        protocol: 0,
-    };
-    tables
-        .root()
-        .is_some_and(|root| find_service(tables, root, &lookup).is_some())
+    let lookup = Lookup { address, port: 0, protocol: 0 };
+    tables.root().is_some_and(|root| find_service(tables, root, &lookup).is_some())
 }
 
 #[inline(always)]

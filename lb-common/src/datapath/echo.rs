@@ -66,16 +66,7 @@ fn answer_v4<P: Packet>(packet: &mut P, at: usize) -> Option<()> {
         [icmp::ECHO_REQUEST_V4, echo[1]],
         [icmp::ECHO_REPLY_V4, echo[1]],
     );
-    echo = [
-        icmp::ECHO_REPLY_V4,
-        echo[1],
-        sum[0],
-        sum[1],
-        echo[4],
-        echo[5],
-        echo[6],
-        echo[7],
-    ];
+    echo = [icmp::ECHO_REPLY_V4, echo[1], sum[0], sum[1], echo[4], echo[5], echo[6], echo[7]];
     packet.write(0, &ethernet::answer(&frame))?;
     packet.write(ethernet::LENGTH, &h)?;
     packet.write_far(at, &echo)
@@ -93,16 +84,7 @@ fn answer_v6<P: Packet>(packet: &mut P) -> Option<()> {
         [icmp::ECHO_REQUEST_V6, echo[1]],
         [icmp::ECHO_REPLY_V6, echo[1]],
     );
-    echo = [
-        icmp::ECHO_REPLY_V6,
-        echo[1],
-        sum[0],
-        sum[1],
-        echo[4],
-        echo[5],
-        echo[6],
-        echo[7],
-    ];
+    echo = [icmp::ECHO_REPLY_V6, echo[1], sum[0], sum[1], echo[4], echo[5], echo[6], echo[7]];
     packet.write(0, &ethernet::answer(&frame))?;
     packet.write(ethernet::LENGTH + 7, &[ipv6::HOP_LIMIT])?;
     packet.write(ethernet::LENGTH + 8, &words_address(&header.destination()))?;

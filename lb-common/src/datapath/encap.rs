@@ -24,26 +24,14 @@ pub fn encapsulate<P: Packet>(
         return Err(Reason::NoNextHop);
     }
     let inner = transport.ip_length as usize;
-    let outer = if backend.is_outer_ipv6() {
-        ipv6::LENGTH
-    } else {
-        ipv4::LENGTH
-    };
+    let outer = if backend.is_outer_ipv6() { ipv6::LENGTH } else { ipv4::LENGTH };
     if inner + outer > backend.mtu as usize {
         return Err(Reason::TooBig);
     }
     let written = if backend.is_outer_ipv6() {
-        packet.push_front(
-            ipv6::LENGTH,
-            &backend.ethernet,
-            &outer_v6(root, backend, transport, h),
-        )
+        packet.push_front(ipv6::LENGTH, &backend.ethernet, &outer_v6(root, backend, transport, h))
     } else {
-        packet.push_front(
-            ipv4::LENGTH,
-            &backend.ethernet,
-            &outer_v4(root, backend, transport, h),
-        )
+        packet.push_front(ipv4::LENGTH, &backend.ethernet, &outer_v4(root, backend, transport, h))
     };
     written.ok_or(Reason::NoHeadroom)
 }
@@ -51,11 +39,7 @@ pub fn encapsulate<P: Packet>(
 /// Protocol number of the inner packet.
 #[inline(always)]
 const fn inner_protocol(transport: &Transport) -> u8 {
-    if transport.tuple.is_ipv6 {
-        protocol::IPV6
-    } else {
-        protocol::IPV4
-    }
+    if transport.tuple.is_ipv6 { protocol::IPV6 } else { protocol::IPV4 }
 }
 
 /// The part of a hash that the mask lets through, as a word in network order.
@@ -111,16 +95,5 @@ fn outer_v6(root: &Root, backend: &BackendEntry, transport: &Transport, h: u64) 
     let s = address_words(&backend.outer_source);
     let d = address_words(&backend.outer_destination);
     let last = s[3] | entropy(h, root.entropy_mask_v6);
-    [
-        first.to_be(),
-        second.to_be(),
-        s[0],
-        s[1],
-        s[2],
-        last,
-        d[0],
-        d[1],
-        d[2],
-        d[3],
-    ]
+    [first.to_be(), second.to_be(), s[0], s[1], s[2], last, d[0], d[1], d[2], d[3]]
 }

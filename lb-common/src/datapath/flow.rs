@@ -6,7 +6,6 @@
 //! opening packet: each datagram is placed afresh and leaves no entry.
 
 use super::{
-    hash::share_byte,
     parse::Transport,
     ports::Tables,
     select,
@@ -40,21 +39,14 @@ pub fn known<'a, T: Tables>(
         return Ok(None);
     }
     let entry = tables.flow(&transport.tuple.flow_key(origin));
-    trace.step(Step::FlowTable {
-        backend: entry.map(|e| e.backend),
-    });
+    trace.step(Step::FlowTable { backend: entry.map(|e| e.backend) });
     let Some(FlowEntry { backend, .. }) = entry else {
         return Ok(None);
     };
     let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-    let share = select::combined(admissions, entry).share(false);
-    let admitted = share == 255 || share_byte(h, select::subject(entry)) < share;
-    Ok(admitted.then_some(Placement {
-        backend,
-        entry,
-        home: false,
-    }))
+    let admitted = select::admits(admissions, entry, h, false);
+    Ok(admitted.then_some(Placement { backend, entry, home: false }))
 }
 
 /// Keeps the invariant once a flow is placed whose way home was not open all along: an opening away from home is written
@@ -73,13 +65,7 @@ pub fn settle<T: Tables>(
     }
     let key = transport.tuple.flow_key(origin);
     if !placement.home {
-        tables.remember(
-            &key,
-            FlowEntry {
-                backend: placement.backend,
-                service,
-            },
-        );
+        tables.remember(&key, FlowEntry { backend: placement.backend, service });
         trace.step(Step::Remembered);
     } else if tables.flow(&key).is_some() {
         tables.forget(&key);

@@ -36,10 +36,7 @@ pub const fn expand_key(secret: &[u8; 32]) -> FlowHashKey {
         words[i] = stream(&state, i as u64) as u32;
         i += 1;
     }
-    FlowHashKey {
-        words,
-        finish: stream(&state, 10),
-    }
+    FlowHashKey { words, finish: stream(&state, 10) }
 }
 
 /// Word `i` of a stream that depends on all of `state`.
@@ -79,19 +76,22 @@ pub fn flow_hash(key: &FlowHashKey, tuple: &Tuple) -> u64 {
 #[must_use]
 #[inline(always)]
 pub const fn probe_hash(h: u64, i: u32) -> u64 {
-    if i == 0 {
-        h
-    } else {
-        finish(h ^ (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }
+    if i == 0 { h } else { finish(h ^ (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) }
 }
 
-/// A byte that is independent of `h`'s slot and different for each `subject`: a flow belongs to the share `a` of the
-/// subject when it is less than `a`. Raising a share only adds flows, lowering it only removes some.
+/// A byte, 0 to 255, that is independent of `h`'s slot and different for each `subject`. A flow belongs to a share if its
+/// byte is less than [`share_limit`]: raising a share only adds flows, lowering it only removes some.
 #[must_use]
 #[inline(always)]
-pub const fn share_byte(h: u64, subject: u32) -> u8 {
-    (finish(h.rotate_left(32) ^ (subject as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)) >> 56) as u8
+pub const fn share_byte(h: u64, subject: u32) -> u32 {
+    (finish(h.rotate_left(32) ^ (subject as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)) >> 56) as u32
+}
+
+/// What a flow's byte must be less than to belong to a share: 0 for none, 256 for all (255).
+#[must_use]
+#[inline(always)]
+pub const fn share_limit(share: u8) -> u32 {
+    share as u32 + ((share as u32 + 1) >> 8)
 }
 
 /// The second, independent hash that a plan's shares are compared with.

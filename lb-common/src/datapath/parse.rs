@@ -137,19 +137,9 @@ fn parse_ipv4<P: Packet>(packet: &P) -> Parsed {
     let payload = ip_length - header_length;
     // Without options, the offset is a constant, which the verifier follows without help.
     let read = if header_length == ipv4::LENGTH {
-        ports::<P, false>(
-            packet,
-            header.protocol(),
-            ethernet::LENGTH + ipv4::LENGTH,
-            payload,
-        )
+        ports::<P, false>(packet, header.protocol(), ethernet::LENGTH + ipv4::LENGTH, payload)
     } else {
-        ports::<P, true>(
-            packet,
-            header.protocol(),
-            ethernet::LENGTH + header_length,
-            payload,
-        )
+        ports::<P, true>(packet, header.protocol(), ethernet::LENGTH + header_length, payload)
     };
     let ports = match read {
         Read::Ports(ports) => ports,
@@ -246,17 +236,13 @@ const TCP_ACK: u8 = 0x10;
 fn ports<P: Packet, const FAR: bool>(packet: &P, protocol: u8, at: usize, payload: usize) -> Read {
     match protocol {
         protocol::TCP => match bytes::<P, TCP_LENGTH, FAR>(packet, at, payload) {
-            Some(h) => Read::Ports(Ports {
-                ports: word(&h, 0),
-                opening: h[13] & (TCP_SYN | TCP_ACK) == TCP_SYN,
-            }),
+            Some(h) => {
+                Read::Ports(Ports { ports: word(&h, 0), opening: h[13] & (TCP_SYN | TCP_ACK) == TCP_SYN })
+            }
             None => Read::CutShort,
         },
         protocol::UDP => match bytes::<P, UDP_LENGTH, FAR>(packet, at, payload) {
-            Some(h) => Read::Ports(Ports {
-                ports: word(&h, 0),
-                opening: true,
-            }),
+            Some(h) => Read::Ports(Ports { ports: word(&h, 0), opening: true }),
             None => Read::CutShort,
         },
         protocol::ICMP | protocol::ICMPV6 => {

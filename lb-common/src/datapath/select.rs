@@ -1,7 +1,7 @@
 //! Stage 5: which member of a pool takes the flow?
 
 use super::{
-    hash::{probe_hash, share_byte},
+    hash::{probe_hash, share_byte, share_limit},
     ports::Tables,
     steer::Placement,
     trace::{Step, Trace},
@@ -17,9 +17,7 @@ use crate::abi::{
 /// The member in slot `slot` of the slot array.
 #[inline(always)]
 fn member<'a, T: Tables>(tables: &'a T, pool: &PoolEntry, h: u64) -> Result<(u32, &'a BackendEntry), Reason> {
-    let slot = pool
-        .table_base
-        .wrapping_add(lb_maglev::reduce(h, pool.table_slots));
+    let slot = pool.table_base.wrapping_add(lb_maglev::reduce(h, pool.table_slots));
     let backend = (tables.slot(slot).ok_or(Reason::Inconsistent)? & lb_maglev::SLOT_MEMBER_MASK) as u32;
     let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
     Ok((backend, entry))
@@ -28,20 +26,7 @@ fn member<'a, T: Tables>(tables: &'a T, pool: &PoolEntry, h: u64) -> Result<(u32
 /// The four words that speak for a backend, in the order backend, rack, zone, region.
 #[inline(always)]
 const fn words(words: &AdmissionWords, entry: &BackendEntry) -> [u32; 4] {
-    [
-        entry.admission.0,
-        words.get(entry.rack).0,
-        words.get(entry.zone).0,
-        words.get(entry.region).0,
-    ]
-}
-
-/// The smaller of two bytes without a branch: branches on values that the verifier does not know double what it has to
-/// walk through, once per probe.
-#[inline(always)]
-const fn min(a: u32, b: u32) -> u32 {
-    let b_is_less = ((b as i32 - a as i32) >> 31) as u32;
-    (b & b_is_less) | (a & !b_is_less)
+    [entry.admission.0, words.get(entry.rack).0, words.get(entry.zone).0, words.get(entry.region).0]
 }
 
 /// One word for a backend and all its domains: the smallest shares; clean if all are; held if any is.
@@ -52,6 +37,23 @@ pub const fn combined(admissions: &AdmissionWords, entry: &BackendEntry) -> Admi
     let new = min(min(a & 0xff, b & 0xff), min(c & 0xff, d & 0xff));
     let old = min(min(a & 0xff00, b & 0xff00), min(c & 0xff00, d & 0xff00));
     Admission(new | old | (a & b & c & d & Admission::CLEAN) | ((a | b | c | d) & Admission::HELD))
+}
+
+const fn min(a: u32, b: u32) -> u32 {
+    if b < a { b } else { a }
+}
+
+/// Whether a backend and all its domains admit a flow: its byte is less than the limit of each, so less than that of the
+/// smallest share.
+#[must_use]
+#[inline(always)]
+pub fn admits(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, opening: bool) -> bool {
+    let byte = share_byte(h, subject(entry));
+    let [a, b, c, d] = words(admissions, entry).map(|word| share_limit(Admission(word).share(opening)));
+    // The sign bit of each difference says "less". Four comparisons would be four branches, and each doubles what the
+    // verifier has to walk through, for each probe.
+    let all_less = byte.wrapping_sub(a) & byte.wrapping_sub(b) & byte.wrapping_sub(c) & byte.wrapping_sub(d);
+    all_less >> 31 != 0
 }
 
 /// What a backend's share is compared by: its tunnel endpoint, which stays the same when the configuration renumbers.
@@ -84,15 +86,11 @@ pub fn at_home<'a, T: Tables>(
     let all = own & rack & zone & region & admissions.get(pool.admission).0;
     let open = all & Admission::OPEN.0 == Admission::OPEN.0;
     trace.step(Step::Home { backend, open });
-    Ok(open.then_some(Placement {
-        backend,
-        entry,
-        home: true,
-    }))
+    Ok(open.then_some(Placement { backend, entry, home: true }))
 }
 
-/// Tries up to [`MAX_PROBES`] slots of a pool's table until a member admits the flow. Gives its index, and how many refused
-/// before.
+/// Tries up to [`MAX_PROBES`] slots of a pool's table until a member admits the flow, or, with `ignore_health`, until one that no
+/// operator took out. Gives its index, and how many refused before.
 ///
 /// # Errors
 /// [`Reason::Inconsistent`] when maps contradict each other.
@@ -102,6 +100,7 @@ pub fn probe<T: Tables>(
     pool: &PoolEntry,
     h: u64,
     opening: bool,
+    ignore_health: bool,
     trace: &mut impl Trace,
 ) -> Result<Option<(u32, u32)>, Reason> {
     if pool.table_slots == 0 {
@@ -110,36 +109,14 @@ pub fn probe<T: Tables>(
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     for probe in 0..MAX_PROBES {
         let (backend, entry) = member(tables, pool, probe_hash(h, probe))?;
-        let word = combined(admissions, entry);
-        let share = word.share(opening);
-        let taken = share == 255 || share_byte(h, subject(entry)) < share;
-        trace.step(Step::Probe {
-            probe,
-            backend,
-            admission: word,
-            taken,
-        });
+        let taken = if ignore_health {
+            !combined(admissions, entry).is_held()
+        } else {
+            admits(admissions, entry, h, opening)
+        };
+        trace.step(Step::Probe { probe, backend, admission: combined(admissions, entry), taken });
         if taken {
             return Ok(Some((backend, probe)));
-        }
-    }
-    Ok(None)
-}
-
-/// The first probed member that no operator took out, whatever its health.
-///
-/// # Errors
-/// [`Reason::Inconsistent`] when maps contradict each other.
-#[inline(always)]
-pub fn ignoring_health<T: Tables>(tables: &T, pool: &PoolEntry, h: u64) -> Result<Option<u32>, Reason> {
-    if pool.table_slots == 0 {
-        return Ok(None);
-    }
-    let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-    for probe in 0..MAX_PROBES {
-        let (backend, entry) = member(tables, pool, probe_hash(h, probe))?;
-        if !combined(admissions, entry).is_held() {
-            return Ok(Some(backend));
         }
     }
     Ok(None)

@@ -2,7 +2,7 @@
 
 use super::{
     flow,
-    hash::{share_byte, spill_hash},
+    hash::{share_byte, share_limit, spill_hash},
     parse::Transport,
     ports::Tables,
     select,
@@ -72,23 +72,14 @@ pub fn place<'a, T: Tables>(
     if let Some(known) = flow::known(tables, transport, h, origin, trace)? {
         return Ok(known);
     }
-    let request = Walk {
-        plan: plan_index,
-        h,
-        opening: transport.opening,
-        origin,
-        service_flags: service.flags,
-    };
+    let request =
+        Walk { plan: plan_index, h, opening: transport.opening, origin, service_flags: service.flags };
     let walked = tables.walk(&request, trace);
     let Some(backend) = walked.backend() else {
         return Err(walked.reason());
     };
     let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
-    let placement = Placement {
-        backend,
-        entry,
-        home: walked.is_home(),
-    };
+    let placement = Placement { backend, entry, home: walked.is_home() };
     if !walked.is_fail_open() {
         flow::settle(tables, service_index, transport, origin, &placement, trace);
     }
@@ -119,8 +110,10 @@ impl Walked {
     const FAIL_OPEN: u64 = 1 << 33;
     const REFUSED: u64 = 1 << 34;
 
-    const fn placed(backend: u32, home: bool) -> Self {
-        Self(backend as u64 | if home { Self::HOME } else { 0 })
+    const fn placed(backend: u32, home: bool, fail_open: bool) -> Self {
+        let home = if home { Self::HOME } else { 0 };
+        let fail_open = if fail_open { Self::FAIL_OPEN } else { 0 };
+        Self(backend as u64 | home | fail_open)
     }
 
     const fn refused(reason: Reason) -> Self {
@@ -131,11 +124,7 @@ impl Walked {
     #[must_use]
     #[inline(always)]
     pub const fn backend(self) -> Option<u32> {
-        if self.0 & Self::REFUSED == 0 {
-            Some(self.0 as u32)
-        } else {
-            None
-        }
+        if self.0 & Self::REFUSED == 0 { Some(self.0 as u32) } else { None }
     }
 
     /// Whether that is the first slot of the plan's first pool.
@@ -176,123 +165,60 @@ pub fn walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Wa
     }
 }
 
+/// Times that the plan is gone through: from the flow's starting step on, then the steps before that, then, for services
+/// that fail open, all of them whatever their health.
+const PASSES: u32 = 3;
+const PASS_ONWARD: u32 = 0;
+const PASS_BEFORE: u32 = 1;
+
 #[inline(always)]
 fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Result<Walked, Reason> {
+    let &Walk { h, opening, origin, service_flags, .. } = request;
     let plan = tables.plan(request.plan).ok_or(Reason::Inconsistent)?;
-    if let Some(walked) = along_plan(tables, plan, request, trace)? {
-        return Ok(walked);
-    }
-    if request.service_flags & SERVICE_FAIL_OPEN != 0 {
-        if let Some(walked) = fail_open(tables, plan, request, trace)? {
-            return Ok(walked);
-        }
-    }
-    Err(if request.origin == Origin::Relay {
-        Reason::RelayRefused
-    } else {
-        Reason::AllDown
-    })
-}
-
-/// The step at which a flow starts: the first one whose cumulative share is not below the flow's second hash. Raising
-/// the share of later steps moves flows only outward.
-#[inline(always)]
-fn starting_step(plan: &PlanEntry, h2: u16) -> u32 {
-    let mut step = 0;
-    while step < MAX_PLAN_STEPS as u32 - 1 {
-        if step + 1 >= plan.steps || h2 <= plan.shares[step as usize] {
-            break;
-        }
-        step += 1;
-    }
-    step
-}
-
-/// Walks the plan's pools from the flow's starting step on, then those before it, until one takes the flow.
-#[inline(always)]
-fn along_plan<T: Tables>(
-    tables: &T,
-    plan: &PlanEntry,
-    request: &Walk,
-    trace: &mut impl Trace,
-) -> Result<Option<Walked>, Reason> {
-    let &Walk {
-        h,
-        opening,
-        origin,
-        service_flags,
-        ..
-    } = request;
-    let start = if service_flags & SERVICE_SPILLS != 0 {
-        starting_step(plan, spill_hash(h))
-    } else {
-        0
-    };
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-    for i in 0..MAX_PLAN_STEPS as u32 {
-        if i >= plan.steps {
-            break;
+    let h2 = spill_hash(h);
+    // One loop and not three nested in a function each: what the verifier walks through is iterations times ways.
+    for round in 0..PASSES * MAX_PLAN_STEPS as u32 {
+        let (pass, step) = (round / MAX_PLAN_STEPS as u32, round % MAX_PLAN_STEPS as u32);
+        let ignore_health = pass > PASS_BEFORE;
+        if step >= plan.steps || (ignore_health && service_flags & SERVICE_FAIL_OPEN == 0) {
+            continue;
         }
-        let pool = pool_at(tables, plan, step_at(start, i, plan.steps))?;
+        let before = is_before_start(plan, step, h2);
+        if (pass == PASS_ONWARD && before) || (pass == PASS_BEFORE && !before) {
+            continue;
+        }
+        let pool = pool_at(tables, plan, step)?;
         if origin == Origin::Relay && pool.flags & POOL_RELAY != 0 {
             continue;
         }
         let admission = admissions.get(pool.admission);
-        let share = admission.share(opening);
-        let entered = share == 255 || share_byte(h, pool.pool) < share;
-        trace.step(Step::Pool {
-            pool: pool.pool,
-            admission,
-            entered,
-        });
+        let entered = if ignore_health {
+            !admission.is_held()
+        } else {
+            share_byte(h, pool.pool) < share_limit(admission.share(opening))
+        };
+        trace.step(Step::Pool { pool: pool.pool, admission, ignore_health, entered });
         if !entered {
             continue;
         }
-        if let Some((backend, probe)) = select::probe(tables, &pool, h, opening, trace)? {
-            return Ok(Some(Walked::placed(backend, start + i + probe == 0)));
+        if let Some((backend, probe)) = select::probe(tables, &pool, h, opening, ignore_health, trace)? {
+            let home = round == 0 && probe == 0;
+            return Ok(Walked::placed(backend, home, ignore_health));
         }
     }
-    Ok(None)
+    Err(if origin == Origin::Relay { Reason::RelayRefused } else { Reason::AllDown })
 }
 
-/// The `i`th step of a walk that starts at `start` and wraps around.
+/// Whether a flow starts behind `step`: at the first step whose cumulative share is not below the flow's second hash, at the
+/// last one at the latest. Raising the share of later steps moves flows only outward.
 #[inline(always)]
-fn step_at(start: u32, i: u32, steps: u32) -> u32 {
-    let step = start + i;
-    if step >= steps { step - steps } else { step }
+fn is_before_start(plan: &PlanEntry, step: u32, h2: u16) -> bool {
+    step + 1 < plan.steps && h2 > plan.shares[step as usize % MAX_PLAN_STEPS]
 }
 
 #[inline(always)]
 fn pool_at<T: Tables>(tables: &T, plan: &PlanEntry, step: u32) -> Result<PoolEntry, Reason> {
     let index = *plan.pools.get(step as usize).ok_or(Reason::Inconsistent)?;
     tables.pool(index as u32).copied().ok_or(Reason::Inconsistent)
-}
-
-/// The last resort: the first member in the plan's order that no operator took out, whatever its health.
-#[inline(always)]
-fn fail_open<T: Tables>(
-    tables: &T,
-    plan: &PlanEntry,
-    request: &Walk,
-    trace: &mut impl Trace,
-) -> Result<Option<Walked>, Reason> {
-    let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-    for step in 0..MAX_PLAN_STEPS as u32 {
-        if step >= plan.steps {
-            break;
-        }
-        let pool = pool_at(tables, plan, step)?;
-        let crosses = request.origin == Origin::Relay && pool.flags & POOL_RELAY != 0;
-        if crosses || admissions.get(pool.admission).is_held() {
-            continue;
-        }
-        if let Some(backend) = select::ignoring_health(tables, &pool, request.h)? {
-            trace.step(Step::FailOpen {
-                pool: pool.pool,
-                backend,
-            });
-            return Ok(Some(Walked(backend as u64 | Walked::FAIL_OPEN)));
-        }
-    }
-    Ok(None)
 }

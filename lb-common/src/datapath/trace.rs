@@ -29,6 +29,8 @@ pub enum Step {
         pool: u32,
         /// Its admission word.
         admission: Admission,
+        /// Whether this is the last resort of a service that fails open.
+        ignore_health: bool,
         /// Whether the flow may enter it.
         entered: bool,
     },
@@ -47,13 +49,6 @@ pub enum Step {
         admission: Admission,
         /// Whether it took the flow.
         taken: bool,
-    },
-    /// Every pool was down and the service fails open.
-    FailOpen {
-        /// The pool.
-        pool: u32,
-        /// The member.
-        backend: u32,
     },
     /// The flow was written into the flow table.
     Remembered,

@@ -39,52 +39,28 @@ impl Outcome {
     #[inline(always)]
     #[must_use]
     pub const fn pass(reason: Reason) -> Self {
-        Self {
-            verdict: Verdict::Pass,
-            reason,
-            service: NONE,
-            backend: NONE,
-            opening: false,
-        }
+        Self { verdict: Verdict::Pass, reason, service: NONE, backend: NONE, opening: false }
     }
 
     /// Drop a frame whose service is not known.
     #[inline(always)]
     #[must_use]
     pub const fn refuse(reason: Reason) -> Self {
-        Self {
-            verdict: Verdict::Drop,
-            reason,
-            service: NONE,
-            backend: NONE,
-            opening: false,
-        }
+        Self { verdict: Verdict::Drop, reason, service: NONE, backend: NONE, opening: false }
     }
 
     /// Send the frame, now an answer, back where it came from.
     #[inline(always)]
     #[must_use]
     pub const fn answer(reason: Reason) -> Self {
-        Self {
-            verdict: Verdict::Tx,
-            reason,
-            service: NONE,
-            backend: NONE,
-            opening: false,
-        }
+        Self { verdict: Verdict::Tx, reason, service: NONE, backend: NONE, opening: false }
     }
 
     /// The service is known; the rest follows.
     #[inline(always)]
     #[must_use]
     pub(super) const fn for_service(service: u32, opening: bool) -> Self {
-        Self {
-            verdict: Verdict::Drop,
-            reason: Reason::Inconsistent,
-            service,
-            backend: NONE,
-            opening,
-        }
+        Self { verdict: Verdict::Drop, reason: Reason::Inconsistent, service, backend: NONE, opening }
     }
 
     #[inline(always)]
@@ -96,46 +72,26 @@ impl Outcome {
     #[inline(always)]
     #[must_use]
     pub(super) const fn drop(self, reason: Reason) -> Self {
-        Self {
-            verdict: Verdict::Drop,
-            reason,
-            ..self
-        }
+        Self { verdict: Verdict::Drop, reason, ..self }
     }
 
     #[inline(always)]
     #[must_use]
     pub(super) const fn forward(self, egress: u32, ingress: u32) -> Self {
-        let verdict = if egress == ingress {
-            Verdict::Tx
-        } else {
-            Verdict::Redirect(egress)
-        };
-        Self {
-            verdict,
-            reason: Reason::Forwarded,
-            ..self
-        }
+        let verdict = if egress == ingress { Verdict::Tx } else { Verdict::Redirect(egress) };
+        Self { verdict, reason: Reason::Forwarded, ..self }
     }
 
     /// The service, where it is known.
     #[must_use]
     pub const fn service(&self) -> Option<u32> {
-        if self.service == NONE {
-            None
-        } else {
-            Some(self.service)
-        }
+        if self.service == NONE { None } else { Some(self.service) }
     }
 
     /// The backend that was chosen, also when the packet was dropped after that.
     #[must_use]
     pub const fn backend(&self) -> Option<u32> {
-        if self.backend == NONE {
-            None
-        } else {
-            Some(self.backend)
-        }
+        if self.backend == NONE { None } else { Some(self.backend) }
     }
 }
 
@@ -149,12 +105,7 @@ pub fn count<T: Tables>(tables: &T, outcome: &Outcome, length: usize) {
     let bytes = length as u64;
     if outcome.reason as u32 == Reason::Forwarded as u32 {
         tables.count(service_slot(outcome.service), bytes, outcome.opening, false);
-        tables.count(
-            backend_slot(root.counter_services, outcome.backend),
-            bytes,
-            outcome.opening,
-            false,
-        );
+        tables.count(backend_slot(root.counter_services, outcome.backend), bytes, outcome.opening, false);
         return;
     }
     tables.count(reason_slot(outcome.reason), bytes, outcome.opening, false);

@@ -60,12 +60,7 @@ impl Header {
 
 #[inline(always)]
 const fn address_at(header: &[u8; LENGTH], at: usize) -> AddressWords {
-    [
-        word(header, at),
-        word(header, at + 4),
-        word(header, at + 8),
-        word(header, at + 12),
-    ]
+    [word(header, at), word(header, at + 4), word(header, at + 8), word(header, at + 12)]
 }
 
 /// Whether a next-header value is an extension header, behind which the ports lie (RFC 8200, section 4; RFC 7045,

@@ -51,15 +51,9 @@ pub const fn address_words(bytes: &[u8; 16]) -> AddressWords {
 #[must_use]
 #[inline(always)]
 pub const fn words_address(words: &AddressWords) -> [u8; 16] {
-    let [a, b, c, d] = [
-        words[0].to_ne_bytes(),
-        words[1].to_ne_bytes(),
-        words[2].to_ne_bytes(),
-        words[3].to_ne_bytes(),
-    ];
-    [
-        a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3],
-    ]
+    let [a, b, c, d] =
+        [words[0].to_ne_bytes(), words[1].to_ne_bytes(), words[2].to_ne_bytes(), words[3].to_ne_bytes()];
+    [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
 }
 
 /// The 32-bit word at byte `at` of a header, its bytes in memory as in the header.

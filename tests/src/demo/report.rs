@@ -1,0 +1,183 @@
+//! The end of the demo: a timeline, and a table with a column per fault.
+use super::{
+    Fault,
+    analysis::{self, Impact, Outage},
+    journal::{self, Event},
+};
+use crate::{lab::Topology, load::Request};
+
+/// Width of the table's first column.
+const LABEL_CELLS: usize = 52;
+
+/// One fault and what the daemon's journal says about it.
+struct Found<'a> {
+    fault: &'a Fault,
+    suspect: Option<&'a Event>,
+    down: Option<&'a Event>,
+    up: Option<&'a Event>,
+}
+
+/// Prints timeline and table; returns whether all is as it must be. `phases` begin with the warm-up, then each fault, then
+/// the restoring.
+pub(super) fn print(
+    topology: &Topology,
+    faults: &[Fault],
+    phases: &[u64],
+    requests: &[Request],
+    events: &[Event],
+) -> bool {
+    let found: Vec<_> = faults.iter().map(|fault| find(fault, events)).collect();
+    let outages: Vec<_> = found.iter().map(|found| outage(topology, found)).collect();
+    let impacts = analysis::judge(requests, &outages, phases);
+    print_timeline(phases[0], &found, events);
+    let new_ns: Vec<_> = (outages.iter())
+        .map(|outage| analysis::last_new_ns(requests, &outage.backends, outage.restored_ns))
+        .collect();
+    print_times(&found, &new_ns);
+    print_impacts(&impacts);
+    verdict(&found, &impacts)
+}
+
+fn find<'a>(fault: &'a Fault, events: &'a [Event]) -> Found<'a> {
+    let first = |state, since_ns| journal::first(events, fault.domain, state, since_ns);
+    Found {
+        fault,
+        suspect: first("SUSPECT", fault.cut.begin_ns),
+        down: first("DOWN", fault.cut.begin_ns),
+        up: first("UP", fault.restored.begin_ns),
+    }
+}
+
+/// Without an UP in the journal the domain is out until the end.
+fn outage(topology: &Topology, found: &Found<'_>) -> Outage {
+    Outage {
+        backends: topology.names_in(found.fault.domain),
+        begin_ns: found.fault.cut.begin_ns,
+        end_ns: found
+            .up
+            .map_or(u64::MAX, |up| up.stored_ns.unwrap_or(up.monotonic_ns)),
+        restored_ns: found.fault.restored.begin_ns,
+    }
+}
+
+fn print_timeline(begin_ns: u64, found: &[Found<'_>], events: &[Event]) {
+    let mut lines: Vec<(u64, String)> = Vec::new();
+    for Found { fault, .. } in found {
+        lines.push((fault.cut.begin_ns, format!("{} is cut off", fault.domain)));
+        lines.push((
+            fault.restored.begin_ns,
+            format!("{} is connected again", fault.domain),
+        ));
+        if fault.last_packet_ns > 0 {
+            lines.push((
+                fault.last_packet_ns,
+                format!("last packet towards {}", fault.domain),
+            ));
+        }
+    }
+    for event in events
+        .iter()
+        .filter(|event| event.is_of_domain() && event.monotonic_ns >= begin_ns)
+    {
+        let at_ns = event.stored_ns.unwrap_or(event.monotonic_ns);
+        let state = event.to.as_deref().unwrap_or("?");
+        lines.push((at_ns, format!("weir: {} {state}: {}", event.subject, event.cause)));
+    }
+    lines.sort();
+    println!("\nTimeline (seconds since the traffic began)");
+    for (at_ns, line) in lines {
+        println!("  {:>10.4}  {line}", (at_ns as f64 - begin_ns as f64) / 1e9);
+    }
+}
+
+fn print_times(found: &[Found<'_>], new_ns: &[Option<u64>]) {
+    println!(
+        "\n{:<LABEL_CELLS$}{}",
+        "Milliseconds after the fault",
+        heads(found)
+    );
+    let row = |label: &str, times: Vec<Option<u64>>| {
+        let after = found.iter().zip(times).map(|(found, at_ns)| match at_ns {
+            Some(at_ns) => format!(
+                "{:>+14.3}",
+                (at_ns as f64 - found.fault.cut.begin_ns as f64) / 1e6
+            ),
+            None => format!("{:>14}", "-"),
+        });
+        println!("  {label:<0$}{1}", LABEL_CELLS - 2, after.collect::<String>());
+    };
+    let times = |of: &dyn Fn(&Found<'_>) -> Option<u64>| found.iter().map(of).collect::<Vec<_>>();
+    row(
+        "fault made (0: begun)",
+        times(&|found| Some(found.fault.cut.end_ns)),
+    );
+    row("first missing answer", times(&|found| found.down?.evidence_ns));
+    row(
+        "SUSPECT stored: no new connections from here on",
+        times(&|found| found.suspect?.stored_ns),
+    );
+    row("DOWN decided", times(&|found| found.down?.decided_ns));
+    row(
+        "DOWN stored: nothing from here on",
+        times(&|found| found.down?.stored_ns),
+    );
+    row(
+        "last packet that went there",
+        times(&|f| Some(f.fault.last_packet_ns).filter(|&at_ns| at_ns > 0)),
+    );
+    row("last answered connection was opened", new_ns.to_vec());
+}
+
+fn heads(found: &[Found<'_>]) -> String {
+    found
+        .iter()
+        .map(|found| format!("{:>14}", found.fault.domain))
+        .collect()
+}
+
+fn print_impacts(impacts: &[Impact]) {
+    println!(
+        "\n{:<LABEL_CELLS$}{:>14}{:>14}{:>14}{:>14}",
+        "Requests", "before", "first fault", "second", "restored"
+    );
+    let row = |label: &str, of: &dyn Fn(&Impact) -> usize| {
+        let counts: String = impacts
+            .iter()
+            .map(|impact| format!("{:>14}", of(impact)))
+            .collect();
+        println!("  {label:<0$}{counts}", LABEL_CELLS - 2);
+    };
+    row("sent", &|impact| impact.requests);
+    row("lost with kept connections of the dead", &|impact| {
+        impact.lost_kept
+    });
+    row("lost as new connections", &|impact| impact.lost_new);
+    row("answered late, after a repeated SYN", &|impact| impact.late);
+    row("lost with connections that went back home", &|impact| {
+        impact.broke_on_return
+    });
+    row("flows of other backends that moved (must be 0)", &|impact| {
+        impact.moved
+    });
+}
+
+fn verdict(found: &[Found<'_>], impacts: &[Impact]) -> bool {
+    let mut complaints = Vec::new();
+    for Found { fault, down, up, .. } in found {
+        match down {
+            None => complaints.push(format!("{} was never DOWN", fault.domain)),
+            Some(_) if up.is_none() => complaints.push(format!("{} did not come back", fault.domain)),
+            Some(_) => {}
+        }
+    }
+    let moved: usize = impacts.iter().map(|impact| impact.moved).sum();
+    if moved > 0 {
+        complaints.push(format!("{moved} flows of other backends moved"));
+    }
+    if complaints.is_empty() {
+        println!("\nBoth faults were found, and no flow of another backend moved.");
+    } else {
+        println!("\nNOT as it must be: {}.", complaints.join("; "));
+    }
+    complaints.is_empty()
+}

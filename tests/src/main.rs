@@ -1,0 +1,110 @@
+//! `lab`: the lab for people. Needs root.
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use lb_tests::{
+    demo,
+    lab::{self, Cut, Lab},
+};
+use std::{process::ExitCode, thread, time::Instant};
+
+#[derive(Parser)]
+#[command(
+    name = "lab",
+    about = "Weir's lab: a small internet of network namespaces",
+    version
+)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Show a rack and a zone die and come back under steady traffic
+    Demo {
+        /// How their links are cut
+        #[arg(long, value_enum, default_value_t = Fault::Drop)]
+        fault: Fault,
+    },
+    /// Raise a lab, say how to enter it, and wait for Ctrl-C
+    Up,
+    /// Remove what labs have left whose process is gone
+    Clean,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Fault {
+    /// From one instant on every frame is dropped: exact times
+    Drop,
+    /// The rack's bridge is taken down, as by `ip link set down`: takes milliseconds
+    Link,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Demo { fault } => demo(fault),
+        Verb::Up => up(),
+        Verb::Clean => clean(),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn demo(fault: Fault) -> Result<ExitCode> {
+    let cut = match fault {
+        Fault::Drop => Cut::Drop,
+        Fault::Link => Cut::Link,
+    };
+    Ok(if demo::run(cut)? {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn clean() -> Result<ExitCode> {
+    let removed = lab::clean()?;
+    println!(
+        "removed {} labs{}{}",
+        removed.len(),
+        if removed.is_empty() { "" } else { ": " },
+        removed.join(" ")
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn up() -> Result<ExitCode> {
+    let begin = Instant::now();
+    let lab = Lab::builder().raise()?;
+    println!(
+        "{} is up after {:.1} s. Its files: {}",
+        lab.id(),
+        begin.elapsed().as_secs_f32(),
+        lab.directory().display()
+    );
+    println!(
+        "\nEnter a host:  nsenter --net=/run/netns/{}-<host> bash",
+        lab.id()
+    );
+    let topology = lab.topology();
+    let clients: Vec<_> = topology
+        .clients
+        .iter()
+        .map(|client| format!("client-{}", client.region))
+        .collect();
+    let edges: Vec<_> = topology.edges.iter().map(|edge| edge.name.clone()).collect();
+    println!("Hosts:         router {} {}", clients.join(" "), edges.join(" "));
+    println!("               {}", topology.backend_names().join(" "));
+    let backend = topology.backends.first().context("a lab has backends")?;
+    println!(
+        "Try:           nsenter --net=/run/netns/{}-client-west curl http://{}/",
+        lab.id(),
+        backend.v4
+    );
+    println!("\nCtrl-C removes it all.");
+    loop {
+        thread::park();
+    }
+}

@@ -1,0 +1,341 @@
+//! `cargo xtask setup`: looks for what building, the lab and the tests need, and installs what is missing on Debian 12
+//! and 13. Elsewhere it says exactly what to install.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    shell::{Cmd, find_program, is_root, step},
+    toolchain::{BPF_LINKER_VERSION, BpfToolchain, Compiler, find_linker, install_linker_command},
+    workspace::root,
+};
+
+/// Install what building and testing need.
+///
+/// Looks first and installs only what is missing, printing each command that it runs. On Debian 12 and 13: packages by
+/// apt (the compiler for XDP programs comes from Debian's security archive), and bpf-linker below target/tools.
+/// Elsewhere: tells what to install.
+#[derive(clap::Args, Default)]
+pub(crate) struct Args {
+    /// If apt does not know Debian's security archive, add it in /etc/apt/sources.list.d/weir-security.sources
+    #[arg(long)]
+    add_security_archive: bool,
+}
+
+/// A program of the lab, the tests or the build, and the Debian packages that bring it.
+struct Need {
+    program: &'static str,
+    packages: &'static [&'static str],
+    purpose: &'static str,
+}
+
+const fn need(program: &'static str, packages: &'static [&'static str], purpose: &'static str) -> Need {
+    Need {
+        program,
+        packages,
+        purpose,
+    }
+}
+
+const NEEDS: [Need; 8] = [
+    need("cc", &["gcc", "libc6-dev"], "linking"),
+    need("ip", &["iproute2"], "namespaces and veth pairs of the lab"),
+    need("nginx", &[NGINX], "the lab's backends"),
+    need("curl", &["curl"], "the lab's clients"),
+    need("ethtool", &["ethtool"], "checksum offloads in the lab"),
+    need("ping", &["iputils-ping"], "tests of the echo answer"),
+    need("sysctl", &["procps"], "settings inside the lab's namespaces"),
+    need("nsenter", &["util-linux"], "entering the lab's namespaces"),
+];
+
+/// Debian's compiler with `core` for BPF, and what bpf-linker is built against.
+const BPF_PACKAGES: [&str; 9] = [
+    "rustc-web",
+    "cargo-web",
+    "libstd-rust-web-dev-bpf",
+    "llvm-22-dev",
+    "libpolly-22-dev",
+    "zlib1g-dev",
+    "libzstd-dev",
+    "gcc",
+    "libc6-dev",
+];
+
+/// The one package that brings a service.
+const NGINX: &str = "nginx";
+const SECURITY_SOURCES_FILE: &str = "/etc/apt/sources.list.d/weir-security.sources";
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let toolchain = ensure(args)?;
+    eprintln!("Ready. XDP programs: {}", toolchain.describe());
+    Ok(())
+}
+
+/// Makes sure that everything is here and returns the toolchain for the XDP programs. Quick when nothing is missing.
+pub(crate) fn ensure(args: &Args) -> Result<BpfToolchain> {
+    let missing: Vec<&Need> = NEEDS
+        .iter()
+        .filter(|need| find_program(need.program).is_none())
+        .collect();
+    let toolchain = BpfToolchain::find();
+    if missing.is_empty()
+        && let Some(toolchain) = toolchain
+    {
+        return Ok(toolchain);
+    }
+    step("setup", || {
+        let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let Some(debian) = Debian::from_os_release(&os_release) else {
+            bail!(remedy_elsewhere(
+                &os_name(&os_release),
+                &missing,
+                toolchain.is_none()
+            ));
+        };
+        let mut packages: Vec<&str> = missing.iter().flat_map(|need| need.packages).copied().collect();
+        if toolchain.is_none() {
+            packages.extend(BPF_PACKAGES);
+        }
+        packages.sort_unstable();
+        packages.dedup();
+        debian.install(&without_installed(&packages), args.add_security_archive)?;
+        match toolchain {
+            Some(toolchain) => Ok(toolchain),
+            None => complete_toolchain(),
+        }
+    })
+}
+
+/// With Debian's compiler in place: builds bpf-linker if there is none that fits.
+fn complete_toolchain() -> Result<BpfToolchain> {
+    let llvm_major = Compiler::Debian.llvm_major().context(
+        "the packages are installed, but /usr/bin/rustc cannot compile for BPF.\n\
+         Remedy: apt-get install --reinstall rustc-web cargo-web libstd-rust-web-dev-bpf",
+    )?;
+    if find_linker(llvm_major).is_none() {
+        eprintln!("    building bpf-linker {BPF_LINKER_VERSION}: about a minute on two cores");
+        install_linker_command().run().context(
+            "bpf-linker could not be built.\n\
+             Remedy: see cargo's message above; the LLVM it needs comes from llvm-22-dev and libpolly-22-dev",
+        )?;
+    }
+    BpfToolchain::find().with_context(|| {
+        format!("bpf-linker {BPF_LINKER_VERSION} is installed below target/tools but does not run; try it with --version")
+    })
+}
+
+/// A Debian release whose archive has what Weir needs.
+#[derive(Debug, PartialEq, Eq)]
+struct Debian {
+    codename: &'static str,
+}
+
+impl Debian {
+    fn from_os_release(os_release: &str) -> Option<Self> {
+        if os_release_value(os_release, "ID")? != "debian" {
+            return None;
+        }
+        match os_release_value(os_release, "VERSION_ID")? {
+            "12" => Some(Self { codename: "bookworm" }),
+            "13" => Some(Self { codename: "trixie" }),
+            _ => None,
+        }
+    }
+
+    fn install(&self, packages: &[&str], add_security_archive: bool) -> Result<()> {
+        if packages.is_empty() {
+            return Ok(());
+        }
+        eprintln!("    missing packages: {}", packages.join(" "));
+        apt_get().arg("update").run()?;
+        let mut unknown = without_candidate(packages);
+        if !unknown.is_empty() && add_security_archive {
+            self.add_security_archive()?;
+            apt_get().arg("update").run()?;
+            unknown = without_candidate(packages);
+        }
+        if !unknown.is_empty() {
+            bail!(self.remedy_for_unknown(&unknown));
+        }
+        install_packages(packages)
+    }
+
+    fn add_security_archive(&self) -> Result<()> {
+        let script = format!("printf '%s\\n' \"$1\" > {SECURITY_SOURCES_FILE}");
+        Cmd::new("sh")
+            .args(["-c", &script, "sh", &self.security_sources()])
+            .root()
+            .run()
+    }
+
+    /// The security archive as a deb822 sources file.
+    fn security_sources(&self) -> String {
+        format!(
+            "Types: deb\n\
+             URIs: http://deb.debian.org/debian-security\n\
+             Suites: {}-security\n\
+             Components: main\n\
+             Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg",
+            self.codename
+        )
+    }
+
+    fn remedy_for_unknown(&self, unknown: &[&str]) -> String {
+        format!(
+            "apt knows no package {}.\n\
+             The compiler for the XDP programs is in Debian's security archive, which this machine does not use.\n\
+             Remedy: `cargo xtask setup --add-security-archive`, or put this line into /etc/apt/sources.list and try again:\n  \
+             deb http://deb.debian.org/debian-security {}-security main",
+            unknown.join(", "),
+            self.codename
+        )
+    }
+}
+
+fn apt_get() -> Cmd {
+    Cmd::new("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .root()
+}
+
+/// Installs packages. A service among them (nginx) is neither started nor enabled; one that was installed before is not
+/// touched, for then its package is not among `packages`.
+fn install_packages(packages: &[&str]) -> Result<()> {
+    let remedy = || {
+        format!(
+            "apt could not install {}.\n\
+             Remedy: see apt's message above. If it says that packages would have to be removed, Debian's own rustc or\n\
+             rustup is in the way of rustc-web: remove it (apt-get remove rustc rustup) and use rustup from https://rustup.rs",
+            packages.join(" ")
+        )
+    };
+    let plain: Vec<&str> = packages
+        .iter()
+        .copied()
+        .filter(|package| *package != NGINX)
+        .collect();
+    if !plain.is_empty() {
+        // --no-remove: rustc-web cannot stand beside Debian's own rustc or rustup, and what the user chose is not ours.
+        let options = ["install", "-y", "--no-install-recommends", "--no-remove"];
+        apt_get().args(options).args(&plain).run().with_context(remedy)?;
+    }
+    if packages.contains(&NGINX) {
+        let script = root().join("xtask/install-nginx.sh");
+        Cmd::new("sh")
+            .arg(script)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .root()
+            .run()
+            .with_context(remedy)?;
+    }
+    Ok(())
+}
+
+/// Those packages that dpkg does not count as installed.
+fn without_installed<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    packages
+        .iter()
+        .copied()
+        .filter(|package| {
+            let status = Cmd::new("dpkg-query")
+                .args(["-W", "-f", "${db:Status-Status}", package])
+                .probe();
+            status.as_deref() != Some("installed")
+        })
+        .collect()
+}
+
+/// Those packages that apt could not install because it knows no version of them.
+fn without_candidate<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    let has_candidate = |package: &str| {
+        let policy = Cmd::new("apt-cache")
+            .args(["policy", package])
+            .env("LC_ALL", "C")
+            .probe()
+            .unwrap_or_default();
+        policy.lines().any(|line| {
+            line.trim()
+                .strip_prefix("Candidate: ")
+                .is_some_and(|version| version != "(none)")
+        })
+    };
+    packages
+        .iter()
+        .copied()
+        .filter(|package| !has_candidate(package))
+        .collect()
+}
+
+fn os_release_value<'a>(os_release: &'a str, key: &str) -> Option<&'a str> {
+    let line = os_release
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+    Some(line.trim_matches('"'))
+}
+
+fn os_name(os_release: &str) -> String {
+    os_release_value(os_release, "PRETTY_NAME")
+        .unwrap_or("this system")
+        .to_owned()
+}
+
+/// What to do by hand where there is no apt that we know.
+fn remedy_elsewhere(os: &str, missing: &[&Need], toolchain_missing: bool) -> String {
+    let mut text =
+        format!("`cargo xtask setup` installs packages on Debian 12 and 13 only, and this is {os}.\nRemedy:");
+    for need in missing {
+        write!(text, "\n  install `{}` (for {})", need.program, need.purpose).expect("writing to a string");
+    }
+    if toolchain_missing {
+        write!(
+            text,
+            "\n  rustup toolchain install nightly --component rust-src\n  \
+             cargo install bpf-linker@{BPF_LINKER_VERSION}   (its LLVM must be at least as new as that of \
+             `rustc +nightly -vV`; see https://github.com/aya-rs/bpf-linker)"
+        )
+        .expect("writing to a string");
+    }
+    if !is_root() && find_program("sudo").is_none() {
+        text.push_str("\n  install sudo or become root: the lab and the tests need it");
+    }
+    text.push_str("\nThen run the same command again.");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_the_two_debians_and_nothing_else() {
+        let debian = |text| Debian::from_os_release(text).map(|debian| debian.codename);
+        assert_eq!(debian("ID=debian\nVERSION_ID=\"12\"\n"), Some("bookworm"));
+        assert_eq!(debian("VERSION_ID=\"13\"\nID=debian\n"), Some("trixie"));
+        assert_eq!(debian("ID=debian\nVERSION_ID=\"11\"\n"), None);
+        assert_eq!(debian("ID=ubuntu\nID_LIKE=debian\nVERSION_ID=\"12\"\n"), None);
+        assert_eq!(debian(""), None);
+    }
+
+    #[test]
+    fn the_remedy_elsewhere_names_what_is_missing_and_nothing_more() {
+        let text = remedy_elsewhere("Fedora Linux 44", &[&NEEDS[2]], true);
+        assert!(
+            text.contains("Fedora Linux 44") && text.contains("`nginx`") && text.contains("rust-src"),
+            "{text}"
+        );
+        assert!(!text.contains("`curl`"), "{text}");
+        assert!(!remedy_elsewhere("Fedora", &[], false).contains("nightly"));
+    }
+
+    #[test]
+    fn a_missing_security_archive_is_named_for_the_release() {
+        let debian = Debian { codename: "trixie" };
+        let text = debian.remedy_for_unknown(&["libstd-rust-web-dev-bpf"]);
+        assert!(
+            text.contains("deb http://deb.debian.org/debian-security trixie-security main"),
+            "{text}"
+        );
+        assert!(debian.security_sources().contains("Suites: trixie-security"));
+    }
+}
