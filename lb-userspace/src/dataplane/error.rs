@@ -176,7 +176,7 @@ impl DataPlaneError {
     }
 
     /// A failed load, by the operating system's error at the root of aya's.
-    pub(super) fn load(error: &(dyn StdError + 'static)) -> Self {
+    pub(crate) fn load(error: &(dyn StdError + 'static)) -> Self {
         let what = "load BPF programs and maps".to_owned();
         match os_error(error) {
             Some(code) if code == libc::EPERM || code == libc::EACCES && !text(error).contains("Verifier output") => {

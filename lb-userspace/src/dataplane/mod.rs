@@ -10,13 +10,13 @@
 //! | [`writer`] | the words that change while programs run: admission and next hops |
 //! | [`nexthop`] | keeps next hops: routes, neighbours and links by netlink |
 //! | [`counters`] | reads counters |
-//! | [`live`] and [`explain`] | where a flow goes, by the decision code over the live maps |
+//! | [`live`] | where a flow goes, by the decision code over the live maps |
 //!
 //! This is the only folder of the user side with `unsafe` code: the memory mapping and the bpf(2) calls that aya lacks.
 
 pub mod counters;
 pub mod error;
-pub mod explain;
+
 pub mod generation;
 pub mod links;
 pub mod live;

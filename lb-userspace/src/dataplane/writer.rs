@@ -9,6 +9,7 @@ use lb_common::abi::backend::BackendEntry;
 use serde::Serialize;
 
 use super::generation::Generation;
+use crate::plan::planner::{AdmissionStore, Cell};
 
 /// Writes admission words. Each store is one aligned 32-bit store and effective on the next packet.
 #[derive(Clone, Debug)]
@@ -41,6 +42,27 @@ impl AdmissionWriter {
     #[must_use]
     pub fn load_array(&self, index: usize) -> Option<Admission> {
         self.generation.admission.load_u32(index, 0).map(Admission)
+    }
+}
+
+impl AdmissionStore for AdmissionWriter {
+    fn store(&mut self, cell: Cell, word: Admission) {
+        let stored = match (cell, cell.admission_index()) {
+            (Cell::Backend(backend), _) => self.store_backend(backend.index(), word),
+            (_, Some(index)) => self.store_array(index, word),
+            (_, None) => None,
+        };
+        debug_assert!(stored.is_some(), "{cell:?} is not of this generation's configuration");
+    }
+
+    /// A cell that is not of this generation's configuration reads as closed.
+    fn load(&self, cell: Cell) -> Admission {
+        let word = match (cell, cell.admission_index()) {
+            (Cell::Backend(backend), _) => self.load_backend(backend.index()),
+            (_, Some(index)) => self.load_array(index),
+            (_, None) => None,
+        };
+        word.unwrap_or(Admission::CLOSED)
     }
 }
 

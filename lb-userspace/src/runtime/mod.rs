@@ -1,4 +1,5 @@
 //! What runs: daemon, control thread, agent.
 
+pub mod agent;
 pub mod clock;
 pub mod control;
