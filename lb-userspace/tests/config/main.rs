@@ -1,0 +1,13 @@
+//! The configuration as its users meet it: examples that validate, meaning that does not depend on order, and errors
+//! that say where and what to do.
+
+mod base;
+mod examples;
+mod files;
+mod hostile;
+mod model;
+mod network_errors;
+mod node_errors;
+mod service_errors;
+mod set_errors;
+mod syntax_errors;
