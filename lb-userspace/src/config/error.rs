@@ -210,8 +210,8 @@ impl Excerpt {
             text.push('…');
         }
         let lead = usize::from(cut > 0);
+        let shown = without_secrets(line).into_iter().skip(cut).take(EXCERPT_WIDTH);
         // A file may hold anything; what is written to a terminal must not steer it.
-        let shown = line.chars().skip(cut).take(EXCERPT_WIDTH);
         text.extend(shown.map(|c| match c {
             '\t' => ' ',
             c if c.is_control() => '\u{fffd}',
@@ -228,6 +228,26 @@ impl Excerpt {
             width: marked.min(EXCERPT_WIDTH.saturating_sub(before - cut)).max(1),
         }
     }
+}
+
+/// Hexadecimal digits in a row that are taken for (a part of) a key, on a line that speaks of one and on any other.
+const SECRET_DIGITS_NAMED: usize = 8;
+const SECRET_DIGITS: usize = 32;
+
+/// The characters of a line with what may be the hash key made unreadable: errors end up in logs.
+fn without_secrets(line: &str) -> Vec<char> {
+    let fewest = if line.contains("hash_key") {
+        SECRET_DIGITS_NAMED
+    } else {
+        SECRET_DIGITS
+    };
+    let mut chars: Vec<char> = line.chars().collect();
+    for run in chars.chunk_by_mut(|a, b| a.is_ascii_hexdigit() == b.is_ascii_hexdigit()) {
+        if run.len() >= fewest && run[0].is_ascii_hexdigit() {
+            run.fill('*');
+        }
+    }
+    chars
 }
 
 /// `1 problem`, `2 problems`.

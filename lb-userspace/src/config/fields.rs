@@ -27,6 +27,8 @@ pub(super) struct Fields<'a> {
     /// How messages call it: `[node]`.
     label: &'static str,
     asked: Vec<&'static str>,
+    /// Whether a value was left out because of its type. What seems to be missing may then be there.
+    pub(super) mistyped: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -37,6 +39,7 @@ impl<'a> Fields<'a> {
             span,
             label,
             asked: Vec::new(),
+            mistyped: false,
         }
     }
 
@@ -45,10 +48,16 @@ impl<'a> Fields<'a> {
         self.table.get(key).map(|value| (value.get_ref(), value.span()))
     }
 
+    /// Notes whether a value that is there could be read.
+    fn noted<T>(&mut self, read: Option<T>) -> Option<T> {
+        self.mistyped |= read.is_none();
+        read
+    }
+
     /// A string, if it is there.
     pub(super) fn string(&mut self, key: &'static str, report: &mut Report) -> Option<Text<'a>> {
         let (value, span) = self.value(key)?;
-        string(value, span, &format!("\"{key}\""), report)
+        self.noted(string(value, span, &format!("\"{key}\""), report))
     }
 
     /// A string that must be there; `example` is the line to add if it is not.
@@ -66,6 +75,7 @@ impl<'a> Fields<'a> {
     pub(super) fn duration(&mut self, key: &'static str, report: &mut Report) -> Option<Text<'a>> {
         let (value, span) = self.value(key)?;
         if let DeValue::Integer(number) = value {
+            self.mistyped = true;
             report.add(|| {
                 Finding::new(&span, format!("\"{key}\" needs a unit")).help(format!(
                     "write {key} = \"{number}ms\" if milliseconds are meant; units are us, ms, s and m"
@@ -73,7 +83,7 @@ impl<'a> Fields<'a> {
             });
             return None;
         }
-        string(value, span, &format!("\"{key}\""), report)
+        self.noted(string(value, span, &format!("\"{key}\""), report))
     }
 
     /// A duration as text that must be there.
@@ -91,10 +101,12 @@ impl<'a> Fields<'a> {
     pub(super) fn integer(&mut self, key: &'static str, report: &mut Report) -> Option<At<i64>> {
         let (value, span) = self.value(key)?;
         let DeValue::Integer(digits) = value else {
+            self.mistyped = true;
             report.add(|| wrong_type(&span, &format!("\"{key}\""), "an integer", value));
             return None;
         };
         let Ok(value) = i64::from_str_radix(digits.as_str(), digits.radix()) else {
+            self.mistyped = true;
             report.add(|| Finding::new(&span, format!("\"{key}\" does not fit into 64 bits")));
             return None;
         };
@@ -115,7 +127,7 @@ impl<'a> Fields<'a> {
     /// A list of strings, if it is there.
     pub(super) fn strings(&mut self, key: &'static str, report: &mut Report) -> Option<Texts<'a>> {
         let (value, span) = self.value(key)?;
-        strings(value, span, &format!("\"{key}\""), report)
+        self.noted(strings(value, span, &format!("\"{key}\""), report))
     }
 
     /// A list of strings that must be there.
@@ -140,6 +152,7 @@ impl<'a> Fields<'a> {
         if let DeValue::Table(table) = value {
             return Some(Fields::new(table, span, label));
         }
+        self.mistyped = true;
         let twice = matches!(value, DeValue::Array(items) if items.iter().any(|i| i.get_ref().is_table()));
         report.add(|| {
             let finding = wrong_type(&span, &format!("\"{key}\""), "one table", value);
@@ -163,6 +176,7 @@ impl<'a> Fields<'a> {
             return Vec::new();
         };
         let DeValue::Array(items) = value else {
+            self.mistyped = true;
             report.add(|| {
                 let finding = wrong_type(&span, &format!("\"{key}\""), "an array of tables", value);
                 finding.help(format!(
@@ -174,6 +188,7 @@ impl<'a> Fields<'a> {
         let tables = items.iter().filter_map(|item| match item.get_ref() {
             DeValue::Table(table) => Some(Fields::new(table, item.span(), label)),
             value => {
+                self.mistyped = true;
                 report.add(|| wrong_type(&item.span(), &format!("each \"{key}\""), "a table", value));
                 None
             }
@@ -266,13 +281,19 @@ pub(super) fn strings<'a>(
     }
 }
 
+/// Digits of a number that a message repeats.
+const MAX_ECHOED_DIGITS: usize = 20;
+
 fn wrong_type(span: &Span, what: &str, expected: &str, found: &DeValue<'_>) -> Finding {
     let finding = Finding::new(
         span,
         format!("{what} must be {expected}, not {}", described(found)),
     );
     match (expected, found) {
-        ("a string", DeValue::Integer(number)) => finding.help(format!("put it in quotes: \"{number}\"")),
+        // A longer one may be a key, and errors end up in logs.
+        ("a string", DeValue::Integer(number)) if number.as_str().len() <= MAX_ECHOED_DIGITS => {
+            finding.help(format!("put it in quotes: \"{number}\""))
+        }
         ("an integer", DeValue::String(text)) if text.parse::<i64>().is_ok() => {
             finding.help(format!("write it without quotes: {text}"))
         }

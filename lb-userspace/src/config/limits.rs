@@ -7,6 +7,7 @@ pub use lb_common::abi::limits::{
     MAX_SERVICES,
 };
 use lb_common::abi::limits::{MAX_SLOT_CHUNKS, SLOTS_PER_CHUNK};
+pub use lb_maglev::TABLE_SIZES;
 
 /// Size of the file, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -33,8 +34,6 @@ pub const MAX_STREAK: u32 = 100;
 /// Problems that one report shows; the others are counted.
 pub const MAX_PROBLEMS: usize = 50;
 
-/// The sizes that a Maglev table can have: primes near powers of four.
-pub const TABLE_SIZES: [u32; 4] = [4093, 16_381, 65_537, 655_373];
 /// Size of a table when the file does not say.
 pub const DEFAULT_TABLE_SIZE: u32 = 65_537;
 

@@ -10,7 +10,7 @@ use super::error::ConfigError;
 use super::limits::MAX_CONFIG_BYTES;
 use super::model::Config;
 use super::raw::RawConfig;
-use super::report::{Finding, Report};
+use super::report::{Finding, Report, Span, quote};
 use super::resolve::resolve;
 
 impl Config {
@@ -119,9 +119,15 @@ fn parse_tree<'t>(text: &'t str, report: &mut Report) -> Option<DeTable<'t>> {
         .iter()
         .filter(|error| is_duplicate(error) && place(error).start < limit)
     {
+        let span = place(error);
         report.add(|| {
-            Finding::new(&place(error), "this key or table is there already")
-                .help("remove it, or write [[...]] with two pairs of brackets if the table repeats")
+            let name = quote(text.get(span.clone()).unwrap_or_default());
+            let finding = Finding::new(&span, format!("{name} is there already"))
+                .help("remove one, or write [[...]] with two pairs of brackets if the table repeats");
+            match first_of_twins(text, &span) {
+                Some(first) => finding.and(&first, "first written here"),
+                None => finding,
+            }
         });
     }
     if let Some(error) = first {
@@ -129,6 +135,36 @@ fn parse_tree<'t>(text: &'t str, report: &mut Report) -> Option<DeTable<'t>> {
             Finding::new(&place(error), format!("this is no TOML: {}", error.message()))
                 .help("strings and addresses stand in quotes, each key on its own line: see https://toml.io/en/v1.0.0")
         });
+    }
+    None
+}
+
+/// Where the first of two equal keys or table headers stands; `again` is the second. The parser does not say, so this
+/// reads the lines above, and finds nothing where tables are written inline.
+fn first_of_twins(text: &str, again: &Span) -> Option<Span> {
+    let key = text.get(again.clone())?;
+    let line_start = text[..again.start].rfind('\n').map_or(0, |at| at + 1);
+    let header = |line: &str| line.starts_with('[').then(|| line.trim_end().to_owned());
+    let own_header = header(text[line_start..].lines().next()?);
+    let mut start = line_start;
+    for line in text[..line_start].split_inclusive('\n').rev() {
+        start -= line.len();
+        match (&own_header, header(line)) {
+            (Some(own), Some(other)) if *own == other => {
+                // The same line, so the key stands in the same column.
+                let begin = start + (again.start - line_start);
+                return Some(begin..begin + key.len());
+            }
+            (Some(_), _) => {}
+            (None, Some(_)) => return None,
+            (None, None) => {
+                let indent = line.len() - line.trim_start().len();
+                let value = line.trim_start().strip_prefix(key).map(str::trim_start);
+                if value.is_some_and(|rest| rest.starts_with('=')) {
+                    return Some(start + indent..start + indent + key.len());
+                }
+            }
+        }
     }
     None
 }

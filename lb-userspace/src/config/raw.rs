@@ -20,6 +20,8 @@ pub(super) struct RawConfig<'a> {
 /// `[node]`.
 pub(super) struct RawNode<'a> {
     pub(super) span: Span,
+    /// See [`Fields::mistyped`].
+    pub(super) mistyped: bool,
     pub(super) name: Option<Text<'a>>,
     pub(super) region: Option<Text<'a>>,
     pub(super) zone: Option<Text<'a>>,
@@ -43,6 +45,8 @@ pub(super) struct RawRegion<'a> {
 /// `[[check]]`.
 pub(super) struct RawCheck<'a> {
     pub(super) span: Span,
+    /// See [`Fields::mistyped`].
+    pub(super) mistyped: bool,
     pub(super) name: Option<Text<'a>>,
     pub(super) kind: Option<Text<'a>>,
     pub(super) port: Option<At<i64>>,
@@ -55,6 +59,8 @@ pub(super) struct RawCheck<'a> {
 /// `[[set]]`.
 pub(super) struct RawSet<'a> {
     pub(super) span: Span,
+    /// See [`Fields::mistyped`].
+    pub(super) mistyped: bool,
     pub(super) name: Option<Text<'a>>,
     pub(super) domain: Option<Text<'a>>,
     pub(super) checks: Option<Texts<'a>>,
@@ -72,6 +78,8 @@ pub(super) struct RawBackend<'a> {
 /// `[[service]]`.
 pub(super) struct RawService<'a> {
     pub(super) span: Span,
+    /// See [`Fields::mistyped`].
+    pub(super) mistyped: bool,
     pub(super) name: Option<Text<'a>>,
     pub(super) address: Option<Text<'a>>,
     pub(super) port: Option<At<i64>>,
@@ -131,8 +139,9 @@ impl<'a> RawConfig<'a> {
 
 impl<'a> RawNode<'a> {
     fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
-        let raw = Self {
+        let mut raw = Self {
             span: fields.span.clone(),
+            mistyped: false,
             name: fields.required(
                 "name",
                 "name = \"edge-1\": how events and status call this host",
@@ -158,6 +167,7 @@ impl<'a> RawNode<'a> {
             socket: fields.string("socket", report),
             bpffs: fields.string("bpffs", report),
         };
+        raw.mistyped = fields.mistyped;
         fields.finish(report);
         raw
     }
@@ -185,8 +195,9 @@ impl<'a> RawRegion<'a> {
 
 impl<'a> RawCheck<'a> {
     fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
-        let raw = Self {
+        let mut raw = Self {
             span: fields.span.clone(),
+            mistyped: false,
             name: fields.required("name", "name = \"heartbeat\"; sets refer to it", report),
             kind: fields.required("kind", "kind = \"heartbeat\" or kind = \"tcp\"", report),
             port: fields.integer("port", report),
@@ -199,6 +210,7 @@ impl<'a> RawCheck<'a> {
             fall: fields.integer("fall", report),
             rise: fields.integer("rise", report),
         };
+        raw.mistyped = fields.mistyped;
         fields.finish(report);
         raw
     }
@@ -207,8 +219,9 @@ impl<'a> RawCheck<'a> {
 impl<'a> RawSet<'a> {
     fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
         let backends = fields.tables("backend", "[[set.backend]]", report);
-        let raw = Self {
+        let mut raw = Self {
             span: fields.span.clone(),
+            mistyped: false,
             name: fields.required("name", "name = \"...\"; pools refer to it", report),
             domain: fields.required(
                 "domain",
@@ -221,6 +234,7 @@ impl<'a> RawSet<'a> {
                 .map(|f| RawBackend::read(f, report))
                 .collect(),
         };
+        raw.mistyped = fields.mistyped;
         fields.finish(report);
         raw
     }
@@ -247,8 +261,9 @@ impl<'a> RawService<'a> {
     fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
         let pools = fields.tables("pool", "[[service.pool]]", report);
         let plan = fields.table("plan", "[service.plan]", report);
-        let raw = Self {
+        let mut raw = Self {
             span: fields.span.clone(),
+            mistyped: false,
             name: fields.required("name", "name = \"...\"", report),
             address: fields.required("address", "address = \"...\": the virtual IP", report),
             port: fields.required_integer("port", "port = 80, 1 to 65535", report),
@@ -260,6 +275,7 @@ impl<'a> RawService<'a> {
                 entries: read_lists(&f, report),
             }),
         };
+        raw.mistyped = fields.mistyped;
         fields.finish(report);
         raw
     }

@@ -1,10 +1,13 @@
 //! The configuration as its users meet it: examples that validate, meaning that does not depend on order, and errors
 //! that say where and what to do.
 
+mod address_errors;
 mod base;
 mod examples;
 mod files;
 mod hostile;
+mod json;
+mod limits;
 mod model;
 mod network_errors;
 mod node_errors;

@@ -46,7 +46,7 @@ fn unusable(address: IpAddr) -> Option<(&'static str, String)> {
         }
         IpAddr::V6(v6) => {
             let v4 = v6.to_ipv4_mapped()?;
-            Some(("an IPv4 address in IPv6 clothing", format!("write \"{v4}\"")))
+            Some(("an IPv4-mapped address", format!("write \"{v4}\"")))
         }
         IpAddr::V4(_) => None,
     }
@@ -63,7 +63,7 @@ pub(super) fn check(
     repeated_services(vips, report);
     repeated_backends(&sets.addresses, report);
     backends_at_vips(&sets.addresses, vips, report);
-    if let Some(raw_node) = raw_node {
+    if let Some(raw_node) = raw_node.filter(|raw| !raw.mistyped) {
         missing_tunnel_sources(raw_node, &sets.addresses, report);
     }
     if let Some(node) = node {

@@ -51,6 +51,7 @@ fn resolve_one(raw: &RawCheck<'_>, report: &mut Report) -> Option<Check> {
         }),
         (false, Some(port)) => port.map(|port| CheckKind::Heartbeat { port }),
         (true, Some(port)) => port.map(|port| CheckKind::Tcp { port }),
+        (true, None) if raw.mistyped => None,
         (true, None) => {
             report.add(|| {
                 Finding::new(&raw.span, format!("{who} has no \"port\""))

@@ -183,6 +183,7 @@ fn resolve_key(raw: &RawNode<'_>, report: &mut Report) -> Option<HashKey> {
             });
             None
         }
+        (None, None) if raw.mistyped => None,
         (None, None) => {
             report.add(|| {
                 Finding::new(&raw.span, "[node] has no \"hash_key\"").help(

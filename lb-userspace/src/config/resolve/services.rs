@@ -111,7 +111,7 @@ fn resolve_one(
 }
 
 fn resolve_pools(who: &str, raw: &RawService<'_>, sets: &Sets<'_>, report: &mut Report) -> Vec<Option<Pool>> {
-    if raw.pools.is_empty() {
+    if raw.pools.is_empty() && !raw.mistyped {
         report.add(|| {
             Finding::new(&raw.span, format!("{who} has no pools"))
                 .help("add a [[service.pool]] below it with name and sets")
@@ -262,6 +262,7 @@ fn resolve_plans(
         match raw.pools.len() {
             // Without pools there is a problem already.
             0 => good = false,
+            _ if raw.mistyped => good = false,
             1 => default = Some(vec![PoolIndex(0)]),
             _ => {
                 good = false;

@@ -90,7 +90,7 @@ fn resolve_one<'a>(
         .as_ref()
         .and_then(|text| topology::refer(topology, &who, text, None, report));
     let checks = resolve_checks(&who, raw, checks, report);
-    if raw.backends.is_empty() {
+    if raw.backends.is_empty() && !raw.mistyped {
         report.add(|| {
             Finding::new(&raw.span, format!("{who} has no backends"))
                 .help("add a [[set.backend]] below it, or remove the set")
