@@ -19,8 +19,11 @@ use crate::{plan::state::Action, telemetry::event::Event};
 use problem::Problem;
 use types::{Acted, BackendView, DomainView, ExplainQuery, Explanation, ServiceView, Status, SubjectName};
 
+pub mod limits;
 mod names;
 pub mod problem;
+pub mod router;
+pub mod server;
 pub mod types;
 
 /// What the API needs of a daemon.

@@ -218,16 +218,20 @@ impl VerdictKind {
 /// See [`Status::control`].
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ControlStatus {
-    /// How the thread is scheduled: `SCHED_FIFO 50`, or `normal` and why.
+    /// How the thread is scheduled: `SCHED_FIFO`, or `SCHED_OTHER` with the reason.
     pub scheduling: String,
     /// Rounds judged.
     pub rounds: u64,
-    /// Rounds that began later than half an interval after they were due.
+    /// Rounds whose misses were not believed, because the thread itself was late.
     pub late_rounds: u64,
-    /// How late the latest of them began.
+    /// How late a round was sent at most.
     pub max_lateness_ns: u64,
+    /// Admission words stored.
+    pub stores: u64,
     /// Events that found the channel to the journal full.
     pub lost_events: u64,
+    /// Results of slow checks that found the channel to the thread full.
+    pub lost_results: u64,
 }
 
 /// See [`Status::journal`].
@@ -441,8 +445,12 @@ impl From<Admission> for Shares {
 pub struct CheckView {
     /// The check's name.
     pub name: String,
+    /// Port that is probed.
+    pub port: u16,
     /// What it says.
     pub state: CheckState,
+    /// The last result in words: `answered`, `no answer`, `refused`.
+    pub last: String,
     /// Answers in time.
     pub answered: u64,
     /// Probes without an answer in time.
