@@ -20,7 +20,6 @@ use problem::Problem;
 use types::{Acted, BackendView, DomainView, ExplainQuery, Explanation, ServiceView, Status, SubjectName};
 
 pub mod limits;
-mod names;
 pub mod problem;
 pub mod router;
 pub mod server;
