@@ -10,13 +10,14 @@
 //! | [`writer`] | the words that change while programs run: admission and next hops |
 //! | [`nexthop`] | keeps next hops: routes, neighbours and links by netlink |
 //! | [`counters`] | reads counters |
-//! | [`live`] | where a flow goes, by the decision code over the live maps |
+//! | [`live`], [`explain`](mod@explain) | where a flow goes, by the decision code over the live maps |
 //!
 //! This is the only folder of the user side with `unsafe` code: the memory mapping and the bpf(2) calls that aya lacks.
 
 pub mod counters;
 pub mod error;
 
+pub mod explain;
 pub mod generation;
 pub mod links;
 pub mod live;
@@ -30,5 +31,6 @@ pub mod pins;
 mod sys;
 pub mod writer;
 
-pub use error::DataPlaneError;
+pub use error::{DataPlaneError, ErrorClass};
 pub use loader::{DataPlane, Options, Start};
+pub use pins::{Detached, detach};

@@ -3,3 +3,5 @@
 pub mod agent;
 pub mod clock;
 pub mod control;
+pub mod lock;
+pub mod overrides;
