@@ -1,1 +1,56 @@
 //! The HTTP API on the unix socket.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | [`types::Status`] |
+//! | `GET /v1/services`, `/v1/services/{name}` | [`types::ServiceView`] |
+//! | `GET /v1/backends`, `/v1/backends/{name}` | [`types::BackendView`] |
+//! | `GET /v1/domains`, `/v1/domains/{path}` | [`types::DomainView`] |
+//! | `POST /v1/backends/{name}/{drain\|fail\|restore}` | [`types::Acted`] |
+//! | `POST /v1/domains/actions/{drain\|fail\|restore}` | [`types::Acted`] |
+//! | `GET /v1/explain?src=&dst=&protocol=&opening=` | [`types::Explanation`] |
+//! | `GET /v1/events?after=&limit=&wait=` | [`Event`]s |
+//!
+//! Lists are JSON arrays, sorted by name. Errors are [`problem::Problem`].
+
+use std::time::Duration;
+
+use crate::{plan::state::Action, telemetry::event::Event};
+use problem::Problem;
+use types::{Acted, BackendView, DomainView, ExplainQuery, Explanation, ServiceView, Status, SubjectName};
+
+pub mod limits;
+pub mod problem;
+pub mod router;
+pub mod server;
+pub mod types;
+
+/// What the API needs of a daemon.
+pub trait Control: Send + Sync + 'static {
+    /// How things stand.
+    fn status(&self) -> impl Future<Output = Status> + Send;
+    /// All services, in any order.
+    fn services(&self) -> impl Future<Output = Vec<ServiceView>> + Send;
+    /// All backends, in any order.
+    fn backends(&self) -> impl Future<Output = Vec<BackendView>> + Send;
+    /// All domains, in any order.
+    fn domains(&self) -> impl Future<Output = Vec<DomainView>> + Send;
+    /// Does what an operator says. `reason` has been checked: not empty, bounded, no control characters. The answer
+    /// comes when the word is in the data plane.
+    fn act(
+        &self,
+        subject: SubjectName,
+        action: Action,
+        reason: String,
+    ) -> impl Future<Output = Result<Acted, Problem>> + Send;
+    /// Where a packet would go now.
+    fn explain(&self, query: ExplainQuery) -> impl Future<Output = Result<Explanation, Problem>> + Send;
+    /// Events, oldest first, at most `limit`: the first ones after number `after`, or, without it, the last ones of all.
+    /// Where there is none after `after`, waits for one for at most `wait`.
+    fn events(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+        wait: Duration,
+    ) -> impl Future<Output = Vec<Event>> + Send;
+}

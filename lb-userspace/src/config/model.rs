@@ -6,7 +6,7 @@ use std::ops::Index;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
@@ -60,7 +60,7 @@ pub struct Node {
 }
 
 /// How an XDP program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// In the driver.
@@ -94,7 +94,7 @@ pub struct Domain {
 }
 
 /// The level of a domain in the tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// The top.
@@ -194,7 +194,7 @@ pub struct Service {
 }
 
 /// Transport protocol of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -204,7 +204,7 @@ pub enum Protocol {
 }
 
 /// What happens to a flow when no pool of its plan can take it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnAllDown {
     /// Drop with a counted reason.

@@ -1,3 +1,6 @@
 //! Events, logs and counters.
 
 pub mod event;
+pub mod journal;
+mod journal_file;
+pub mod log;

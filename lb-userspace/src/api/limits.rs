@@ -1,0 +1,31 @@
+//! The limits of the API. Meeting one is an answer that names it.
+
+use std::time::Duration;
+
+/// Bytes of a request's body.
+pub const MAX_BODY_BYTES: usize = 16 << 10;
+/// Characters of an operator's reason.
+pub const MAX_REASON_CHARS: usize = 512;
+/// Connections that are served at once; more wait in the socket's queue.
+pub const MAX_CONNECTIONS: usize = 64;
+/// Requests that wait for events at once; more are answered [`Busy`](super::problem::ProblemKind::Busy), so that those
+/// who wait never keep out those who act.
+pub const MAX_WAITING: usize = 32;
+/// Connections that wait in the socket's queue.
+pub const LISTEN_BACKLOG: i32 = 128;
+/// Events in one answer.
+pub const MAX_EVENTS: usize = 1_000;
+/// Events in one answer when the request does not say.
+pub const DEFAULT_EVENTS: usize = 100;
+/// How long a request may wait for an event.
+pub const MAX_WAIT: Duration = Duration::from_secs(30);
+/// How long a request may take, besides the time it asks to wait.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the head of a request may take to arrive, the first one or one after another.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one connection may live, so that a client that does not read its answer does not hold it for ever.
+pub const CONNECTION_LIFETIME: Duration = Duration::from_secs(120);
+/// How long the server waits for answers under way when it stops.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Bytes of an answer's body that a client takes.
+pub const MAX_ANSWER_BYTES: usize = 64 << 20;

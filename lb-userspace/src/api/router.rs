@@ -1,0 +1,427 @@
+//! Routes: requests are checked here, answered by a [`Control`].
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{
+        DefaultBodyLimit, Path, Query, Request, State,
+        rejection::{BytesRejection, PathRejection, QueryRejection},
+    },
+    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{
+    Control,
+    limits::{
+        DEFAULT_EVENTS, MAX_BODY_BYTES, MAX_EVENTS, MAX_REASON_CHARS, MAX_WAIT, MAX_WAITING, REQUEST_TIMEOUT,
+    },
+    problem::{Problem, ProblemKind},
+    types::{
+        Acted, BackendActionRequest, BackendView, DomainActionRequest, DomainView, ExplainQuery, Explanation,
+        ServiceView, Status, SubjectKind, SubjectName,
+    },
+};
+use crate::{config::Protocol, plan::state::Action, telemetry::event::Event};
+
+type Answer<T> = Result<Json<T>, Problem>;
+
+struct App<C> {
+    control: Arc<C>,
+    /// One permit for each request that may wait for events.
+    waiting: Semaphore,
+}
+
+type Shared<C> = State<Arc<App<C>>>;
+
+/// All routes of the API.
+pub fn router<C: Control>(control: Arc<C>) -> Router {
+    let app = Arc::new(App {
+        control,
+        waiting: Semaphore::new(MAX_WAITING),
+    });
+    let prompt = Router::new()
+        .route("/v1/status", get(status::<C>))
+        .route("/v1/services", get(services::<C>))
+        .route("/v1/services/{name}", get(service::<C>))
+        .route("/v1/backends", get(backends::<C>))
+        .route("/v1/backends/{name}", get(backend::<C>))
+        .route("/v1/backends/{name}/{action}", post(act_on_backend::<C>))
+        .route("/v1/domains", get(domains::<C>))
+        .route("/v1/domains/{*path}", get(domain::<C>))
+        .route("/v1/domains/actions/{action}", post(act_on_domain::<C>))
+        .route("/v1/explain", get(explain::<C>))
+        .layer(middleware::from_fn(|request, next| {
+            within(REQUEST_TIMEOUT, request, next)
+        }));
+    let patient = Router::new()
+        .route("/v1/events", get(events::<C>))
+        .layer(middleware::from_fn(|request, next| {
+            within(REQUEST_TIMEOUT + MAX_WAIT, request, next)
+        }));
+    prompt
+        .merge(patient)
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(app)
+}
+
+/// Answers a problem if there is no answer within `limit`.
+async fn within(limit: Duration, request: Request, next: Next) -> Response {
+    timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
+        let detail = format!(
+            "there was no answer within {} s; what was asked for may still happen",
+            limit.as_secs()
+        );
+        Problem::new(
+            ProblemKind::Timeout,
+            detail,
+            "look at `weir status`, then try again",
+        )
+        .into_response()
+    })
+}
+
+async fn status<C: Control>(State(app): Shared<C>) -> Json<Status> {
+    Json(app.control.status().await)
+}
+
+async fn services<C: Control>(State(app): Shared<C>) -> Json<Vec<ServiceView>> {
+    let mut services = app.control.services().await;
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    Json(services)
+}
+
+async fn service<C: Control>(
+    State(app): Shared<C>,
+    name: Result<Path<String>, PathRejection>,
+) -> Answer<ServiceView> {
+    let name = segment(name)?;
+    let found = app
+        .control
+        .services()
+        .await
+        .into_iter()
+        .find(|service| service.name == name);
+    found
+        .map(Json)
+        .ok_or_else(|| Problem::not_found("service", &name))
+}
+
+async fn backends<C: Control>(State(app): Shared<C>) -> Json<Vec<BackendView>> {
+    let mut backends = app.control.backends().await;
+    backends.sort_by(|a, b| a.name.cmp(&b.name));
+    Json(backends)
+}
+
+async fn backend<C: Control>(
+    State(app): Shared<C>,
+    name: Result<Path<String>, PathRejection>,
+) -> Answer<BackendView> {
+    let name = segment(name)?;
+    let found = app
+        .control
+        .backends()
+        .await
+        .into_iter()
+        .find(|backend| backend.name == name);
+    found
+        .map(Json)
+        .ok_or_else(|| Problem::not_found("backend", &name))
+}
+
+async fn domains<C: Control>(State(app): Shared<C>) -> Json<Vec<DomainView>> {
+    let mut domains = app.control.domains().await;
+    domains.sort_by(|a, b| a.path.cmp(&b.path));
+    Json(domains)
+}
+
+async fn domain<C: Control>(
+    State(app): Shared<C>,
+    path: Result<Path<String>, PathRejection>,
+) -> Answer<DomainView> {
+    let path = segment(path)?;
+    let found = app
+        .control
+        .domains()
+        .await
+        .into_iter()
+        .find(|domain| domain.path == path);
+    found.map(Json).ok_or_else(|| Problem::not_found("domain", &path))
+}
+
+async fn act_on_backend<C: Control>(
+    State(app): Shared<C>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Acted> {
+    let (name, action) = segment(path)?;
+    let action = parse_action(&action)?;
+    let BackendActionRequest { reason } = parse_body(body, r#"{"reason": "replacing fans"}"#)?;
+    act(
+        &*app.control,
+        SubjectName {
+            kind: SubjectKind::Backend,
+            name,
+        },
+        action,
+        &reason,
+    )
+    .await
+}
+
+async fn act_on_domain<C: Control>(
+    State(app): Shared<C>,
+    action: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Acted> {
+    let action = parse_action(&segment(action)?)?;
+    let example = r#"{"domain": "west/w1", "reason": "replacing fans"}"#;
+    let DomainActionRequest { domain: name, reason } = parse_body(body, example)?;
+    act(
+        &*app.control,
+        SubjectName {
+            kind: SubjectKind::Domain,
+            name,
+        },
+        action,
+        &reason,
+    )
+    .await
+}
+
+async fn act<C: Control>(control: &C, subject: SubjectName, action: Action, reason: &str) -> Answer<Acted> {
+    let reason = check_reason(reason).map_err(|detail| {
+        Problem::new(
+            ProblemKind::Invalid,
+            detail,
+            "say in one line why, for those who find it later",
+        )
+    })?;
+    control.act(subject, action, reason).await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExplainParameters {
+    src: String,
+    dst: String,
+    protocol: Option<String>,
+    opening: Option<bool>,
+}
+
+async fn explain<C: Control>(
+    State(app): Shared<C>,
+    query: Result<Query<ExplainParameters>, QueryRejection>,
+) -> Answer<Explanation> {
+    let example = "/v1/explain?src=198.51.100.7:40000&dst=192.0.2.10:80&protocol=tcp&opening=true";
+    let ExplainParameters {
+        src,
+        dst,
+        protocol,
+        opening,
+    } = parse_query(query, example)?;
+    let invalid = |detail| {
+        Problem::new(
+            ProblemKind::Invalid,
+            detail,
+            format!("ask for example for {example}"),
+        )
+    };
+    let address = |name: &str, text: &str| {
+        text.parse::<SocketAddr>().map_err(|_| {
+            invalid(format!(
+                "\"{}\" in {name} is no address with a port",
+                text.escape_debug()
+            ))
+        })
+    };
+    let (src, dst) = (address("src", &src)?, address("dst", &dst)?);
+    if src.is_ipv4() != dst.is_ipv4() {
+        return Err(invalid("src and dst are not of the same family".to_owned()));
+    }
+    let protocol = match protocol.as_deref() {
+        None | Some("tcp") => Protocol::Tcp,
+        Some("udp") => Protocol::Udp,
+        Some(other) => {
+            return Err(invalid(format!(
+                "\"{}\" is neither tcp nor udp",
+                other.escape_debug()
+            )));
+        }
+    };
+    app.control
+        .explain(ExplainQuery {
+            src,
+            dst,
+            protocol,
+            opening: opening.unwrap_or(true),
+        })
+        .await
+        .map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsParameters {
+    after: Option<u64>,
+    limit: Option<usize>,
+    /// Seconds.
+    wait: Option<u64>,
+}
+
+async fn events<C: Control>(
+    State(app): Shared<C>,
+    query: Result<Query<EventsParameters>, QueryRejection>,
+) -> Answer<Vec<Event>> {
+    let example = "/v1/events?after=0&limit=100&wait=10";
+    let EventsParameters { after, limit, wait } = parse_query(query, example)?;
+    let limit = limit.unwrap_or(DEFAULT_EVENTS);
+    let wait = Duration::from_secs(wait.unwrap_or(0));
+    let invalid = |detail: String| {
+        Problem::new(
+            ProblemKind::Invalid,
+            detail,
+            format!("ask for example for {example}"),
+        )
+    };
+    if limit == 0 || limit > MAX_EVENTS {
+        return Err(invalid(format!("limit is {limit}; it must be 1 to {MAX_EVENTS}")));
+    }
+    if wait > MAX_WAIT {
+        return Err(invalid(format!(
+            "wait is {} s; it must be 0 to {}",
+            wait.as_secs(),
+            MAX_WAIT.as_secs()
+        )));
+    }
+    if !wait.is_zero() && after.is_none() {
+        return Err(invalid(
+            "wait without after: say which event is the last that you have".to_owned(),
+        ));
+    }
+    let _permit = if wait.is_zero() {
+        None
+    } else {
+        Some(app.waiting.try_acquire().map_err(|_| {
+            let detail = format!("{MAX_WAITING} requests are waiting for events already");
+            Problem::new(
+                ProblemKind::Busy,
+                detail,
+                "ask without wait, or end another `weir events --follow`",
+            )
+        })?)
+    };
+    Ok(Json(app.control.events(after, limit, wait).await))
+}
+
+async fn no_route(request: Request) -> Problem {
+    let detail = format!("there is no {}", request.uri().path().escape_debug());
+    Problem::new(
+        ProblemKind::NoRoute,
+        detail,
+        "the version of weir that asks may be newer than the daemon",
+    )
+}
+
+async fn wrong_method(request: Request) -> Problem {
+    let detail = format!(
+        "{} does not take {}",
+        request.uri().path().escape_debug(),
+        request.method()
+    );
+    Problem::new(ProblemKind::Method, detail, "use GET to look and POST to act")
+}
+
+/// Checks an operator's reason and returns it without the space around it.
+///
+/// # Errors
+/// What is wrong with it, in words: empty, longer than [`MAX_REASON_CHARS`], control characters.
+pub fn check_reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("the reason is empty".to_owned());
+    }
+    let chars = text.chars().count();
+    if chars > MAX_REASON_CHARS {
+        return Err(format!(
+            "the reason has {chars} characters; at most {MAX_REASON_CHARS} are kept"
+        ));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("the reason has control characters, such as line breaks".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_action(text: &str) -> Result<Action, Problem> {
+    match text {
+        "drain" => Ok(Action::Drain),
+        "fail" => Ok(Action::Fail),
+        "restore" => Ok(Action::Restore),
+        _ => Err(Problem::new(
+            ProblemKind::NoRoute,
+            format!("there is no action \"{}\"", text.escape_debug()),
+            "the actions are drain, fail and restore",
+        )),
+    }
+}
+
+fn segment<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
+    path.map(|Path(value)| value).map_err(|rejection| {
+        Problem::new(
+            ProblemKind::Invalid,
+            rejection.body_text(),
+            "percent-encode the name as UTF-8",
+        )
+    })
+}
+
+fn parse_query<T>(query: Result<Query<T>, QueryRejection>, example: &str) -> Result<T, Problem> {
+    query.map(|Query(value)| value).map_err(|rejection| {
+        Problem::new(
+            ProblemKind::Invalid,
+            rejection.body_text(),
+            format!("ask for example for {example}"),
+        )
+    })
+}
+
+fn parse_body<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, example: &str) -> Result<T, Problem> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let detail = format!("the body is larger than {MAX_BODY_BYTES} bytes");
+            Problem::new(ProblemKind::TooLarge, detail, format!("send {example}"))
+        }
+        _ => Problem::new(
+            ProblemKind::Invalid,
+            rejection.body_text(),
+            format!("send {example}"),
+        ),
+    })?;
+    serde_json::from_slice(&body).map_err(|error| {
+        Problem::new(
+            ProblemKind::Invalid,
+            format!("the body is not what is needed: {error}"),
+            format!("send {example}"),
+        )
+    })
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self)).into_response();
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+    }
+}
