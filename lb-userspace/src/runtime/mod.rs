@@ -1,1 +1,4 @@
 //! What runs: daemon, control thread, agent.
+
+pub mod clock;
+pub mod control;

@@ -50,3 +50,62 @@ pub enum EventKind {
     /// The daemon started, adopted a running data plane, stopped, or met a condition of its own.
     Daemon,
 }
+
+/// An [`Event`] before the journal gives it a number and the wall-clock time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewEvent {
+    /// See [`Event::kind`].
+    pub kind: EventKind,
+    /// See [`Event::subject`].
+    pub subject: String,
+    /// See [`Event::from`].
+    pub from: Option<State>,
+    /// See [`Event::to`].
+    pub to: Option<State>,
+    /// See [`Event::cause`].
+    pub cause: String,
+    /// See [`Event::evidence_ns`].
+    pub evidence_ns: Option<u64>,
+    /// See [`Event::decided_ns`].
+    pub decided_ns: Option<u64>,
+    /// See [`Event::stored_ns`].
+    pub stored_ns: Option<u64>,
+    /// See [`Event::monotonic_ns`].
+    pub monotonic_ns: u64,
+}
+
+impl NewEvent {
+    /// An event of the daemon itself: `subject` is the node's name.
+    #[must_use]
+    pub const fn daemon(subject: String, cause: String, monotonic_ns: u64) -> Self {
+        Self {
+            kind: EventKind::Daemon,
+            subject,
+            from: None,
+            to: None,
+            cause,
+            evidence_ns: None,
+            decided_ns: None,
+            stored_ns: None,
+            monotonic_ns,
+        }
+    }
+
+    /// The event as the journal records it.
+    #[must_use]
+    pub fn numbered(self, seq: u64, time: jiff::Timestamp) -> Event {
+        Event {
+            seq,
+            time,
+            monotonic_ns: self.monotonic_ns,
+            kind: self.kind,
+            subject: self.subject,
+            from: self.from,
+            to: self.to,
+            cause: self.cause,
+            evidence_ns: self.evidence_ns,
+            decided_ns: self.decided_ns,
+            stored_ns: self.stored_ns,
+        }
+    }
+}
