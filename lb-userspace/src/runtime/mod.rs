@@ -1,7 +1,4 @@
 //! What runs: daemon, control thread, agent.
 
-pub mod agent;
 pub mod clock;
 pub mod control;
-pub mod lock;
-pub mod overrides;
