@@ -2,7 +2,7 @@
 use std::{env, path::PathBuf, process::exit};
 
 /// Objects that this package embeds, by file name.
-const OBJECTS: [&str; 1] = ["lab"];
+const OBJECTS: [&str; 3] = ["bench", "edge", "lab"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=WEIR_BPF_DIR");

@@ -2,22 +2,19 @@
 
 use std::time::Duration;
 
+pub use lb_common::abi::limits::{
+    MAX_BACKENDS, MAX_CLIENT_PREFIXES, MAX_CLIENT_REGIONS, MAX_DOMAINS, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS,
+    MAX_SERVICES,
+};
+use lb_common::abi::limits::{MAX_SLOT_CHUNKS, SLOTS_PER_CHUNK};
+pub use lb_maglev::TABLE_SIZES;
+
 /// Size of the file, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
-/// Backends of all sets. A table slot is a u16 whose top bit is a mark.
-pub const MAX_BACKENDS: usize = 32_767;
-/// Regions, zones and racks together.
-pub const MAX_DOMAINS: usize = 4096;
-/// Services.
-pub const MAX_SERVICES: usize = 4096;
-/// Pools of all services.
-pub const MAX_POOLS: usize = 16_384;
-/// Pools in one plan.
-pub const MAX_PLAN_STEPS: usize = 8;
-/// Client regions, `default` included.
-pub const MAX_CLIENT_REGIONS: usize = 1024;
-/// Prefixes of all client regions.
-pub const MAX_PREFIXES: usize = 65_536;
+/// Sets; each has at least one backend.
+pub const MAX_SETS: usize = MAX_BACKENDS;
+/// Slots of all tables together, 512 MiB of them.
+pub const MAX_TABLE_SLOTS: u64 = (MAX_SLOT_CHUNKS * SLOTS_PER_CHUNK) as u64;
 /// Interfaces of the node.
 pub const MAX_INTERFACES: usize = 8;
 /// Checks in the file.
@@ -37,8 +34,6 @@ pub const MAX_STREAK: u32 = 100;
 /// Problems that one report shows; the others are counted.
 pub const MAX_PROBLEMS: usize = 50;
 
-/// The sizes that a Maglev table can have: primes near powers of four.
-pub const TABLE_SIZES: [u32; 4] = [4093, 16_381, 65_537, 655_373];
 /// Size of a table when the file does not say.
 pub const DEFAULT_TABLE_SIZE: u32 = 65_537;
 

@@ -1,9 +1,28 @@
 //! The configuration of `weir daemon`: reading, checking and resolving `weir.toml`.
+//!
+//! [`Config::load`] is the way in. The text becomes a tree with places (`toml`), the tree becomes typed records with
+//! places (`raw`), and those become the [`Config`] (`resolve`), in which every name is an index and every value is in
+//! range. All three gather problems instead of stopping at the first; [`ConfigError`] shows them with their lines.
+
+mod error;
+mod fields;
 mod ids;
+mod key;
 pub mod limits;
+mod load;
 mod model;
 mod prefix;
+mod raw;
+mod report;
+mod resolve;
+mod suggest;
+mod summary;
 
+pub use error::{ConfigError, Place, Problem, Related};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
-pub use model::*;
+pub use model::{
+    Backend, Check, CheckKind, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol,
+    Service, Set, Topology, XdpMode,
+};
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
+pub use summary::{Summary, summary};

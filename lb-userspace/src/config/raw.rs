@@ -1,0 +1,304 @@
+//! What the file says, key by key, with places; nothing is resolved or checked yet but the types.
+//!
+//! `None` means that the key is absent. Where it must not be, or where it has another type, that is already reported.
+
+use toml::de::{DeTable, DeValue};
+
+use super::fields::{At, Fields, Text, Texts, strings};
+use super::report::{Finding, Report, Span, quote};
+
+/// The whole file.
+pub(super) struct RawConfig<'a> {
+    pub(super) node: Option<RawNode<'a>>,
+    pub(super) regions: Vec<RawRegion<'a>>,
+    pub(super) client_regions: Vec<(Text<'a>, Texts<'a>)>,
+    pub(super) checks: Vec<RawCheck<'a>>,
+    pub(super) sets: Vec<RawSet<'a>>,
+    pub(super) services: Vec<RawService<'a>>,
+}
+
+/// `[node]`.
+pub(super) struct RawNode<'a> {
+    pub(super) span: Span,
+    /// See [`Fields::mistyped`].
+    pub(super) mistyped: bool,
+    pub(super) name: Option<Text<'a>>,
+    pub(super) region: Option<Text<'a>>,
+    pub(super) zone: Option<Text<'a>>,
+    pub(super) interfaces: Option<Texts<'a>>,
+    pub(super) mode: Option<Text<'a>>,
+    pub(super) hash_key: Option<Text<'a>>,
+    pub(super) hash_key_file: Option<Text<'a>>,
+    pub(super) tunnel_source_v4: Option<Text<'a>>,
+    pub(super) tunnel_source_v6: Option<Text<'a>>,
+    pub(super) state_dir: Option<Text<'a>>,
+    pub(super) socket: Option<Text<'a>>,
+    pub(super) bpffs: Option<Text<'a>>,
+}
+
+/// `[topology.REGION]`: zones with their racks.
+pub(super) struct RawRegion<'a> {
+    pub(super) name: Text<'a>,
+    pub(super) zones: Vec<(Text<'a>, Texts<'a>)>,
+}
+
+/// `[[check]]`.
+pub(super) struct RawCheck<'a> {
+    pub(super) span: Span,
+    /// See [`Fields::mistyped`].
+    pub(super) mistyped: bool,
+    pub(super) name: Option<Text<'a>>,
+    pub(super) kind: Option<Text<'a>>,
+    pub(super) port: Option<At<i64>>,
+    pub(super) interval: Option<Text<'a>>,
+    pub(super) timeout: Option<Text<'a>>,
+    pub(super) fall: Option<At<i64>>,
+    pub(super) rise: Option<At<i64>>,
+}
+
+/// `[[set]]`.
+pub(super) struct RawSet<'a> {
+    pub(super) span: Span,
+    /// See [`Fields::mistyped`].
+    pub(super) mistyped: bool,
+    pub(super) name: Option<Text<'a>>,
+    pub(super) domain: Option<Text<'a>>,
+    pub(super) checks: Option<Texts<'a>>,
+    pub(super) backends: Vec<RawBackend<'a>>,
+}
+
+/// `[[set.backend]]`.
+pub(super) struct RawBackend<'a> {
+    pub(super) name: Option<Text<'a>>,
+    pub(super) rack: Option<Text<'a>>,
+    pub(super) address: Option<Text<'a>>,
+    pub(super) weight: Option<At<i64>>,
+}
+
+/// `[[service]]`.
+pub(super) struct RawService<'a> {
+    pub(super) span: Span,
+    /// See [`Fields::mistyped`].
+    pub(super) mistyped: bool,
+    pub(super) name: Option<Text<'a>>,
+    pub(super) address: Option<Text<'a>>,
+    pub(super) port: Option<At<i64>>,
+    pub(super) protocol: Option<Text<'a>>,
+    pub(super) on_all_down: Option<Text<'a>>,
+    pub(super) pools: Vec<RawPool<'a>>,
+    pub(super) plan: Option<RawPlan<'a>>,
+}
+
+/// `[[service.pool]]`.
+pub(super) struct RawPool<'a> {
+    pub(super) span: Span,
+    pub(super) name: Option<Text<'a>>,
+    pub(super) sets: Option<Texts<'a>>,
+    pub(super) table_size: Option<At<i64>>,
+}
+
+/// `[service.plan]`: client regions with the names of pools.
+pub(super) struct RawPlan<'a> {
+    pub(super) span: Span,
+    pub(super) entries: Vec<(Text<'a>, Texts<'a>)>,
+}
+
+impl<'a> RawConfig<'a> {
+    /// Reads the whole tree.
+    pub(super) fn read(root: &'a DeTable<'a>, report: &mut Report) -> Self {
+        let mut fields = Fields::new(root, 0..0, "the file");
+        let node = fields
+            .table("node", "[node]", report)
+            .map(|f| RawNode::read(f, report));
+        if node.is_none() && root.get("node").is_none() {
+            report.add(|| {
+                Finding::new(&(0..0), "the file has no [node] table").help(
+                    "add [node] with name, region, interfaces and hash_key: they describe this edge host",
+                )
+            });
+        }
+        let topology = fields.table("topology", "[topology]", report);
+        let client_regions = fields.table("client_regions", "[client_regions]", report);
+        let checks = fields.tables("check", "[[check]]", report);
+        let sets = fields.tables("set", "[[set]]", report);
+        let services = fields.tables("service", "[[service]]", report);
+        fields.finish(report);
+        Self {
+            node,
+            regions: topology.map_or_else(Vec::new, |f| RawRegion::read_all(&f, report)),
+            client_regions: client_regions.map_or_else(Vec::new, |f| read_lists(&f, report)),
+            checks: checks.into_iter().map(|f| RawCheck::read(f, report)).collect(),
+            sets: sets.into_iter().map(|f| RawSet::read(f, report)).collect(),
+            services: services
+                .into_iter()
+                .map(|f| RawService::read(f, report))
+                .collect(),
+        }
+    }
+}
+
+impl<'a> RawNode<'a> {
+    fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
+        let mut raw = Self {
+            span: fields.span.clone(),
+            mistyped: false,
+            name: fields.required(
+                "name",
+                "name = \"edge-1\": how events and status call this host",
+                report,
+            ),
+            region: fields.required(
+                "region",
+                "region = \"...\": the region this host stands in",
+                report,
+            ),
+            zone: fields.string("zone", report),
+            interfaces: fields.required_strings(
+                "interfaces",
+                "interfaces = [\"eth0\"]: where packets for the services arrive",
+                report,
+            ),
+            mode: fields.string("mode", report),
+            hash_key: fields.string("hash_key", report),
+            hash_key_file: fields.string("hash_key_file", report),
+            tunnel_source_v4: fields.string("tunnel_source_v4", report),
+            tunnel_source_v6: fields.string("tunnel_source_v6", report),
+            state_dir: fields.string("state_dir", report),
+            socket: fields.string("socket", report),
+            bpffs: fields.string("bpffs", report),
+        };
+        raw.mistyped = fields.mistyped;
+        fields.finish(report);
+        raw
+    }
+}
+
+impl<'a> RawRegion<'a> {
+    fn read_all(topology: &Fields<'a>, report: &mut Report) -> Vec<Self> {
+        let regions = topology.entries().filter_map(|(name, value, span)| match value {
+            DeValue::Table(zones) => {
+                let zones = Fields::new(zones, span, "[topology.REGION]");
+                Some(Self { name, zones: read_lists(&zones, report) })
+            }
+            _ => {
+                report.add(|| {
+                    Finding::new(&span, format!("region {} must be a table of zones", quote(name.value))).help(
+                        "write [topology.REGION] and below it one line per zone, such as z1 = [\"r1\", \"r2\"]",
+                    )
+                });
+                None
+            }
+        });
+        regions.collect()
+    }
+}
+
+impl<'a> RawCheck<'a> {
+    fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
+        let mut raw = Self {
+            span: fields.span.clone(),
+            mistyped: false,
+            name: fields.required("name", "name = \"heartbeat\"; sets refer to it", report),
+            kind: fields.required("kind", "kind = \"heartbeat\" or kind = \"tcp\"", report),
+            port: fields.integer("port", report),
+            interval: fields.required_duration(
+                "interval",
+                "interval = \"3ms\": the time between two probes",
+                report,
+            ),
+            timeout: fields.duration("timeout", report),
+            fall: fields.integer("fall", report),
+            rise: fields.integer("rise", report),
+        };
+        raw.mistyped = fields.mistyped;
+        fields.finish(report);
+        raw
+    }
+}
+
+impl<'a> RawSet<'a> {
+    fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
+        let backends = fields.tables("backend", "[[set.backend]]", report);
+        let mut raw = Self {
+            span: fields.span.clone(),
+            mistyped: false,
+            name: fields.required("name", "name = \"...\"; pools refer to it", report),
+            domain: fields.required(
+                "domain",
+                "domain = \"REGION/ZONE\": the domain that holds all backends of the set",
+                report,
+            ),
+            checks: fields.strings("checks", report),
+            backends: backends
+                .into_iter()
+                .map(|f| RawBackend::read(f, report))
+                .collect(),
+        };
+        raw.mistyped = fields.mistyped;
+        fields.finish(report);
+        raw
+    }
+}
+
+impl<'a> RawBackend<'a> {
+    fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
+        let raw = Self {
+            name: fields.required("name", "name = \"...\", unique over the whole file", report),
+            rack: fields.required(
+                "rack",
+                "rack = \"REGION/ZONE/RACK\": a backend stands in one rack",
+                report,
+            ),
+            address: fields.required("address", "address = \"...\": where its tunnel ends", report),
+            weight: fields.integer("weight", report),
+        };
+        fields.finish(report);
+        raw
+    }
+}
+
+impl<'a> RawService<'a> {
+    fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
+        let pools = fields.tables("pool", "[[service.pool]]", report);
+        let plan = fields.table("plan", "[service.plan]", report);
+        let mut raw = Self {
+            span: fields.span.clone(),
+            mistyped: false,
+            name: fields.required("name", "name = \"...\"", report),
+            address: fields.required("address", "address = \"...\": the virtual IP", report),
+            port: fields.required_integer("port", "port = 80, 1 to 65535", report),
+            protocol: fields.required("protocol", "protocol = \"tcp\" or protocol = \"udp\"", report),
+            on_all_down: fields.string("on_all_down", report),
+            pools: pools.into_iter().map(|f| RawPool::read(f, report)).collect(),
+            plan: plan.map(|f| RawPlan {
+                span: f.span.clone(),
+                entries: read_lists(&f, report),
+            }),
+        };
+        raw.mistyped = fields.mistyped;
+        fields.finish(report);
+        raw
+    }
+}
+
+impl<'a> RawPool<'a> {
+    fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
+        let raw = Self {
+            span: fields.span.clone(),
+            name: fields.required("name", "name = \"...\"; the plan refers to it", report),
+            sets: fields.required_strings("sets", "sets = [\"...\"]: the sets whose backends it has", report),
+            table_size: fields.integer("table_size", report),
+        };
+        fields.finish(report);
+        raw
+    }
+}
+
+/// A table whose keys are names and whose values are lists of strings.
+fn read_lists<'a>(fields: &Fields<'a>, report: &mut Report) -> Vec<(Text<'a>, Texts<'a>)> {
+    let lists = fields.entries().filter_map(|(name, value, span)| {
+        let list = strings(value, span, &quote(name.value), report)?;
+        Some((name, list))
+    });
+    lists.collect()
+}

@@ -1,0 +1,277 @@
+//! `[node]`: this edge host.
+
+use std::path::PathBuf;
+
+use super::checks::choice;
+use super::names::check_name;
+use super::{clients, topology};
+use crate::config::fields::{Text, Texts};
+use crate::config::ids::DomainId;
+use crate::config::key;
+use crate::config::limits::{MAX_INTERFACE_NAME_BYTES, MAX_INTERFACES, MAX_SOCKET_PATH_BYTES};
+use crate::config::model::{HashKey, Level, Node, Topology, XdpMode};
+use crate::config::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
+use crate::config::raw::RawNode;
+use crate::config::report::{Finding, Report, quote};
+
+const DEFAULT_STATE_DIR: &str = "/var/lib/weir";
+const DEFAULT_SOCKET: &str = "/run/weir/weir.sock";
+const DEFAULT_BPFFS: &str = "/sys/fs/bpf/weir";
+/// Shortest tunnel source prefixes: shorter ones would claim much of the address space.
+const MIN_TUNNEL_LENGTH_V4: u8 = 8;
+const MIN_TUNNEL_LENGTH_V6: u8 = 32;
+
+/// Resolves the node.
+pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Report) -> Option<Node> {
+    if let Some(name) = &raw.name {
+        check_name("node", name.value, &name.span, report);
+    }
+    let region = raw
+        .region
+        .as_ref()
+        .and_then(|text| topology::refer(topology, "[node]", text, Some(Level::Region), report));
+    // Each line reports its own problems, so all of them run before any gives up.
+    let zone = resolve_zone(raw, region, topology, report);
+    let interfaces = raw
+        .interfaces
+        .as_ref()
+        .and_then(|texts| resolve_interfaces(texts, report));
+    let modes = [("native", XdpMode::Native), ("generic", XdpMode::Generic)];
+    let mode = match &raw.mode {
+        None => Some(XdpMode::Native),
+        Some(text) => choice("mode of [node]", text, &modes, report),
+    };
+    let hash_key = resolve_key(raw, report);
+    let tunnel_source_v4 = tunnel_v4(raw.tunnel_source_v4.as_ref(), report);
+    let tunnel_source_v6 = tunnel_v6(raw.tunnel_source_v6.as_ref(), report);
+    let state_dir = path("state_dir", raw.state_dir.as_ref(), DEFAULT_STATE_DIR, report);
+    let socket = path("socket", raw.socket.as_ref(), DEFAULT_SOCKET, report);
+    let bpffs = path("bpffs", raw.bpffs.as_ref(), DEFAULT_BPFFS, report);
+    if let Some(text) = raw
+        .socket
+        .as_ref()
+        .filter(|text| text.value.len() > MAX_SOCKET_PATH_BYTES)
+    {
+        report.add(|| {
+            Finding::new(
+                &text.span,
+                format!("the path of the socket is {} bytes long", text.value.len()),
+            )
+            .help(format!(
+                "unix sockets allow {MAX_SOCKET_PATH_BYTES}; choose a shorter one"
+            ))
+        });
+    }
+    Some(Node {
+        name: raw.name.as_ref()?.value.to_owned(),
+        region: region?,
+        zone: zone?,
+        interfaces: interfaces?,
+        mode: mode?,
+        hash_key: hash_key?,
+        tunnel_source_v4: tunnel_source_v4?,
+        tunnel_source_v6: tunnel_source_v6?,
+        state_dir: state_dir?,
+        socket: socket?,
+        bpffs: bpffs?,
+    })
+}
+
+/// The zone, which may be absent: `Some(None)`.
+fn resolve_zone(
+    raw: &RawNode<'_>,
+    region: Option<DomainId>,
+    topology: &Topology,
+    report: &mut Report,
+) -> Option<Option<DomainId>> {
+    let Some(text) = &raw.zone else { return Some(None) };
+    let zone = topology::refer(topology, "[node]", text, Some(Level::Zone), report)?;
+    if let (Some(region), Some(region_text)) = (region, &raw.region)
+        && !topology.is_within(zone, region)
+    {
+        report.add(|| {
+            Finding::new(
+                &text.span,
+                format!("zone {} of [node] lies outside its region", quote(text.value)),
+            )
+            .and(&region_text.span, "the node's region")
+            .help("the host stands in one place: correct the region or the zone")
+        });
+        return None;
+    }
+    Some(Some(zone))
+}
+
+fn resolve_interfaces(texts: &Texts<'_>, report: &mut Report) -> Option<Vec<String>> {
+    let count = texts.value.len();
+    if count == 0 || count > MAX_INTERFACES {
+        report.add(|| {
+            Finding::new(&texts.span, format!("[node] has {count} interfaces"))
+                .help(format!("name 1 to {MAX_INTERFACES} (MAX_INTERFACES)"))
+        });
+        return None;
+    }
+    let mut good = true;
+    for (position, text) in texts.value.iter().enumerate() {
+        if !is_interface_name(text.value) {
+            good = false;
+            report.add(|| {
+                Finding::new(
+                    &text.span,
+                    format!("{} is no name for an interface", quote(text.value)),
+                )
+                .help(format!(
+                    "names have 1 to {MAX_INTERFACE_NAME_BYTES} bytes without white space, \"/\" and \":\"; \
+                     `ip link` lists them"
+                ))
+            });
+        }
+        if let Some(first) = texts.value[..position]
+            .iter()
+            .find(|known| known.value == text.value)
+        {
+            good = false;
+            report.add(|| {
+                Finding::new(
+                    &text.span,
+                    format!("interface {} is listed twice", quote(text.value)),
+                )
+                .and(&first.span, "first listed here")
+                .help("remove one")
+            });
+        }
+    }
+    good.then(|| texts.value.iter().map(|text| text.value.to_owned()).collect())
+}
+
+/// What the kernel takes (`dev_valid_name`), without what no driver or script gives.
+fn is_interface_name(name: &str) -> bool {
+    let length_fits = (1..=MAX_INTERFACE_NAME_BYTES).contains(&name.len());
+    length_fits
+        && name != "."
+        && name != ".."
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
+}
+
+fn resolve_key(raw: &RawNode<'_>, report: &mut Report) -> Option<HashKey> {
+    match (&raw.hash_key, &raw.hash_key_file) {
+        (Some(text), None) => {
+            let key = key::parse(text.value);
+            key.map_err(|problem| {
+                report.add(|| Finding::new(&text.span, format!("hash_key {problem}")).help(key::REMEDY));
+            })
+            .ok()
+        }
+        (None, Some(text)) => {
+            let path = path("hash_key_file", Some(text), "", report)?;
+            key::read(&path)
+                .map_err(|error| {
+                    report.add(|| {
+                        let message = format!("hash_key_file {} {}", quote(text.value), error.message);
+                        Finding::new(&text.span, message).help(error.remedy)
+                    });
+                })
+                .ok()
+        }
+        (Some(key), Some(file)) => {
+            report.add(|| {
+                Finding::new(&file.span, "[node] has both hash_key and hash_key_file")
+                    .and(&key.span, "the other one")
+                    .help("keep one: the file, if others may read this one")
+            });
+            None
+        }
+        (None, None) if raw.mistyped => None,
+        (None, None) => {
+            report.add(|| {
+                Finding::new(&raw.span, "[node] has no \"hash_key\"").help(
+                    "add hash_key = \"...\" or hash_key_file = \"/etc/weir/hash.key\": 64 hexadecimal digits, secret \
+                     and the same on all hosts; `openssl rand -hex 32` makes one",
+                )
+            });
+            None
+        }
+    }
+}
+
+fn tunnel_v4(text: Option<&Text<'_>>, report: &mut Report) -> Option<Ipv4Prefix> {
+    let Some(text) = text else {
+        return Some(Ipv4Prefix::UNSPECIFIED);
+    };
+    match clients::parse(text, "tunnel_source_v4", report)? {
+        IpPrefix::V4(prefix) => {
+            let address = prefix.address();
+            let unusable = address.is_multicast() || address.is_loopback() || address.is_unspecified();
+            tunnel_fits(text, prefix.length(), MIN_TUNNEL_LENGTH_V4, unusable, report).then_some(prefix)
+        }
+        IpPrefix::V6(_) => {
+            wrong_family(text, "tunnel_source_v4", "IPv4", report);
+            None
+        }
+    }
+}
+
+fn tunnel_v6(text: Option<&Text<'_>>, report: &mut Report) -> Option<Ipv6Prefix> {
+    let Some(text) = text else {
+        return Some(Ipv6Prefix::UNSPECIFIED);
+    };
+    match clients::parse(text, "tunnel_source_v6", report)? {
+        IpPrefix::V6(prefix) => {
+            let address = prefix.address();
+            let unusable = address.is_multicast() || address.is_loopback() || address.is_unspecified();
+            tunnel_fits(text, prefix.length(), MIN_TUNNEL_LENGTH_V6, unusable, report).then_some(prefix)
+        }
+        IpPrefix::V4(_) => {
+            wrong_family(text, "tunnel_source_v6", "IPv6", report);
+            None
+        }
+    }
+}
+
+fn wrong_family(text: &Text<'_>, key: &str, family: &str, report: &mut Report) {
+    report.add(|| {
+        Finding::new(
+            &text.span,
+            format!("{key} {} is no {family} prefix", quote(text.value)),
+        )
+        .help("tunnel_source_v4 takes IPv4, tunnel_source_v6 takes IPv6")
+    });
+}
+
+fn tunnel_fits(text: &Text<'_>, length: u8, shortest: u8, unusable: bool, report: &mut Report) -> bool {
+    if length < shortest {
+        report.add(|| {
+            Finding::new(
+                &text.span,
+                format!("tunnel source {} is too large", quote(text.value)),
+            )
+            .help(format!("the length must be at least /{shortest}"))
+        });
+    } else if unusable {
+        report.add(|| {
+            Finding::new(&text.span, format!("no host can send from {}", quote(text.value)))
+                .help("choose a private prefix without hosts, such as \"10.255.0.0/16\" or \"fd00:ff::/64\"")
+        });
+    }
+    length >= shortest && !unusable
+}
+
+/// An absolute path.
+fn path(key: &str, text: Option<&Text<'_>>, default: &str, report: &mut Report) -> Option<PathBuf> {
+    let Some(text) = text else {
+        return Some(PathBuf::from(default));
+    };
+    if !text.value.starts_with('/') || text.value.contains('\0') {
+        report.add(|| {
+            Finding::new(
+                &text.span,
+                format!("{key} {} is no absolute path", quote(text.value)),
+            )
+            .help("begin it with \"/\": the daemon's working directory is not yours")
+        });
+        return None;
+    }
+    Some(PathBuf::from(text.value))
+}

@@ -1,0 +1,361 @@
+//! Services, their pools and plans.
+
+use std::net::IpAddr;
+
+use super::addresses;
+use super::checks::{choice, port};
+use super::clients::DEFAULT;
+use super::names::{Kind, Names, called};
+use super::sets::Sets;
+use super::shares;
+use crate::config::fields::{At, Text, Texts};
+use crate::config::ids::{PoolIndex, SetId};
+use crate::config::limits::{DEFAULT_TABLE_SIZE, MAX_PLAN_STEPS, TABLE_SIZES};
+use crate::config::model::{OnAllDown, Pool, Protocol, Service};
+use crate::config::raw::{RawPlan, RawPool, RawService};
+use crate::config::report::{Finding, Report, Span, quote};
+
+/// All services.
+pub(super) struct Services<'a> {
+    pub(super) names: Names<'a>,
+    /// In file order.
+    pub(super) services: Vec<Option<Service>>,
+    /// The VIPs that could be read, in file order.
+    pub(super) vips: Vec<Vip>,
+}
+
+/// A VIP, for the checks between services.
+pub(super) struct Vip {
+    pub(super) address: IpAddr,
+    pub(super) port: Option<u16>,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) span: Span,
+}
+
+/// Resolves all services.
+pub(super) fn resolve<'a>(
+    raw: &[RawService<'a>],
+    clients: &Names<'_>,
+    sets: &Sets<'_>,
+    report: &mut Report,
+) -> Services<'a> {
+    let kind = Kind {
+        one: "service",
+        many: "services",
+    };
+    let names = Names::collect(kind, raw.iter().map(|service| service.name.as_ref()), report);
+    let mut vips = Vec::new();
+    let services = raw
+        .iter()
+        .map(|service| resolve_one(service, clients, sets, &mut vips, report))
+        .collect();
+    Services {
+        names,
+        services,
+        vips,
+    }
+}
+
+fn resolve_one(
+    raw: &RawService<'_>,
+    clients: &Names<'_>,
+    sets: &Sets<'_>,
+    vips: &mut Vec<Vip>,
+    report: &mut Report,
+) -> Option<Service> {
+    let who = called("service", raw.name.as_ref());
+    let vip = raw
+        .address
+        .as_ref()
+        .and_then(|text| addresses::parse(&format!("address of {who}"), text, report));
+    let port = raw.port.as_ref().and_then(|given| port(&who, given, report));
+    let protocol = raw.protocol.as_ref().and_then(|text| {
+        let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+        choice(&format!("protocol of {who}"), text, &protocols, report)
+    });
+    let on_all_down = match &raw.on_all_down {
+        None => Some(OnAllDown::Drop),
+        Some(text) => {
+            let actions = [("drop", OnAllDown::Drop), ("fail-open", OnAllDown::FailOpen)];
+            choice(&format!("on_all_down of {who}"), text, &actions, report)
+        }
+    };
+    if let (Some(address), Some(text)) = (vip, &raw.address) {
+        vips.push(Vip {
+            address,
+            port,
+            protocol,
+            span: text.span.clone(),
+        });
+    }
+    let pool_names = raw.pools.iter().map(|pool| pool.name.as_ref());
+    let pool_names = Names::collect(
+        Kind {
+            one: "pool",
+            many: "pools",
+        },
+        pool_names,
+        report,
+    );
+    let pools = resolve_pools(&who, raw, sets, report);
+    let plans = resolve_plans(&who, raw, &pool_names, clients, report);
+    Some(Service {
+        name: raw.name.as_ref()?.value.to_owned(),
+        vip: vip?,
+        port: port?,
+        protocol: protocol?,
+        on_all_down: on_all_down?,
+        pools: pool_names.arrange(pools)?,
+        plans: plans?,
+    })
+}
+
+fn resolve_pools(who: &str, raw: &RawService<'_>, sets: &Sets<'_>, report: &mut Report) -> Vec<Option<Pool>> {
+    if raw.pools.is_empty() && !raw.mistyped {
+        report.add(|| {
+            Finding::new(&raw.span, format!("{who} has no pools"))
+                .help("add a [[service.pool]] below it with name and sets")
+        });
+    }
+    // A set's first place in the service, by its id.
+    let mut used: Vec<(usize, Span)> = Vec::new();
+    raw.pools
+        .iter()
+        .map(|pool| resolve_pool(who, pool, sets, &mut used, report))
+        .collect()
+}
+
+fn resolve_pool(
+    service: &str,
+    raw: &RawPool<'_>,
+    sets: &Sets<'_>,
+    used: &mut Vec<(usize, Span)>,
+    report: &mut Report,
+) -> Option<Pool> {
+    let who = format!("{} of {service}", called("pool", raw.name.as_ref()));
+    let mut ids = Vec::new();
+    for text in raw.sets.iter().flat_map(|sets| &sets.value) {
+        let Some(id) = sets.names.refer(&who, text, report) else {
+            continue;
+        };
+        match used.binary_search_by_key(&id, |(known, _)| *known) {
+            Ok(at) => report.add(|| {
+                Finding::new(
+                    &text.span,
+                    format!("{service} lists set {} twice", quote(text.value)),
+                )
+                .and(&used[at].1, "first listed here")
+                .help("remove one: within a service a set belongs to one pool")
+            }),
+            Err(at) => {
+                used.insert(at, (id, text.span.clone()));
+                ids.push(id);
+            }
+        }
+    }
+    let listed = raw.sets.as_ref()?;
+    if listed.value.is_empty() {
+        report.add(|| {
+            Finding::new(&listed.span, format!("{who} has no sets"))
+                .help("name at least one set, or remove the pool")
+        });
+    }
+    ids.sort_unstable();
+    let table_size = table_size(&who, raw, report)?;
+    if ids.len() == listed.value.len() {
+        check_shares(&who, raw, &ids, sets, table_size, report);
+    }
+    let ids: Option<Vec<SetId>> = ids.into_iter().map(SetId::from_index).collect();
+    Some(Pool {
+        name: raw.name.as_ref()?.value.to_owned(),
+        sets: ids?,
+        table_size,
+    })
+}
+
+fn table_size(who: &str, raw: &RawPool<'_>, report: &mut Report) -> Option<u32> {
+    let Some(At { value, span }) = &raw.table_size else {
+        return Some(DEFAULT_TABLE_SIZE);
+    };
+    let size = TABLE_SIZES.into_iter().find(|&size| i64::from(size) == *value);
+    if size.is_none() {
+        report.add(|| {
+            let fitting = TABLE_SIZES.into_iter().find(|&size| i64::from(size) >= *value);
+            let nearest = fitting.unwrap_or(TABLE_SIZES[TABLE_SIZES.len() - 1]);
+            Finding::new(
+                span,
+                format!("table_size {value} of {who} is not one of the primes that Weir uses"),
+            )
+            .help(format!(
+                "write table_size = {nearest}; possible are {TABLE_SIZES:?}"
+            ))
+        });
+    }
+    size
+}
+
+/// Reports a table that is too coarse for the weights of its members.
+fn check_shares(
+    who: &str,
+    raw: &RawPool<'_>,
+    ids: &[usize],
+    sets: &Sets<'_>,
+    table_size: u32,
+    report: &mut Report,
+) {
+    let mut members = Vec::new();
+    for &id in ids {
+        // A set with a problem of its own says nothing about the pool's shares.
+        let Some(of_set) = &sets.members[sets.names.position(id)] else {
+            return;
+        };
+        members.extend_from_slice(of_set);
+    }
+    let Some(coarse) = shares::too_coarse(&mut members, table_size) else {
+        return;
+    };
+    let span = raw.table_size.as_ref().map_or(&raw.span, |size| &size.span);
+    report.add(|| {
+        let finding = Finding::new(
+            span,
+            format!("table_size {table_size} of {who} is too small: {coarse}"),
+        );
+        match coarse.needed {
+            Some(needed) => finding.help(format!(
+                "write table_size = {needed}, or bring the weights closer together"
+            )),
+            None => {
+                finding.help("no table size would do: bring the weights closer together, or split the pool")
+            }
+        }
+    });
+}
+
+/// The plan of each client region, in the order of their ids; those that are not named have the default.
+fn resolve_plans(
+    who: &str,
+    raw: &RawService<'_>,
+    pools: &Names<'_>,
+    clients: &Names<'_>,
+    report: &mut Report,
+) -> Option<Vec<Vec<PoolIndex>>> {
+    let mut good = true;
+    let mut default = None;
+    let mut others: Vec<Option<Vec<PoolIndex>>> = vec![None; clients.iter().count()];
+    for (region, steps) in raw.plan.iter().flat_map(|plan| &plan.entries) {
+        let plan = resolve_plan(who, region, steps, pools, report);
+        good &= plan.is_some();
+        if region.value == DEFAULT {
+            default = plan;
+        } else if let Some(id) = find_client(who, region, clients, report) {
+            others[id] = plan;
+        } else {
+            good = false;
+        }
+    }
+    let names_default = raw
+        .plan
+        .iter()
+        .flat_map(|plan| &plan.entries)
+        .any(|(region, _)| region.value == DEFAULT);
+    if !names_default {
+        match raw.pools.len() {
+            // Without pools there is a problem already.
+            0 => good = false,
+            _ if raw.mistyped => good = false,
+            1 => default = Some(vec![PoolIndex(0)]),
+            _ => {
+                good = false;
+                missing_default(who, raw, raw.plan.as_ref(), pools, report);
+            }
+        }
+    }
+    let default = default.filter(|_| good)?;
+    let others = others
+        .into_iter()
+        .map(|plan| plan.unwrap_or_else(|| default.clone()));
+    Some(std::iter::once(default.clone()).chain(others).collect())
+}
+
+fn missing_default(
+    who: &str,
+    raw: &RawService<'_>,
+    plan: Option<&RawPlan<'_>>,
+    pools: &Names<'_>,
+    report: &mut Report,
+) {
+    report.add(|| {
+        let example = crate::config::report::quoted(pools.iter().take(MAX_PLAN_STEPS));
+        let line = format!("default = [{example}], the pools in the order in which they are tried");
+        match plan {
+            Some(plan) => Finding::new(&plan.span, format!("the plan of {who} has no \"default\""))
+                .help(format!("add {line}")),
+            None => Finding::new(&raw.span, format!("{who} has several pools and no plan"))
+                .help(format!("add [service.plan] below it with {line}")),
+        }
+    });
+}
+
+fn find_client(who: &str, region: &Text<'_>, clients: &Names<'_>, report: &mut Report) -> Option<usize> {
+    let id = clients.find(region.value);
+    if id.is_none() {
+        report.add(|| {
+            let message = format!(
+                "the plan of {who} names client region {}, which is not defined",
+                quote(region.value)
+            );
+            let known = std::iter::once(DEFAULT).chain(clients.iter());
+            Finding::new(&region.span, message).did_you_mean(region.value, "client regions", known)
+        });
+    }
+    id
+}
+
+fn resolve_plan(
+    who: &str,
+    region: &Text<'_>,
+    steps: &Texts<'_>,
+    pools: &Names<'_>,
+    report: &mut Report,
+) -> Option<Vec<PoolIndex>> {
+    let plan_name = format!("plan {} of {who}", quote(region.value));
+    if steps.value.is_empty() {
+        report.add(|| {
+            Finding::new(&steps.span, format!("{plan_name} names no pool"))
+                .help("name the pools in the order in which they are tried")
+        });
+        return None;
+    }
+    if steps.value.len() > MAX_PLAN_STEPS {
+        report.add(|| {
+            Finding::new(
+                &steps.span,
+                format!("{plan_name} names {} pools", steps.value.len()),
+            )
+            .help(format!(
+                "MAX_PLAN_STEPS is {MAX_PLAN_STEPS}; join sets into fewer pools"
+            ))
+        });
+        return None;
+    }
+    let mut plan: Vec<PoolIndex> = Vec::new();
+    for (step, text) in steps.value.iter().enumerate() {
+        let pool = pools
+            .refer(&plan_name, text, report)
+            .and_then(PoolIndex::from_index);
+        let earlier = steps.value[..step].iter().find(|known| known.value == text.value);
+        match (pool, earlier) {
+            (Some(_), Some(first)) => report.add(|| {
+                Finding::new(
+                    &text.span,
+                    format!("{plan_name} names pool {} twice", quote(text.value)),
+                )
+                .and(&first.span, "first named here")
+                .help("remove one: a pool that was tried is not tried again")
+            }),
+            (Some(pool), None) => plan.push(pool),
+            (None, _) => {}
+        }
+    }
+    (plan.len() == steps.value.len()).then_some(plan)
+}

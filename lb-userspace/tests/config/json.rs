@@ -1,0 +1,78 @@
+//! Errors and summaries for machines.
+
+use lb_userspace::config::summary;
+use serde_json::json;
+
+use crate::base::{BASE, accepted, errors, with};
+
+#[test]
+fn errors_have_place_message_and_remedy() {
+    let error = errors(&with(&[
+        ("rack = \"west/w1/r1\"", "rack = \"west/w1/r9\""),
+        ("name = \"b3\"", "name = \"b2\""),
+    ]));
+    let expected = json!({
+        "file": "weir.toml",
+        "omitted": 0,
+        "problems": [
+            {
+                "message": "backend \"b1\" names rack \"west/w1/r9\", which the topology does not have",
+                "remedy": "did you mean \"west/w1/r1\"? known racks: \
+                           \"east/e1/r1\", \"west/w1/r1\", \"west/w1/r2\", \"west/w2/r1\"",
+                "line": 24, "column": 8, "span": {"start": 491, "end": 503},
+                "related": null,
+            },
+            {
+                "message": "backend \"b2\" is defined twice",
+                "remedy": "give one of them another name, or remove it",
+                "line": 34, "column": 8, "span": {"start": 687, "end": 691},
+                "related": {
+                    "message": "first defined here",
+                    "line": 27, "column": 8, "span": {"start": 551, "end": 555},
+                },
+            },
+        ],
+    });
+    let mut shown = serde_json::to_value(&error).expect("every error can be serialised");
+    // Offsets follow from line and column; what counts is that they cut out the right text.
+    let text = with(&[
+        ("rack = \"west/w1/r1\"", "rack = \"west/w1/r9\""),
+        ("name = \"b3\"", "name = \"b2\""),
+    ]);
+    let spans: Vec<&str> = error
+        .problems
+        .iter()
+        .filter_map(|p| text.get(p.place.as_ref()?.span.clone()))
+        .collect();
+    assert_eq!(spans, ["\"west/w1/r9\"", "\"b2\""]);
+    for (problem, expected) in shown["problems"]
+        .as_array_mut()
+        .into_iter()
+        .flatten()
+        .zip(expected["problems"].as_array().into_iter().flatten())
+    {
+        problem["span"] = expected["span"].clone();
+        if !problem["related"].is_null() {
+            problem["related"]["span"] = expected["related"]["span"].clone();
+        }
+    }
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn an_error_without_place_has_none() {
+    let error =
+        lb_userspace::config::Config::load("/nonexistent".as_ref()).expect_err("there is no such file");
+    let shown = serde_json::to_value(&error).expect("every error can be serialised");
+    assert!(shown["problems"][0].get("line").is_none(), "{shown}");
+}
+
+#[test]
+fn the_summary_counts() {
+    let shown = serde_json::to_value(summary(&accepted(BASE))).expect("the summary can be serialised");
+    let expected = json!({
+        "regions": 2, "zones": 3, "racks": 4, "client_regions": 2, "client_prefixes": 2, "checks": 1, "sets": 2,
+        "backends": 3, "services": 1, "pools": 2, "table_bytes": 262_148,
+    });
+    assert_eq!(shown, expected);
+}

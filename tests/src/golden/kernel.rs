@@ -1,0 +1,218 @@
+//! The edge's XDP program, loaded with an image, for `BPF_PROG_TEST_RUN`. Nothing is attached.
+
+use anyhow::{Context, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
+    programs::{TestRunOptions, Xdp},
+    util::nr_cpus,
+};
+use lb_common::abi::{
+    admission::Admission,
+    backend::BackendEntry,
+    counter::Counter,
+    limits::{ADMISSION_WORDS, SLOTS_PER_CHUNK},
+    pod::Pod,
+    root::Root,
+};
+use lb_userspace::plan::image::Image;
+use std::time::Duration;
+
+/// The compiled edge object.
+pub static EDGE: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/edge"));
+/// The compiled benchmark object.
+pub static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/bench"));
+
+/// Largest frame that a test run hands back.
+const MAX_FRAME: usize = 4096;
+
+/// A loaded object whose maps hold an image.
+pub struct Kernel {
+    ebpf: Ebpf,
+    cpus: u32,
+    stride: u32,
+}
+
+/// What a test run gave.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// The program's return value.
+    pub action: u32,
+    /// The frame as the program left it.
+    pub frame: Vec<u8>,
+}
+
+impl Kernel {
+    /// Creates the object's maps in the image's sizes, fills them, and loads `programs`.
+    ///
+    /// # Errors
+    /// What the kernel says, with the verifier's log.
+    pub fn load(object: &[u8], programs: &[&str], image: &Image, flow_entries: u32) -> Result<Self> {
+        let cpus = nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))? as u32;
+        let stride = image.counter_slots();
+        let chunks = image.slots.len().div_ceil(SLOTS_PER_CHUNK);
+        let size = |n: usize| (n as u32).max(1);
+        let mut ebpf = EbpfLoader::new()
+            .verifier_log_level(VerifierLogLevel::STATS)
+            .map_max_entries("SERVICE_INDEX", size(image.buckets.len()))
+            .map_max_entries("SERVICES", size(image.services.len()))
+            .map_max_entries("PLANS", size(image.plans.len()))
+            .map_max_entries("POOLS", size(image.pools.len()))
+            .map_max_entries("SLOTS", size(chunks))
+            .map_max_entries("BACKENDS", size(image.backends.len()))
+            .map_max_entries("COUNTERS", cpus * stride)
+            .map_max_entries("CLIENTS", size(image.clients.len()))
+            .map_max_entries("FLOWS", flow_entries)
+            .load(object)?;
+        for name in programs {
+            let program: &mut Xdp = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
+            program.load().with_context(|| format!("loading {name}"))?;
+        }
+        let mut kernel = Self { ebpf, cpus, stride };
+        kernel.fill(image)?;
+        Ok(kernel)
+    }
+
+    fn fill(&mut self, image: &Image) -> Result<()> {
+        let root = Root { counter_cpus: self.cpus, counter_stride: self.stride, ..image.root };
+        self.set("ROOT", 0, &root)?;
+        self.set_all("SERVICE_INDEX", &image.buckets)?;
+        self.set_all("SERVICES", &image.services)?;
+        self.set_all("PLANS", &image.plans)?;
+        self.set_all("POOLS", &image.pools)?;
+        self.set_all("BACKENDS", &image.backends)?;
+        let mut chunk = Box::new([0_u8; 2 * SLOTS_PER_CHUNK]);
+        for (i, slots) in image.slots.chunks(SLOTS_PER_CHUNK).enumerate() {
+            for (j, slot) in slots.iter().enumerate() {
+                chunk[2 * j..2 * j + 2].copy_from_slice(&slot.to_ne_bytes());
+            }
+            self.array::<{ 2 * SLOTS_PER_CHUNK }>("SLOTS")?.set(i as u32, *chunk, 0)?;
+        }
+        self.set_admissions(&image.admission)?;
+        let mut clients: LpmTrie<_, [u8; 16], u32> = LpmTrie::try_from(self.ebpf.map_mut("CLIENTS").context("CLIENTS")?)?;
+        for client in &image.clients {
+            clients.insert(&Key::new(client.length, client.address), client.region, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Overwrites the admission array.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_admissions(&mut self, words: &[Admission]) -> Result<()> {
+        let mut bytes = Box::new([0_u8; 4 * ADMISSION_WORDS]);
+        for (i, word) in words.iter().enumerate() {
+            bytes[4 * i..4 * i + 4].copy_from_slice(&word.0.to_ne_bytes());
+        }
+        self.array::<{ 4 * ADMISSION_WORDS }>("ADMISSION")?.set(0, *bytes, 0)?;
+        Ok(())
+    }
+
+    /// Overwrites a backend's entry.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_backend(&mut self, index: usize, entry: &BackendEntry) -> Result<()> {
+        self.set("BACKENDS", index as u32, entry)
+    }
+
+    /// Writes one element of any array.
+    ///
+    /// # Errors
+    /// What the kernel says; a value of another size than the map's.
+    pub fn set<T: Pod>(&mut self, map: &str, index: u32, value: &T) -> Result<()> {
+        match size_of::<T>() {
+            16 => self.set_bytes::<T, 16>(map, index, value),
+            40 => self.set_bytes::<T, 40>(map, index, value),
+            64 => self.set_bytes::<T, 64>(map, index, value),
+            192 => self.set_bytes::<T, 192>(map, index, value),
+            other => anyhow::bail!("{map}: values of {other} bytes"),
+        }
+    }
+
+    fn set_all<T: Pod>(&mut self, map: &str, values: &[T]) -> Result<()> {
+        values.iter().enumerate().try_for_each(|(i, value)| self.set(map, i as u32, value))
+    }
+
+    fn set_bytes<T: Pod, const N: usize>(&mut self, map: &str, index: u32, value: &T) -> Result<()> {
+        let bytes: [u8; N] = value.as_bytes().try_into()?;
+        self.array::<N>(map)?.set(index, bytes, 0)?;
+        Ok(())
+    }
+
+    fn array<const N: usize>(&mut self, map: &str) -> Result<Array<&mut aya::maps::MapData, [u8; N]>> {
+        Ok(Array::try_from(self.ebpf.map_mut(map).with_context(|| format!("no map {map}"))?)?)
+    }
+
+    /// Reads one element of an array whose values have `N` bytes.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn get<T: Pod, const N: usize>(&self, map: &str, index: u32) -> Result<T> {
+        let array: Array<_, [u8; N]> = Array::try_from(self.ebpf.map(map).with_context(|| format!("no map {map}"))?)?;
+        T::from_bytes(&array.get(&index, 0)?).context("size")
+    }
+
+    /// A counter, summed over the CPUs.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn counter(&self, slot: u32) -> Result<Counter> {
+        let mut sum = Counter::default();
+        for cpu in 0..self.cpus {
+            let one: Counter = self.get::<Counter, 32>("COUNTERS", cpu * self.stride + slot)?;
+            sum.packets += one.packets;
+            sum.bytes += one.bytes;
+            sum.opening += one.opening;
+            sum.dropped += one.dropped;
+        }
+        Ok(sum)
+    }
+
+    /// Number of entries in the flow table.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn flows(&self) -> Result<usize> {
+        let flows: HashMap<_, [u8; 40], [u8; 8]> = HashMap::try_from(self.ebpf.map("FLOWS").context("FLOWS")?)?;
+        flows.keys().try_fold(0, |n, key| key.map(|_| n + 1)).map_err(Into::into)
+    }
+
+    /// Runs a program once on a frame.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn run(&self, program: &str, frame: &[u8]) -> Result<Ran> {
+        let mut out = vec![0; MAX_FRAME];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = self.program(program)?.test_run(options)?;
+        ensure!(result.data_size_out as usize <= MAX_FRAME, "a frame of {} bytes", result.data_size_out);
+        out.truncate(result.data_size_out as usize);
+        Ok(Ran { action: result.return_value, frame: out })
+    }
+
+    /// Runs a program `repeat` times on a frame, each time on what the last run left, and gives the mean time of a run as
+    /// the kernel measured it: whole nanoseconds.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn time(&self, program: &str, frame: &[u8], repeat: u32) -> Result<Duration> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+        Ok(self.program(program)?.test_run(options)?.duration)
+    }
+
+    /// Instructions that the verifier walked through and bytes of machine code of a program.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn size(&self, program: &str) -> Result<(u32, u32)> {
+        let info = self.program(program)?.info()?;
+        Ok((info.verified_instruction_count().context("verified instructions")?, info.size_jitted()))
+    }
+
+    fn program(&self, name: &str) -> Result<&Xdp> {
+        Ok(self.ebpf.program(name).with_context(|| format!("no program {name}"))?.try_into()?)
+    }
+}
+

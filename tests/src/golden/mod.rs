@@ -1,0 +1,122 @@
+//! Golden packets: what comes in, what must come out, byte for byte, from the XDP program in the kernel and from the
+//! same decisions in this process.
+
+pub mod cases;
+pub mod kernel;
+pub mod packets;
+
+use anyhow::{Context, Result};
+use lb_common::{abi::admission::Admission, abi::reason::Reason};
+use lb_userspace::{
+    config::Config,
+    plan::{
+        compile::compile,
+        image::{Image, ImageTables},
+    },
+};
+
+/// Interface on which frames arrive in a test run: the loopback's index.
+pub const INGRESS: u32 = 1;
+/// Where the next hop is.
+pub const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 1, 1];
+/// The egress interface's address.
+pub const EGRESS: [u8; 6] = [2, 0, 0, 0, 1, 2];
+/// MTU of the way to every backend.
+pub const MTU: u16 = 1500;
+
+/// Return values of an XDP program.
+pub mod action {
+    /// `XDP_DROP`.
+    pub const DROP: u32 = 1;
+    /// `XDP_PASS`.
+    pub const PASS: u32 = 2;
+    /// `XDP_TX`.
+    pub const TX: u32 = 3;
+    /// `XDP_REDIRECT`.
+    pub const REDIRECT: u32 = 4;
+}
+
+/// What must become of a frame.
+#[derive(Clone, Debug)]
+pub enum Expected {
+    /// Passed as it came.
+    Pass(Reason),
+    /// Dropped.
+    Drop(Reason),
+    /// Sent back out, as these bytes, as an answer.
+    Answer(Vec<u8>),
+    /// Sent back out, as these bytes, to a backend.
+    Tx(Vec<u8>),
+    /// Sent out of another interface, as these bytes.
+    Redirect(Vec<u8>),
+}
+
+/// Something changed in the data plane before a frame is run.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    /// A backend's admission word.
+    Backend(&'static str, Admission),
+    /// A domain's admission word.
+    Domain(&'static str, Admission),
+    /// Interface of a backend's next hop; 0 for none.
+    Egress(&'static str, u32),
+}
+
+/// One golden packet.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What is shown.
+    pub name: &'static str,
+    /// What is not as in the fixture.
+    pub changes: Vec<Change>,
+    /// The frame as it arrives.
+    pub input: Vec<u8>,
+    /// What must become of it.
+    pub expected: Expected,
+}
+
+/// The fixture's image, with next hops.
+///
+/// # Errors
+/// If the fixture is not a valid configuration.
+pub fn fixture() -> Result<Image> {
+    image(include_str!("fixture.toml"))
+}
+
+/// The image of a configuration, with next hops.
+///
+/// # Errors
+/// If `text` is not a valid configuration.
+pub fn image(text: &str) -> Result<Image> {
+    let config = Config::parse(text, "fixture.toml")?;
+    let mut tables = ImageTables::new(compile(&config)?);
+    tables.set_next_hops(INGRESS, NEXT_HOP, EGRESS, MTU);
+    Ok(tables.image().clone())
+}
+
+impl Change {
+    /// Makes the change in an image.
+    ///
+    /// # Errors
+    /// If the image has no such backend or domain.
+    pub fn apply(&self, image: &mut Image) -> Result<()> {
+        let find = |names: &[String], name: &str| {
+            names.iter().position(|n| n == name).with_context(|| format!("no {name} in the fixture"))
+        };
+        match *self {
+            Self::Backend(name, word) => {
+                let index = find(&image.names.backends, name)?;
+                image.backends[index].admission = word;
+            }
+            Self::Domain(path, word) => {
+                let index = find(&image.names.domains, path)?;
+                image.admission[index] = word;
+            }
+            Self::Egress(name, ifindex) => {
+                let index = find(&image.names.backends, name)?;
+                image.backends[index].ifindex = ifindex;
+            }
+        }
+        Ok(())
+    }
+}
