@@ -2,7 +2,7 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use lb_tests::{
-    demo,
+    bench, demo,
     lab::{self, Cut, Lab},
 };
 use std::{process::ExitCode, thread, time::Instant};
@@ -22,6 +22,12 @@ enum Verb {
         #[arg(long, value_enum, default_value_t = Fault::Drop)]
         fault: Fault,
     },
+    /// Measure, and print the results as JSON
+    Bench {
+        /// What to measure
+        #[arg(value_enum)]
+        name: Bench,
+    },
     /// Raise a lab, say how to enter it, and wait for Ctrl-C
     Up,
     /// Remove what labs have left whose process is gone
@@ -36,9 +42,16 @@ enum Fault {
     Link,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Bench {
+    /// Time from cutting off a rack to the last packet sent to it
+    Failover,
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Demo { fault } => demo(fault),
+        Verb::Bench { name } => bench(name),
         Verb::Up => up(),
         Verb::Clean => clean(),
     };
@@ -54,6 +67,14 @@ fn demo(fault: Fault) -> Result<ExitCode> {
         Fault::Link => Cut::Link,
     };
     Ok(if demo::run(cut)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn bench(name: Bench) -> Result<ExitCode> {
+    let measurements = match name {
+        Bench::Failover => bench::failover()?,
+    };
+    println!("{}", serde_json::to_string_pretty(&measurements)?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn clean() -> Result<ExitCode> {
