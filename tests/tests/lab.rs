@@ -12,7 +12,7 @@ use std::{
     io::{BufRead, BufReader},
     net::{IpAddr, SocketAddr},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -205,13 +205,19 @@ fn steady_traffic_records_every_request_and_what_a_cut_costs() {
     assert_eq!(lost_before, 0);
 }
 
-#[test]
-fn a_lab_whose_process_was_killed_is_removed_by_the_next_clean() {
+/// A lab in a process of its own, its output, and its id.
+fn lab_up() -> (Child, BufReader<ChildStdout>, String) {
     let mut lab = Command::new(env!("CARGO_BIN_EXE_lab")).arg("up").stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(lab.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let (mut line, mut output) = (String::new(), BufReader::new(lab.stdout.take().unwrap()));
+    output.read_line(&mut line).unwrap();
     let id = line.split(' ').next().unwrap().to_owned();
     assert_eq!(lab_namespaces(&id).len(), 20, "{line}");
+    (lab, output, id)
+}
+
+#[test]
+fn a_lab_whose_process_was_killed_is_removed_by_the_next_clean() {
+    let (mut lab, _output, id) = lab_up();
     lab.kill().unwrap();
     lab.wait().unwrap();
     clean().unwrap();
@@ -221,11 +227,7 @@ fn a_lab_whose_process_was_killed_is_removed_by_the_next_clean() {
 
 #[test]
 fn a_terminated_lab_removes_itself() {
-    let mut lab = Command::new(env!("CARGO_BIN_EXE_lab")).arg("up").stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(lab.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let id = line.split(' ').next().unwrap().to_owned();
-    assert_eq!(lab_namespaces(&id).len(), 20, "{line}");
+    let (mut lab, _output, id) = lab_up();
     kill(Pid::from_raw(lab.id() as i32), Signal::SIGTERM).unwrap();
     assert_eq!(lab.wait().unwrap().code(), Some(128 + 15));
     assert_eq!(lab_namespaces(&id), Vec::<String>::new());

@@ -46,8 +46,8 @@ fn flow(request: &Request) -> Flow {
     (request.client.clone(), request.vip, request.port)
 }
 
-/// Judges all requests, phase by phase. `phases` are the times at which one begins; what was sent before the first is
-/// left out, and the first phase lasts at least until the first fault.
+/// Judges all requests, phase by phase. `phases` are the times at which one begins, at least one; what was sent before
+/// the first belongs to it, and the first lasts at least until the first fault.
 pub(crate) fn judge(requests: &[Request], outages: &[Outage], phases: &[u64]) -> Vec<Impact> {
     let mut by_time: Vec<&Request> = requests.iter().collect();
     by_time.sort_by_key(|request| request.sent_ns);
@@ -59,10 +59,8 @@ pub(crate) fn judge(requests: &[Request], outages: &[Outage], phases: &[u64]) ->
     let mut moved: Vec<BTreeSet<Flow>> = vec![BTreeSet::new(); phases.len()];
     for request in by_time {
         let flow = flow(request);
-        let phase = phases.partition_point(|&begin_ns| begin_ns <= request.sent_ns);
-        let Some(phase) = phase.checked_sub(1) else {
-            continue;
-        };
+        let begun = phases.partition_point(|&begin_ns| begin_ns <= request.sent_ns);
+        let phase = begun.saturating_sub(1);
         let impact = &mut impacts[phase];
         impact.requests += 1;
         let expected =
@@ -172,6 +170,13 @@ mod tests {
         assert_eq!(judge_one(&other).moved, 1);
         let away = [request(1, false, 1_500, Ok("a")), request(1, true, 2_800, Err("reset"))];
         assert_eq!(judge_one(&away).broke_on_return, 1);
+    }
+
+    #[test]
+    fn what_was_before_the_first_phase_is_known() {
+        let opened_early = [request(1, false, 0, Ok("dead")), request(1, true, 1_500, Err("reset"))];
+        let impacts = judge(&opened_early, &outage(), &[500, CUT]);
+        assert_eq!((impacts[0].requests, impacts[1].lost_kept, impacts[1].moved), (1, 1, 0));
     }
 
     #[test]

@@ -1,16 +1,15 @@
 //! The demo: a lab, a daemon, steady traffic; a rack dies, then a zone; both come back. Ends with a timeline and a table.
 mod analysis;
-mod journal;
 mod report;
 mod view;
 
 use crate::{
     clock::monotonic_ns,
+    journal::{self, EVENTS_MAX, Event},
     lab::{ConfigOptions, Cut, Daemon, FaultTime, Lab, web_vips},
     load::{Request, SteadyLoad, Traffic},
 };
 use anyhow::{Context, Result, bail};
-use journal::{EVENTS_MAX, Event};
 use std::{
     thread,
     time::{Duration, Instant},

@@ -2,9 +2,12 @@
 use super::{
     Fault,
     analysis::{self, Impact, Outage},
-    journal::{self, Event},
 };
-use crate::{lab::Topology, load::Request};
+use crate::{
+    journal::{self, Event},
+    lab::Topology,
+    load::Request,
+};
 
 /// Width of the table's first column.
 const LABEL_CELLS: usize = 52;

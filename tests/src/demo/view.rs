@@ -1,6 +1,5 @@
 //! The live view: who serves what, by zone and rack. A table that refreshes in a terminal, a line now and then elsewhere.
-use super::journal::Event;
-use crate::{lab::Topology, load::Request};
+use crate::{journal::Event, lab::Topology, load::Request};
 use std::{
     collections::BTreeMap,
     fmt::Write,

@@ -24,6 +24,9 @@ use std::{
 
 /// Bytes on the inner path: 1500, and room for the largest tunnel header.
 const INNER_MTU: u16 = 1600;
+/// Addresses, protocol and ports, to spread flows over edges by. Policy 1 ("layer 4") would take the hash that the client's
+/// socket left in the packet, which another connection of the same 5-tuple does not share.
+const FIVE_TUPLE: &str = "55";
 /// First and last port that sockets without a chosen source port take in a client: all below are free for flow maps.
 const EPHEMERAL_PORTS: &str = "50000 60999";
 /// Connections that a backend's listener may have waiting.
@@ -114,14 +117,16 @@ fn set_sysctls(namespaces: &Namespaces) -> Result<()> {
         ("ipv6/conf/default/accept_ra", "0"),
         ("ipv4/conf/all/accept_redirects", "0"),
     ];
-    const ROUTER: [(&str, &str); 11] = [
+    const ROUTER: [(&str, &str); 13] = [
         ("ipv4/ip_forward", "1"),
         ("ipv6/conf/all/forwarding", "1"),
         ("ipv6/conf/default/forwarding", "1"),
         ("ipv6/conf/all/keep_addr_on_down", "1"),
         ("ipv6/conf/default/keep_addr_on_down", "1"),
-        ("ipv4/fib_multipath_hash_policy", "1"),
-        ("ipv6/fib_multipath_hash_policy", "1"),
+        ("ipv4/fib_multipath_hash_policy", "3"),
+        ("ipv6/fib_multipath_hash_policy", "3"),
+        ("ipv4/fib_multipath_hash_fields", FIVE_TUPLE),
+        ("ipv6/fib_multipath_hash_fields", FIVE_TUPLE),
         ("ipv4/conf/all/send_redirects", "0"),
         ("ipv4/conf/default/send_redirects", "0"),
         ("ipv4/icmp_ratelimit", "0"),
