@@ -48,6 +48,19 @@ const fn entropy(h: u64, mask: [u8; 4]) -> u32 {
     (h >> 32) as u32 & u32::from_ne_bytes(mask)
 }
 
+/// The outer source of a flow's packets to a backend, entropy included: an IPv6 address, or an IPv4 address in the first
+/// four bytes.
+#[must_use]
+pub fn outer_source(root: &Root, backend: &BackendEntry, h: u64) -> [u8; 16] {
+    let mut source = backend.outer_source;
+    let (mask, at) =
+        if backend.is_outer_ipv6() { (root.entropy_mask_v6, 12) } else { (root.entropy_mask_v4, 0) };
+    for (byte, entropy) in source[at..].iter_mut().zip(entropy(h, mask).to_ne_bytes()) {
+        *byte |= entropy;
+    }
+    source
+}
+
 /// Both halves of a word as two 16-bit words of a checksum.
 #[inline(always)]
 const fn halves(word: u32) -> u32 {

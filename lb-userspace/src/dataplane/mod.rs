@@ -1,1 +1,36 @@
 //! BPF objects, maps and what is written into them.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`loader`] | puts an image into the kernel: fresh, by adopting what runs, or by replacing it |
+//! | [`generation`] | one complete set of maps: created, filled, pinned, opened again |
+//! | [`pins`] | where pins lie, what is refused, what a crash left behind; `weir detach` |
+//! | [`links`] | attaches programs to interfaces |
+//! | [`maps`] | memory-mapped arrays |
+//! | [`writer`] | the words that change while programs run: admission and next hops |
+//! | [`nexthop`] | keeps next hops: routes, neighbours and links by netlink |
+//! | [`counters`] | reads counters |
+//! | [`live`], [`explain`](mod@explain) | where a flow goes, by the decision code over the live maps |
+//!
+//! This is the only folder of the user side with `unsafe` code: the memory mapping and the bpf(2) calls that aya lacks.
+
+pub mod counters;
+pub mod error;
+
+pub mod explain;
+pub mod generation;
+pub mod links;
+pub mod live;
+pub mod loader;
+pub mod maps;
+mod neighbour;
+pub mod netlink;
+pub mod nexthop;
+pub mod object;
+pub mod pins;
+mod sys;
+pub mod writer;
+
+pub use error::{DataPlaneError, ErrorClass};
+pub use loader::{DataPlane, Options, Start};
+pub use pins::{Detached, detach};

@@ -3,4 +3,5 @@
 pub mod compile;
 pub mod image;
 mod index;
+pub mod planner;
 pub mod state;

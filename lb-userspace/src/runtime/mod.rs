@@ -1,4 +1,8 @@
 //! What runs: daemon, control thread, agent.
 
+pub mod agent;
+pub mod clock;
+pub mod control;
+pub mod daemon;
 pub mod lock;
 pub mod overrides;

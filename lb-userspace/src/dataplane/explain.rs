@@ -1,0 +1,268 @@
+//! Why a flow goes where it goes: the datapath's own decisions over the live maps, told step by step.
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::abi::admission::Admission;
+use lb_common::abi::backend::BackendEntry;
+use lb_common::abi::reason::Reason;
+use lb_common::abi::root::Root;
+use lb_common::datapath::parse::{Transport, Tuple};
+use lb_common::datapath::ports::Tables;
+use lb_common::datapath::steer::{self, Origin};
+use lb_common::datapath::trace::Step;
+use lb_common::datapath::{classify, encap, hash};
+use lb_common::net::{address_bytes, address_words, protocol};
+
+use super::writer::{Mac, next_hop};
+use crate::api::types::{
+    ExplainBackend, ExplainQuery, ExplainStep, Explanation, NextHop, Outer, StepKind, VerdictKind,
+};
+use crate::config::{Backend, Config, Pool, Protocol, Service, ServiceId};
+
+/// Length that is assumed of the packet: a TCP header behind an IP header, which fits everywhere.
+const ASSUMED_LENGTH: u16 = 40;
+
+/// Explains where a packet goes. Nothing is changed by it.
+///
+/// `config` must be the one that `tables` were built from.
+pub fn explain<T: Tables>(tables: &T, config: &Config, query: ExplainQuery) -> Explanation {
+    let transport = transport(&query);
+    let mut explanation = Explanation {
+        query,
+        hash: String::new(),
+        service: None,
+        client_region: None,
+        plan: Vec::new(),
+        steps: vec![ExplainStep::new(StepKind::Parse, describe(&query))],
+        backend: None,
+        outer: None,
+        next_hop: None,
+        verdict: VerdictKind::Pass,
+        reason: Reason::PassNotVip.name().to_owned(),
+    };
+    let Some(root) = tables.root() else {
+        return explanation;
+    };
+    let h = hash::flow_hash(&root.hash_key, &transport.tuple);
+    explanation.hash = format!("{h:016x}");
+    let Some((index, entry)) = classify::service(tables, root, &transport.tuple) else {
+        let text = format!("{} {}/{} is no service: the kernel's stack gets it", query.dst.ip(), query.dst.port(), query.protocol);
+        explanation.steps.push(ExplainStep::new(StepKind::Classify, text));
+        return explanation;
+    };
+    let names = Names { config, service: ServiceId::from_index(index as usize).map(|id| &config[id]) };
+    if let Some(service) = names.service {
+        explanation.service = Some(service.name.clone());
+        explanation.steps.push(ExplainStep::new(StepKind::Classify, format!("it is for service {}", service.name)));
+    }
+    let region = tables.client_region(&address_bytes(query.src.ip()));
+    explanation.client_region = config.client_regions.get(region as usize).map(|region| region.name.clone());
+    explanation.plan = names.plan(region);
+
+    let mut trace: Vec<Step> = Vec::new();
+    let placed = steer::place(tables, entry, index, &transport, h, Origin::Client, &mut trace);
+    explanation.steps.extend(trace.iter().map(|step| names.step(tables, step, region)));
+    match placed {
+        Err(reason) => finish(&mut explanation, VerdictKind::Drop, reason),
+        Ok(placement) => forward(&mut explanation, &names, root, placement.backend, placement.entry, h),
+    }
+    explanation
+}
+
+fn describe(query: &ExplainQuery) -> String {
+    let what = match (query.protocol, query.opening) {
+        (Protocol::Tcp, true) => "a TCP packet that opens a connection",
+        (Protocol::Tcp, false) => "a TCP packet of an established connection",
+        (Protocol::Udp, _) => "a UDP datagram",
+    };
+    format!("{what} from {} to {}", query.src, query.dst)
+}
+
+fn transport(query: &ExplainQuery) -> Transport {
+    let ports = [query.src.port().to_be_bytes(), query.dst.port().to_be_bytes()];
+    let [[a, b], [c, d]] = ports;
+    let words = |address: SocketAddr| address_words(&address_bytes(address.ip()));
+    let number = match query.protocol {
+        Protocol::Tcp => protocol::TCP,
+        Protocol::Udp => protocol::UDP,
+    };
+    Transport {
+        tuple: Tuple {
+            source: words(query.src),
+            destination: words(query.dst),
+            ports: u32::from_ne_bytes([a, b, c, d]),
+            protocol: number,
+            is_ipv6: query.dst.is_ipv6(),
+        },
+        // Without connections, every datagram may be a flow's first.
+        opening: query.opening || query.protocol == Protocol::Udp,
+        traffic_class: 0,
+        ip_length: ASSUMED_LENGTH,
+    }
+}
+
+/// The end of a packet that has a backend.
+fn forward(
+    explanation: &mut Explanation,
+    names: &Names<'_>,
+    root: &Root,
+    index: u32,
+    entry: &BackendEntry,
+    h: u64,
+) {
+    let outer = Outer {
+        source: outer_address(entry, encap::outer_source(root, entry, h)),
+        destination: outer_address(entry, entry.outer_destination),
+    };
+    explanation.outer = Some(outer);
+    if let Some(backend) = names.backend(index) {
+        explanation.backend = Some(ExplainBackend {
+            name: backend.name.clone(),
+            rack: names.path(entry.rack),
+            address: backend.address,
+        });
+    }
+    let text = format!("IP in IP from {} to {}", outer.source, outer.destination);
+    explanation.steps.push(ExplainStep::new(StepKind::Encap, text));
+    if entry.ifindex == 0 {
+        return finish(explanation, VerdictKind::Drop, Reason::NoNextHop);
+    }
+    let hop = next_hop(entry);
+    let interface = nix::net::if_::if_indextoname(hop.ifindex)
+        .map_or_else(|_| format!("interface {}", hop.ifindex), |name| name.to_string_lossy().into_owned());
+    explanation.next_hop = Some(NextHop { interface, mac: Mac(hop.destination).to_string() });
+    finish(explanation, VerdictKind::Forward, Reason::Forwarded);
+}
+
+fn outer_address(entry: &BackendEntry, bytes: [u8; 16]) -> IpAddr {
+    if entry.is_outer_ipv6() {
+        return IpAddr::from(bytes);
+    }
+    let [a, b, c, d, ..] = bytes;
+    IpAddr::from([a, b, c, d])
+}
+
+fn finish(explanation: &mut Explanation, verdict: VerdictKind, reason: Reason) {
+    explanation.verdict = verdict;
+    reason.name().clone_into(&mut explanation.reason);
+    let text = match (verdict, &explanation.backend, &explanation.next_hop) {
+        (VerdictKind::Forward, Some(backend), Some(hop)) => {
+            format!("forwarded to {} by {} on {}", backend.name, hop.mac, hop.interface)
+        }
+        _ => match reason {
+            Reason::AllDown => "dropped: every pool of the plan is down".to_owned(),
+            Reason::NoNextHop => "dropped: there is no next hop for the backend".to_owned(),
+            _ => format!("dropped: {}", reason.name()),
+        },
+    };
+    explanation.steps.push(ExplainStep::new(StepKind::Verdict, text));
+}
+
+/// Turns indices into names.
+struct Names<'a> {
+    config: &'a Config,
+    service: Option<&'a Service>,
+}
+
+impl Names<'_> {
+    fn plan(&self, region: u32) -> Vec<String> {
+        let Some(service) = self.service else { return Vec::new() };
+        let plan = service.plans.get(region as usize).or_else(|| service.plans.first());
+        plan.map(|plan| plan.iter().map(|&pool| service[pool].name.clone()).collect()).unwrap_or_default()
+    }
+
+    fn backend(&self, index: u32) -> Option<&Backend> {
+        self.config.backends.get(index as usize)
+    }
+
+    fn backend_name(&self, index: u32) -> String {
+        self.backend(index).map_or_else(|| format!("backend {index}"), |backend| backend.name.clone())
+    }
+
+    /// Name of a pool, by its number over all services.
+    fn pool_name(&self, number: u32) -> String {
+        let pools = self.config.services.iter().flat_map(|service| &service.pools);
+        pools.into_iter().nth(number as usize).map_or_else(|| format!("pool {number}"), |pool: &Pool| pool.name.clone())
+    }
+
+    fn path(&self, domain: u16) -> String {
+        let domain = self.config.topology.domains.get(domain as usize);
+        domain.map(|domain| domain.path.clone()).unwrap_or_default()
+    }
+
+    fn step<T: Tables>(&self, tables: &T, step: &Step, region: u32) -> ExplainStep {
+        match *step {
+            Step::ClientRegion { region } => {
+                let region = self.config.client_regions.get(region as usize).map_or("default", |r| r.name.as_str());
+                ExplainStep::new(StepKind::Plan, format!("the client is of client region {region}"))
+            }
+            Step::Plan { .. } => {
+                ExplainStep::new(StepKind::Plan, format!("pools in this order: {}", self.plan(region).join(", ")))
+            }
+            Step::Home { backend, open } => {
+                let name = self.backend_name(backend);
+                let text = if open {
+                    format!("home is {name}, and the way there always was open")
+                } else {
+                    format!("home is {name}, but not everything on the way there is or always was open")
+                };
+                self.about(tables, backend, ExplainStep { taken: Some(open), ..ExplainStep::new(StepKind::Probe, text) })
+            }
+            Step::Pool { pool, admission, ignore_health, entered } => {
+                let name = self.pool_name(pool);
+                let text = match (entered, ignore_health) {
+                    (true, true) => format!("pool {name} is entered whatever its members' health, as the service fails open"),
+                    (true, false) => format!("pool {name} is entered"),
+                    (false, _) => format!("pool {name} is passed over: it admits {}", shares(admission)),
+                };
+                let kind = if ignore_health { StepKind::FailOpen } else { StepKind::Pool };
+                let step = ExplainStep { pool: Some(name), taken: Some(entered), ..ExplainStep::new(kind, text) };
+                with_shares(step, admission)
+            }
+            Step::FlowTable { backend: None } => {
+                ExplainStep::new(StepKind::FlowTable, "the flow table does not know the flow: it is at home, or new")
+            }
+            Step::FlowTable { backend: Some(backend) } => {
+                let text = format!("the flow table says {}", self.backend_name(backend));
+                self.about(tables, backend, ExplainStep::new(StepKind::FlowTable, text))
+            }
+            Step::Probe { probe, backend, admission, taken } => {
+                let name = self.backend_name(backend);
+                let text = if taken {
+                    format!("probe {probe}: {name} takes it")
+                } else {
+                    format!("probe {probe}: {name} refuses, it admits {}", shares(admission))
+                };
+                let step = ExplainStep {
+                    probe: Some(probe),
+                    taken: Some(taken),
+                    ..ExplainStep::new(StepKind::Probe, text)
+                };
+                self.about(tables, backend, with_shares(step, admission))
+            }
+            Step::Remembered => {
+                ExplainStep::new(StepKind::Remembered, "such a packet is away from home and enters the flow table")
+            }
+        }
+    }
+
+    /// A step about a backend: with its name and where it stands.
+    fn about<T: Tables>(&self, tables: &T, backend: u32, step: ExplainStep) -> ExplainStep {
+        let domain = |of: fn(&BackendEntry) -> u16| tables.backend(backend).map(|entry| self.path(of(entry)));
+        ExplainStep {
+            backend: Some(self.backend_name(backend)),
+            rack: domain(|entry| entry.rack),
+            zone: domain(|entry| entry.zone),
+            region: domain(|entry| entry.region),
+            ..step
+        }
+    }
+}
+
+fn with_shares(step: ExplainStep, word: Admission) -> ExplainStep {
+    ExplainStep { new_share: Some(word.new_share()), old_share: Some(word.old_share()), ..step }
+}
+
+fn shares(word: Admission) -> String {
+    format!("{} of 255 new and {} of 255 established flows", word.new_share(), word.old_share())
+}

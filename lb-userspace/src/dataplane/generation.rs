@@ -1,0 +1,230 @@
+//! One generation: a complete set of the edge's maps.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapInfo, MapType};
+use lb_common::abi::{
+    ABI_VERSION,
+    admission::Admission,
+    backend::BackendEntry,
+    counter::Counter,
+    flow::{FlowEntry, FlowKey},
+    limits::{ADMISSION_WORDS, SLOTS_PER_CHUNK},
+    plan::{PlanEntry, PoolEntry},
+    pod::Pod,
+    root::Root,
+    service::{ServiceBucket, ServiceEntry},
+};
+
+use super::maps::MappedArray;
+use super::sys;
+use crate::plan::image::Image;
+
+/// What a map must be like.
+struct Shape {
+    name: &'static str,
+    kind: MapType,
+    key_size: usize,
+    value_size: usize,
+}
+
+const fn array(name: &'static str, value_size: usize) -> Shape {
+    Shape { name, kind: MapType::Array, key_size: 4, value_size }
+}
+
+/// All maps of the edge.
+const SHAPES: [Shape; 11] = [
+    array("ROOT", size_of::<Root>()),
+    array("SERVICE_INDEX", size_of::<ServiceBucket>()),
+    array("SERVICES", size_of::<ServiceEntry>()),
+    array("PLANS", size_of::<PlanEntry>()),
+    array("POOLS", size_of::<PoolEntry>()),
+    array("SLOTS", 2 * SLOTS_PER_CHUNK),
+    array("BACKENDS", size_of::<BackendEntry>()),
+    array("ADMISSION", 4 * ADMISSION_WORDS),
+    array("COUNTERS", size_of::<Counter>()),
+    Shape { name: CLIENTS, kind: MapType::LpmTrie, key_size: 20, value_size: 4 },
+    Shape {
+        name: FLOWS,
+        kind: MapType::LruHash,
+        key_size: size_of::<FlowKey>(),
+        value_size: size_of::<FlowEntry>(),
+    },
+];
+const CLIENTS: &str = "CLIENTS";
+/// Name of the flow table.
+pub(super) const FLOWS: &str = "FLOWS";
+
+/// Names of all maps of the edge.
+pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
+    SHAPES.iter().map(|shape| shape.name)
+}
+
+/// How many entries each map has for an image, in the order of [`map_names`].
+pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'static str, u32); SHAPES.len()] {
+    let size_of_map = |name| match name {
+        "SERVICE_INDEX" => image.buckets.len() as u32,
+        "SERVICES" => image.services.len() as u32,
+        "PLANS" => image.plans.len() as u32,
+        "POOLS" => image.pools.len() as u32,
+        "SLOTS" => image.slots.len().div_ceil(SLOTS_PER_CHUNK) as u32,
+        "BACKENDS" => image.backends.len() as u32,
+        "COUNTERS" => image.counter_slots() * cpus,
+        CLIENTS => image.clients.len() as u32,
+        FLOWS => flow_entries,
+        _ => 1,
+    };
+    std::array::from_fn(|i| (SHAPES[i].name, size_of_map(SHAPES[i].name).max(1)))
+}
+
+/// One generation's maps, open and mapped.
+#[derive(Debug)]
+pub struct Generation {
+    fds: Vec<(&'static str, OwnedFd, u32)>,
+    pub(super) root: MappedArray<Root>,
+    pub(super) buckets: MappedArray<ServiceBucket>,
+    pub(super) services: MappedArray<ServiceEntry>,
+    pub(super) plans: MappedArray<PlanEntry>,
+    pub(super) pools: MappedArray<PoolEntry>,
+    pub(super) slots: MappedArray<u16>,
+    pub(super) backends: MappedArray<BackendEntry>,
+    pub(super) admission: MappedArray<Admission>,
+    pub(super) counters: MappedArray<Counter>,
+    pub(super) clients: LpmTrie<MapData, [u8; 16], u32>,
+    pub(super) flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
+}
+
+impl Generation {
+    /// Opens and maps the maps that `open` gives by name.
+    ///
+    /// # Errors
+    /// In words, with the map's name: what could not be opened, or is not like it must be.
+    pub(super) fn new(mut open: impl FnMut(&'static str) -> Result<MapData, String>) -> Result<Self, String> {
+        let mut fds = Vec::with_capacity(SHAPES.len());
+        for shape in &SHAPES {
+            let name = shape.name;
+            let map = open(name).map_err(|error| format!("map {name}: {error}"))?;
+            let entries = check_shape(&map, shape).map_err(|problem| format!("map {name}: {problem}"))?;
+            let fd = map.fd().as_fd().try_clone_to_owned().map_err(|error| format!("map {name}: {error}"))?;
+            fds.push((name, fd, entries));
+        }
+        Ok(Self {
+            root: mapped(&fds, "ROOT")?,
+            buckets: mapped(&fds, "SERVICE_INDEX")?,
+            services: mapped(&fds, "SERVICES")?,
+            plans: mapped(&fds, "PLANS")?,
+            pools: mapped(&fds, "POOLS")?,
+            slots: mapped_flat(&fds, "SLOTS", SLOTS_PER_CHUNK)?,
+            backends: mapped(&fds, "BACKENDS")?,
+            admission: mapped_flat(&fds, "ADMISSION", ADMISSION_WORDS)?,
+            counters: mapped(&fds, "COUNTERS")?,
+            clients: typed(&fds, CLIENTS, Map::LpmTrie)?,
+            flows: typed(&fds, FLOWS, Map::LruHashMap)?,
+            fds,
+        })
+    }
+
+    /// Opens the pinned maps in `folder`.
+    pub(super) fn open(folder: &Path) -> Result<Self, String> {
+        let generation = Self::new(|name| {
+            MapData::from_pin(folder.join(name)).map_err(|error| {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                format!("cannot be opened: {}", cause.unwrap_or_else(|| error.to_string()))
+            })
+        })?;
+        match generation.root().abi_version {
+            ABI_VERSION => Ok(generation),
+            other => Err(format!("map ROOT says ABI {other} in a folder for ABI {ABI_VERSION}")),
+        }
+    }
+
+    /// The root.
+    #[must_use]
+    pub fn root(&self) -> Root {
+        self.root.read(0).expect("the map has one element, which its shape was checked for")
+    }
+
+    /// Entries of a map.
+    pub(super) fn entries(&self, name: &str) -> Option<u32> {
+        self.fds.iter().find(|(n, ..)| *n == name).map(|(.., entries)| *entries)
+    }
+
+    /// Pins all maps into `folder`.
+    pub(super) fn pin(&self, folder: &Path) -> io::Result<()> {
+        self.fds.iter().try_for_each(|(name, fd, _)| sys::pin(fd.as_fd(), &folder.join(name)))
+    }
+
+    /// Writes an image into the maps, the root last. Only for maps that no program uses yet.
+    ///
+    /// # Errors
+    /// In words, with the map's name.
+    pub(super) fn fill(&mut self, image: &Image, cpus: u32) -> Result<(), String> {
+        let small = |name: &str| format!("map {name} is smaller than the image");
+        self.buckets.fill(&image.buckets).ok_or_else(|| small("SERVICE_INDEX"))?;
+        self.services.fill(&image.services).ok_or_else(|| small("SERVICES"))?;
+        self.plans.fill(&image.plans).ok_or_else(|| small("PLANS"))?;
+        self.pools.fill(&image.pools).ok_or_else(|| small("POOLS"))?;
+        self.slots.fill(&image.slots).ok_or_else(|| small("SLOTS"))?;
+        self.backends.fill(&image.backends).ok_or_else(|| small("BACKENDS"))?;
+        self.admission.fill(&image.admission).ok_or_else(|| small("ADMISSION"))?;
+        for client in &image.clients {
+            self.clients
+                .insert(&Key::new(client.length, client.address), client.region, 0)
+                .map_err(|error| format!("map {CLIENTS}: {error}"))?;
+        }
+        self.root.write(0, &Root { counter_cpus: cpus, ..image.root }).ok_or_else(|| small("ROOT"))
+    }
+
+    /// The outer destinations of all backends, by which flows keep their meaning when the image changes.
+    pub(super) fn backend_addresses(&self) -> Vec<[u8; 16]> {
+        self.backends.read_all(self.backends.len()).iter().map(|entry| entry.outer_destination).collect()
+    }
+}
+
+fn check_shape(map: &MapData, shape: &Shape) -> Result<u32, String> {
+    let info: MapInfo = map.info().map_err(|error| error.to_string())?;
+    let kind = info.map_type().map_err(|error| error.to_string())?;
+    let (key, value) = (info.key_size() as usize, info.value_size() as usize);
+    if kind != shape.kind || key != shape.key_size || value != shape.value_size {
+        return Err(format!(
+            "is of type {kind:?} with keys of {key} and values of {value} bytes, but must be of type {:?} with {} and {}",
+            shape.kind, shape.key_size, shape.value_size
+        ));
+    }
+    Ok(info.max_entries())
+}
+
+fn find<'a>(fds: &'a [(&'static str, OwnedFd, u32)], name: &str) -> (BorrowedFd<'a>, usize) {
+    let (_, fd, entries) = fds.iter().find(|(n, ..)| *n == name).expect("every name used here is in SHAPES");
+    (fd.as_fd(), *entries as usize)
+}
+
+fn mapped<T: Pod>(fds: &[(&'static str, OwnedFd, u32)], name: &str) -> Result<MappedArray<T>, String> {
+    let (fd, entries) = find(fds, name);
+    MappedArray::new(fd, entries).map_err(|error| format!("map {name}: cannot be mapped to memory: {error}"))
+}
+
+/// `per_entry` elements of type `T` in each entry of the map.
+fn mapped_flat<T: Pod>(
+    fds: &[(&'static str, OwnedFd, u32)],
+    name: &str,
+    per_entry: usize,
+) -> Result<MappedArray<T>, String> {
+    let (fd, entries) = find(fds, name);
+    MappedArray::flat(fd, entries * per_entry)
+        .map_err(|error| format!("map {name}: cannot be mapped to memory: {error}"))
+}
+
+fn typed<T>(fds: &[(&'static str, OwnedFd, u32)], name: &str, wrap: fn(MapData) -> Map) -> Result<T, String>
+where
+    T: TryFrom<Map, Error = aya::maps::MapError>,
+{
+    let (fd, _) = find(fds, name);
+    let problem = |error: String| format!("map {name}: {error}");
+    let fd = fd.try_clone_to_owned().map_err(|error| problem(error.to_string()))?;
+    let map = MapData::from_fd(fd).map_err(|error| problem(error.to_string()))?;
+    T::try_from(wrap(map)).map_err(|error| problem(error.to_string()))
+}

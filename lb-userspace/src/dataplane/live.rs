@@ -1,0 +1,126 @@
+//! The live maps as the decision code reads them.
+
+use std::sync::Arc;
+
+use aya::maps::lpm_trie::Key;
+use lb_common::abi::{
+    admission::{Admission, AdmissionWords},
+    backend::BackendEntry,
+    flow::{FlowEntry, FlowKey},
+    limits::ADMISSION_WORDS,
+    plan::{PlanEntry, PoolEntry},
+    pod::Pod,
+    root::Root,
+    service::{ServiceBucket, ServiceEntry},
+};
+use lb_common::datapath::ports::Tables;
+
+use super::generation::Generation;
+
+/// Opens [`Observation`]s of the live maps.
+#[derive(Clone, Debug)]
+pub struct LiveTables {
+    generation: Arc<Generation>,
+    constant: Arc<Constant>,
+}
+
+/// What does not change within a generation.
+#[derive(Debug)]
+struct Constant {
+    root: Root,
+    buckets: Vec<ServiceBucket>,
+    services: Vec<ServiceEntry>,
+    plans: Vec<PlanEntry>,
+    pools: Vec<PoolEntry>,
+}
+
+/// The live maps at one moment: admission words and backends are copies from when it was made; tables, client regions and
+/// flows are looked up in the maps. Nothing is written: what the decision code wants remembered, forgotten or counted is
+/// passed over.
+pub struct Observation {
+    tables: LiveTables,
+    backends: Vec<BackendEntry>,
+    admissions: Box<AdmissionWords>,
+}
+
+impl LiveTables {
+    pub(super) fn new(generation: Arc<Generation>) -> Self {
+        fn all<T: Pod>(map: &super::maps::MappedArray<T>) -> Vec<T> {
+            map.read_all(map.len())
+        }
+        let constant = Constant {
+            root: generation.root(),
+            buckets: all(&generation.buckets),
+            services: all(&generation.services),
+            plans: all(&generation.plans),
+            pools: all(&generation.pools),
+        };
+        Self { generation, constant: Arc::new(constant) }
+    }
+
+    /// The maps as they are now.
+    #[must_use]
+    pub fn observe(&self) -> Observation {
+        let mut admissions = Box::new(AdmissionWords([Admission::OPEN.0; ADMISSION_WORDS]));
+        for (index, word) in admissions.0.iter_mut().enumerate() {
+            if let Some(stored) = self.generation.admission.load_u32(index, 0) {
+                *word = stored;
+            }
+        }
+        Observation {
+            tables: self.clone(),
+            backends: self.generation.backends.read_all(self.generation.backends.len()),
+            admissions,
+        }
+    }
+}
+
+impl Tables for Observation {
+    fn root(&self) -> Option<&Root> {
+        Some(&self.tables.constant.root)
+    }
+
+    fn bucket(&self, index: u32) -> Option<&ServiceBucket> {
+        self.tables.constant.buckets.get(index as usize)
+    }
+
+    fn service(&self, index: u32) -> Option<&ServiceEntry> {
+        self.tables.constant.services.get(index as usize)
+    }
+
+    fn plan(&self, index: u32) -> Option<&PlanEntry> {
+        self.tables.constant.plans.get(index as usize)
+    }
+
+    fn pool(&self, index: u32) -> Option<&PoolEntry> {
+        self.tables.constant.pools.get(index as usize)
+    }
+
+    fn slot(&self, index: u32) -> Option<u16> {
+        self.tables.generation.slots.read(index as usize)
+    }
+
+    fn backend(&self, index: u32) -> Option<&BackendEntry> {
+        self.backends.get(index as usize)
+    }
+
+    fn admissions(&self) -> Option<&AdmissionWords> {
+        Some(&self.admissions)
+    }
+
+    fn client_region(&self, address: &[u8; 16]) -> u32 {
+        self.tables.generation.clients.get(&Key::new(128, *address), 0).unwrap_or(0)
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+        let key: [u8; size_of::<FlowKey>()] = key.as_bytes().try_into().ok()?;
+        let entry = self.tables.generation.flows.get(&key, 0).ok()?;
+        FlowEntry::from_bytes(&entry)
+    }
+
+    fn remember(&self, _: &FlowKey, _: FlowEntry) {}
+
+    fn forget(&self, _: &FlowKey) {}
+
+    fn count(&self, _: u32, _: u64, _: bool, _: bool) {}
+}

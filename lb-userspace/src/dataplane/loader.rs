@@ -1,0 +1,285 @@
+//! Puts an image into the kernel: from nothing, by adopting what runs, or by replacing it, always without a gap in forwarding.
+//!
+//! Every configuration has its own *generation*: maps that are filled before a program sees them, and a program over them. When
+//! the running generation was built from the same image (equal digests), it is adopted as it is: admission words, next
+//! hops, flows and counters are untouched, and the program is replaced only if this binary carries another one. Otherwise
+//! the new generation is built beside it and each interface's link is switched over by one atomic update. Flows then stay
+//! known if the backends' tunnel endpoints are the same in the same order; counters start anew.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aya::maps::{Array, MapData, MapError};
+use aya::programs::{ProgramInfo, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use lb_common::abi::limits::{DEFAULT_FLOW_ENTRIES, MAX_CPUS};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+
+use super::counters::CounterReader;
+use super::error::DataPlaneError;
+use super::generation::{FLOWS, Generation, map_names, map_sizes};
+use super::live::LiveTables;
+use super::links;
+use super::netlink::Interface;
+use super::object::{EDGE, EDGE_PROGRAM};
+use super::pins::{PROGRAM, PROGRAM_NEXT, Pins, remove_folder};
+use super::sys;
+use super::writer::{AdmissionWriter, NextHopWriter};
+use crate::config::{Config, XdpMode};
+use crate::plan::image::Image;
+
+/// `BPF_F_MMAPABLE`.
+const MMAPABLE: u32 = 1 << 10;
+
+/// Where and how to install.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Folder of the pins, on a BPF file system.
+    pub bpffs: PathBuf,
+    /// Names of the interfaces.
+    pub interfaces: Vec<String>,
+    /// How to attach to them.
+    pub mode: XdpMode,
+    /// Flows away from home that are remembered.
+    pub flow_entries: u32,
+}
+
+impl Options {
+    /// What a configuration says.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            bpffs: config.node.bpffs.clone(),
+            interfaces: config.node.interfaces.clone(),
+            mode: config.node.mode,
+            flow_entries: DEFAULT_FLOW_ENTRIES,
+        }
+    }
+}
+
+/// What installing found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// Nothing ran.
+    Fresh,
+    /// The same image ran.
+    Adopted {
+        /// Whether its program was replaced by this binary's.
+        program_replaced: bool,
+    },
+    /// Another image ran.
+    Replaced {
+        /// Whether its flow table was kept.
+        flows_kept: bool,
+    },
+}
+
+/// The data plane in place. Dropping it changes nothing: programs and maps stay, held by their pins.
+#[derive(Debug)]
+pub struct DataPlane {
+    generation: Arc<Generation>,
+    start: Start,
+    /// Holds the lock on the pins.
+    _pins: Pins,
+}
+
+impl DataPlane {
+    /// Puts an image in place. On an error what ran before goes on running.
+    ///
+    /// The image's admission words are those that a new generation starts with; an adopted one keeps its own.
+    ///
+    /// # Errors
+    /// Why it cannot be done, with a remedy. See [`DataPlaneError::class`].
+    pub fn install(image: &Image, options: &Options) -> Result<Self, DataPlaneError> {
+        let interfaces = links::find_interfaces(&options.interfaces)?;
+        probe_kernel()?;
+        let pins = Pins::open(&options.bpffs)?;
+        pins.repair()?;
+        let cpus = possible_cpus()?;
+        let sizes = map_sizes(image, cpus, options.flow_entries);
+        let running = pins.open_current()?;
+        let target = Target { pins: &pins, interfaces: &interfaces, mode: options.mode };
+        let (generation, start) = match running {
+            Some(running) if is_same(&running, image, &sizes) => adopt(&target, running)?,
+            running => replace(&target, image, cpus, &sizes, running.as_ref())?,
+        };
+        Ok(Self { generation: Arc::new(generation), start, _pins: pins })
+    }
+
+    /// What installing found.
+    #[must_use]
+    pub const fn start(&self) -> Start {
+        self.start
+    }
+
+    /// Writes admission words.
+    #[must_use]
+    pub fn admission_writer(&self) -> AdmissionWriter {
+        AdmissionWriter::new(Arc::clone(&self.generation))
+    }
+
+    /// Writes next hops.
+    #[must_use]
+    pub fn next_hop_writer(&self) -> NextHopWriter {
+        NextHopWriter::new(Arc::clone(&self.generation))
+    }
+
+    /// Reads counters.
+    #[must_use]
+    pub fn counters(&self) -> CounterReader {
+        CounterReader::new(Arc::clone(&self.generation))
+    }
+
+    /// The maps as the decision code reads them.
+    #[must_use]
+    pub fn live(&self) -> LiveTables {
+        LiveTables::new(Arc::clone(&self.generation))
+    }
+}
+
+/// Where a generation is to run.
+struct Target<'a> {
+    pins: &'a Pins,
+    interfaces: &'a [Interface],
+    mode: XdpMode,
+}
+
+/// A program in the kernel.
+struct Program {
+    fd: OwnedFd,
+    id: u32,
+    tag: u64,
+}
+
+fn is_same(running: &Generation, image: &Image, sizes: &[(&'static str, u32)]) -> bool {
+    let root = running.root();
+    root.config_digest == image.digest && sizes.iter().all(|(name, size)| running.entries(name) == Some(*size))
+}
+
+/// Takes over a running generation, and gives it this binary's program if it has another.
+fn adopt(target: &Target<'_>, running: Generation) -> Result<(Generation, Start), DataPlaneError> {
+    let current = target.pins.current();
+    let pinned = current.join(PROGRAM);
+    let info = ProgramInfo::from_pin(&pinned).map_err(|error| target.pins.bad(&pinned, error))?;
+    let fd = sys::open_pin(&pinned).map_err(|error| target.pins.bad(&pinned, error))?;
+    let mut ebpf = load_object(&[], |name| Some(current.join(name)))?;
+    let own = load_program(&mut ebpf)?;
+    let program_replaced = own.tag != info.tag();
+    if program_replaced {
+        let next = current.join(PROGRAM_NEXT);
+        sys::pin(own.fd.as_fd(), &next).map_err(|error| DataPlaneError::io(&next, error))?;
+        links::ensure(target.pins, (own.fd.as_fd(), own.id), target.interfaces, target.mode)?;
+        fs::rename(&next, &pinned).map_err(|error| DataPlaneError::io(&pinned, error))?;
+    } else {
+        links::ensure(target.pins, (fd.as_fd(), info.id()), target.interfaces, target.mode)?;
+    }
+    Ok((running, Start::Adopted { program_replaced }))
+}
+
+/// Builds a generation and switches to it.
+fn replace(
+    target: &Target<'_>,
+    image: &Image,
+    cpus: u32,
+    sizes: &[(&'static str, u32)],
+    running: Option<&Generation>,
+) -> Result<(Generation, Start), DataPlaneError> {
+    let flows_kept = running.is_some_and(|running| {
+        let addresses: Vec<_> = image.backends.iter().map(|entry| entry.outer_destination).collect();
+        let wanted = sizes.iter().find(|(name, _)| *name == FLOWS).map(|(_, size)| *size);
+        running.backend_addresses() == addresses && running.entries(FLOWS) == wanted
+    });
+    let current = target.pins.current();
+    let mut ebpf = load_object(sizes, |name| (flows_kept && name == FLOWS).then(|| current.join(name)))?;
+    let program = load_program(&mut ebpf)?;
+    let mut generation = Generation::new(|name| take_map(&mut ebpf, name)).map_err(DataPlaneError::Load)?;
+    generation.fill(image, cpus).map_err(DataPlaneError::Load)?;
+    let next = target.pins.next();
+    let pinned = fs::create_dir(&next)
+        .and_then(|()| generation.pin(&next))
+        .and_then(|()| sys::pin(program.fd.as_fd(), &next.join(PROGRAM)))
+        .map_err(|error| DataPlaneError::io(&next, error));
+    let switched = pinned.and_then(|()| {
+        links::ensure(target.pins, (program.fd.as_fd(), program.id), target.interfaces, target.mode)
+    });
+    if let Err(error) = switched {
+        // If a link runs it already, the folder must stay: the next start settles it.
+        if target.pins.links()?.iter().all(|link| link.info.program_id != program.id) {
+            remove_folder(&next)?;
+        }
+        return Err(error);
+    }
+    target.pins.switch()?;
+    let start = if running.is_some() { Start::Replaced { flows_kept } } else { Start::Fresh };
+    Ok((generation, start))
+}
+
+/// Creates the maps of the edge's object, or takes those that are pinned where `pin` says.
+fn load_object(
+    sizes: &[(&'static str, u32)],
+    pin: impl Fn(&'static str) -> Option<PathBuf>,
+) -> Result<Ebpf, DataPlaneError> {
+    let mut loader = EbpfLoader::new();
+    for &(name, size) in sizes {
+        loader.map_max_entries(name, size);
+    }
+    for name in map_names() {
+        if let Some(path) = pin(name) {
+            loader.map_pin_path(name, path);
+        }
+    }
+    loader.load(EDGE).map_err(|error| DataPlaneError::load(&error))
+}
+
+fn load_program(ebpf: &mut Ebpf) -> Result<Program, DataPlaneError> {
+    load_xdp(ebpf, EDGE_PROGRAM).and_then(|xdp| {
+        let info = xdp.info().map_err(|error| DataPlaneError::load(&error))?;
+        let fd = xdp.fd().map_err(|error| DataPlaneError::load(&error))?;
+        let fd = fd.as_fd().try_clone_to_owned().map_err(|error| DataPlaneError::load(&error))?;
+        Ok(Program { fd, id: info.id(), tag: info.tag() })
+    })
+}
+
+/// Hands an object's XDP program to the kernel. The verifier's log is in the error.
+pub(crate) fn load_xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataPlaneError> {
+    let program =
+        ebpf.program_mut(name).ok_or_else(|| DataPlaneError::Load(format!("the object has no program {name}")))?;
+    let xdp: &mut Xdp = program.try_into().map_err(|error| DataPlaneError::load(&error))?;
+    xdp.load().map_err(|error| DataPlaneError::load(&error))?;
+    Ok(xdp)
+}
+
+fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<MapData, String> {
+    use aya::maps::Map;
+    match ebpf.take_map(name) {
+        Some(Map::Array(map) | Map::LpmTrie(map) | Map::LruHashMap(map)) => Ok(map),
+        Some(_) => Err("is of an unexpected type".to_owned()),
+        None => Err("is missing in the object".to_owned()),
+    }
+}
+
+/// Fails with a clear error where BPF or memory-mapped arrays are not to be had, or not by this process.
+pub(crate) fn probe_kernel() -> Result<(), DataPlaneError> {
+    // Before kernel 5.11 maps count as locked memory. Newer ones do not care, and if it fails, map creation tells.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    match Array::<MapData, u64>::create(1, MMAPABLE) {
+        Ok(_) => Ok(()),
+        Err(MapError::CreateError { io_error, .. }) if io_error.raw_os_error() == Some(libc::EPERM) => {
+            Err(DataPlaneError::NoPrivilege { what: "create BPF maps".to_owned(), source: io_error })
+        }
+        Err(MapError::CreateError { io_error, .. }) => {
+            Err(DataPlaneError::Unsupported { what: "create memory-mapped BPF arrays".to_owned(), source: io_error })
+        }
+        Err(error) => Err(DataPlaneError::load(&error)),
+    }
+}
+
+fn possible_cpus() -> Result<u32, DataPlaneError> {
+    let found = aya::util::nr_cpus().map_err(|(path, error)| DataPlaneError::io(Path::new(path), error))?;
+    if found > MAX_CPUS {
+        return Err(DataPlaneError::TooManyCpus { found, limit: MAX_CPUS });
+    }
+    Ok(found as u32)
+}

@@ -1,0 +1,176 @@
+//! What changes while programs run: admission words and next hops. Everything is stored by aligned words, and only words
+//! of one's own: the two writers work on the same backend entries at the same time.
+
+use std::mem::offset_of;
+use std::sync::Arc;
+
+use lb_common::abi::admission::Admission;
+use lb_common::abi::backend::BackendEntry;
+use serde::Serialize;
+
+use super::generation::Generation;
+use crate::plan::planner::{AdmissionStore, Cell};
+
+/// Writes admission words. Each store is one aligned 32-bit store and effective on the next packet.
+#[derive(Clone, Debug)]
+pub struct AdmissionWriter {
+    generation: Arc<Generation>,
+}
+
+impl AdmissionWriter {
+    pub(super) const fn new(generation: Arc<Generation>) -> Self {
+        Self { generation }
+    }
+
+    /// Stores the word of a backend; `None` when there is no such backend.
+    pub fn store_backend(&self, backend: usize, word: Admission) -> Option<()> {
+        self.generation.backends.store_u32(backend, offset_of!(BackendEntry, admission), word.0)
+    }
+
+    /// Loads the word of a backend; `None` when there is no such backend.
+    #[must_use]
+    pub fn load_backend(&self, backend: usize) -> Option<Admission> {
+        self.generation.backends.load_u32(backend, offset_of!(BackendEntry, admission)).map(Admission)
+    }
+
+    /// Stores a word of the admission array; `None` when it has no such word.
+    pub fn store_array(&self, index: usize, word: Admission) -> Option<()> {
+        self.generation.admission.store_u32(index, 0, word.0)
+    }
+
+    /// Loads a word of the admission array; `None` when it has no such word.
+    #[must_use]
+    pub fn load_array(&self, index: usize) -> Option<Admission> {
+        self.generation.admission.load_u32(index, 0).map(Admission)
+    }
+}
+
+impl AdmissionStore for AdmissionWriter {
+    fn store(&mut self, cell: Cell, word: Admission) {
+        let stored = match (cell, cell.admission_index()) {
+            (Cell::Backend(backend), _) => self.store_backend(backend.index(), word),
+            (_, Some(index)) => self.store_array(index, word),
+            (_, None) => None,
+        };
+        debug_assert!(stored.is_some(), "{cell:?} is not of this generation's configuration");
+    }
+
+    /// A cell that is not of this generation's configuration reads as closed.
+    fn load(&self, cell: Cell) -> Admission {
+        let word = match (cell, cell.admission_index()) {
+            (Cell::Backend(backend), _) => self.load_backend(backend.index()),
+            (_, Some(index)) => self.load_array(index),
+            (_, None) => None,
+        };
+        word.unwrap_or(Admission::CLOSED)
+    }
+}
+
+/// How packets to a backend leave the host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NextHop {
+    /// Interface; not 0.
+    pub ifindex: u32,
+    /// Ethernet address of the next hop.
+    pub destination: [u8; 6],
+    /// Ethernet address of the interface.
+    pub source: [u8; 6],
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+}
+
+/// Writes next hops.
+#[derive(Clone, Debug)]
+pub struct NextHopWriter {
+    generation: Arc<Generation>,
+}
+
+/// Offset of the word that holds region and MTU; the region is constant within a generation.
+const MTU_AT: usize = offset_of!(BackendEntry, region);
+const IFINDEX_AT: usize = offset_of!(BackendEntry, ifindex);
+const ETHERNET_AT: usize = offset_of!(BackendEntry, ethernet);
+/// Words of both Ethernet addresses.
+const ADDRESS_WORDS: usize = 3;
+
+const _: () = assert!(MTU_AT.is_multiple_of(4) && offset_of!(BackendEntry, mtu) == MTU_AT + 2);
+const _: () = assert!(IFINDEX_AT.is_multiple_of(4) && ETHERNET_AT.is_multiple_of(4));
+
+impl NextHopWriter {
+    pub(super) const fn new(generation: Arc<Generation>) -> Self {
+        Self { generation }
+    }
+
+    /// Number of backends.
+    #[must_use]
+    pub fn backends(&self) -> usize {
+        self.generation.backends.len()
+    }
+
+    /// A backend's next hop, if it has one.
+    #[must_use]
+    pub fn read(&self, backend: usize) -> Option<NextHop> {
+        let entry = self.generation.backends.read(backend)?;
+        (entry.ifindex != 0).then(|| next_hop(&entry))
+    }
+
+    /// Writes a backend's next hop; `None` when there is no such backend. Packets that meet a change are dropped and
+    /// counted, as the interface is 0 while the rest is written; writing what is there changes nothing.
+    pub fn write(&self, backend: usize, hop: &NextHop) -> Option<()> {
+        let backends = &self.generation.backends;
+        let entry = backends.read(backend)?;
+        if entry.ifindex != 0 && next_hop(&entry) == *hop {
+            return Some(());
+        }
+        self.clear(backend)?;
+        let [a, b] = entry.region.to_ne_bytes();
+        let [c, d] = hop.mtu.to_ne_bytes();
+        backends.store_u32(backend, MTU_AT, u32::from_ne_bytes([a, b, c, d]))?;
+        let mut addresses = [0; 4 * ADDRESS_WORDS];
+        addresses[..6].copy_from_slice(&hop.destination);
+        addresses[6..].copy_from_slice(&hop.source);
+        for (word, bytes) in addresses.chunks_exact(4).enumerate() {
+            let value = u32::from_ne_bytes(bytes.try_into().ok()?);
+            backends.store_u32(backend, ETHERNET_AT + 4 * word, value)?;
+        }
+        backends.store_u32(backend, IFINDEX_AT, hop.ifindex)
+    }
+
+    /// Takes a backend's next hop away; `None` when there is no such backend.
+    pub fn clear(&self, backend: usize) -> Option<()> {
+        self.generation.backends.store_u32(backend, IFINDEX_AT, 0)
+    }
+}
+
+/// The next hop in an entry.
+pub(super) fn next_hop(entry: &BackendEntry) -> NextHop {
+    let e = &entry.ethernet;
+    NextHop {
+        ifindex: entry.ifindex,
+        destination: [e[0], e[1], e[2], e[3], e[4], e[5]],
+        source: [e[6], e[7], e[8], e[9], e[10], e[11]],
+        mtu: entry.mtu,
+    }
+}
+
+/// An Ethernet address that is shown as `02:00:00:00:00:01`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl std::fmt::Display for Mac {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl std::fmt::Debug for Mac {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl Serialize for Mac {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

@@ -1,0 +1,194 @@
+//! The control thread: the one way from a failed probe, or an operator's word, to a store into the data plane.
+//!
+//! A thread of its own, with real-time priority where the system allows it, so that neither the API nor slow checks nor
+//! a busy machine delay a failover. It waits on one epoll for its timer, the heartbeat sockets and commands; it reads no
+//! file and writes no log. What it did comes out as [`NewEvent`]s, after the store.
+
+mod priority;
+mod snapshot;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Config;
+use crate::health::judge::Judge;
+use crate::health::prober::{Prober, ProberError};
+use crate::health::prober_tcp;
+use crate::health::target::Targets;
+use crate::plan::planner::{AdmissionStore, InitialHealth, Planner, Refusal, Subject};
+use crate::plan::state::{Action, Override, State};
+use crate::telemetry::event::NewEvent;
+
+pub use crate::health::prober::ProbingStatus;
+pub use snapshot::{
+    AdmissionStatus, BackendStatus, CheckStatus, ControlStatus, DomainStatus, Snapshot, Standing,
+};
+
+/// Commands that wait for the control thread at most.
+pub const COMMAND_QUEUE: usize = 256;
+/// Events that wait for the journal at most.
+pub const EVENT_QUEUE: usize = 4096;
+
+/// What an operator's action came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Acted {
+    /// The effective state before.
+    pub from: State,
+    /// The effective state after.
+    pub to: State,
+    /// Whether anything is different now.
+    pub changed: bool,
+    /// When it was decided, by `CLOCK_MONOTONIC`.
+    pub decided_ns: u64,
+    /// When the store was done; the same as `decided_ns` if the word did not have to change.
+    pub stored_ns: u64,
+}
+
+/// Why an operator's action did not happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ActError {
+    /// It makes no sense.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Too many commands wait.
+    #[error("{COMMAND_QUEUE} commands are waiting already: try again")]
+    Busy,
+    /// There is no control thread any more.
+    #[error("the control thread has stopped")]
+    Stopped,
+}
+
+/// Why the control thread could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The prober's sockets.
+    #[error(transparent)]
+    Prober(#[from] ProberError),
+    /// A descriptor or the thread itself.
+    #[error("cannot start the control thread: {0}")]
+    System(#[from] std::io::Error),
+    /// TCP checks need the runtime.
+    #[error("TCP checks need a tokio runtime: start the control thread from inside one")]
+    NoRuntime,
+}
+
+/// A command for the thread.
+enum Command {
+    Snapshot(oneshot::Sender<snapshot::Raw>),
+    Act { subject: Subject, action: Action, reason: String, answer: oneshot::Sender<Result<Acted, ActError>> },
+    Stop,
+}
+
+/// Starts probing and deciding.
+///
+/// The words stand as they are in `store` until evidence, an override or an operator changes them. The receiver gets an
+/// event for each change; if it is not read, events are lost and counted.
+///
+/// # Errors
+/// When a socket or the thread cannot be made, or TCP checks are configured and there is no tokio runtime.
+pub fn spawn(
+    config: Arc<Config>,
+    store: Box<dyn AdmissionStore>,
+    overrides: &[(Subject, Override)],
+    initial: InitialHealth,
+) -> Result<(Handle, mpsc::Receiver<NewEvent>), SpawnError> {
+    let (planner, changes) =
+        Planner::new(&config, overrides, initial, |cell| store.load(cell), jiff::Timestamp::now());
+    let (judge, facts) = Judge::new(&config, Targets::new(&config), |subject| planner.automatic(subject));
+    let prober = Prober::new(judge.targets())?;
+    let (gather, tcp_tasks) = prober_tcp::spawn(judge.targets()).ok_or(SpawnError::NoRuntime)?;
+    let (commands, command_queue) = sync_channel(COMMAND_QUEUE);
+    let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
+    let (judged, judged_watch) = watch::channel(false);
+    let bell = Arc::new(
+        EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(std::io::Error::from)?,
+    );
+    let worker = worker::Worker::new(worker::Parts {
+        config: Arc::clone(&config),
+        store,
+        planner,
+        judge,
+        prober,
+        gather,
+        commands: command_queue,
+        bell: Arc::clone(&bell),
+        events,
+        judged,
+    })?;
+    std::thread::Builder::new().name("weir-control".to_owned()).spawn(move || {
+        let _tcp_tasks = tcp_tasks;
+        worker.run(changes, facts);
+    })?;
+    let shared = Shared { config, commands, bell, judged: judged_watch };
+    Ok((Handle(Arc::new(shared)), event_receiver))
+}
+
+struct Shared {
+    config: Arc<Config>,
+    commands: SyncSender<Command>,
+    bell: Arc<EventFd>,
+    judged: watch::Receiver<bool>,
+}
+
+impl Shared {
+    fn send(&self, command: Command) -> Result<(), ActError> {
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => ActError::Busy,
+            TrySendError::Disconnected(_) => ActError::Stopped,
+        })?;
+        // Adding 1 fails only when the counter is near its limit of 2^64: then the thread is awake anyway.
+        let _ = self.bell.write(1);
+        Ok(())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = self.send(Command::Stop);
+    }
+}
+
+/// The control thread, seen from outside. Clones share it; when the last one is dropped the thread stops.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+impl Handle {
+    /// The states of everything.
+    ///
+    /// # Errors
+    /// [`ActError::Busy`] or [`ActError::Stopped`].
+    pub async fn snapshot(&self) -> Result<Snapshot, ActError> {
+        let (answer, raw) = oneshot::channel();
+        self.0.send(Command::Snapshot(answer))?;
+        let raw = raw.await.map_err(|_| ActError::Stopped)?;
+        Ok(raw.name(&self.0.config))
+    }
+
+    /// Drains, fails or restores a backend or a domain, for a reason that goes into the journal.
+    ///
+    /// # Errors
+    /// See [`ActError`]; then nothing changed.
+    pub async fn act(&self, subject: Subject, action: Action, reason: String) -> Result<Acted, ActError> {
+        let (answer, acted) = oneshot::channel();
+        self.0.send(Command::Act { subject, action, reason, answer })?;
+        acted.await.map_err(|_| ActError::Stopped)?
+    }
+
+    /// Waits until every target answered, or missed as many probes as it takes to call it DOWN; at most `timeout`.
+    /// Returns whether that came about.
+    pub async fn first_verdicts(&self, timeout: Duration) -> bool {
+        let mut judged = self.0.judged.clone();
+        let all = judged.wait_for(|&judged| judged);
+        matches!(tokio::time::timeout(timeout, all).await, Ok(Ok(_)))
+    }
+
+    /// Ends the thread and the probes. The words in the data plane stay as they are.
+    pub fn stop(&self) {
+        let _ = self.0.send(Command::Stop);
+    }
+}

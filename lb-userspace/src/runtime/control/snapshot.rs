@@ -1,0 +1,200 @@
+//! The state of the failure plane at one moment, for people and programs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use lb_common::abi::admission::Admission;
+use serde::Serialize;
+
+use crate::config::{BackendId, Config, DomainId, Level};
+use crate::health::prober::ProbingStatus;
+use crate::health::round::Outcome;
+use crate::health::target::{TargetState, Targets};
+use crate::plan::state::{Override, State};
+
+/// States of everything, as the control thread knew them at one moment.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Snapshot {
+    /// Backends, in the order of the configuration.
+    pub backends: Vec<BackendStatus>,
+    /// Domains, in the order of the configuration.
+    pub domains: Vec<DomainStatus>,
+    /// The thread itself.
+    pub control: ControlStatus,
+}
+
+/// State of a backend or a domain.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Standing {
+    /// What the data plane is told.
+    pub state: State,
+    /// What automation believes.
+    pub automatic: State,
+    /// The operator's word that stands.
+    #[serde(rename = "override")]
+    pub held: Option<Override>,
+    /// Since when `state` is what it is; the daemon's start if it did not change since.
+    pub since: jiff::Timestamp,
+    /// Its admission word.
+    pub admission: AdmissionStatus,
+}
+
+/// An admission word, spelled out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct AdmissionStatus {
+    /// Share of new flows, 0 to 255.
+    pub new: u8,
+    /// Share of established flows, 0 to 255.
+    pub old: u8,
+    /// Nothing but (255, 255) was ever stored.
+    pub clean: bool,
+    /// An operator's word stands.
+    pub held: bool,
+}
+
+impl From<Admission> for AdmissionStatus {
+    fn from(word: Admission) -> Self {
+        Self { new: word.new_share(), old: word.old_share(), clean: word.is_clean(), held: word.is_held() }
+    }
+}
+
+/// A backend.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct BackendStatus {
+    /// Index into the configuration's backends.
+    #[serde(skip)]
+    pub id: BackendId,
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// Its checks; none means that it is always believed UP.
+    pub checks: Vec<CheckStatus>,
+}
+
+/// A region, zone or rack.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct DomainStatus {
+    /// Index into the topology's domains.
+    #[serde(skip)]
+    pub id: DomainId,
+    /// Its path.
+    pub path: String,
+    /// What it is.
+    pub level: Level,
+    /// Its state.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+/// One check of one backend. Backends with the same address share the probes and so the numbers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct CheckStatus {
+    /// Name of the check; of the first one if several are the same.
+    pub check: String,
+    /// Where probes go.
+    pub address: IpAddr,
+    /// And to which port.
+    pub port: u16,
+    /// Whether it counts as up, by fall and rise.
+    pub up: bool,
+    /// The last result: `unknown`, `answered`, or how it was missed: `no answer`, `unwell`, `not sent`, `refused`,
+    /// `unreachable`.
+    pub last: &'static str,
+    /// Round trip of the last answer, in nanoseconds.
+    pub rtt_ns: Option<u64>,
+    /// Misses in a row.
+    pub misses: u32,
+    /// Probes answered since the daemon started.
+    pub answered: u64,
+    /// Probes missed since the daemon started.
+    pub missed: u64,
+}
+
+/// How the control thread is doing.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct ControlStatus {
+    /// Nobody testifies that this host is connected: misses count for nothing, everything stays as it is.
+    pub isolated: bool,
+    /// `SCHED_FIFO` where allowed, else `SCHED_OTHER` with the reason.
+    pub scheduling: String,
+    /// Every target answered, or missed as many probes as it takes to call it DOWN.
+    pub everyone_judged: bool,
+    /// Heartbeats.
+    pub probing: ProbingStatus,
+    /// Admission words stored since start.
+    pub stores: u64,
+    /// Events that found no room in the channel.
+    pub events_lost: u64,
+    /// TCP results that found no room in the channel.
+    pub results_lost: u64,
+}
+
+/// A snapshot as the control thread makes it: copies, no names.
+pub(super) struct Raw {
+    pub(super) backends: Vec<RawStanding>,
+    pub(super) domains: Vec<RawStanding>,
+    pub(super) targets: Arc<Targets>,
+    pub(super) states: Vec<TargetState>,
+    pub(super) control: ControlStatus,
+}
+
+/// See [`Standing`].
+pub(super) struct RawStanding {
+    pub(super) state: State,
+    pub(super) automatic: State,
+    pub(super) held: Option<Override>,
+    pub(super) word: Admission,
+    pub(super) since: jiff::Timestamp,
+}
+
+impl Raw {
+    /// Adds the names; on the asking side, so that the control thread need not.
+    pub(super) fn name(self, config: &Config) -> Snapshot {
+        let check = |&target: &usize| check_status(&self.targets, &self.states[target], target);
+        let backends =
+            self.backends.into_iter().zip(&config.backends).enumerate().map(|(index, (raw, backend))| {
+                BackendStatus {
+                    id: BackendId::from_index(index).expect("the number of backends is limited"),
+                    name: backend.name.clone(),
+                    standing: raw.into(),
+                    checks: self.targets.of_backend[index].iter().map(check).collect(),
+                }
+            });
+        let domains = config.topology.ids().zip(self.domains).map(|(id, raw)| DomainStatus {
+            id,
+            path: config.topology[id].path.clone(),
+            level: config.topology[id].level,
+            standing: raw.into(),
+        });
+        Snapshot { backends: backends.collect(), domains: domains.collect(), control: self.control }
+    }
+}
+
+impl From<RawStanding> for Standing {
+    fn from(raw: RawStanding) -> Self {
+        let RawStanding { state, automatic, held, word, since } = raw;
+        Self { state, automatic, held, since, admission: word.into() }
+    }
+}
+
+fn check_status(targets: &Targets, state: &TargetState, index: usize) -> CheckStatus {
+    let target = &targets.targets[index];
+    let group = &targets.groups[target.group];
+    CheckStatus {
+        check: group.check.clone(),
+        address: target.address,
+        port: group.kind.port(),
+        up: state.detector.is_up(),
+        last: match state.last {
+            Outcome::Unknown => "unknown",
+            Outcome::Answered { .. } => "answered",
+            Outcome::Missed { how, .. } => how.name(),
+        },
+        rtt_ns: state.rtt_ns,
+        misses: state.detector.misses(),
+        answered: state.answered,
+        missed: state.missed,
+    }
+}

@@ -1,0 +1,315 @@
+//! The thread behind [`Handle`](super::Handle).
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+use tokio::sync::{mpsc, watch};
+
+use super::snapshot::{ControlStatus, Raw, RawStanding};
+use super::{ActError, Acted, COMMAND_QUEUE, Command, priority};
+use crate::config::Config;
+use crate::health::judge::{Judge, Verdict};
+use crate::health::prober::Prober;
+use crate::health::prober_tcp::Gather;
+use crate::health::round::Round;
+use crate::plan::planner::{AdmissionStore, Change, Fact, Planner, Subject};
+use crate::plan::state::Action;
+use crate::runtime::clock::{Alarm, monotonic_ns};
+use crate::telemetry::event::{EventKind, NewEvent};
+
+/// Descriptors that one wake-up tells of at most: timer, commands, two sockets.
+const WAKE_EVENTS: usize = 4;
+
+/// What the worker is made of.
+pub(super) struct Parts {
+    pub(super) config: Arc<Config>,
+    pub(super) store: Box<dyn AdmissionStore>,
+    pub(super) planner: Planner,
+    pub(super) judge: Judge,
+    pub(super) prober: Prober,
+    pub(super) gather: Gather,
+    pub(super) commands: Receiver<Command>,
+    pub(super) bell: Arc<EventFd>,
+    pub(super) events: mpsc::Sender<NewEvent>,
+    pub(super) judged: watch::Sender<bool>,
+}
+
+/// A store that was done, to be told of when all stores are.
+struct Done {
+    change: Change,
+    decided_ns: u64,
+    stored_ns: u64,
+}
+
+pub(super) struct Worker {
+    parts: Parts,
+    epoll: Epoll,
+    alarm: Alarm,
+    scheduling: String,
+    everyone_judged: bool,
+    stores: u64,
+    events_lost: u64,
+    /// Events lost since the last one that found room.
+    unreported: u64,
+    since_backends: Vec<jiff::Timestamp>,
+    since_domains: Vec<jiff::Timestamp>,
+    stopped: bool,
+}
+
+impl Worker {
+    pub(super) fn new(parts: Parts) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let alarm = Alarm::new()?;
+        let readable = || EpollEvent::new(EpollFlags::EPOLLIN, 0);
+        epoll.add(&alarm, readable())?;
+        epoll.add(&*parts.bell, readable())?;
+        for socket in parts.prober.sockets() {
+            epoll.add(socket, readable())?;
+        }
+        let now = jiff::Timestamp::now();
+        Ok(Self {
+            epoll,
+            alarm,
+            scheduling: String::new(),
+            everyone_judged: false,
+            stores: 0,
+            events_lost: 0,
+            unreported: 0,
+            since_backends: vec![now; parts.config.backends.len()],
+            since_domains: vec![now; parts.config.topology.domains.len()],
+            stopped: false,
+            parts,
+        })
+    }
+
+    /// Runs until told to stop. `changes` and `facts` are what stands to be stored before any evidence.
+    pub(super) fn run(mut self, changes: Vec<Change>, facts: Vec<Fact>) {
+        self.scheduling = priority::raise();
+        let decided_ns = monotonic_ns();
+        let mut done: Vec<_> = changes.into_iter().map(|change| self.store(change, decided_ns)).collect();
+        done.extend(self.believe(facts, decided_ns));
+        self.report(done, decided_ns);
+        self.note_judged();
+        while !self.stopped {
+            if let Err(error) = self.wait() {
+                // Only a closed descriptor could be the reason: a defect, after which probing would be blind.
+                let cause = format!("the control thread cannot wait any more and ends: {error}");
+                let node = self.parts.config.node.name.clone();
+                self.emit(NewEvent::daemon(node, cause, monotonic_ns()));
+                return;
+            }
+            self.turn();
+        }
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let next = [self.parts.prober.next_ns(), self.parts.gather.next_ns()].into_iter().flatten().min();
+        if let Some(next_ns) = next {
+            self.alarm.set(next_ns)?;
+        }
+        let mut events = [EpollEvent::empty(); WAKE_EVENTS];
+        match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// One wake-up: answers, commands, rounds that are due, rounds to send.
+    fn turn(&mut self) {
+        let now_ns = monotonic_ns();
+        self.parts.prober.drain();
+        self.obey();
+        let mut judged = false;
+        while let Some(round) = self.parts.prober.judge(now_ns) {
+            let due_ns = round.due_ns;
+            let verdict = decide(&mut self.parts.judge, &self.parts.planner, &round);
+            self.carry_out(verdict, due_ns);
+            judged = true;
+        }
+        if self.parts.gather.next_ns().is_some_and(|next_ns| next_ns <= now_ns) {
+            self.parts.gather.drain();
+        }
+        while let Some(round) = self.parts.gather.judge(now_ns) {
+            let due_ns = round.due_ns;
+            let verdict = decide(&mut self.parts.judge, &self.parts.planner, &round);
+            self.carry_out(verdict, due_ns);
+            judged = true;
+        }
+        self.parts.prober.send(monotonic_ns());
+        if judged {
+            self.note_judged();
+        }
+    }
+
+    fn obey(&mut self) {
+        // An empty bell is an error here; the queue is looked at all the same.
+        let _ = self.parts.bell.read();
+        for _ in 0..COMMAND_QUEUE {
+            match self.parts.commands.try_recv() {
+                // Whoever asked may have gone away meanwhile: then nobody misses the answer.
+                Ok(Command::Snapshot(answer)) => {
+                    let _ = answer.send(self.snapshot());
+                }
+                Ok(Command::Act { subject, action, reason, answer }) => {
+                    let _ = answer.send(self.act(subject, action, &reason));
+                }
+                Ok(Command::Stop) => self.stopped = true,
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn act(&mut self, subject: Subject, action: Action, reason: &str) -> Result<Acted, ActError> {
+        let acted = self.parts.planner.act(subject, action, reason, jiff::Timestamp::now())?;
+        let decided_ns = monotonic_ns();
+        let stored_ns = match acted.change {
+            Some(change) => self.store(change, decided_ns).stored_ns,
+            None => decided_ns,
+        };
+        if acted.changed {
+            self.emit(NewEvent {
+                kind: EventKind::Override,
+                subject: subject.name(&self.parts.config).to_owned(),
+                from: Some(acted.from),
+                to: Some(acted.to),
+                cause: format!("operator: {}: {}", action_name(action), reason.trim()),
+                evidence_ns: None,
+                decided_ns: Some(decided_ns),
+                stored_ns: Some(stored_ns),
+                monotonic_ns: stored_ns,
+            });
+        }
+        Ok(Acted { from: acted.from, to: acted.to, changed: acted.changed, decided_ns, stored_ns })
+    }
+
+    fn carry_out(&mut self, verdict: Verdict, due_ns: u64) {
+        if !verdict.facts.is_empty() {
+            let decided_ns = monotonic_ns();
+            let done = self.believe(verdict.facts, decided_ns);
+            self.report(done, decided_ns);
+        }
+        if let Some(isolated) = verdict.isolated {
+            let cause = if isolated {
+                "isolated: nobody answers in any domain, so this host itself may be cut off; every state is held as it is"
+            } else {
+                "connected again: answers arrive, misses count again"
+            };
+            let mut event =
+                NewEvent::daemon(self.parts.config.node.name.clone(), cause.to_owned(), monotonic_ns());
+            event.evidence_ns = Some(due_ns);
+            self.emit(event);
+        }
+    }
+
+    fn believe(&mut self, facts: Vec<Fact>, decided_ns: u64) -> Vec<Done> {
+        let mut done = Vec::new();
+        for fact in facts {
+            if let Some(change) = self.parts.planner.observe(fact) {
+                done.push(self.store(change, decided_ns));
+            }
+        }
+        done
+    }
+
+    fn store(&mut self, change: Change, decided_ns: u64) -> Done {
+        self.parts.store.store(change.cell, change.word);
+        let stored_ns = monotonic_ns();
+        self.stores += 1;
+        if change.from != change.to {
+            match change.subject {
+                Subject::Backend(id) => self.since_backends[id.index()] = jiff::Timestamp::now(),
+                Subject::Domain(id) => self.since_domains[id.index()] = jiff::Timestamp::now(),
+            }
+        }
+        Done { change, decided_ns, stored_ns }
+    }
+
+    /// Tells of stores, after all of them are done.
+    fn report(&mut self, done: Vec<Done>, now_ns: u64) {
+        for Done { change, decided_ns, stored_ns } in done {
+            let kind = match change.subject {
+                Subject::Backend(_) => EventKind::BackendState,
+                Subject::Domain(_) => EventKind::DomainState,
+            };
+            self.emit(NewEvent {
+                kind,
+                subject: change.subject.name(&self.parts.config).to_owned(),
+                from: Some(change.from),
+                to: Some(change.to),
+                cause: change.cause.to_string(),
+                evidence_ns: change.evidence_ns,
+                decided_ns: Some(decided_ns),
+                stored_ns: Some(stored_ns),
+                monotonic_ns: stored_ns.max(now_ns),
+            });
+        }
+    }
+
+    fn emit(&mut self, mut event: NewEvent) {
+        if self.unreported > 0 {
+            event.cause.push_str(&format!(" ({} events before this one were lost)", self.unreported));
+        }
+        if self.parts.events.try_send(event).is_ok() {
+            self.unreported = 0;
+        } else {
+            self.unreported += 1;
+            self.events_lost += 1;
+        }
+    }
+
+    fn note_judged(&mut self) {
+        if !self.everyone_judged && self.parts.judge.is_everyone_judged() {
+            self.everyone_judged = true;
+            self.parts.judged.send_replace(true);
+        }
+    }
+
+    fn snapshot(&self) -> Raw {
+        let planner = &self.parts.planner;
+        let standing = |subject: Subject, since: jiff::Timestamp| RawStanding {
+            state: planner.effective(subject),
+            automatic: planner.automatic(subject),
+            held: planner.held(subject).cloned(),
+            word: planner.word(subject),
+            since,
+        };
+        let (mut backends, mut domains) = (Vec::new(), Vec::new());
+        for subject in planner.subjects() {
+            match subject {
+                Subject::Backend(id) => backends.push(standing(subject, self.since_backends[id.index()])),
+                Subject::Domain(id) => domains.push(standing(subject, self.since_domains[id.index()])),
+            }
+        }
+        Raw {
+            backends,
+            domains,
+            targets: Arc::clone(self.parts.judge.targets()),
+            states: self.parts.judge.target_states().to_vec(),
+            control: ControlStatus {
+                isolated: self.parts.judge.is_isolated(),
+                scheduling: self.scheduling.clone(),
+                everyone_judged: self.everyone_judged,
+                probing: self.parts.prober.status(),
+                stores: self.stores,
+                events_lost: self.events_lost,
+                results_lost: self.parts.gather.lost(),
+            },
+        }
+    }
+}
+
+fn decide(judge: &mut Judge, planner: &Planner, round: &Round<'_>) -> Verdict {
+    judge.round(round, |subject| planner.held(subject).is_some())
+}
+
+const fn action_name(action: Action) -> &'static str {
+    match action {
+        Action::Drain => "drain",
+        Action::Fail => "fail",
+        Action::Restore => "restore",
+    }
+}
