@@ -398,11 +398,7 @@ pub struct AdmissionView {
 
 impl From<Admission> for AdmissionView {
     fn from(word: Admission) -> Self {
-        Self {
-            shares: word.into(),
-            held: word.is_held(),
-            clean: word.is_clean(),
-        }
+        Self { shares: word.into(), held: word.is_held(), clean: word.is_clean() }
     }
 }
 
@@ -422,19 +418,13 @@ impl Shares {
     /// What passes both.
     #[must_use]
     pub fn least(self, other: Self) -> Self {
-        Self {
-            new: self.new.min(other.new),
-            old: self.old.min(other.old),
-        }
+        Self { new: self.new.min(other.new), old: self.old.min(other.old) }
     }
 }
 
 impl From<Admission> for Shares {
     fn from(word: Admission) -> Self {
-        Self {
-            new: word.new_share(),
-            old: word.old_share(),
-        }
+        Self { new: word.new_share(), old: word.old_share() }
     }
 }
 

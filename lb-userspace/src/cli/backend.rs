@@ -73,7 +73,8 @@ pub(super) async fn run(command: BackendCommand, client: &Client, out: &mut Outp
                 return Ok(out.json(&answer.json)?);
             }
             let backends: Vec<BackendView> = answer.parse()?;
-            let header = ["NAME", "STATE", "TAKES FLOWS", "RACK", "ADDRESS", "WEIGHT", "PACKETS", "BYTES", "WHY"];
+            let header =
+                ["NAME", "STATE", "TAKES FLOWS", "RACK", "ADDRESS", "WEIGHT", "PACKETS", "BYTES", "WHY"];
             Ok(out.table(&header, backends.iter().map(row).collect())?)
         }
         BackendCommand::Show { name } => {
@@ -125,9 +126,11 @@ fn why(backend: &BackendView) -> String {
 }
 
 fn show(backend: &BackendView, out: &mut Output) -> anyhow::Result<()> {
-    let limited = backend.limited_by.as_ref().map_or_else(String::new, |domain| format!(", because of {domain}"));
+    let limited =
+        backend.limited_by.as_ref().map_or_else(String::new, |domain| format!(", because of {domain}"));
     let next_hop = backend.next_hop.as_ref();
-    let way = next_hop.map_or_else(|| "not known".to_owned(), |hop| format!("{} by {}", hop.mac, hop.interface));
+    let way =
+        next_hop.map_or_else(|| "not known".to_owned(), |hop| format!("{} by {}", hop.mac, hop.interface));
     let mut fields = vec![
         ("name", Cell::new(&backend.name)),
         ("state", state(backend.health.state)),
@@ -142,7 +145,10 @@ fn show(backend: &BackendView, out: &mut Output) -> anyhow::Result<()> {
         ("forwarded", Cell::new(format!("{} packets, {}", backend.packets, bytes(backend.bytes)))),
     ];
     if let Some(held) = &backend.health.word {
-        fields.push(("operator", Cell::new(format!("{} (since {})", word(&backend.health), moment(held.since)))));
+        fields.push((
+            "operator",
+            Cell::new(format!("{} (since {})", word(&backend.health), moment(held.since))),
+        ));
     }
     out.fields(fields)?;
     if backend.checks.is_empty() {

@@ -123,12 +123,20 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, ClientError> {
-        let body = serde_json::to_vec(body)
-            .map_err(|error| ClientError::Connection { socket: self.socket.clone(), detail: error.to_string() })?;
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Connection {
+            socket: self.socket.clone(),
+            detail: error.to_string(),
+        })?;
         self.send(Method::POST, path, body.into(), TIMEOUT).await
     }
 
-    async fn send(&self, method: Method, path: &str, body: Bytes, limit: Duration) -> Result<Answer, ClientError> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Answer, ClientError> {
         let exchange = timeout(limit, self.exchange(method, path, body)).await;
         let timed_out = || ClientError::TimedOut { socket: self.socket.clone(), after: limit };
         let (status, json) = exchange.map_err(|_| timed_out())??;
@@ -141,7 +149,12 @@ impl Client {
         })
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), ClientError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.cannot_connect(&error))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
@@ -169,7 +182,9 @@ impl Client {
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         match body {
             Ok(body) => Ok((status, body.to_bytes())),
-            Err(error) if error.is::<LengthLimitError>() => Err(ClientError::TooLarge { socket: self.socket.clone() }),
+            Err(error) if error.is::<LengthLimitError>() => {
+                Err(ClientError::TooLarge { socket: self.socket.clone() })
+            }
             Err(error) => Err(self.broken(&*error)),
         }
     }
@@ -200,8 +215,10 @@ impl Answer {
     /// # Errors
     /// If it is not one of this type.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
-        serde_json::from_slice(&self.json)
-            .map_err(|error| ClientError::NotUnderstood { socket: self.socket.clone(), detail: error.to_string() })
+        serde_json::from_slice(&self.json).map_err(|error| ClientError::NotUnderstood {
+            socket: self.socket.clone(),
+            detail: error.to_string(),
+        })
     }
 }
 

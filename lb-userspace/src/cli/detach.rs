@@ -1,14 +1,13 @@
 //! `weir detach`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{DEFAULT_CONFIG, client::Client, output::Output, privilege};
+use super::{DEFAULT_CONFIG, output::Output, privilege};
 use crate::{
-    api::types::Status,
     config::Config,
-    dataplane::loader,
+    dataplane::pins::{self, Detached},
     runtime::lock::Lock,
 };
 
@@ -18,8 +17,8 @@ Examples:
   weir detach --config weir.toml
   weir detach --bpffs /sys/fs/bpf/weir
 
-Takes the program off all interfaces and removes the pins. From then on packets to the VIPs go to the kernel. The
-daemon has to be stopped first; it would only notice that its data plane is gone.";
+Takes the program off all interfaces and removes the pins. From then on packets to the VIPs go to the kernel. Stop the
+daemon first: while it runs, this is refused.";
 
 /// Arguments of `weir detach`.
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
@@ -33,20 +32,7 @@ pub struct DetachArgs {
     pub bpffs: Option<PathBuf>,
 }
 
-/// Why nothing was detached.
-#[derive(Debug, thiserror::Error)]
-pub enum DetachRefused {
-    /// A daemon uses the pins.
-    #[error("a daemon (pid {pid}) runs with the pins in {}", bpffs.display())]
-    DaemonRuns {
-        /// Its process.
-        pid: u32,
-        /// The pins.
-        bpffs: PathBuf,
-    },
-}
-
-pub(super) fn run(args: &DetachArgs, socket: &Path, out: &mut Output) -> anyhow::Result<()> {
+pub(super) fn run(args: &DetachArgs, out: &mut Output) -> anyhow::Result<()> {
     let (bpffs, state_dir) = match &args.bpffs {
         Some(bpffs) => (bpffs.clone(), None),
         None => {
@@ -55,27 +41,26 @@ pub(super) fn run(args: &DetachArgs, socket: &Path, out: &mut Output) -> anyhow:
         }
     };
     privilege::require("detach")?;
-    // Held until the end, so that no daemon starts meanwhile. Without a state directory there never was one.
-    let _lock = match &state_dir {
-        Some(state_dir) if state_dir.exists() => Some(Lock::acquire(state_dir)?),
-        Some(_) => None,
-        None => refuse_while_in_use(&bpffs, socket).map(|()| None)?,
-    };
-    loader::detach(&bpffs)?;
+    // The pins have a lock of their own; this one tells who holds it. Without a directory there never was a daemon.
+    let _lock = state_dir
+        .filter(|directory| directory.exists())
+        .map(|directory| Lock::acquire(&directory))
+        .transpose()?;
+    let detached = pins::detach(&bpffs)?;
     if out.is_json() {
-        return Ok(out.json(&serde_json::to_vec(&serde_json::json!({ "detached": bpffs }))?)?);
+        return Ok(out.json(&serde_json::to_vec(&detached)?)?);
     }
-    Ok(out.line(format_args!("detached; the pins in {} are gone", bpffs.display()))?)
-}
-
-/// Where no configuration says which lock to ask, the daemon itself is asked, if there is one.
-fn refuse_while_in_use(bpffs: &Path, socket: &Path) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let status = runtime.block_on(async { Client::new(socket).get("/v1/status").await?.parse::<Status>() });
-    match status {
-        Ok(status) if status.xdp.bpffs == bpffs => {
-            Err(DetachRefused::DaemonRuns { pid: status.daemon.pid, bpffs: bpffs.to_owned() }.into())
-        }
-        _ => Ok(()),
+    let Detached { interfaces, removed } = detached;
+    if interfaces.is_empty() && removed.is_empty() {
+        return Ok(
+            out.line(format_args!("nothing was attached: there are no pins below {}", bpffs.display()))?
+        );
     }
+    for interface in interfaces {
+        out.line(format_args!("{interface}: detached"))?;
+    }
+    for folder in removed {
+        out.line(format_args!("{}: removed", folder.display()))?;
+    }
+    Ok(())
 }

@@ -73,7 +73,8 @@ pub(super) async fn run(command: DomainCommand, client: &Client, out: &mut Outpu
                 return Ok(out.json(&answer.json)?);
             }
             let domains: Vec<DomainView> = answer.parse()?;
-            let header = ["PATH", "LEVEL", "STATE", "TAKES FLOWS", "UP", "SUSPECT", "DOWN", "DRAINING", "WHY"];
+            let header =
+                ["PATH", "LEVEL", "STATE", "TAKES FLOWS", "UP", "SUSPECT", "DOWN", "DRAINING", "WHY"];
             Ok(out.table(&header, domains.iter().map(row).collect())?)
         }
         DomainCommand::Show { path } => {

@@ -41,7 +41,9 @@ pub struct EventsArgs {
 fn parse_count(text: &str) -> Result<usize, String> {
     let count: usize = text.parse().map_err(|_| "it is no number".to_owned())?;
     if count > MAX_EVENTS {
-        return Err(format!("at most {MAX_EVENTS} are shown at once; all of them are in the journal's files"));
+        return Err(format!(
+            "at most {MAX_EVENTS} are shown at once; all of them are in the journal's files"
+        ));
     }
     Ok(count)
 }

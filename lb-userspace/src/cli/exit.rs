@@ -2,13 +2,14 @@
 
 use std::{error::Error, io};
 
-use super::{client::ClientError, detach::DetachRefused, privilege::PrivilegeError};
+use super::{client::ClientError, privilege::PrivilegeError};
 use crate::{
     api::{
         problem::{Problem, ProblemKind},
         server::BindError,
     },
     config::ConfigError,
+    dataplane::error::{DataPlaneError, ErrorClass},
     runtime::{lock::LockError, overrides::OverridesError},
     telemetry::{journal::JournalError, log::LogError},
 };
@@ -96,12 +97,17 @@ fn known(error: &(dyn Error + 'static)) -> Option<Diagnosis> {
     if let Some(error) = error.downcast_ref::<Problem>() {
         return Some(of_problem(error));
     }
+    if let Some(error) = error.downcast_ref::<DataPlaneError>() {
+        // It tells its remedy itself.
+        return Some(Diagnosis { code: of_data_plane(error), remedy: None });
+    }
     if let Some(error) = error.downcast_ref::<PrivilegeError>() {
         return Some(Diagnosis { code: ExitCode::Privilege, remedy: Some(error.remedy()) });
     }
     match error.downcast_ref() {
         Some(LockError::Held { pid: Some(pid), .. }) => {
-            let remedy = format!("stop that daemon first: systemctl stop weir, or kill {pid}; forwarding goes on");
+            let remedy =
+                format!("stop that daemon first: systemctl stop weir, or kill {pid}; forwarding goes on");
             return is(ExitCode::Refused, &remedy);
         }
         Some(LockError::Held { pid: None, .. }) => {
@@ -129,9 +135,6 @@ fn known(error: &(dyn Error + 'static)) -> Option<Diagnosis> {
     if let Some(LogError::Filter(_)) = error.downcast_ref() {
         return is(ExitCode::Usage, "set WEIR_LOG to error, warn, info, debug or trace, or unset it");
     }
-    if let Some(DetachRefused::DaemonRuns { .. }) = error.downcast_ref() {
-        return is(ExitCode::Refused, "stop the daemon first: systemctl stop weir; forwarding goes on until you detach");
-    }
     None
 }
 
@@ -143,9 +146,10 @@ fn of_client(error: &ClientError) -> Diagnosis {
             (ExitCode::Unreachable, remedy)
         }
         ClientError::Denied { .. } => (ExitCode::Privilege, "run it as the daemon's user: sudo weir ..."),
-        ClientError::TimedOut { .. } => {
-            (ExitCode::Unreachable, "the daemon may be stuck: journalctl -u weir says more; forwarding goes on")
-        }
+        ClientError::TimedOut { .. } => (
+            ExitCode::Unreachable,
+            "the daemon may be stuck: journalctl -u weir says more; forwarding goes on",
+        ),
         ClientError::Connection { .. } => {
             (ExitCode::Unreachable, "the daemon may have stopped: systemctl status weir; forwarding goes on")
         }
@@ -172,6 +176,15 @@ fn of_problem(problem: &Problem) -> Diagnosis {
     Diagnosis { code, remedy: Some(problem.remedy.clone()).filter(|remedy| !remedy.is_empty()) }
 }
 
+fn of_data_plane(error: &DataPlaneError) -> ExitCode {
+    match error.class() {
+        ErrorClass::Privilege => ExitCode::Privilege,
+        ErrorClass::Unsupported => ExitCode::Unsupported,
+        ErrorClass::RefusedByState => ExitCode::Refused,
+        ErrorClass::Other => ExitCode::Failure,
+    }
+}
+
 fn of_overrides(error: &OverridesError) -> Diagnosis {
     match error {
         OverridesError::Corrupt { path, .. } => {
@@ -183,7 +196,9 @@ fn of_overrides(error: &OverridesError) -> Diagnosis {
             Diagnosis { code: ExitCode::Config, remedy: Some(remedy) }
         }
         OverridesError::Read { source, .. } => of_io(source, "is the state directory readable?"),
-        OverridesError::Write { source, .. } => of_io(source, "is the state directory writable, and is the disk full?"),
+        OverridesError::Write { source, .. } => {
+            of_io(source, "is the state directory writable, and is the disk full?")
+        }
         OverridesError::Full => {
             Diagnosis { code: ExitCode::Refused, remedy: Some("restore some of them first".to_owned()) }
         }

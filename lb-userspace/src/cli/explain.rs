@@ -86,10 +86,14 @@ pub(super) async fn run(args: &ExplainArgs, client: &Client, out: &mut Output) -
 fn lines(explanation: &Explanation) -> Vec<String> {
     let Explanation { query, hash, steps, .. } = explanation;
     let packet = if query.opening { "opens a flow" } else { "belongs to an established flow" };
-    let mut lines =
-        vec![format!("{} -> {}/{}: a packet that {packet}, hash {hash}", query.src, query.dst, query.protocol)];
+    let mut lines = vec![format!(
+        "{} -> {}/{}: a packet that {packet}, hash {hash}",
+        query.src, query.dst, query.protocol
+    )];
     let width = steps.len().to_string().len();
-    lines.extend(steps.iter().enumerate().map(|(index, step)| format!("{:>width$}. {}", index + 1, step.text)));
+    lines.extend(
+        steps.iter().enumerate().map(|(index, step)| format!("{:>width$}. {}", index + 1, step.text)),
+    );
     lines.push(ending(explanation));
     lines
 }
@@ -97,17 +101,22 @@ fn lines(explanation: &Explanation) -> Vec<String> {
 fn ending(explanation: &Explanation) -> String {
     let Explanation { service, backend, outer, next_hop, verdict, reason, .. } = explanation;
     let of = service.as_ref().map_or_else(String::new, |service| format!(" of service {service}"));
-    let chosen = backend
-        .as_ref()
-        .map_or_else(|| "a backend".to_owned(), |backend| format!("{} in {} ({})", backend.name, backend.rack, backend.address));
+    let chosen = backend.as_ref().map_or_else(
+        || "a backend".to_owned(),
+        |backend| format!("{} in {} ({})", backend.name, backend.rack, backend.address),
+    );
     match verdict {
         VerdictKind::Forward => {
-            let outer = outer.map_or_else(String::new, |o| format!(", from {} to {}", o.source, o.destination));
-            let way =
-                next_hop.as_ref().map_or_else(String::new, |hop| format!(", by {} to {}", hop.interface, hop.mac));
+            let outer =
+                outer.map_or_else(String::new, |o| format!(", from {} to {}", o.source, o.destination));
+            let way = next_hop
+                .as_ref()
+                .map_or_else(String::new, |hop| format!(", by {} to {}", hop.interface, hop.mac));
             format!("=> forwarded to backend {chosen}{of}{outer}{way}")
         }
-        VerdictKind::Drop if backend.is_some() => format!("=> dropped on the way to backend {chosen}{of}: {}", words(reason)),
+        VerdictKind::Drop if backend.is_some() => {
+            format!("=> dropped on the way to backend {chosen}{of}: {}", words(reason))
+        }
         VerdictKind::Drop => format!("=> dropped{of}: {}", words(reason)),
         VerdictKind::Answer => format!("=> answered by Weir itself: {}", words(reason)),
         VerdictKind::Pass => format!("=> passed to the kernel: {}", words(reason)),

@@ -119,7 +119,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(&args, &mut out)?,
         Command::Daemon(args) => done(daemon::run(&args))?,
         Command::Agent(args) => done(agent::run(args))?,
-        Command::Detach(args) => done(detach::run(&args, &socket, &mut out))?,
+        Command::Detach(args) => done(detach::run(&args, &mut out))?,
         asking => done(ask(asking, &Client::new(&socket), &mut out))?,
     };
     out.flush()?;

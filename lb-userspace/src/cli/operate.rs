@@ -2,7 +2,10 @@
 
 use clap::Args;
 
-use super::{client::Answer, output::{Output, span}};
+use super::{
+    client::Answer,
+    output::{Output, span},
+};
 use crate::{
     api::{router::check_reason, types::Acted},
     plan::state::Action,
@@ -36,7 +39,11 @@ pub(super) fn show(answer: &Answer, out: &mut Output) -> anyhow::Result<()> {
     let took = span(stored_ns.saturating_sub(decided_ns));
     let text = match (changed, from == to) {
         (true, false) => {
-            format!("{subject}: {} -> {}, in the data plane {took} after the decision", from.name(), to.name())
+            format!(
+                "{subject}: {} -> {}, in the data plane {took} after the decision",
+                from.name(),
+                to.name()
+            )
         }
         (true, true) => format!("{subject} stays {}, now with another cause", to.name()),
         (false, _) => format!("{subject} is {} already: nothing changed", to.name()),

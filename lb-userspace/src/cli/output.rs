@@ -94,7 +94,7 @@ impl Output {
 
     fn new_table(&self) -> Table {
         let mut table = Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         if self.colour {
             table.enforce_styling();
         } else {
@@ -201,7 +201,10 @@ mod tests {
 
     #[test]
     fn quantities_read_well_at_their_borders() {
-        assert_eq!([0, 999, 1_000, 999_949, 999_951].map(bytes), ["0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB"]);
+        assert_eq!(
+            [0, 999, 1_000, 999_949, 999_951].map(bytes),
+            ["0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB"]
+        );
         assert_eq!(bytes(u64::MAX), "18446.7 PB");
         assert_eq!([999, 1_000, 1_500_000, 2_000_000_000].map(span), ["999 ns", "1.0 us", "1.5 ms", "2.0 s"]);
         assert_eq!([59, 60, 3_661, 90_000].map(uptime), ["59 s", "1 min 0 s", "1 h 1 min", "1 d 1 h"]);

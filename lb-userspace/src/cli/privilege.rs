@@ -20,7 +20,10 @@ impl PrivilegeError {
     #[must_use]
     pub fn remedy(&self) -> String {
         let needed = self.missing.join(" ");
-        format!("run it as root (sudo weir {} ...), or give its systemd unit AmbientCapabilities={needed}", self.verb)
+        format!(
+            "run it as root (sudo weir {} ...), or give its systemd unit AmbientCapabilities={needed}",
+            self.verb
+        )
     }
 }
 
@@ -43,7 +46,8 @@ fn effective(status: &str) -> Option<u64> {
 
 fn check(verb: &'static str, effective: u64) -> Result<(), PrivilegeError> {
     let has = |number: u32| effective & (1 << number) != 0;
-    let is_missing = |&&(name, number): &&(&str, u32)| !has(number) && !(name == "CAP_BPF" && has(CAP_SYS_ADMIN));
+    let is_missing =
+        |&&(name, number): &&(&str, u32)| !has(number) && !(name == "CAP_BPF" && has(CAP_SYS_ADMIN));
     let missing: Vec<_> = NEEDED.iter().filter(is_missing).map(|(name, _)| *name).collect();
     if missing.is_empty() { Ok(()) } else { Err(PrivilegeError { verb, missing }) }
 }
@@ -60,7 +64,10 @@ mod tests {
         let error = check("daemon", net_admin).unwrap_err();
         assert!(error.to_string().contains("CAP_BPF missing"), "{error}");
         let error = check("agent", 0).unwrap_err();
-        assert!(error.to_string().contains("`weir agent` needs privileges: CAP_NET_ADMIN and CAP_BPF"), "{error}");
+        assert!(
+            error.to_string().contains("`weir agent` needs privileges: CAP_NET_ADMIN and CAP_BPF"),
+            "{error}"
+        );
         assert!(error.remedy().contains("sudo weir agent"), "{}", error.remedy());
     }
 

@@ -61,7 +61,8 @@ fn address(service: &ServiceView) -> String {
 }
 
 fn row(service: &ServiceView) -> Vec<Cell> {
-    let total = |count: fn(&crate::api::types::PoolView) -> u64| number(service.pools.iter().map(count).sum());
+    let total =
+        |count: fn(&crate::api::types::PoolView) -> u64| number(service.pools.iter().map(count).sum());
     vec![
         Cell::new(&service.name),
         Cell::new(address(service)),
@@ -84,9 +85,15 @@ fn show(service: &ServiceView, out: &mut Output) -> anyhow::Result<()> {
         ("name", Cell::new(&service.name)),
         ("address", Cell::new(address(service))),
         ("on all down", Cell::new(on_all_down)),
-        ("forwarded", Cell::new(format!(
-            "{} packets, {}, {} of them opening", traffic.packets, bytes(traffic.bytes), traffic.opening
-        ))),
+        (
+            "forwarded",
+            Cell::new(format!(
+                "{} packets, {}, {} of them opening",
+                traffic.packets,
+                bytes(traffic.bytes),
+                traffic.opening
+            )),
+        ),
         ("dropped", Cell::new(format!("{} packets", traffic.dropped))),
     ])?;
     out.line("")?;
@@ -102,6 +109,9 @@ fn show(service: &ServiceView, out: &mut Output) -> anyhow::Result<()> {
     });
     out.table(&["POOL", "BACKENDS", "AVAILABLE", "TAKES FLOWS", "TABLE", "SETS"], pools.collect())?;
     out.line("")?;
-    let plans = service.plans.iter().map(|plan| vec![Cell::new(&plan.client_region), Cell::new(plan.pools.join(", "))]);
+    let plans = service
+        .plans
+        .iter()
+        .map(|plan| vec![Cell::new(&plan.client_region), Cell::new(plan.pools.join(", "))]);
     Ok(out.table(&["CLIENT REGION", "POOLS IN ORDER"], plans.collect())?)
 }

@@ -26,17 +26,20 @@ pub(super) async fn run(client: &Client, out: &mut Output) -> anyhow::Result<()>
     let status: Status = answer.parse()?;
     out.fields(overview(&status))?;
     out.line("")?;
-    out.table(&["", "UP", "SUSPECT", "DOWN", "DRAINING"], vec![
-        counts("backends", &status.backends),
-        counts("domains", &status.domains),
-    ])?;
+    out.table(
+        &["", "UP", "SUSPECT", "DOWN", "DRAINING"],
+        vec![counts("backends", &status.backends), counts("domains", &status.domains)],
+    )?;
     if !status.traffic.reasons.is_empty() {
         out.line("")?;
         out.table(&["NOT FORWARDED", "REASON", "PACKETS", "BYTES"], reasons(&status))?;
     }
     if !status.overrides.is_empty() {
         out.line("")?;
-        out.table(&["OVERRIDE", "STATE", "SINCE", "REASON"], status.overrides.iter().map(override_row).collect())?;
+        out.table(
+            &["OVERRIDE", "STATE", "SINCE", "REASON"],
+            status.overrides.iter().map(override_row).collect(),
+        )?;
     }
     Ok(())
 }
@@ -52,21 +55,39 @@ fn overview(status: &Status) -> Vec<(&'static str, Cell)> {
     let digest: String = config.digest.chars().take(SHORT_DIGEST).collect();
     let mut fields = vec![
         ("node", Cell::new(format!("{} in {place}", node.name))),
-        ("daemon", Cell::new(format!(
-            "weir {}, pid {}, up {}{adopted}", daemon.version, daemon.pid, uptime(daemon.uptime_s)
-        ))),
+        (
+            "daemon",
+            Cell::new(format!(
+                "weir {}, pid {}, up {}{adopted}",
+                daemon.version,
+                daemon.pid,
+                uptime(daemon.uptime_s)
+            )),
+        ),
         ("xdp", Cell::new(format!("{} on {}", mode(status), interfaces.collect::<Vec<_>>().join(", ")))),
-        ("config", Cell::new(format!(
-            "{}, digest {digest}", config.file.display()
-        ))),
+        (
+            "config",
+            Cell::new(format!(
+                "{}, digest {digest}",
+                config.file.display()
+            )),
+        ),
         ("services", Cell::new(status.services)),
-        ("forwarded", Cell::new(format!(
-            "{} packets, {}", traffic.forwarded_packets, bytes(traffic.forwarded_bytes)
-        ))),
-        ("control thread", Cell::new(format!(
-            "{}, {} rounds, {} late, at most {} late, {} stores",
-            control.scheduling, control.rounds, control.late_rounds, span(control.max_lateness_ns), control.stores
-        ))),
+        (
+            "forwarded",
+            Cell::new(format!("{} packets, {}", traffic.forwarded_packets, bytes(traffic.forwarded_bytes))),
+        ),
+        (
+            "control thread",
+            Cell::new(format!(
+                "{}, {} rounds, {} late, at most {} late, {} stores",
+                control.scheduling,
+                control.rounds,
+                control.late_rounds,
+                span(control.max_lateness_ns),
+                control.stores
+            )),
+        ),
         ("events", Cell::new(journal.last_seq)),
     ];
     fields.extend(troubles(status).into_iter().map(|text| ("ATTENTION", Cell::new(text))));
@@ -85,7 +106,10 @@ fn troubles(status: &Status) -> Vec<String> {
     let Status { control, journal, unresolved_next_hops: unresolved, .. } = status;
     let mut lines = Vec::new();
     if status.isolated {
-        lines.push("isolated: every target is silent, so this host itself is cut off; the last state is held".to_owned());
+        lines.push(
+            "isolated: every target is silent, so this host itself is cut off; the last state is held"
+                .to_owned(),
+        );
     }
     if !unresolved.is_empty() {
         let names: Vec<_> = unresolved.iter().take(MAX_LISTED).map(String::as_str).collect();
