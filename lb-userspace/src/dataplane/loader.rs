@@ -20,8 +20,8 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use super::counters::CounterReader;
 use super::error::DataPlaneError;
 use super::generation::{FLOWS, Generation, map_names, map_sizes};
-use super::live::LiveTables;
 use super::links;
+use super::live::LiveTables;
 use super::netlink::Interface;
 use super::object::{EDGE, EDGE_PROGRAM};
 use super::pins::{PROGRAM, PROGRAM_NEXT, Pins, remove_folder};
@@ -228,7 +228,8 @@ struct Program {
 
 fn is_same(running: &Generation, image: &Image, sizes: &[(&'static str, u32)]) -> bool {
     let root = running.root();
-    root.config_digest == image.digest && sizes.iter().all(|(name, size)| running.entries(name) == Some(*size))
+    root.config_digest == image.digest
+        && sizes.iter().all(|(name, size)| running.entries(name) == Some(*size))
 }
 
 /// Takes over a running generation, and gives it this binary's program if it has another.
@@ -310,8 +311,9 @@ fn load_program(ebpf: &mut Ebpf) -> Result<Program, DataPlaneError> {
 
 /// Hands an object's XDP program to the kernel. The verifier's log is in the error.
 pub(crate) fn load_xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataPlaneError> {
-    let program =
-        ebpf.program_mut(name).ok_or_else(|| DataPlaneError::Load(format!("the object has no program {name}")))?;
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| DataPlaneError::Load(format!("the object has no program {name}")))?;
     let xdp: &mut Xdp = program.try_into().map_err(|error| DataPlaneError::load(&error))?;
     xdp.load().map_err(|error| DataPlaneError::load(&error))?;
     Ok(xdp)
@@ -335,9 +337,10 @@ pub(crate) fn probe_kernel() -> Result<(), DataPlaneError> {
         Err(MapError::CreateError { io_error, .. }) if io_error.raw_os_error() == Some(libc::EPERM) => {
             Err(DataPlaneError::NoPrivilege { what: "create BPF maps".to_owned(), source: io_error })
         }
-        Err(MapError::CreateError { io_error, .. }) => {
-            Err(DataPlaneError::Unsupported { what: "create memory-mapped BPF arrays".to_owned(), source: io_error })
-        }
+        Err(MapError::CreateError { io_error, .. }) => Err(DataPlaneError::Unsupported {
+            what: "create memory-mapped BPF arrays".to_owned(),
+            source: io_error,
+        }),
         Err(error) => Err(DataPlaneError::load(&error)),
     }
 }

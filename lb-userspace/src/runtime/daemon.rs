@@ -50,11 +50,13 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let start = prepared.start();
     tracing::info!(node = node.name, ?start, "data plane ready");
 
-    let hops = NextHops::start(&config, prepared.next_hop_writer()).context("cannot watch next hops by netlink")?;
+    let hops =
+        NextHops::start(&config, prepared.next_hop_writer()).context("cannot watch next hops by netlink")?;
     let is_adopted = matches!(start, Start::Adopted { .. });
     let initial = if is_adopted { InitialHealth::Adopted } else { InitialHealth::Fresh };
     let store = Box::new(prepared.admission_writer());
-    let (control, events) = control::spawn(Arc::clone(&config), store, &standing(&config, &overrides), initial)?;
+    let (control, events) =
+        control::spawn(Arc::clone(&config), store, &standing(&config, &overrides), initial)?;
     let recorder = journal.spawn(events).context("cannot start the journal's thread")?;
     let warmed_up = tokio::select! {
         () = warm_up(is_adopted, &config, &hops, &control) => true,
@@ -63,12 +65,25 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     if warmed_up {
         let data_plane = prepared.put_in_place()?;
         journal.record(NewEvent::daemon(node.name.clone(), describe(start), monotonic_ns()));
-        serve(server, &config, config_path, &image.digest, data_plane, hops, &control, &journal, overrides, signals)
-            .await;
+        serve(
+            server,
+            &config,
+            config_path,
+            &image.digest,
+            data_plane,
+            hops,
+            &control,
+            &journal,
+            overrides,
+            signals,
+        )
+        .await;
     }
     control.stop();
     drop(control);
-    tokio::task::spawn_blocking(move || recorder.join()).await?.map_err(|_| anyhow::anyhow!("the journal's thread failed"))?;
+    tokio::task::spawn_blocking(move || recorder.join())
+        .await?
+        .map_err(|_| anyhow::anyhow!("the journal's thread failed"))?;
     let cause = "stopped; forwarding goes on as it was told last".to_owned();
     journal.record(NewEvent::daemon(node.name.clone(), cause, monotonic_ns()));
     Ok(())
@@ -134,10 +149,12 @@ fn describe(start: Start) -> String {
             "started: adopted what was forwarding, with a new program".to_owned()
         }
         Start::Replaced { flows_kept: true } => {
-            "started: replaced what was forwarding, as the configuration changed; the flow table was kept".to_owned()
+            "started: replaced what was forwarding, as the configuration changed; the flow table was kept"
+                .to_owned()
         }
         Start::Replaced { flows_kept: false } => {
-            "started: replaced what was forwarding, as the configuration changed; the flow table starts empty".to_owned()
+            "started: replaced what was forwarding, as the configuration changed; the flow table starts empty"
+                .to_owned()
         }
     }
 }
@@ -150,7 +167,10 @@ fn standing(config: &Config, overrides: &Overrides) -> Vec<(Subject, Override)> 
             SubjectKind::Domain => config.topology.find(&subject.name).map(Subject::Domain),
         };
         if found.is_none() {
-            tracing::warn!(subject = subject.name, "an override waits for something the configuration does not have");
+            tracing::warn!(
+                subject = subject.name,
+                "an override waits for something the configuration does not have"
+            );
         }
         found.map(|found| (found, word.clone()))
     };

@@ -11,8 +11,8 @@ use crate::{
         Control,
         problem::{Problem, ProblemKind},
         types::{
-            Acted, BackendView, DomainView, ExplainQuery, Explanation, OverrideView, ServiceView, Status, SubjectKind,
-            SubjectName,
+            Acted, BackendView, DomainView, ExplainQuery, Explanation, OverrideView, ServiceView, Status,
+            SubjectKind, SubjectName,
         },
     },
     config::Config,
@@ -88,7 +88,11 @@ impl Service {
     async fn snapshot(&self) -> Snapshot {
         self.control.snapshot().await.unwrap_or_else(|error| {
             tracing::error!(%error, "no states from the control thread");
-            Snapshot { backends: Vec::new(), domains: Vec::new(), control: crate::runtime::control::ControlStatus::default() }
+            Snapshot {
+                backends: Vec::new(),
+                domains: Vec::new(),
+                control: crate::runtime::control::ControlStatus::default(),
+            }
         })
     }
 
@@ -124,7 +128,8 @@ impl Service {
             }
         };
         recorded.map_err(|error| {
-            let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+            let cause =
+                std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
             Problem::new(
                 ProblemKind::Internal,
                 format!("it is done, but will not outlive the daemon: {error}{cause}"),
@@ -156,22 +161,34 @@ impl Control for Service {
 
     async fn services(&self) -> Vec<ServiceView> {
         let (snapshot, counters) = self.facts().await;
-        let facts =
-            Facts { config: &self.config, snapshot: &snapshot, counters: &counters, hops: &self.hops.snapshot() };
+        let facts = Facts {
+            config: &self.config,
+            snapshot: &snapshot,
+            counters: &counters,
+            hops: &self.hops.snapshot(),
+        };
         views::services(&facts)
     }
 
     async fn backends(&self) -> Vec<BackendView> {
         let (snapshot, counters) = self.facts().await;
-        let facts =
-            Facts { config: &self.config, snapshot: &snapshot, counters: &counters, hops: &self.hops.snapshot() };
+        let facts = Facts {
+            config: &self.config,
+            snapshot: &snapshot,
+            counters: &counters,
+            hops: &self.hops.snapshot(),
+        };
         views::backends(&facts)
     }
 
     async fn domains(&self) -> Vec<DomainView> {
         let (snapshot, counters) = self.facts().await;
-        let facts =
-            Facts { config: &self.config, snapshot: &snapshot, counters: &counters, hops: &self.hops.snapshot() };
+        let facts = Facts {
+            config: &self.config,
+            snapshot: &snapshot,
+            counters: &counters,
+            hops: &self.hops.snapshot(),
+        };
         views::domains(&facts)
     }
 
@@ -211,7 +228,9 @@ fn refused(error: ActError) -> Problem {
     let (kind, remedy) = match error {
         ActError::Refused(_) => (ProblemKind::Invalid, "see `weir backend --help` and `weir domain --help`"),
         ActError::Busy => (ProblemKind::Busy, "try again"),
-        ActError::Stopped => (ProblemKind::Internal, "look into the daemon's log, then restart it: forwarding goes on"),
+        ActError::Stopped => {
+            (ProblemKind::Internal, "look into the daemon's log, then restart it: forwarding goes on")
+        }
     };
     Problem::new(kind, error.to_string(), remedy)
 }

@@ -6,9 +6,10 @@ use lb_common::abi::{ABI_VERSION, admission::Admission, reason::Reason};
 
 use crate::{
     api::types::{
-        AdmissionView, BackendView, CheckState, CheckView, ConfigStatus, ControlStatus, DaemonStatus, DomainView,
-        HealthView, InterfaceStatus, JournalStatus, NextHop, NodeStatus, OverrideView, PlanView, PoolView,
-        ReasonCount, ServiceTraffic, ServiceView, Shares, StateCounts, Status, TrafficStatus, VerdictKind, XdpStatus,
+        AdmissionView, BackendView, CheckState, CheckView, ConfigStatus, ControlStatus, DaemonStatus,
+        DomainView, HealthView, InterfaceStatus, JournalStatus, NextHop, NodeStatus, OverrideView, PlanView,
+        PoolView, ReasonCount, ServiceTraffic, ServiceView, Shares, StateCounts, Status, TrafficStatus,
+        VerdictKind, XdpStatus,
     },
     config::{BackendId, Config, DomainId, Pool, Service},
     dataplane::{
@@ -120,7 +121,9 @@ const fn verdict(reason: Reason) -> VerdictKind {
 
 fn unresolved(facts: &Facts<'_>) -> Vec<String> {
     let hops = facts.config.backends.iter().zip(&facts.hops.backends);
-    hops.filter(|(_, state)| matches!(state, HopState::Unresolved { .. })).map(|(b, _)| b.name.clone()).collect()
+    hops.filter(|(_, state)| matches!(state, HopState::Unresolved { .. }))
+        .map(|(b, _)| b.name.clone())
+        .collect()
 }
 
 /// `GET /v1/services`.
