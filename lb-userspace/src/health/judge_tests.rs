@@ -89,8 +89,8 @@ fn a_false_alarm_ends_with_the_next_good_round() {
     let mut scene = grid();
     let rack = scene.below("r1/z1/k1");
     assert_eq!(scene.silent(&rack[..4]), said(&[("r1/z1/k1", State::Suspect)]));
-    assert_eq!(scene.silent(&rack[..1]), said(&[("r1/z1/k1", State::Up)]));
-    assert_eq!(scene.silent(&rack[1..2]), []);
+    assert_eq!(scene.silent(&rack[4..]), said(&[("r1/z1/k1", State::Up)]));
+    assert_eq!(scene.silent(&[]), []);
 }
 
 #[test]
@@ -99,7 +99,8 @@ fn a_suspicion_that_is_not_confirmed_gives_way_to_single_failures() {
     let rack = scene.below("r0/z0/k0");
     scene.silent(&rack);
     assert_eq!(scene.silent(&rack[..3]), [], "still suspicious: 3 of 5 are silent");
-    let expected = [("b0000", State::Down), ("b0001", State::Down), ("b0002", State::Down), ("r0/z0/k0", State::Up)];
+    let expected =
+        [("b0000", State::Down), ("b0001", State::Down), ("b0002", State::Down), ("r0/z0/k0", State::Up)];
     assert_eq!(scene.silent(&rack[..3]), said(&expected));
 }
 
@@ -169,7 +170,7 @@ fn evidence_is_when_the_first_missing_answer_was_due() {
         let round = Round { group: 0, since_ns: due_ns - 50, due_ns, outcomes: &outcomes };
         facts.extend(scene.judge.round(&round, |_| false).facts);
     }
-    assert_eq!(facts.iter().map(|fact| fact.evidence_ns).collect::<Vec<_>>(), [100, 100]);
+    assert_eq!(facts.iter().map(|fact| fact.evidence_ns).collect::<Vec<_>>(), [Some(100); 2]);
     assert_eq!(facts[1].cause.to_string(), "5 of 5 backends missed 2 probes in a row");
 }
 
@@ -204,7 +205,10 @@ fn isolation_keeps_what_was_down_before() {
 fn refusals_everywhere_are_believed() {
     let mut scene = grid();
     let everybody: Vec<_> = (0..40).collect();
-    assert_eq!(scene.miss(&everybody, Miss::Refused), said(&[("r0", State::Suspect), ("r1", State::Suspect)]));
+    assert_eq!(
+        scene.miss(&everybody, Miss::Refused),
+        said(&[("r0", State::Suspect), ("r1", State::Suspect)])
+    );
     assert_eq!(scene.miss(&everybody, Miss::Refused), said(&[("r0", State::Down), ("r1", State::Down)]));
     assert!(!scene.isolated);
 }
@@ -259,7 +263,8 @@ fn everyone_is_judged_when_each_answered_or_fell() {
 
 #[test]
 fn adopted_states_stay_until_there_is_evidence() {
-    let config = config(&vec![vec![vec![3, 3]], vec![vec![2]]], vec![check(CheckKind::Tcp { port: 80 }, 100)]);
+    let config =
+        config(&vec![vec![vec![3, 3]], vec![vec![2]]], vec![check(CheckKind::Tcp { port: 80 }, 100)]);
     let rack = Subject::Domain(domain(&config, "r0/z0/k0"));
     let backend = Subject::Backend(BackendId(5));
     let initial = |subject| if subject == rack || subject == backend { State::Down } else { State::Up };
@@ -291,10 +296,14 @@ fn a_backend_is_up_only_if_all_its_checks_pass() {
     let mut facts = Vec::new();
     for _ in 0..2 {
         let heartbeats = [answered; 6];
-        facts.extend(judge.round(&Round { group: 0, since_ns: 1, due_ns: 2, outcomes: &heartbeats }, |_| false).facts);
+        facts.extend(
+            judge.round(&Round { group: 0, since_ns: 1, due_ns: 2, outcomes: &heartbeats }, |_| false).facts,
+        );
         let mut connections = [answered; 6];
         connections[1] = refused;
-        facts.extend(judge.round(&Round { group: 1, since_ns: 1, due_ns: 2, outcomes: &connections }, |_| false).facts);
+        facts.extend(
+            judge.round(&Round { group: 1, since_ns: 1, due_ns: 2, outcomes: &connections }, |_| false).facts,
+        );
     }
     assert_eq!(facts.len(), 1);
     assert_eq!(facts[0].subject, Subject::Backend(BackendId(1)));
@@ -305,7 +314,7 @@ fn a_backend_is_up_only_if_all_its_checks_pass() {
 const SETTLED: u32 = 4 * PARTIAL_RECOVERY_FACTOR * 3;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// After any history, once all answer again everything is UP.
     #[test]
