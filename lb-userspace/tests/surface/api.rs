@@ -239,7 +239,7 @@ fn those_who_wait_do_not_keep_out_those_who_act() {
     for mut stream in waiting {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("operator: now"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("operator: drain: now"), "{answer}");
     }
 }
 

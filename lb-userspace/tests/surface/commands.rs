@@ -43,7 +43,8 @@ fn absent_and_dead_sockets_have_their_path_and_a_remedy() {
 #[test]
 fn what_is_no_daemon_is_told_apart() {
     let dir = tempfile::tempdir().unwrap();
-    let body = r#"{"type":"urn:new:kind","title":"t","status":418,"detail":"no coffee","remedy":"drink tea"}"#;
+    let body =
+        r#"{"type":"urn:new:kind","title":"t","status":418,"detail":"no coffee","remedy":"drink tea"}"#;
     let newer = format!("HTTP/1.1 418 Tea\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     for (index, (answer, code, text)) in [
         ("", 4, "connection to the daemon"),
@@ -277,7 +278,8 @@ fn check_tells_what_is_there_or_what_is_wrong() {
     let output = check(&path, "json");
     assert_eq!((output.status.code(), output.stderr.len()), (Some(3), 0), "{output:?}");
     let problems: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let lines: Vec<_> = problems["problems"].as_array().unwrap().iter().map(|problem| &problem["line"]).collect();
+    let lines: Vec<_> =
+        problems["problems"].as_array().unwrap().iter().map(|problem| &problem["line"]).collect();
     assert!(lines.contains(&&serde_json::json!(3)), "{problems}");
     fails(&check(&dir.path().join("absent.toml"), "table"), 3, &["absent.toml"]);
 }

@@ -43,10 +43,14 @@ domain north/n1  waiting: not in the configuration  2026-05-01T12:00:00.250Z  ke
 #[test]
 fn services() {
     let daemon = Daemon::start();
-    shows(&daemon, &["service", "list"], "
+    shows(
+        &daemon,
+        &["service", "list"],
+        "
 NAME  ADDRESS                POOLS  BACKENDS  AVAILABLE  PACKETS  BYTES   DROPPED
 web   [2001:db8::10]:80/tcp      2         4          1  2469134  2.0 GB       17
-");
+",
+    );
     let expected = "
 name         web
 address      [2001:db8::10]:80/tcp
@@ -127,13 +131,26 @@ operator     drained by operator: new switch (since 2026-05-01T12:00:00.250Z)
 #[test]
 fn actions() {
     let daemon = Daemon::start();
-    shows(&daemon, &["backend", "drain", "w1r2b1", "--reason", "r"],
-        "backend w1r2b1: UP -> DRAINING, in the data plane 12.3 us after the decision");
-    shows(&daemon, &["backend", "drain", "w1r2b1", "--reason", "r"], "backend w1r2b1 is DRAINING already: nothing changed");
-    shows(&daemon, &["domain", "fail", "west/w1", "--reason", "r"],
-        "domain west/w1: UP -> DOWN, in the data plane 12.3 us after the decision");
-    shows(&daemon, &["domain", "restore", "west/w1", "--reason", "r"],
-        "domain west/w1: DOWN -> UP, in the data plane 12.3 us after the decision");
+    shows(
+        &daemon,
+        &["backend", "drain", "w1r2b1", "--reason", "r"],
+        "backend w1r2b1: UP -> DRAINING, in the data plane 12.3 us after the decision",
+    );
+    shows(
+        &daemon,
+        &["backend", "drain", "w1r2b1", "--reason", "r"],
+        "backend w1r2b1 is DRAINING already: nothing changed",
+    );
+    shows(
+        &daemon,
+        &["domain", "fail", "west/w1", "--reason", "r"],
+        "domain west/w1: UP -> DOWN, in the data plane 12.3 us after the decision",
+    );
+    shows(
+        &daemon,
+        &["domain", "restore", "west/w1", "--reason", "r"],
+        "domain west/w1: DOWN -> UP, in the data plane 12.3 us after the decision",
+    );
 }
 
 #[test]
@@ -172,7 +189,7 @@ fn events() {
         after_time,
         [
             "  1       domain west/w1            UP -> SUSPECT         3.1 ms     4.2 us     5 of 5 backends missed round 81",
-            "  2       domain west/w1            UP -> DOWN            -          12.3 us    operator: cooling failed",
+            "  2       west/w1                   UP -> DOWN            -          12.3 us    operator: fail: cooling failed",
         ]
     );
 }
