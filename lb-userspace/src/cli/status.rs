@@ -65,14 +65,7 @@ fn overview(status: &Status) -> Vec<(&'static str, Cell)> {
             )),
         ),
         ("xdp", Cell::new(format!("{} on {}", mode(status), interfaces.collect::<Vec<_>>().join(", ")))),
-        (
-            "config",
-            Cell::new(format!(
-                "{}, generation {}, digest {digest}",
-                config.file.display(),
-                config.generation
-            )),
-        ),
+        ("config", Cell::new(format!("{}, digest {digest}", config.file.display()))),
         ("services", Cell::new(status.services)),
         (
             "forwarded",

@@ -99,7 +99,8 @@ fn a_suspicion_that_is_not_confirmed_gives_way_to_single_failures() {
     let rack = scene.below("r0/z0/k0");
     scene.silent(&rack);
     assert_eq!(scene.silent(&rack[..3]), [], "still suspicious: 3 of 5 are silent");
-    let expected = [("b0000", State::Down), ("b0001", State::Down), ("b0002", State::Down), ("r0/z0/k0", State::Up)];
+    let expected =
+        [("b0000", State::Down), ("b0001", State::Down), ("b0002", State::Down), ("r0/z0/k0", State::Up)];
     assert_eq!(scene.silent(&rack[..3]), said(&expected));
 }
 
@@ -204,7 +205,10 @@ fn isolation_keeps_what_was_down_before() {
 fn refusals_everywhere_are_believed() {
     let mut scene = grid();
     let everybody: Vec<_> = (0..40).collect();
-    assert_eq!(scene.miss(&everybody, Miss::Refused), said(&[("r0", State::Suspect), ("r1", State::Suspect)]));
+    assert_eq!(
+        scene.miss(&everybody, Miss::Refused),
+        said(&[("r0", State::Suspect), ("r1", State::Suspect)])
+    );
     assert_eq!(scene.miss(&everybody, Miss::Refused), said(&[("r0", State::Down), ("r1", State::Down)]));
     assert!(!scene.isolated);
 }
@@ -259,7 +263,8 @@ fn everyone_is_judged_when_each_answered_or_fell() {
 
 #[test]
 fn adopted_states_stay_until_there_is_evidence() {
-    let config = config(&vec![vec![vec![3, 3]], vec![vec![2]]], vec![check(CheckKind::Tcp { port: 80 }, 100)]);
+    let config =
+        config(&vec![vec![vec![3, 3]], vec![vec![2]]], vec![check(CheckKind::Tcp { port: 80 }, 100)]);
     let rack = Subject::Domain(domain(&config, "r0/z0/k0"));
     let backend = Subject::Backend(BackendId(5));
     let initial = |subject| if subject == rack || subject == backend { State::Down } else { State::Up };
@@ -291,10 +296,14 @@ fn a_backend_is_up_only_if_all_its_checks_pass() {
     let mut facts = Vec::new();
     for _ in 0..2 {
         let heartbeats = [answered; 6];
-        facts.extend(judge.round(&Round { group: 0, since_ns: 1, due_ns: 2, outcomes: &heartbeats }, |_| false).facts);
+        facts.extend(
+            judge.round(&Round { group: 0, since_ns: 1, due_ns: 2, outcomes: &heartbeats }, |_| false).facts,
+        );
         let mut connections = [answered; 6];
         connections[1] = refused;
-        facts.extend(judge.round(&Round { group: 1, since_ns: 1, due_ns: 2, outcomes: &connections }, |_| false).facts);
+        facts.extend(
+            judge.round(&Round { group: 1, since_ns: 1, due_ns: 2, outcomes: &connections }, |_| false).facts,
+        );
     }
     assert_eq!(facts.len(), 1);
     assert_eq!(facts[0].subject, Subject::Backend(BackendId(1)));

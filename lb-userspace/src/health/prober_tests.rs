@@ -103,7 +103,10 @@ fn answers_are_taken_and_silence_and_unwellness_are_misses() {
     let unwell = Heartbeat { status: STATUS_UNWELL, ..scene.reply(1) };
     scene.answer(1, unwell.as_bytes());
     let outcomes = scene.judge();
-    assert_eq!(outcomes.iter().copied().map(how).collect::<Vec<_>>(), [None, Some(Miss::Unwell), Some(Miss::Silent)]);
+    assert_eq!(
+        outcomes.iter().copied().map(how).collect::<Vec<_>>(),
+        [None, Some(Miss::Unwell), Some(Miss::Silent)]
+    );
     assert!(matches!(outcomes[0], Outcome::Answered { rtt_ns, .. } if rtt_ns > 0));
     assert!(scene.prober.judge(scene.start_ns + 2 * INTERVAL_NS).is_none(), "a round is judged once");
     assert_eq!(scene.prober.status().sent, 3);
@@ -214,7 +217,10 @@ fn what_cannot_be_sent_is_a_miss() {
     prober.send(start_ns);
     assert_eq!(prober.status().send_errors, 1);
     let round = prober.judge(start_ns + 2 * INTERVAL_NS).expect("due");
-    assert_eq!(round.outcomes.iter().copied().map(how).collect::<Vec<_>>(), [Some(Miss::Silent), Some(Miss::Unsent)]);
+    assert_eq!(
+        round.outcomes.iter().copied().map(how).collect::<Vec<_>>(),
+        [Some(Miss::Silent), Some(Miss::Unsent)]
+    );
 }
 
 #[test]

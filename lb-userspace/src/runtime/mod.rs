@@ -6,3 +6,5 @@ pub mod control;
 pub mod daemon;
 pub mod lock;
 pub mod overrides;
+pub mod service;
+mod views;

@@ -12,7 +12,7 @@ use lb_common::abi::limits::{MAX_BACKENDS, MAX_DOMAINS};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::types::{OverrideView, SubjectKind, SubjectName},
+    api::types::{SubjectKind, SubjectName},
     plan::state::{Action, Override},
 };
 
@@ -104,16 +104,6 @@ impl Overrides {
     /// All words in the order of their subjects, whether the configuration names those or not.
     pub fn iter(&self) -> impl Iterator<Item = (&SubjectName, &Override)> {
         self.words.iter()
-    }
-
-    /// All words for people; those on subjects that the configuration does not name are kept, and not active.
-    pub fn views(&self, is_known: impl Fn(&SubjectName) -> bool) -> Vec<OverrideView> {
-        let view = |(subject, word): (&SubjectName, &Override)| OverrideView {
-            subject: subject.clone(),
-            word: word.clone(),
-            active: is_known(subject),
-        };
-        self.words.iter().map(view).collect()
     }
 
     /// The word on `subject`.
@@ -252,20 +242,6 @@ mod tests {
 
         let last = Overrides::load(dir.path()).unwrap();
         assert_eq!(last.iter().collect::<Vec<_>>(), [(&backend, &word(Action::Fail))]);
-    }
-
-    #[test]
-    fn words_on_what_the_configuration_lost_are_kept_and_not_active() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut overrides = Overrides::load(dir.path()).unwrap();
-        for name in ["gone", "here"] {
-            overrides.set(subject(SubjectKind::Backend, name), word(Action::Drain)).unwrap();
-        }
-        let views = overrides.views(|subject| subject.name == "here");
-        let active: Vec<_> = views.iter().map(|view| (view.subject.name.as_str(), view.active)).collect();
-        assert_eq!(active, [("gone", false), ("here", true)]);
-        overrides.set(subject(SubjectKind::Domain, "west"), word(Action::Drain)).unwrap();
-        assert_eq!(Overrides::load(dir.path()).unwrap().iter().count(), 3);
     }
 
     #[test]

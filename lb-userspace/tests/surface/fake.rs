@@ -381,7 +381,6 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
         config: ConfigStatus {
             file: "/etc/weir/weir.toml".into(),
             digest: "0123456789abcdef0123456789abcdef".to_owned(),
-            generation: 7,
         },
         xdp: XdpStatus {
             mode: XdpMode::Native,

@@ -16,7 +16,7 @@ fn status() {
 node            edge-1 in west/w1
 daemon          weir 0.1.0, pid 4242, up 1 h 2 min, took over a running data plane
 xdp             native on eth0, eth1 (NOT ATTACHED)
-config          /etc/weir/weir.toml, generation 7, digest 0123456789ab
+config          /etc/weir/weir.toml, digest 0123456789ab
 services        1
 forwarded       2469134 packets, 2.0 GB
 control thread  SCHED_FIFO, 12003 rounds, 2 late, at most 410.0 us late, 9 stores

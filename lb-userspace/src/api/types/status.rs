@@ -77,8 +77,6 @@ pub struct ConfigStatus {
     pub file: PathBuf,
     /// Digest of the compiled data plane, hexadecimal. Equal on hosts that place flows equally.
     pub digest: String,
-    /// Number of the data plane's generation; grows with each configuration that takes effect.
-    pub generation: u64,
 }
 
 /// See [`Status::xdp`].
