@@ -14,10 +14,7 @@ fn main() {
         let path = directory.join(object);
         println!("cargo:rerun-if-changed={}", path.display());
         if !path.is_file() {
-            println!(
-                "cargo:error=BPF object {} is missing: run `cargo xtask build`",
-                path.display()
-            );
+            println!("cargo:error=BPF object {} is missing: run `cargo xtask build`", path.display());
             exit(1);
         }
     }

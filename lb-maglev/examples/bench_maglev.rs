@@ -40,21 +40,13 @@ fn weighted(id: u16) -> u32 {
 /// Sorted times of single builds, from members to filled table, in milliseconds.
 fn time_builds(slots: u32, count: u16, weight: fn(u16) -> u32, runs: usize) -> Vec<f64> {
     let names: Vec<String> = (0..count).map(|id| format!("backend-{id}")).collect();
-    let members: Vec<Member<'_>> = (0..count)
-        .zip(&names)
-        .map(|(id, name)| Member {
-            name,
-            weight: weight(id),
-            id,
-        })
-        .collect();
+    let members: Vec<Member<'_>> =
+        (0..count).zip(&names).map(|(id, name)| Member { name, weight: weight(id), id }).collect();
     let mut builder = TableBuilder::new();
     let mut table = Vec::new();
     let mut time_build = || {
         let start = Instant::now();
-        builder
-            .build(black_box(&members), slots, &mut table)
-            .expect("the benchmark's members make a table");
+        builder.build(black_box(&members), slots, &mut table).expect("the benchmark's members make a table");
         black_box(&table);
         start.elapsed().as_secs_f64() * 1e3
     };

@@ -50,10 +50,7 @@ pub struct TableMember {
 impl Table {
     /// Builds a table. Errors as for [`TableBuilder::build`].
     pub fn build(members: &[Member<'_>], slots: u32) -> Result<Self, Error> {
-        let mut table = Self {
-            slots: Vec::new(),
-            members: Vec::new(),
-        };
+        let mut table = Self { slots: Vec::new(), members: Vec::new() };
         let placed = TableBuilder::new().place(members, slots, &mut table.slots)?;
         table.members = placed
             .into_iter()
@@ -152,12 +149,8 @@ fn check_members(members: &[Member<'_>]) -> Result<(), Error> {
         if weight == 0 {
             return Err(Error::ZeroWeight { name: name.into() });
         }
-        let seen = ids_seen
-            .get_mut(usize::from(id))
-            .ok_or_else(|| Error::IdTooLarge {
-                name: name.into(),
-                id,
-            })?;
+        let seen =
+            ids_seen.get_mut(usize::from(id)).ok_or_else(|| Error::IdTooLarge { name: name.into(), id })?;
         if core::mem::replace(seen, true) {
             return Err(Error::DuplicateId { id });
         }
@@ -167,22 +160,11 @@ fn check_members(members: &[Member<'_>]) -> Result<(), Error> {
 
 /// Orders members by the hash of their name, then by name: an order that is the same wherever the names are.
 fn in_stable_order<'a>(members: &[Member<'a>]) -> Result<Vec<Placed<'a>>, Error> {
-    let mut placed: Vec<Placed<'a>> = members
-        .iter()
-        .map(|&member| Placed {
-            hash: name_hash(member.name),
-            member,
-            quota: 0,
-        })
-        .collect();
+    let mut placed: Vec<Placed<'a>> =
+        members.iter().map(|&member| Placed { hash: name_hash(member.name), member, quota: 0 }).collect();
     placed.sort_unstable_by_key(|placed| (placed.hash, placed.member.name));
-    match placed
-        .windows(2)
-        .find(|pair| pair[0].member.name == pair[1].member.name)
-    {
-        Some(pair) => Err(Error::DuplicateName {
-            name: pair[0].member.name.into(),
-        }),
+    match placed.windows(2).find(|pair| pair[0].member.name == pair[1].member.name) {
+        Some(pair) => Err(Error::DuplicateName { name: pair[0].member.name.into() }),
         None => Ok(placed),
     }
 }

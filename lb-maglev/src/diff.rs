@@ -83,10 +83,7 @@ impl<'a> Pair<'a> {
 pub fn diff(old: &Table, new: &Table) -> Result<Diff, DiffError> {
     let (old_slots, new_slots) = (old.slots.len() as u32, new.slots.len() as u32);
     if old_slots != new_slots {
-        return Err(DiffError::SizesDiffer {
-            old: old_slots,
-            new: new_slots,
-        });
+        return Err(DiffError::SizesDiffer { old: old_slots, new: new_slots });
     }
     let pairs = pair_by_name(old, new);
     let old_index = index_by_id(&pairs, |pair| pair.old);
@@ -105,24 +102,13 @@ pub fn diff(old: &Table, new: &Table) -> Result<Diff, DiffError> {
             members[gainer].gained += 1;
         }
     }
-    Ok(Diff {
-        slots: new_slots,
-        changed,
-        causes,
-        members,
-    })
+    Ok(Diff { slots: new_slots, changed, causes, members })
 }
 
 /// All members of both tables, ordered by name.
 fn pair_by_name<'a>(old: &'a Table, new: &'a Table) -> Vec<Pair<'a>> {
-    let only_old = old.members.iter().map(|member| Pair {
-        old: Some(member),
-        new: None,
-    });
-    let only_new = new.members.iter().map(|member| Pair {
-        old: None,
-        new: Some(member),
-    });
+    let only_old = old.members.iter().map(|member| Pair { old: Some(member), new: None });
+    let only_new = new.members.iter().map(|member| Pair { old: None, new: Some(member) });
     let mut pairs: Vec<Pair<'a>> = only_old.chain(only_new).collect();
     // Stable: of two entries with one name, the old one comes first and takes the new one in.
     pairs.sort_by_key(|pair| pair.name());
@@ -184,13 +170,7 @@ impl fmt::Display for Diff {
             per_mille / 10,
             per_mille % 10
         )?;
-        let Causes {
-            removed,
-            added,
-            reweighted,
-            rescaled,
-            collateral,
-        } = self.causes;
+        let Causes { removed, added, reweighted, rescaled, collateral } = self.causes;
         let causes = [
             (removed, "from removed members"),
             (added, "to added members"),
@@ -204,11 +184,8 @@ impl fmt::Display for Diff {
             separator = ", ";
         }
 
-        let mut moved: Vec<&MemberChange> = self
-            .members
-            .iter()
-            .filter(|member| member.gained + member.lost > 0)
-            .collect();
+        let mut moved: Vec<&MemberChange> =
+            self.members.iter().filter(|member| member.gained + member.lost > 0).collect();
         moved.sort_by_key(|member| Reverse(member.gained + member.lost));
         for member in moved.iter().take(LISTED_MEMBERS) {
             write!(f, "\n  {}: ", member.name)?;

@@ -90,32 +90,16 @@ impl fmt::Display for Error {
                 )
             }
             Self::ZeroWeight { name } => {
-                write!(
-                    f,
-                    "member `{name}` has weight 0; give it a weight of at least 1, or remove it"
-                )
+                write!(f, "member `{name}` has weight 0; give it a weight of at least 1, or remove it")
             }
             Self::DuplicateName { name } => {
-                write!(
-                    f,
-                    "two members are called `{name}`; placement follows names, so give each its own"
-                )
+                write!(f, "two members are called `{name}`; placement follows names, so give each its own")
             }
             Self::DuplicateId { id } => write!(f, "two members have the id {id}; give each its own"),
             Self::IdTooLarge { name, id } => {
-                write!(
-                    f,
-                    "member `{name}` has the id {id}; ids go from 0 to {SLOT_MEMBER_MASK}"
-                )
+                write!(f, "member `{name}` has the id {id}; ids go from 0 to {SLOT_MEMBER_MASK}")
             }
-            Self::ShareOff {
-                name,
-                weight,
-                total_weight,
-                slots,
-                quota,
-                needed_slots,
-            } => {
+            Self::ShareOff { name, weight, total_weight, slots, quota, needed_slots } => {
                 let exact_milli = u128::from(*weight) * u128::from(*slots) * 1000 / u128::from(*total_weight);
                 write!(
                     f,

@@ -31,9 +31,7 @@ pub(crate) struct Scratch {
 pub(crate) fn fill(fillers: &mut [Filler], scratch: &mut Scratch, table: &mut [u16]) {
     let slots = table.len() as u32;
     schedule(fillers, slots, scratch);
-    let Scratch {
-        turns, taken, free, ..
-    } = scratch;
+    let Scratch { turns, taken, free, .. } = scratch;
     taken.clear();
     taken.resize(table.len().div_ceil(64), 0);
 
@@ -76,11 +74,7 @@ fn walk_to_free(walk: &mut Walk, taken: &mut [u64], slots: u32) -> u32 {
 fn jump_to_free(walk: Walk, free: &mut Vec<u32>, slots: u32) -> u32 {
     let steps = Steps::of(walk, slots);
     // A step count is unique to its slot, so the nearest is found without its place and looked up after.
-    let nearest = free
-        .iter()
-        .map(|&slot| steps.until(walk.next, slot))
-        .min()
-        .unwrap_or(0);
+    let nearest = free.iter().map(|&slot| steps.until(walk.next, slot)).min().unwrap_or(0);
     let slot = walk.after(nearest, slots);
     free.retain(|&other| other != slot);
     slot
@@ -172,10 +166,7 @@ mod tests {
                 }
             }
         }
-        table
-            .into_iter()
-            .map(|owner| owner.expect("as many turns as slots"))
-            .collect()
+        table.into_iter().map(|owner| owner.expect("as many turns as slots")).collect()
     }
 
     fn fillers(slots: u32) -> impl Strategy<Value = Vec<Filler>> {

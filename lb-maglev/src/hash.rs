@@ -20,9 +20,7 @@ const SKIP_SALT: u64 = 0xbb67_ae85_84ca_a73b;
 /// leaves the upper bits of short names alike.
 #[must_use]
 pub fn name_hash(name: &str) -> u64 {
-    let fnv = name.bytes().fold(FNV_OFFSET, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME)
-    });
+    let fnv = name.bytes().fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME));
     mix(fnv)
 }
 
@@ -44,10 +42,7 @@ pub(crate) struct Walk {
 impl Walk {
     pub(crate) fn new(name_hash: u64, slots: u32) -> Self {
         let upper = |salt: u64| (mix(name_hash ^ salt) >> 32) as u32;
-        Self {
-            next: reduce32(upper(OFFSET_SALT), slots),
-            skip: 1 + reduce32(upper(SKIP_SALT), slots - 1),
-        }
+        Self { next: reduce32(upper(OFFSET_SALT), slots), skip: 1 + reduce32(upper(SKIP_SALT), slots - 1) }
     }
 
     /// The slot that lies `steps` ahead of the next one.
@@ -73,10 +68,7 @@ mod tests {
             let walk = Walk::new(name_hash("w1r1b1"), slots);
             let mut seen = alloc::vec![false; slots as usize];
             for steps in 0..slots {
-                assert!(!core::mem::replace(
-                    &mut seen[walk.after(steps, slots) as usize],
-                    true
-                ));
+                assert!(!core::mem::replace(&mut seen[walk.after(steps, slots) as usize], true));
             }
         }
     }

@@ -77,10 +77,7 @@ mod tests {
                 let (start, end) = (first_hash(slot), first_hash(slot + 1));
                 assert_eq!(u64::from(reduce32(start as u32, slots)), slot);
                 assert_eq!(u64::from(reduce32((end - 1) as u32, slots)), slot);
-                assert!(
-                    (floor..=floor + 1).contains(&(end - start)),
-                    "slot {slot} of {slots}"
-                );
+                assert!((floor..=floor + 1).contains(&(end - start)), "slot {slot} of {slots}");
             }
         }
     }

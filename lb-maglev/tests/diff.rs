@@ -6,11 +6,8 @@ use proptest::prelude::*;
 const SLOTS: u32 = 4093;
 
 fn table(members: &[(&str, u32)], first_id: u16) -> Table {
-    let members: Vec<_> = members
-        .iter()
-        .zip(first_id..)
-        .map(|(&(name, weight), id)| Member { name, weight, id })
-        .collect();
+    let members: Vec<_> =
+        members.iter().zip(first_id..).map(|(&(name, weight), id)| Member { name, weight, id }).collect();
     Table::build(&members, SLOTS).expect("the pool makes a table")
 }
 
@@ -19,13 +16,7 @@ fn compare(old: &[(&str, u32)], new: &[(&str, u32)]) -> Diff {
 }
 
 fn sum(causes: Causes) -> u32 {
-    let Causes {
-        removed,
-        added,
-        reweighted,
-        rescaled,
-        collateral,
-    } = causes;
+    let Causes { removed, added, reweighted, rescaled, collateral } = causes;
     removed + added + reweighted + rescaled + collateral
 }
 
@@ -41,19 +32,8 @@ fn equal_tables_do_not_differ_whatever_their_ids_and_marks() {
 
 #[test]
 fn tables_of_different_sizes_are_not_compared() {
-    let other = Table::build(
-        &[Member {
-            name: "a",
-            weight: 1,
-            id: 0,
-        }],
-        251,
-    )
-    .expect("a table");
-    assert_eq!(
-        diff(&table(&[("a", 1)], 0), &other),
-        Err(DiffError::SizesDiffer { old: 4093, new: 251 })
-    );
+    let other = Table::build(&[Member { name: "a", weight: 1, id: 0 }], 251).expect("a table");
+    assert_eq!(diff(&table(&[("a", 1)], 0), &other), Err(DiffError::SizesDiffer { old: 4093, new: 251 }));
 }
 
 #[test]
@@ -92,32 +72,10 @@ fn a_changed_weight_is_told_from_what_it_does_to_others() {
 #[test]
 fn slots_between_bystanders_are_collateral() {
     // b's place is taken by another name of the same weight, so every quota stays.
-    let old = [
-        ("a", 1),
-        ("b", 1),
-        ("c", 1),
-        ("d", 1),
-        ("e", 1),
-        ("f", 1),
-        ("g", 1),
-        ("h", 1),
-        ("i", 1),
-        ("j", 1),
-    ];
-    let new = old.map(|(name, weight)| {
-        if name == "b" {
-            ("z", weight)
-        } else {
-            (name, weight)
-        }
-    });
-    let Causes {
-        removed,
-        added,
-        reweighted,
-        rescaled,
-        collateral,
-    } = compare(&old, &new).causes;
+    let old =
+        [("a", 1), ("b", 1), ("c", 1), ("d", 1), ("e", 1), ("f", 1), ("g", 1), ("h", 1), ("i", 1), ("j", 1)];
+    let new = old.map(|(name, weight)| if name == "b" { ("z", weight) } else { (name, weight) });
+    let Causes { removed, added, reweighted, rescaled, collateral } = compare(&old, &new).causes;
     assert!((409..=410).contains(&removed));
     assert!(added > 0 && added <= 410 && collateral > 0);
     // Largest remainder may have given the one spare slot of 4093 to another member.

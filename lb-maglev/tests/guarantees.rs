@@ -9,10 +9,7 @@ const SLOTS: u32 = 65537;
 
 /// Fewer cases than usual: each builds whole tables.
 fn cases(cases: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases,
-        ..ProptestConfig::default()
-    }
+    ProptestConfig { cases, ..ProptestConfig::default() }
 }
 
 /// A pool's names and weights. The salt makes the names, and thus the placement, new in every case.
@@ -21,11 +18,7 @@ fn pool(
     weight: std::ops::RangeInclusive<u32>,
 ) -> impl Strategy<Value = Pool> {
     (any::<u32>(), prop::collection::vec(weight, count)).prop_map(|(salt, weights)| {
-        weights
-            .into_iter()
-            .enumerate()
-            .map(|(i, w)| (format!("{salt}-{i}"), w))
-            .collect()
+        weights.into_iter().enumerate().map(|(i, w)| (format!("{salt}-{i}"), w)).collect()
     })
 }
 
@@ -33,14 +26,7 @@ type Pool = Vec<(String, u32)>;
 
 /// Members in the order of the pool, with ids from 0.
 fn members(pool: &Pool) -> Vec<Member<'_>> {
-    pool.iter()
-        .zip(0..)
-        .map(|((name, weight), id)| Member {
-            name,
-            weight: *weight,
-            id,
-        })
-        .collect()
+    pool.iter().zip(0..).map(|((name, weight), id)| Member { name, weight: *weight, id }).collect()
 }
 
 /// How often each id stands in a table.
@@ -153,10 +139,7 @@ fn the_largest_pool_that_keeps_twice_the_ideal_does_so_for_every_member() {
     let pool: Pool = (0..100).map(|i| (format!("backend-{i}"), 1)).collect();
     for removed in 0..pool.len() {
         let (changed, ideal) = removal(&pool, removed, SLOTS);
-        assert!(
-            changed <= 2 * ideal,
-            "backend-{removed}: {changed} slots moved, ideal {ideal}"
-        );
+        assert!(changed <= 2 * ideal, "backend-{removed}: {changed} slots moved, ideal {ideal}");
     }
 }
 
@@ -167,10 +150,7 @@ fn imbalance_of_1000_equal_members_is_below_2_percent() {
         let counts = counts(&build(&members(&pool), slots).expect("a table"));
         let fullest = counts.values().max().expect("1000 members");
         let average = f64::from(slots) / 1000.0;
-        assert!(
-            f64::from(*fullest) / average < 1.02,
-            "{fullest} slots against {average} on average"
-        );
+        assert!(f64::from(*fullest) / average < 1.02, "{fullest} slots against {average} on average");
     }
 }
 

@@ -12,25 +12,17 @@ fn checksum(slots: &[u16]) -> u64 {
 }
 
 fn table(count: u16, slots: u32) -> Vec<u16> {
-    let names: Vec<String> = (0..count)
-        .map(|id| format!("west-r{}-b{}", id / 16, id % 16))
-        .collect();
+    let names: Vec<String> = (0..count).map(|id| format!("west-r{}-b{}", id / 16, id % 16)).collect();
     let members: Vec<_> = (0..count)
         .zip(&names)
-        .map(|(id, name)| Member {
-            name,
-            weight: 50 + u32::from(id) % 100,
-            id,
-        })
+        .map(|(id, name)| Member { name, weight: 50 + u32::from(id) % 100, id })
         .collect();
     build(&members, slots).expect("the pool makes a table")
 }
 
 #[test]
 fn golden_tables() {
-    let small = [
-        2, 1, 2, 2, 1, 2, 0, 1, 1, 2, 1, 1, 2, 0, 0, 2, 0, 1, 2, 0, 0, 0, 2, 1, 1, 2, 0, 1, 0,
-    ];
+    let small = [2, 1, 2, 2, 1, 2, 0, 1, 1, 2, 1, 1, 2, 0, 0, 2, 0, 1, 2, 0, 0, 0, 2, 1, 1, 2, 0, 1, 0];
     assert_eq!(table(3, 29), small);
     assert_eq!(checksum(&table(40, 4093)), 0x15e7_1f94_0650_7e10);
     assert_eq!(checksum(&table(300, 65537)), 0x3466_9bac_6ec3_5f8f);

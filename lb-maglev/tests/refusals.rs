@@ -7,11 +7,7 @@ fn member(name: &str, weight: u32, id: u16) -> Member<'_> {
 }
 
 fn pool(names: &[String], weight: u32) -> Vec<Member<'_>> {
-    names
-        .iter()
-        .zip(0..)
-        .map(|(name, id)| member(name, weight, id))
-        .collect()
+    names.iter().zip(0..).map(|(name, id)| member(name, weight, id)).collect()
 }
 
 fn names(count: usize) -> Vec<String> {
@@ -26,10 +22,7 @@ fn an_empty_pool() {
 #[test]
 fn more_members_than_ids() {
     let names = names(MAX_MEMBERS + 1);
-    assert_eq!(
-        build(&pool(&names, 1), 655_373),
-        Err(Error::TooManyMembers { count: 32768 })
-    );
+    assert_eq!(build(&pool(&names, 1), 655_373), Err(Error::TooManyMembers { count: 32768 }));
     assert!(build(&pool(&names[..MAX_MEMBERS], 1), 655_373).is_ok());
 }
 
@@ -49,25 +42,13 @@ fn sizes_that_are_no_prime_or_out_of_range() {
 
 #[test]
 fn bad_members() {
-    assert_eq!(
-        build(&[member("a", 0, 0)], 4093),
-        Err(Error::ZeroWeight { name: "a".into() })
-    );
+    assert_eq!(build(&[member("a", 0, 0)], 4093), Err(Error::ZeroWeight { name: "a".into() }));
     let twice = [member("a", 1, 0), member("b", 1, 1), member("a", 2, 2)];
-    assert_eq!(
-        build(&twice, 4093),
-        Err(Error::DuplicateName { name: "a".into() })
-    );
-    assert_eq!(
-        build(&[member("a", 1, 3), member("b", 1, 3)], 4093),
-        Err(Error::DuplicateId { id: 3 })
-    );
+    assert_eq!(build(&twice, 4093), Err(Error::DuplicateName { name: "a".into() }));
+    assert_eq!(build(&[member("a", 1, 3), member("b", 1, 3)], 4093), Err(Error::DuplicateId { id: 3 }));
     assert_eq!(
         build(&[member("a", 1, 0x8000)], 4093),
-        Err(Error::IdTooLarge {
-            name: "a".into(),
-            id: 0x8000
-        })
+        Err(Error::IdTooLarge { name: "a".into(), id: 0x8000 })
     );
     assert!(build(&[member("a", 1, 0x7fff)], 4093).is_ok());
 }

@@ -1,2 +1,5 @@
 //! The command line `weir`.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    lb_userspace::cli::main().into()
+}

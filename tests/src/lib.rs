@@ -1,6 +1,8 @@
-//! What Weir is tested with: the network-namespace lab, load generators and the demo.
+//! What Weir is tested with: the network-namespace lab, load generators, the demo and benchmarks.
+pub mod bench;
 pub mod clock;
 pub mod demo;
 pub mod golden;
+pub mod journal;
 pub mod lab;
 pub mod load;

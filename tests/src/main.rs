@@ -2,17 +2,20 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use lb_tests::{
-    demo,
-    lab::{self, Cut, Lab},
+    bench, demo,
+    lab::{self, ConfigOptions, Cut, Lab, VIP_V4},
 };
-use std::{process::ExitCode, thread, time::Instant};
+use std::{
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How long a daemon may take to be ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[derive(Parser)]
-#[command(
-    name = "lab",
-    about = "Weir's lab: a small internet of network namespaces",
-    version
-)]
+#[command(name = "lab", about = "Weir's lab: a small internet of network namespaces", version)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -26,8 +29,18 @@ enum Verb {
         #[arg(long, value_enum, default_value_t = Fault::Drop)]
         fault: Fault,
     },
+    /// Measure, and print the results as JSON
+    Bench {
+        /// What to measure
+        #[arg(value_enum)]
+        name: Bench,
+    },
     /// Raise a lab, say how to enter it, and wait for Ctrl-C
-    Up,
+    Up {
+        /// Also start agents on the backends and a daemon on the edge
+        #[arg(long)]
+        weir: bool,
+    },
     /// Remove what labs have left whose process is gone
     Clean,
 }
@@ -40,10 +53,17 @@ enum Fault {
     Link,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Bench {
+    /// Time from cutting off a rack to the last packet sent to it
+    Failover,
+}
+
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Demo { fault } => demo(fault),
-        Verb::Up => up(),
+        Verb::Bench { name } => bench(name),
+        Verb::Up { weir } => up(weir),
         Verb::Clean => clean(),
     };
     result.unwrap_or_else(|error| {
@@ -57,11 +77,15 @@ fn demo(fault: Fault) -> Result<ExitCode> {
         Fault::Drop => Cut::Drop,
         Fault::Link => Cut::Link,
     };
-    Ok(if demo::run(cut)? {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if demo::run(cut)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn bench(name: Bench) -> Result<ExitCode> {
+    let measurements = match name {
+        Bench::Failover => bench::failover()?,
+    };
+    println!("{}", serde_json::to_string_pretty(&measurements)?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn clean() -> Result<ExitCode> {
@@ -75,34 +99,32 @@ fn clean() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn up() -> Result<ExitCode> {
+fn up(with_weir: bool) -> Result<ExitCode> {
     let begin = Instant::now();
     let lab = Lab::builder().raise()?;
-    println!(
-        "{} is up after {:.1} s. Its files: {}",
-        lab.id(),
-        begin.elapsed().as_secs_f32(),
-        lab.directory().display()
-    );
-    println!(
-        "\nEnter a host:  nsenter --net=/run/netns/{}-<host> bash",
-        lab.id()
-    );
+    let daemon = if with_weir {
+        lab.start_agents()?;
+        let daemon = lab.start_daemon(&lab.write_config(&ConfigOptions::default())?)?;
+        daemon.wait_ready(READY_TIMEOUT)?;
+        Some(daemon)
+    } else {
+        None
+    };
+    let (id, directory, seconds) = (lab.id(), lab.directory().display(), begin.elapsed().as_secs_f32());
+    println!("{id} is up after {seconds:.1} s. Its files: {directory}");
+    println!("\nEnter a host:  nsenter --net=/run/netns/{id}-<host> bash");
     let topology = lab.topology();
-    let clients: Vec<_> = topology
-        .clients
-        .iter()
-        .map(|client| format!("client-{}", client.region))
-        .collect();
+    let clients: Vec<_> = topology.clients.iter().map(|client| format!("client-{}", client.region)).collect();
     let edges: Vec<_> = topology.edges.iter().map(|edge| edge.name.clone()).collect();
     println!("Hosts:         router {} {}", clients.join(" "), edges.join(" "));
     println!("               {}", topology.backend_names().join(" "));
     let backend = topology.backends.first().context("a lab has backends")?;
-    println!(
-        "Try:           nsenter --net=/run/netns/{}-client-west curl http://{}/",
-        lab.id(),
-        backend.v4
-    );
+    let target = if with_weir { VIP_V4 } else { backend.v4 };
+    println!("Try:           nsenter --net=/run/netns/{id}-client-west curl http://{target}/");
+    if let Some(daemon) = &daemon {
+        let weir = lab::weir_binary()?;
+        println!("               {} --socket {} status", weir.display(), daemon.socket().display());
+    }
     println!("\nCtrl-C removes it all.");
     loop {
         thread::park();

@@ -33,7 +33,9 @@ fn check(case: &Case, ran: &Ran) -> Result<()> {
     let (expected_action, frame) = match &case.expected {
         Expected::Pass(_) => (action::PASS, Some(case.input.clone())),
         Expected::Drop(_) => (action::DROP, None),
-        Expected::Answer(frame) | Expected::Tx(frame) => (action::TX, Some(with_label_of(frame.clone(), &ran.frame))),
+        Expected::Answer(frame) | Expected::Tx(frame) => {
+            (action::TX, Some(with_label_of(frame.clone(), &ran.frame)))
+        }
         Expected::Redirect(frame) => (action::REDIRECT, Some(with_label_of(frame.clone(), &ran.frame))),
     };
     ensure!(ran.action == expected_action, "action {} instead of {expected_action}", ran.action);
@@ -58,7 +60,12 @@ fn changed(image: &Image, case: &Case) -> Result<Image> {
 }
 
 /// All counters of an image's slots, and what may be in them after one packet: guarantee 8.
-fn check_counters(image: &Image, length: usize, reason: Reason, counter: impl Fn(u32) -> Result<Counter>) -> Result<()> {
+fn check_counters(
+    image: &Image,
+    length: usize,
+    reason: Reason,
+    counter: impl Fn(u32) -> Result<Counter>,
+) -> Result<()> {
     let slots = image.counter_slots();
     let all: Vec<Counter> = (0..slots).map(counter).collect::<Result<_>>()?;
     let services = service_slot(0) as usize;
@@ -83,7 +90,8 @@ fn golden_packets_through_the_pure_code() -> Result<()> {
         let (ran, reason) = run_pure(&tables, &case.input);
         check(&case, &ran).with_context(|| case.name)?;
         assert_eq!(reason, reason_of(&case.expected), "{}", case.name);
-        check_counters(&image, case.input.len(), reason, |slot| Ok(tables.counter(slot))).with_context(|| case.name)?;
+        check_counters(&image, case.input.len(), reason, |slot| Ok(tables.counter(slot)))
+            .with_context(|| case.name)?;
     }
     Ok(())
 }
@@ -140,7 +148,7 @@ fn pure_code_and_xdp_program_agree_on_damaged_packets() -> Result<()> {
     let kernel = Kernel::load(EDGE, &["weir_edge"], &image, 65_536)?;
     let mut numbers = Numbers(0x5eed);
     let inputs: Vec<Vec<u8>> = cases::all().into_iter().map(|case| case.input).collect();
-    let mut compare = |frame: &[u8]| -> Result<()> {
+    let compare = |frame: &[u8]| -> Result<()> {
         let (pure, reason) = run_pure(&tables, frame);
         let ran = kernel.run("weir_edge", frame)?;
         ensure!(pure == ran, "{reason:?}\npure   {pure:02x?}\nkernel {ran:02x?}\nof {frame:02x?}");

@@ -12,7 +12,7 @@ use std::{
     io::{BufRead, BufReader},
     net::{IpAddr, SocketAddr},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -27,17 +27,13 @@ fn ask(lab: &Lab, client: &str, name: &str) -> [Result<String, String>; 2] {
     let backend = lab.topology().backend(name).unwrap();
     [IpAddr::V4(backend.v4), IpAddr::V6(backend.v6)].map(|address| {
         let url = format!("http://{}/", SocketAddr::from((address, 80)));
-        let body = lab
-            .curl_with(client, &["--max-time", "0.3", &url])
-            .map_err(|error| format!("{error:#}"));
+        let body = lab.curl_with(client, &["--max-time", "0.3", &url]).map_err(|error| format!("{error:#}"));
         body.map(|body| body.trim_end().to_owned())
     })
 }
 
 fn answers(lab: &Lab, client: &str, name: &str) -> bool {
-    ask(lab, client, name)
-        .into_iter()
-        .all(|body| body.is_ok_and(|body| body == name))
+    ask(lab, client, name).into_iter().all(|body| body.is_ok_and(|body| body == name))
 }
 
 fn is_silent(lab: &Lab, client: &str, name: &str) -> bool {
@@ -62,9 +58,7 @@ fn every_backend_answers_clients_of_both_regions_under_its_own_name() {
     let lab = raise();
     for name in lab.topology().backend_names() {
         for client in ["west", "east"] {
-            eventually(&format!("{name} answers {client}"), || {
-                answers(&lab, client, &name)
-            });
+            eventually(&format!("{name} answers {client}"), || answers(&lab, client, &name));
         }
     }
 }
@@ -88,9 +82,7 @@ fn cutting_a_rack_silences_exactly_its_backends_and_restoring_brings_them_back()
         }
         lab.restore("west/w1/r1").unwrap();
         for name in lab.topology().names_in("west/w1/r1") {
-            eventually(&format!("{name} is back after {cut:?}"), || {
-                answers(&lab, "east", &name)
-            });
+            eventually(&format!("{name} is back after {cut:?}"), || answers(&lab, "east", &name));
         }
     }
 }
@@ -104,37 +96,23 @@ fn killed_and_frozen_backends_are_silent_until_they_are_brought_back() {
     eventually("a neighbour answers", || answers(&lab, "west", "w1r1b2"));
     lab.restart_backend("w1r1b1").unwrap();
     lab.thaw_backend("e1r1b1").unwrap();
-    eventually("both answer", || {
-        answers(&lab, "west", "w1r1b1") && answers(&lab, "west", "e1r1b1")
-    });
+    eventually("both answer", || answers(&lab, "west", "w1r1b1") && answers(&lab, "west", "e1r1b1"));
     assert!(lab.kill_backend("nobody").is_err());
 }
 
 #[test]
 fn uploads_larger_than_a_packet_pass() {
     let lab = raise();
-    let url = format!(
-        "http://{}/",
-        SocketAddr::from((lab.topology().backend("e2r2b2").unwrap().v4, 80))
-    );
+    let url = format!("http://{}/", SocketAddr::from((lab.topology().backend("e2r2b2").unwrap().v4, 80)));
     let upload = lab.directory().join("upload");
     fs::write(&upload, vec![b'x'; 300_000]).unwrap();
     let body = format!("@{}", upload.display());
-    assert_eq!(
-        lab.curl_with("west", &["--data-binary", &body, &url]).unwrap(),
-        "e2r2b2\n"
-    );
+    assert_eq!(lab.curl_with("west", &["--data-binary", &body, &url]).unwrap(), "e2r2b2\n");
 }
 
 #[test]
 fn a_dropped_lab_leaves_no_namespace_no_file_and_no_process() {
-    let lab = Lab::builder()
-        .regions(&["west"])
-        .zones(1)
-        .racks(1)
-        .backends(1)
-        .raise()
-        .unwrap();
+    let lab = Lab::builder().regions(&["west"]).zones(1).racks(1).backends(1).raise().unwrap();
     let (id, directory) = (lab.id().to_owned(), lab.directory().to_owned());
     assert_eq!(lab_namespaces(&id).len(), 4, "router, client, edge, backend");
     drop(lab);
@@ -148,15 +126,7 @@ fn a_dropped_lab_leaves_no_namespace_no_file_and_no_process() {
 
 #[test]
 fn two_labs_stand_side_by_side() {
-    let small = || {
-        Lab::builder()
-            .regions(&["west"])
-            .zones(1)
-            .racks(1)
-            .backends(1)
-            .raise()
-            .unwrap()
-    };
+    let small = || Lab::builder().regions(&["west"]).zones(1).racks(1).backends(1).raise().unwrap();
     let (first, second) = (small(), small());
     first.cut("west", Cut::Drop).unwrap();
     eventually("the second lab answers", || answers(&second, "west", "w1r1b1"));
@@ -182,19 +152,9 @@ fn flow_maps_name_the_backend_behind_each_flow_and_the_flows_that_moved() {
     for [web, echo] in [[web_vips()[0], echo_vips()[0]], [web_vips()[1], echo_vips()[1]]] {
         assert_eq!(lab.curl_vip("east", web).unwrap(), "w1r1b1");
         let before = lab.flow_map("west", web, 20_000..20_500).unwrap();
-        assert_eq!(
-            before.counts(),
-            [("w1r1b1".to_owned(), 500)].into(),
-            "{:?}",
-            before.failed
-        );
+        assert_eq!(before.counts(), [("w1r1b1".to_owned(), 500)].into(), "{:?}", before.failed);
         let udp = lab.udp_flow_map("west", echo, 20_000..20_100).unwrap();
-        assert_eq!(
-            udp.counts(),
-            [("w1r1b1".to_owned(), 100)].into(),
-            "{:?}",
-            udp.failed
-        );
+        assert_eq!(udp.counts(), [("w1r1b1".to_owned(), 100)].into(), "{:?}", udp.failed);
 
         route_vips_to(&lab, "e1r1b1");
         let after = lab.flow_map("west", web, 20_000..20_500).unwrap();
@@ -207,12 +167,7 @@ fn flow_maps_name_the_backend_behind_each_flow_and_the_flows_that_moved() {
 fn a_frozen_or_killed_backend_does_not_answer_datagrams() {
     let lab = raise();
     route_vips_to(&lab, "w1r1b1");
-    let answered = || {
-        lab.udp_flow_map("west", echo_vips()[0], [20_000])
-            .unwrap()
-            .served
-            .len()
-    };
+    let answered = || lab.udp_flow_map("west", echo_vips()[0], [20_000]).unwrap().served.len();
     assert_eq!(answered(), 1);
     lab.freeze_backend("w1r1b1").unwrap();
     assert_eq!(answered(), 0);
@@ -227,72 +182,42 @@ fn steady_traffic_records_every_request_and_what_a_cut_costs() {
     let lab = raise();
     route_vips_to(&lab, "w1r1b1");
     let timeout = Duration::from_millis(300);
-    let traffic = lab
-        .steady(
-            "west",
-            SteadyLoad {
-                timeout,
-                ..SteadyLoad::default()
-            },
-        )
-        .unwrap();
+    let traffic = lab.steady("west", SteadyLoad { timeout, ..SteadyLoad::default() }).unwrap();
     eventually("both kinds of requests are answered", || {
         let records = traffic.records_from(0);
-        [true, false].iter().all(|kept| {
-            records
-                .iter()
-                .filter(|r| r.is_kept == *kept && r.answer.is_ok())
-                .count()
-                > 50
-        })
-    });
-    assert!(
-        traffic
-            .records_from(0)
+        [true, false]
             .iter()
-            .all(|record| record.answer.as_deref() == Ok("w1r1b1"))
-    );
+            .all(|kept| records.iter().filter(|r| r.is_kept == *kept && r.answer.is_ok()).count() > 50)
+    });
+    assert!(traffic.records_from(0).iter().all(|record| record.answer.as_deref() == Ok("w1r1b1")));
 
     let fault = lab.cut("west/w1", Cut::Drop).unwrap();
     eventually("requests are lost", || {
-        traffic
-            .records_from(0)
-            .iter()
-            .filter(|record| record.answer.is_err())
-            .count()
-            > 50
+        traffic.records_from(0).iter().filter(|record| record.answer.is_err()).count() > 50
     });
     lab.restore("west/w1").unwrap();
     let at = traffic.count();
     eventually("requests are answered again", || {
-        traffic
-            .records_from(at)
-            .iter()
-            .filter(|record| record.answer.is_ok())
-            .count()
-            > 50
+        traffic.records_from(at).iter().filter(|record| record.answer.is_ok()).count() > 50
     });
     let records = traffic.stop().unwrap();
-    let lost_before = records
-        .iter()
-        .filter(|r| r.answer.is_err() && r.done_ns < fault.begin_ns)
-        .count();
+    let lost_before = records.iter().filter(|r| r.answer.is_err() && r.done_ns < fault.begin_ns).count();
     assert_eq!(lost_before, 0);
+}
+
+/// A lab in a process of its own, its output, and its id.
+fn lab_up() -> (Child, BufReader<ChildStdout>, String) {
+    let mut lab = Command::new(env!("CARGO_BIN_EXE_lab")).arg("up").stdout(Stdio::piped()).spawn().unwrap();
+    let (mut line, mut output) = (String::new(), BufReader::new(lab.stdout.take().unwrap()));
+    output.read_line(&mut line).unwrap();
+    let id = line.split(' ').next().unwrap().to_owned();
+    assert_eq!(lab_namespaces(&id).len(), 20, "{line}");
+    (lab, output, id)
 }
 
 #[test]
 fn a_lab_whose_process_was_killed_is_removed_by_the_next_clean() {
-    let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"))
-        .arg("up")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(lab.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let id = line.split(' ').next().unwrap().to_owned();
-    assert_eq!(lab_namespaces(&id).len(), 20, "{line}");
+    let (mut lab, _output, id) = lab_up();
     lab.kill().unwrap();
     lab.wait().unwrap();
     clean().unwrap();
@@ -302,17 +227,7 @@ fn a_lab_whose_process_was_killed_is_removed_by_the_next_clean() {
 
 #[test]
 fn a_terminated_lab_removes_itself() {
-    let mut lab = Command::new(env!("CARGO_BIN_EXE_lab"))
-        .arg("up")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(lab.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    let id = line.split(' ').next().unwrap().to_owned();
-    assert_eq!(lab_namespaces(&id).len(), 20, "{line}");
+    let (mut lab, _output, id) = lab_up();
     kill(Pid::from_raw(lab.id() as i32), Signal::SIGTERM).unwrap();
     assert_eq!(lab.wait().unwrap().code(), Some(128 + 15));
     assert_eq!(lab_namespaces(&id), Vec::<String>::new());

@@ -36,10 +36,7 @@ enum Name {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let names = args
-        .name
-        .as_ref()
-        .map_or(Name::value_variants(), std::slice::from_ref);
+    let names = args.name.as_ref().map_or(Name::value_variants(), std::slice::from_ref);
     for name in names {
         let text = match name {
             Name::Maglev => maglev()?,
@@ -65,9 +62,7 @@ impl Name {
 
 fn maglev() -> Result<String> {
     let example = ["--package", "lb-maglev", "--example", "bench_maglev"];
-    step("bench maglev", || {
-        host_cargo("run").arg("--release").args(example).announced_read()
-    })
+    step("bench maglev", || host_cargo("run").arg("--release").args(example).announced_read())
 }
 
 fn in_lab(name: Name) -> Result<String> {
@@ -84,16 +79,12 @@ fn in_lab(name: Name) -> Result<String> {
 /// Reads a benchmark's output and checks that every result has every field.
 fn read_results(text: &str) -> Result<Vec<Value>> {
     let json: Value = serde_json::from_str(text).context("is not JSON")?;
-    let Value::Array(results) = json else {
-        bail!("is not a JSON array")
-    };
+    let Value::Array(results) = json else { bail!("is not a JSON array") };
     if results.is_empty() {
         bail!("is an empty array: nothing was measured");
     }
     for (index, result) in results.iter().enumerate() {
-        let text_missing = ["case", "unit"]
-            .into_iter()
-            .find(|field| !result[*field].is_string());
+        let text_missing = ["case", "unit"].into_iter().find(|field| !result[*field].is_string());
         let number_missing = NUMBERS.into_iter().find(|field| !result[*field].is_number());
         if let Some(field) = text_missing.or(number_missing) {
             bail!("has no proper `{field}` in result {index}");
@@ -103,18 +94,10 @@ fn read_results(text: &str) -> Result<Vec<Value>> {
 }
 
 fn table(results: &[Value]) -> String {
-    let mut rows = vec![
-        ["case", "unit"]
-            .into_iter()
-            .chain(NUMBERS)
-            .map(str::to_owned)
-            .collect::<Vec<_>>(),
-    ];
+    let mut rows = vec![["case", "unit"].into_iter().chain(NUMBERS).map(str::to_owned).collect::<Vec<_>>()];
     for result in results {
         let text = |field| result[field].as_str().unwrap_or_default().to_owned();
-        let numbers = NUMBERS
-            .into_iter()
-            .map(|field| number(result[field].as_f64().unwrap_or_default()));
+        let numbers = NUMBERS.into_iter().map(|field| number(result[field].as_f64().unwrap_or_default()));
         rows.push([text("case"), text("unit")].into_iter().chain(numbers).collect());
     }
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
@@ -122,30 +105,16 @@ fn table(results: &[Value]) -> String {
     let line = |row: &Vec<String>| {
         let cell = |(column, text): (usize, &String)| {
             let width = widths[column];
-            if column < 2 {
-                format!("{text:<width$}")
-            } else {
-                format!("{text:>width$}")
-            }
+            if column < 2 { format!("{text:<width$}") } else { format!("{text:>width$}") }
         };
-        row.iter()
-            .enumerate()
-            .map(cell)
-            .collect::<Vec<_>>()
-            .join("  ")
-            .trim_end()
-            .to_owned()
+        row.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Whole numbers as such, others with as many digits as one can use.
 fn number(value: f64) -> String {
-    if value.fract() == 0.0 || value.abs() >= 1000.0 {
-        format!("{value:.0}")
-    } else {
-        format!("{value:.2}")
-    }
+    if value.fract() == 0.0 || value.abs() >= 1000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
 fn write_results(name: Name, results: &[Value]) -> Result<()> {

@@ -39,12 +39,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Sets up and builds all; what `demo`, `test` and `bench` start with.
+/// Sets up and builds all; what `demo` and `bench` start with.
 pub(crate) fn everything(release: bool) -> Result<HostBinaries> {
+    let metadata = set_up_and_build_bpf()?;
+    let title = if release { "build host binaries (optimised)" } else { "build host binaries" };
+    step(title, || {
+        let cargo = host_cargo("build").args(["--package", "lb-userspace", "--package", "lb-tests"]);
+        if release { cargo.arg("--release").run() } else { cargo.run() }
+    })?;
+    HostBinaries::in_dir(&metadata.profile_dir(release))
+}
+
+/// Sets up and builds the XDP programs, which all else needs.
+pub(crate) fn set_up_and_build_bpf() -> Result<Metadata> {
     let toolchain = setup::ensure(&setup::Args::default())?;
     let metadata = Metadata::load()?;
     bpf_objects(&toolchain, &metadata)?;
-    host_binaries(&metadata, release)
+    Ok(metadata)
 }
 
 /// Compiles the XDP programs and puts each object into target/bpf.
@@ -56,56 +67,29 @@ pub(crate) fn bpf_objects(toolchain: &BpfToolchain, metadata: &Metadata) -> Resu
     }
     step("build XDP programs", || {
         let build_dir = root().join("target/bpf-build");
-        toolchain
-            .cargo("build", "")
-            .arg("--bins")
-            .arg("--target-dir")
-            .arg(&build_dir)
-            .cwd(&root())
-            .run()?;
+        toolchain.cargo("build", "").arg("--bins").arg("--target-dir").arg(&build_dir).cwd(&root()).run()?;
         fs::create_dir_all(bpf_dir()).with_context(|| format!("cannot create {}", bpf_dir().display()))?;
         for name in names {
             let object = build_dir.join(BPF_TARGET).join("bpf").join(name);
-            let news = if copy_if_changed(&object, &bpf_dir().join(name))? {
-                "new"
-            } else {
-                "unchanged"
-            };
+            let news = if copy_if_changed(&object, &bpf_dir().join(name))? { "new" } else { "unchanged" };
             eprintln!("{:>12} bytes  target/bpf/{name} ({news})", size_bytes(&object)?);
         }
         Ok(())
     })
 }
 
-/// Builds the `weir` binary and the lab.
-fn host_binaries(metadata: &Metadata, release: bool) -> Result<HostBinaries> {
-    let title = if release {
-        "build host binaries (optimised)"
-    } else {
-        "build host binaries"
-    };
-    step(title, || {
-        let cargo = host_cargo("build").args(["--package", "lb-userspace", "--package", "lb-tests"]);
-        if release {
-            cargo.arg("--release").run()
-        } else {
-            cargo.run()
+impl HostBinaries {
+    /// Those that a build has put into `dir`.
+    pub(crate) fn in_dir(dir: &Path) -> Result<Self> {
+        let binaries = Self { weir: dir.join("weir"), lab: dir.join("lab") };
+        for binary in [&binaries.weir, &binaries.lab] {
+            if !binary.is_file() {
+                let path = binary.display();
+                bail!("the build went well, but there is no {path}: does its package declare that binary?");
+            }
         }
-    })?;
-    let dir = metadata.profile_dir(release);
-    let binaries = HostBinaries {
-        weir: dir.join("weir"),
-        lab: dir.join("lab"),
-    };
-    for binary in [&binaries.weir, &binaries.lab] {
-        if !binary.is_file() {
-            bail!(
-                "the build went well, but there is no {}: does its package declare that binary?",
-                binary.display()
-            );
-        }
+        Ok(binaries)
     }
-    Ok(binaries)
 }
 
 /// Copies `from` to `to` unless they are equal, so that the host packages are rebuilt only for a new program. Replaces
@@ -122,9 +106,7 @@ fn copy_if_changed(from: &Path, to: &Path) -> Result<bool> {
 }
 
 fn size_bytes(file: &Path) -> Result<u64> {
-    Ok(fs::metadata(file)
-        .with_context(|| format!("cannot read {}", file.display()))?
-        .len())
+    Ok(fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?.len())
 }
 
 #[cfg(test)]

@@ -35,9 +35,7 @@ impl Counts {
         }
         if !ended_well && counts.failed == 0 {
             counts.failed = 1;
-            counts
-                .failed_names
-                .push("(ended before it could report)".to_owned());
+            counts.failed_names.push("(ended before it could report)".to_owned());
         }
         counts
     }
@@ -87,12 +85,7 @@ test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 4 filtered out; 
     #[test]
     fn reads_counts_and_names() {
         let counts = Counts::read(FAILED, false);
-        let expected = Counts {
-            passed: 1,
-            failed: 1,
-            ignored: 1,
-            failed_names: vec!["b::c".to_owned()],
-        };
+        let expected = Counts { passed: 1, failed: 1, ignored: 1, failed_names: vec!["b::c".to_owned()] };
         assert_eq!(counts, expected);
     }
 
@@ -108,11 +101,7 @@ test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 4 filtered out; 
         assert_eq!(Counts::read("running 1 test\ntest a ... ", false).failed, 1);
         let ok =
             "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n";
-        assert_eq!(
-            Counts::read(ok, false).failed,
-            1,
-            "a bad exit status after a good report"
-        );
+        assert_eq!(Counts::read(ok, false).failed, 1, "a bad exit status after a good report");
         assert_eq!(Counts::read(ok, true).failed, 0);
     }
 }

@@ -33,12 +33,7 @@ pub(crate) fn run() -> Result<()> {
         ("borders", step("borders", || borders(&metadata))),
         ("documents", step("documents", documents)),
         ("rustfmt", step("rustfmt", rustfmt)),
-        (
-            "XDP programs",
-            step("XDP programs without warnings", || {
-                bpf_without_warnings(&toolchain)
-            }),
-        ),
+        ("XDP programs", step("XDP programs without warnings", || bpf_without_warnings(&toolchain))),
         ("clippy", step("clippy", || clippy(&toolchain, &metadata))),
     ];
     let mut failed = Vec::new();
@@ -63,11 +58,7 @@ fn borders(metadata: &Metadata) -> Result<()> {
         for file in rust_files(&package.dir)? {
             let source =
                 fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            let below_root = file
-                .strip_prefix(root())
-                .unwrap_or(&file)
-                .to_string_lossy()
-                .into_owned();
+            let below_root = file.strip_prefix(root()).unwrap_or(&file).to_string_lossy().into_owned();
             let code = Code::new(&source);
             breaches.extend(check_source(&below_root, &code));
             note_length(&below_root, &source, &code);
@@ -80,10 +71,7 @@ fn borders(metadata: &Metadata) -> Result<()> {
     if !breaches.is_empty() {
         bail!("{} borders crossed", breaches.len());
     }
-    eprintln!(
-        "    {files_count} files, {} packages: no border crossed",
-        metadata.packages.len()
-    );
+    eprintln!("    {files_count} files, {} packages: no border crossed", metadata.packages.len());
     Ok(())
 }
 
@@ -92,11 +80,7 @@ fn note_length(file: &str, source: &str, code: &Code) {
     if lines > FILE_LINES_MAX {
         println!("note: {file}: {lines} lines (more than {FILE_LINES_MAX}): two files?");
     }
-    for function in code
-        .functions()
-        .iter()
-        .filter(|function| function.lines > FUNCTION_LINES_MAX)
-    {
+    for function in code.functions().iter().filter(|function| function.lines > FUNCTION_LINES_MAX) {
         println!(
             "note: {file}:{}: function {} has {} lines (more than {FUNCTION_LINES_MAX})",
             function.line, function.name, function.lines
@@ -134,9 +118,7 @@ fn documents() -> Result<()> {
         let Ok(text) = fs::read_to_string(root().join(document)) else {
             continue;
         };
-        let named = verbs_named_in(&text)
-            .into_iter()
-            .filter(|verb| !verbs.contains(verb.as_str()));
+        let named = verbs_named_in(&text).into_iter().filter(|verb| !verbs.contains(verb.as_str()));
         unknown
             .extend(named.map(|verb| format!("{document} names `cargo xtask {verb}`, which does not exist")));
     }
@@ -147,16 +129,9 @@ fn documents() -> Result<()> {
 }
 
 fn verbs_named_in(text: &str) -> BTreeSet<String> {
-    let verb_of = |rest: &str| {
-        rest.chars()
-            .take_while(|c| c.is_ascii_lowercase() || *c == '-')
-            .collect::<String>()
-    };
-    text.split("cargo xtask ")
-        .skip(1)
-        .map(verb_of)
-        .filter(|verb| !verb.is_empty())
-        .collect()
+    let verb_of =
+        |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect::<String>();
+    text.split("cargo xtask ").skip(1).map(verb_of).filter(|verb| !verb.is_empty()).collect()
 }
 
 fn rustfmt() -> Result<()> {
@@ -181,9 +156,7 @@ fn bpf_without_warnings(toolchain: &BpfToolchain) -> Result<()> {
 fn clippy(toolchain: &BpfToolchain, metadata: &Metadata) -> Result<()> {
     build::bpf_objects(toolchain, metadata)?;
     let check = host_cargo("clippy").args(["--all-targets", "--", "-D", "warnings"]);
-    check
-        .run()
-        .context("Remedy: see above (and `rustup component add clippy` if it is not installed)")
+    check.run().context("Remedy: see above (and `rustup component add clippy` if it is not installed)")
 }
 
 #[cfg(test)]

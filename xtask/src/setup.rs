@@ -31,11 +31,7 @@ struct Need {
 }
 
 const fn need(program: &'static str, packages: &'static [&'static str], purpose: &'static str) -> Need {
-    Need {
-        program,
-        packages,
-        purpose,
-    }
+    Need { program, packages, purpose }
 }
 
 const NEEDS: [Need; 8] = [
@@ -74,10 +70,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Makes sure that everything is here and returns the toolchain for the XDP programs. Quick when nothing is missing.
 pub(crate) fn ensure(args: &Args) -> Result<BpfToolchain> {
-    let missing: Vec<&Need> = NEEDS
-        .iter()
-        .filter(|need| find_program(need.program).is_none())
-        .collect();
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| find_program(need.program).is_none()).collect();
     let toolchain = BpfToolchain::find();
     if missing.is_empty()
         && let Some(toolchain) = toolchain
@@ -87,11 +80,7 @@ pub(crate) fn ensure(args: &Args) -> Result<BpfToolchain> {
     step("setup", || {
         let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
         let Some(debian) = Debian::from_os_release(&os_release) else {
-            bail!(remedy_elsewhere(
-                &os_name(&os_release),
-                &missing,
-                toolchain.is_none()
-            ));
+            bail!(remedy_elsewhere(&os_name(&os_release), &missing, toolchain.is_none()));
         };
         let mut packages: Vec<&str> = missing.iter().flat_map(|need| need.packages).copied().collect();
         if toolchain.is_none() {
@@ -163,10 +152,7 @@ impl Debian {
 
     fn add_security_archive(&self) -> Result<()> {
         let script = format!("printf '%s\\n' \"$1\" > {SECURITY_SOURCES_FILE}");
-        Cmd::new("sh")
-            .args(["-c", &script, "sh", &self.security_sources()])
-            .root()
-            .run()
+        Cmd::new("sh").args(["-c", &script, "sh", &self.security_sources()]).root().run()
     }
 
     /// The security archive as a deb822 sources file.
@@ -194,9 +180,7 @@ impl Debian {
 }
 
 fn apt_get() -> Cmd {
-    Cmd::new("apt-get")
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .root()
+    Cmd::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").root()
 }
 
 /// Installs packages. A service among them (nginx) is neither started nor enabled; one that was installed before is not
@@ -210,11 +194,7 @@ fn install_packages(packages: &[&str]) -> Result<()> {
             packages.join(" ")
         )
     };
-    let plain: Vec<&str> = packages
-        .iter()
-        .copied()
-        .filter(|package| *package != NGINX)
-        .collect();
+    let plain: Vec<&str> = packages.iter().copied().filter(|package| *package != NGINX).collect();
     if !plain.is_empty() {
         // --no-remove: rustc-web cannot stand beside Debian's own rustc or rustup, and what the user chose is not ours.
         let options = ["install", "-y", "--no-install-recommends", "--no-remove"];
@@ -238,9 +218,7 @@ fn without_installed<'a>(packages: &[&'a str]) -> Vec<&'a str> {
         .iter()
         .copied()
         .filter(|package| {
-            let status = Cmd::new("dpkg-query")
-                .args(["-W", "-f", "${db:Status-Status}", package])
-                .probe();
+            let status = Cmd::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", package]).probe();
             status.as_deref() != Some("installed")
         })
         .collect()
@@ -249,35 +227,22 @@ fn without_installed<'a>(packages: &[&'a str]) -> Vec<&'a str> {
 /// Those packages that apt could not install because it knows no version of them.
 fn without_candidate<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     let has_candidate = |package: &str| {
-        let policy = Cmd::new("apt-cache")
-            .args(["policy", package])
-            .env("LC_ALL", "C")
-            .probe()
-            .unwrap_or_default();
-        policy.lines().any(|line| {
-            line.trim()
-                .strip_prefix("Candidate: ")
-                .is_some_and(|version| version != "(none)")
-        })
+        let policy =
+            Cmd::new("apt-cache").args(["policy", package]).env("LC_ALL", "C").probe().unwrap_or_default();
+        policy
+            .lines()
+            .any(|line| line.trim().strip_prefix("Candidate: ").is_some_and(|version| version != "(none)"))
     };
-    packages
-        .iter()
-        .copied()
-        .filter(|package| !has_candidate(package))
-        .collect()
+    packages.iter().copied().filter(|package| !has_candidate(package)).collect()
 }
 
 fn os_release_value<'a>(os_release: &'a str, key: &str) -> Option<&'a str> {
-    let line = os_release
-        .lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
+    let line = os_release.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))?;
     Some(line.trim_matches('"'))
 }
 
 fn os_name(os_release: &str) -> String {
-    os_release_value(os_release, "PRETTY_NAME")
-        .unwrap_or("this system")
-        .to_owned()
+    os_release_value(os_release, "PRETTY_NAME").unwrap_or("this system").to_owned()
 }
 
 /// What to do by hand where there is no apt that we know.
@@ -332,10 +297,7 @@ mod tests {
     fn a_missing_security_archive_is_named_for_the_release() {
         let debian = Debian { codename: "trixie" };
         let text = debian.remedy_for_unknown(&["libstd-rust-web-dev-bpf"]);
-        assert!(
-            text.contains("deb http://deb.debian.org/debian-security trixie-security main"),
-            "{text}"
-        );
+        assert!(text.contains("deb http://deb.debian.org/debian-security trixie-security main"), "{text}");
         assert!(debian.security_sources().contains("Suites: trixie-security"));
     }
 }

@@ -24,13 +24,7 @@ fn is_cargo_run_noise(name: &str) -> bool {
 /// Variables that choose a compiler or its flags. A cargo that is not the one that runs xtask must not see them.
 /// Where cargo finds its registry, its home and its proxy stays.
 fn is_rust_choice(name: &str) -> bool {
-    const KEPT: [&str; 5] = [
-        "CARGO_HOME",
-        "CARGO_HTTP_",
-        "CARGO_NET_",
-        "CARGO_REGISTR",
-        "CARGO_SOURCE_",
-    ];
+    const KEPT: [&str; 5] = ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_"];
     const DROPPED: [&str; 4] = ["CARGO", "RUSTC", "RUSTDOC", "RUSTFLAGS"];
     const RUSTUP: [&str; 2] = ["RUSTUP_TOOLCHAIN", "RUST_RECURSION_COUNT"];
     RUSTUP.iter().any(|prefix| name.starts_with(prefix))
@@ -41,16 +35,8 @@ fn is_rust_choice(name: &str) -> bool {
 
 /// Variables that a command keeps when it goes through sudo, which otherwise clears most of them.
 fn passes_sudo(name: &str) -> bool {
-    const NAMES: [&str; 8] = [
-        "PATH",
-        "HOME",
-        "TERM",
-        "LANG",
-        "NO_COLOR",
-        "RUST_BACKTRACE",
-        "RUST_LOG",
-        "RUST_TEST_THREADS",
-    ];
+    const NAMES: [&str; 8] =
+        ["PATH", "HOME", "TERM", "LANG", "NO_COLOR", "RUST_BACKTRACE", "RUST_LOG", "RUST_TEST_THREADS"];
     NAMES.contains(&name) || name.starts_with("WEIR_") || name.starts_with("PROPTEST_")
 }
 
@@ -82,8 +68,7 @@ impl Cmd {
     }
 
     pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
@@ -112,10 +97,8 @@ impl Cmd {
     /// Prints the command and runs it on our own terminal; a status other than 0 is an error.
     pub(crate) fn run(&self) -> Result<()> {
         self.announce();
-        let status = self
-            .command()?
-            .status()
-            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        let status =
+            self.command()?.status().with_context(|| format!("cannot start {}", self.program.display()))?;
         if !status.success() {
             bail!("`{self}` failed ({status})");
         }
@@ -145,10 +128,7 @@ impl Cmd {
     /// Runs without printing anything, whatever it says; `None` if it cannot start or fails.
     pub(crate) fn probe(&self) -> Option<String> {
         let output = self.command().ok()?.stdin(Stdio::null()).output().ok()?;
-        output
-            .status
-            .success()
-            .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Prints the command and starts it with its stdout piped to us.
@@ -174,11 +154,7 @@ impl Cmd {
 
     fn command(&self) -> Result<Command> {
         let through_sudo = self.root && !is_root();
-        let mut command = if through_sudo {
-            self.sudo_command()?
-        } else {
-            Command::new(&self.program)
-        };
+        let mut command = if through_sudo { self.sudo_command()? } else { Command::new(&self.program) };
         command.args(&self.args);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
@@ -282,10 +258,7 @@ pub(crate) fn step<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T
     let start = Instant::now();
     let result = work();
     let verdict = if result.is_ok() { "done" } else { "failed" };
-    eprintln!(
-        "    {title}: {verdict} after {:.1} s",
-        start.elapsed().as_secs_f64()
-    );
+    eprintln!("    {title}: {verdict} after {:.1} s", start.elapsed().as_secs_f64());
     result
 }
 
@@ -295,34 +268,18 @@ mod tests {
 
     #[test]
     fn a_printed_command_can_be_pasted_into_a_shell() {
-        let cmd = Cmd::new("cargo")
-            .arg("build")
-            .arg("it's two words")
-            .env("RUSTFLAGS", "-C a=b");
-        assert_eq!(
-            cmd.to_string(),
-            r"RUSTFLAGS='-C a=b' cargo build 'it'\''s two words'"
-        );
+        let cmd = Cmd::new("cargo").arg("build").arg("it's two words").env("RUSTFLAGS", "-C a=b");
+        assert_eq!(cmd.to_string(), r"RUSTFLAGS='-C a=b' cargo build 'it'\''s two words'");
     }
 
     #[test]
     fn another_toolchain_inherits_the_registry_but_no_compiler_choice() {
-        for name in [
-            "RUSTC_WRAPPER",
-            "RUSTUP_TOOLCHAIN",
-            "CARGO_ENCODED_RUSTFLAGS",
-            "CARGO_TARGET_DIR",
-            "RUSTFLAGS",
-        ] {
+        for name in
+            ["RUSTC_WRAPPER", "RUSTUP_TOOLCHAIN", "CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR", "RUSTFLAGS"]
+        {
             assert!(is_rust_choice(name), "{name}");
         }
-        for name in [
-            "CARGO_HOME",
-            "CARGO_HTTP_PROXY",
-            "CARGO_REGISTRIES_X_INDEX",
-            "RUSTUP_HOME",
-            "PATH",
-        ] {
+        for name in ["CARGO_HOME", "CARGO_HTTP_PROXY", "CARGO_REGISTRIES_X_INDEX", "RUSTUP_HOME", "PATH"] {
             assert!(!is_rust_choice(name), "{name}");
         }
     }

@@ -31,9 +31,7 @@ enum Token<'a> {
 
 impl Code {
     pub(crate) fn new(source: &str) -> Self {
-        Self {
-            text: blank_comments_and_literals(source),
-        }
+        Self { text: blank_comments_and_literals(source) }
     }
 
     /// The same without items marked `#[cfg(test)]`.
@@ -76,11 +74,7 @@ impl Code {
             if let [(line, Token::Ident("fn")), (_, Token::Ident(name))] = *pair
                 && let Some(last_line) = body_end_line(&tokens[at..])
             {
-                functions.push(FunctionSpan {
-                    name: name.to_owned(),
-                    line,
-                    lines: last_line - line + 1,
-                });
+                functions.push(FunctionSpan { name: name.to_owned(), line, lines: last_line - line + 1 });
             }
         }
         functions
@@ -305,11 +299,7 @@ mod tests {
     use super::*;
 
     fn paths(source: &str) -> Vec<String> {
-        Code::new(source)
-            .paths()
-            .into_iter()
-            .map(|path| path.segments.join("::"))
-            .collect()
+        Code::new(source).paths().into_iter().map(|path| path.segments.join("::")).collect()
     }
 
     #[test]
@@ -319,40 +309,20 @@ mod tests {
 /// unsafe
 unsafe {}"####;
         assert_eq!(Code::new(source).lines_with_word("unsafe"), [4]);
-        assert_eq!(
-            Code::new(source).lines_with_word("a"),
-            [1, 2, 2],
-            "lifetimes stay"
-        );
+        assert_eq!(Code::new(source).lines_with_word("a"), [1, 2, 2], "lifetimes stay");
     }
 
     #[test]
     fn use_trees_are_expanded() {
         let found = paths("use std::{fs, net::{IpAddr, UdpSocket as S}, time::*};\nuse a::b;");
-        assert_eq!(
-            found,
-            [
-                "std::fs",
-                "std::net::IpAddr",
-                "std::net::UdpSocket",
-                "std::time::*",
-                "a::b"
-            ]
-        );
+        assert_eq!(found, ["std::fs", "std::net::IpAddr", "std::net::UdpSocket", "std::time::*", "a::b"]);
     }
 
     #[test]
     fn paths_in_code_are_found_with_their_line() {
         let code = Code::new("fn f() {\n    let now = std::time::Instant::now();\n}");
-        let now = code
-            .paths()
-            .into_iter()
-            .find(|path| path.segments.len() > 1)
-            .unwrap();
-        assert_eq!(
-            (now.line, now.segments.join("::")),
-            (2, "std::time::Instant::now".to_owned())
-        );
+        let now = code.paths().into_iter().find(|path| path.segments.len() > 1).unwrap();
+        assert_eq!((now.line, now.segments.join("::")), (2, "std::time::Instant::now".to_owned()));
     }
 
     #[test]
@@ -367,11 +337,8 @@ unsafe {}"####;
     #[test]
     fn functions_are_measured() {
         let source = "fn one() {}\ntrait T {\n    fn none(a: [u8; 4]);\n}\nfn three(b: [u8; 2]) {\n    if true { }\n}\n";
-        let spans: Vec<_> = Code::new(source)
-            .functions()
-            .into_iter()
-            .map(|f| (f.name, f.line, f.lines))
-            .collect();
+        let spans: Vec<_> =
+            Code::new(source).functions().into_iter().map(|f| (f.name, f.line, f.lines)).collect();
         assert_eq!(spans, [("one".to_owned(), 1, 1), ("three".to_owned(), 5, 3)]);
     }
 }

@@ -38,11 +38,9 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// sudo is used otherwise). Ends with a table of times and the line `N passed, N failed`. The exit status is not 0 when a
 /// test failed or none ran.
 #[derive(clap::Args)]
-#[command(
-    after_help = "Examples:\n  cargo xtask test                    everything\n  \
+#[command(after_help = "Examples:\n  cargo xtask test                    everything\n  \
                         cargo xtask test --suite unit       no namespaces\n  \
-                        cargo xtask test rack --suite e2e   end-to-end tests with `rack` in their name"
-)]
+                        cargo xtask test rack --suite e2e   end-to-end tests with `rack` in their name")]
 pub(crate) struct Args {
     /// Only tests whose name contains this
     filter: Option<String>,
@@ -70,8 +68,9 @@ struct Row {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let binaries = build::everything(false)?;
-    let tests = step("build tests", || build_tests(args.suite.as_deref()))?;
+    let metadata = build::set_up_and_build_bpf()?;
+    let tests = step("build binaries and tests", || build_tests(&metadata, args.suite.as_deref()))?;
+    let binaries = HostBinaries::in_dir(&metadata.profile_dir(false))?;
     let mut rows = Vec::new();
     for test in &tests {
         rows.push(run_binary(test, args, &binaries)?);
@@ -89,16 +88,14 @@ fn selects(wanted: Option<&str>, suite: &str, target: &str) -> bool {
     wanted.is_none_or(|wanted| wanted == suite || wanted == target)
 }
 
-/// Compiles the tests of all default members and lists those of the wanted suite, unit tests first.
-fn build_tests(suite: Option<&str>) -> Result<Vec<TestBinary>> {
-    let metadata = Metadata::load()?;
-    let messages = host_cargo("test")
-        .args(["--no-run", "--message-format", "json-render-diagnostics"])
-        .announced_read()?;
-    let mut tests: Vec<TestBinary> = messages
-        .lines()
-        .filter_map(|line| TestBinary::from_message(line, &metadata))
-        .collect();
+/// Compiles the binaries and tests of all default members and lists the tests of the wanted suite, unit tests first.
+fn build_tests(metadata: &Metadata, suite: Option<&str>) -> Result<Vec<TestBinary>> {
+    // Together, because apart they would want some dependencies with other features, that is, twice.
+    let build =
+        host_cargo("build").args(["--bins", "--tests", "--message-format", "json-render-diagnostics"]);
+    let messages = build.announced_read()?;
+    let mut tests: Vec<TestBinary> =
+        messages.lines().filter_map(|line| TestBinary::from_message(line, metadata)).collect();
     tests.retain(|test| selects(suite, test.suite, &test.target));
     tests.sort_by_key(|test| (test.suite != "unit", test.package.clone(), test.target.clone()));
     Ok(tests)
@@ -113,22 +110,12 @@ impl TestBinary {
         }
         let executable = PathBuf::from(json["executable"].as_str()?);
         let manifest = Path::new(json["manifest_path"].as_str()?);
-        let package = metadata
-            .packages
-            .iter()
-            .find(|package| manifest.parent() == Some(&package.dir))?;
-        let is_integration = json["target"]["kind"]
-            .as_array()?
-            .iter()
-            .any(|kind| kind == "test");
+        let package = metadata.packages.iter().find(|package| manifest.parent() == Some(&package.dir))?;
+        let is_integration = json["target"]["kind"].as_array()?.iter().any(|kind| kind == "test");
         Some(Self {
             package: package.name.clone(),
             target: json["target"]["name"].as_str()?.to_owned(),
-            suite: if is_integration && package.name == LAB_PACKAGE {
-                "e2e"
-            } else {
-                "unit"
-            },
+            suite: if is_integration && package.name == LAB_PACKAGE { "e2e" } else { "unit" },
             executable,
             package_dir: package.dir.clone(),
         })
@@ -138,9 +125,9 @@ impl TestBinary {
     fn command(&self, filter: Option<&str>, binaries: &HostBinaries) -> Cmd {
         let cmd = match find_program("timeout") {
             // In the foreground, so that Ctrl-C reaches the tests.
-            Some(timeout) => Cmd::new(timeout)
-                .args(["--foreground", &format!("{BINARY_LIMIT_S}s")])
-                .arg(&self.executable),
+            Some(timeout) => {
+                Cmd::new(timeout).args(["--foreground", &format!("{BINARY_LIMIT_S}s")]).arg(&self.executable)
+            }
             None => Cmd::new(&self.executable),
         };
         let mut cmd = cmd
@@ -152,11 +139,7 @@ impl TestBinary {
         if self.suite == "e2e" && std::env::var_os("RUST_TEST_THREADS").is_none() {
             cmd = cmd.args(["--test-threads", E2E_THREADS]);
         }
-        if ROOT_PACKAGES.contains(&self.package.as_str()) {
-            cmd.root()
-        } else {
-            cmd
-        }
+        if ROOT_PACKAGES.contains(&self.package.as_str()) { cmd.root() } else { cmd }
     }
 }
 
@@ -166,19 +149,8 @@ fn run_binary(test: &TestBinary, args: &Args, binaries: &HostBinaries) -> Result
 }
 
 fn run_doc_tests(filter: Option<&str>) -> Result<Row> {
-    let cmd = host_cargo("test").args([
-        "--doc",
-        "--workspace",
-        "--exclude",
-        "lb-ebpf",
-        "--exclude",
-        "xtask",
-    ]);
-    let cmd = if let Some(filter) = filter {
-        cmd.args(["--", filter])
-    } else {
-        cmd
-    };
+    let cmd = host_cargo("test").args(["--doc", "--workspace", "--exclude", "lb-ebpf", "--exclude", "xtask"]);
+    let cmd = if let Some(filter) = filter { cmd.args(["--", filter]) } else { cmd };
     run_and_count("doc  all packages".to_owned(), &cmd)
 }
 
@@ -193,11 +165,7 @@ fn run_and_count(title: String, cmd: &Cmd) -> Result<Row> {
     if !status.success() {
         eprintln!("    {title}: {status}");
     }
-    Ok(Row {
-        title,
-        counts,
-        time: start.elapsed(),
-    })
+    Ok(Row { title, counts, time: start.elapsed() })
 }
 
 /// Passes a child's output on as it comes and returns all of it; speaks up when the child is silent for long.
@@ -229,19 +197,13 @@ fn relay(child: &mut Child, title: &str) -> Result<String> {
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    reader
-        .join()
-        .map_err(|_| anyhow::anyhow!("the thread that reads the output of {title} panicked"))?;
+    reader.join().map_err(|_| anyhow::anyhow!("the thread that reads the output of {title} panicked"))?;
     Ok(String::from_utf8_lossy(&output).into_owned())
 }
 
 /// Removes namespaces that a failed test left behind. What it cannot remove is reported, but fails no test.
 fn clean_lab(binaries: &HostBinaries) {
-    let clean = Cmd::new(&binaries.lab)
-        .arg("clean")
-        .env("WEIR_BIN", &binaries.weir)
-        .cwd(&root())
-        .root();
+    let clean = Cmd::new(&binaries.lab).arg("clean").env("WEIR_BIN", &binaries.weir).cwd(&root()).root();
     if let Err(error) = clean.run() {
         eprintln!("    cannot clean up after the lab: {error:#}");
     }
@@ -254,6 +216,9 @@ fn conclude(rows: &[Row]) -> Result<()> {
     println!("\n{:<width$}  passed  failed  ignored    time", "suite");
     for row in rows {
         let Row { title, counts, time } = row;
+        if *counts == Counts::default() {
+            continue;
+        }
         println!(
             "{title:<width$}  {:>6}  {:>6}  {:>7}  {:>5.1} s",
             counts.passed,
@@ -290,10 +255,7 @@ mod tests {
             bins: Vec::new(),
             dependencies: Vec::new(),
         };
-        Metadata {
-            target_dir: "/t".into(),
-            packages: vec![package("lb-tests"), package("lb-common")],
-        }
+        Metadata { target_dir: "/t".into(), packages: vec![package("lb-tests"), package("lb-common")] }
     }
 
     fn message(package: &str, kind: &str, test: bool) -> String {
@@ -317,10 +279,7 @@ mod tests {
 
     #[test]
     fn ordinary_artifacts_are_no_tests() {
-        assert_eq!(
-            TestBinary::from_message(&message("lb-common", "lib", false), &metadata()),
-            None
-        );
+        assert_eq!(TestBinary::from_message(&message("lb-common", "lib", false), &metadata()), None);
         assert_eq!(TestBinary::from_message("not json", &metadata()), None);
     }
 

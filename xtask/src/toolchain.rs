@@ -44,12 +44,10 @@ pub(crate) struct BpfToolchain {
 impl BpfToolchain {
     /// The first complete toolchain on this machine, Debian's before nightly.
     pub(crate) fn find() -> Option<Self> {
-        [Compiler::Debian, Compiler::Nightly]
-            .into_iter()
-            .find_map(|compiler| {
-                let linker = find_linker(compiler.llvm_major()?)?;
-                Some(Self { compiler, linker })
-            })
+        [Compiler::Debian, Compiler::Nightly].into_iter().find_map(|compiler| {
+            let linker = find_linker(compiler.llvm_major()?)?;
+            Some(Self { compiler, linker })
+        })
     }
 
     /// A cargo command line that compiles for BPF with this toolchain; `extra_flags` go to rustc.
@@ -57,10 +55,9 @@ impl BpfToolchain {
         let rustflags = format!("-C link-arg=--btf -C debuginfo=2 -C target-cpu=v3 {extra_flags}");
         let cmd = match self.compiler {
             // aya-ebpf switches on a language feature that a stable compiler refuses without RUSTC_BOOTSTRAP.
-            Compiler::Debian => Cmd::new(DEBIAN_CARGO)
-                .env("RUSTC_BOOTSTRAP", "1")
-                .env("RUSTC", DEBIAN_RUSTC)
-                .arg(subcommand),
+            Compiler::Debian => {
+                Cmd::new(DEBIAN_CARGO).env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC).arg(subcommand)
+            }
             Compiler::Nightly => Cmd::new("rustup")
                 .args(["run", "nightly", "cargo", subcommand])
                 .args(["-Z", "build-std=core"]),
@@ -69,15 +66,7 @@ impl BpfToolchain {
             .env("RUSTFLAGS", rustflags.trim_end())
             // Not `-C linker=` in RUSTFLAGS: those are split at blanks, which a path may contain.
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker)
-            .args([
-                "--package",
-                "lb-ebpf",
-                "--profile",
-                "bpf",
-                "--target",
-                BPF_TARGET,
-                "--locked",
-            ])
+            .args(["--package", "lb-ebpf", "--profile", "bpf", "--target", BPF_TARGET, "--locked"])
     }
 
     /// One line for people.
@@ -86,10 +75,7 @@ impl BpfToolchain {
             Compiler::Debian => "Debian's rustc-web",
             Compiler::Nightly => "rustup's nightly with rust-src",
         };
-        format!(
-            "{compiler}, bpf-linker {BPF_LINKER_VERSION} at {}",
-            self.linker.display()
-        )
+        format!("{compiler}, bpf-linker {BPF_LINKER_VERSION} at {}", self.linker.display())
     }
 }
 
@@ -121,18 +107,13 @@ fn nightly(rustc_arg: &str) -> Option<String> {
 
 fn has_core(dir: &Path) -> bool {
     let is_core = |name: &str| name.starts_with("libcore-") && name.ends_with(".rlib");
-    std::fs::read_dir(dir).is_ok_and(|entries| {
-        entries
-            .flatten()
-            .any(|entry| entry.file_name().to_str().is_some_and(is_core))
-    })
+    std::fs::read_dir(dir)
+        .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name().to_str().is_some_and(is_core)))
 }
 
 /// `LLVM version: 22.1.8` in the output of `rustc -vV`.
 fn llvm_major_of_rustc(version: &str) -> Option<u32> {
-    let llvm = version
-        .lines()
-        .find_map(|line| line.strip_prefix("LLVM version: "))?;
+    let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
     llvm.split('.').next()?.parse().ok()
 }
 
@@ -151,38 +132,24 @@ pub(crate) fn find_linker(llvm_major: u32) -> Option<PathBuf> {
 /// The major version of the libLLVM that a linker loads; `None` if it carries LLVM inside.
 fn linked_llvm_major(linker: &Path) -> Option<u32> {
     let mut start = Vec::new();
-    std::fs::File::open(linker)
-        .ok()?
-        .take(DYNAMIC_NAMES_BYTES_MAX)
-        .read_to_end(&mut start)
-        .ok()?;
+    std::fs::File::open(linker).ok()?.take(DYNAMIC_NAMES_BYTES_MAX).read_to_end(&mut start).ok()?;
     llvm_major_of_library_name(&start)
 }
 
 /// `libLLVM.so.22.1` (or `libLLVM-22.so`) among the bytes of a program.
 fn llvm_major_of_library_name(bytes: &[u8]) -> Option<u32> {
-    [b"libLLVM.so.".as_slice(), b"libLLVM-"]
-        .into_iter()
-        .find_map(|prefix| {
-            let at = bytes.windows(prefix.len()).position(|window| window == prefix)?;
-            let digits = bytes[at + prefix.len()..]
-                .iter()
-                .take_while(|byte| byte.is_ascii_digit());
-            String::from_utf8(digits.copied().collect()).ok()?.parse().ok()
-        })
+    [b"libLLVM.so.".as_slice(), b"libLLVM-"].into_iter().find_map(|prefix| {
+        let at = bytes.windows(prefix.len()).position(|window| window == prefix)?;
+        let digits = bytes[at + prefix.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+        String::from_utf8(digits.copied().collect()).ok()?.parse().ok()
+    })
 }
 
 /// The command that installs bpf-linker below target/tools, against Debian's LLVM.
 pub(crate) fn install_linker_command() -> Cmd {
     let cmd = Cmd::new("cargo")
         .args(["install", &format!("bpf-linker@{BPF_LINKER_VERSION}")])
-        .args([
-            "--locked",
-            "--no-default-features",
-            "--features",
-            "llvm-22",
-            "--force",
-        ])
+        .args(["--locked", "--no-default-features", "--features", "llvm-22", "--force"])
         .arg("--root")
         .arg(tools_dir())
         // None of the flags and folders that are meant for Weir's own code.
@@ -201,19 +168,13 @@ mod tests {
 
     #[test]
     fn reads_the_llvm_version_of_a_compiler() {
-        assert_eq!(
-            llvm_major_of_rustc("rustc 1.96.0\nhost: x86_64\nLLVM version: 22.1.8\n"),
-            Some(22)
-        );
+        assert_eq!(llvm_major_of_rustc("rustc 1.96.0\nhost: x86_64\nLLVM version: 22.1.8\n"), Some(22));
         assert_eq!(llvm_major_of_rustc("rustc 1.96.0\n"), None);
     }
 
     #[test]
     fn reads_the_llvm_version_of_a_linker() {
-        assert_eq!(
-            llvm_major_of_library_name(b"\0libc.so.6\0libLLVM.so.22.1\0"),
-            Some(22)
-        );
+        assert_eq!(llvm_major_of_library_name(b"\0libc.so.6\0libLLVM.so.22.1\0"), Some(22));
         assert_eq!(llvm_major_of_library_name(b"\0libLLVM-19.so\0"), Some(19));
         assert_eq!(llvm_major_of_library_name(b"\0libc.so.6\0"), None);
     }

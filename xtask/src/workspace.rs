@@ -27,10 +27,7 @@ pub(crate) fn tools_dir() -> PathBuf {
 
 /// The cargo that runs xtask, in the workspace root, told where the XDP programs are.
 pub(crate) fn host_cargo(subcommand: &str) -> Cmd {
-    Cmd::new("cargo")
-        .arg(subcommand)
-        .cwd(&root())
-        .env("WEIR_BPF_DIR", bpf_dir())
+    Cmd::new("cargo").arg(subcommand).cwd(&root()).env("WEIR_BPF_DIR", bpf_dir())
 }
 
 /// A package of the workspace.
@@ -52,14 +49,10 @@ pub(crate) struct Metadata {
 
 impl Metadata {
     pub(crate) fn load() -> Result<Self> {
-        let text = Cmd::new("cargo")
-            .args(["metadata", "--no-deps", "--format-version", "1"])
-            .cwd(&root())
-            .read()?;
+        let text =
+            Cmd::new("cargo").args(["metadata", "--no-deps", "--format-version", "1"]).cwd(&root()).read()?;
         let json: Value = serde_json::from_str(&text).context("`cargo metadata` did not print JSON")?;
-        let packages = json["packages"]
-            .as_array()
-            .context("`cargo metadata` lists no packages")?;
+        let packages = json["packages"].as_array().context("`cargo metadata` lists no packages")?;
         Ok(Self {
             target_dir: json["target_directory"]
                 .as_str()
@@ -83,10 +76,7 @@ impl Package {
         let is_bin = |target: &&Value| list(&target["kind"]).iter().any(|kind| kind == "bin");
         Ok(Self {
             name: string(&json["name"]),
-            dir: manifest
-                .parent()
-                .context("`cargo metadata` names a package without a manifest")?
-                .to_owned(),
+            dir: manifest.parent().context("`cargo metadata` names a package without a manifest")?.to_owned(),
             bins: list(&json["targets"])
                 .iter()
                 .filter(is_bin)
@@ -94,12 +84,7 @@ impl Package {
                 .collect(),
             dependencies: list(&json["dependencies"])
                 .iter()
-                .map(|dep| {
-                    (
-                        string(&dep["name"]),
-                        dep["kind"].as_str().unwrap_or("normal").to_owned(),
-                    )
-                })
+                .map(|dep| (string(&dep["name"]), dep["kind"].as_str().unwrap_or("normal").to_owned()))
                 .collect(),
         })
     }

@@ -66,6 +66,9 @@ fn answer_v4<P: Packet>(packet: &mut P, at: usize) -> Option<()> {
         [icmp::ECHO_REQUEST_V4, echo[1]],
         [icmp::ECHO_REPLY_V4, echo[1]],
     );
+    // A message of nothing but zeroes sums up to +0, which an update cannot tell from -0 (RFC 1624, section 3). Where the
+    // sum is -0 instead, both representations verify.
+    let sum = if sum == [0, 0] { [0xff, 0xff] } else { sum };
     echo = [icmp::ECHO_REPLY_V4, echo[1], sum[0], sum[1], echo[4], echo[5], echo[6], echo[7]];
     packet.write(0, &ethernet::answer(&frame))?;
     packet.write(ethernet::LENGTH, &h)?;

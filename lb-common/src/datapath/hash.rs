@@ -79,12 +79,27 @@ pub const fn probe_hash(h: u64, i: u32) -> u64 {
     if i == 0 { h } else { finish(h ^ (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)) }
 }
 
-/// A byte, 0 to 255, that is independent of `h`'s slot and different for each `subject`. A flow belongs to a share if its
+/// A byte, 0 to 255, that is independent of `h`'s slot and of the byte for any other `subject`. A flow belongs to a share if its
 /// byte is less than [`share_limit`]: raising a share only adds flows, lowering it only removes some.
 #[must_use]
 #[inline(always)]
 pub const fn share_byte(h: u64, subject: u32) -> u32 {
     (finish(h.rotate_left(32) ^ (subject as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)) >> 56) as u32
+}
+
+/// The byte by which domains judge a flow: one for all of them, so that a flow that a shifted zone sends away is sent away
+/// by every backend of the zone, and the zone keeps exactly its share.
+#[must_use]
+#[inline(always)]
+pub const fn domain_byte(h: u64) -> u32 {
+    share_byte(h, 0xd0_3a11)
+}
+
+/// The byte by which pools judge a flow.
+#[must_use]
+#[inline(always)]
+pub const fn pool_byte(h: u64) -> u32 {
+    share_byte(h, 0x0b_0017)
 }
 
 /// What a flow's byte must be less than to belong to a share: 0 for none, 256 for all (255).

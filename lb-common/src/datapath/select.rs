@@ -1,7 +1,7 @@
 //! Stage 5: which member of a pool takes the flow?
 
 use super::{
-    hash::{probe_hash, share_byte, share_limit},
+    hash::{domain_byte, probe_hash, share_byte, share_limit},
     ports::Tables,
     steer::Placement,
     trace::{Step, Trace},
@@ -43,16 +43,21 @@ const fn min(a: u32, b: u32) -> u32 {
     if b < a { b } else { a }
 }
 
-/// Whether a backend and all its domains admit a flow: its byte is less than the limit of each, so less than that of the
-/// smallest share.
+/// Whether a backend and all its domains admit a flow: the byte for the backend is less than the backend's limit, and the
+/// byte for domains is less than the limit of each.
 #[must_use]
 #[inline(always)]
 pub fn admits(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, opening: bool) -> bool {
-    let byte = share_byte(h, subject(entry));
-    let [a, b, c, d] = words(admissions, entry).map(|word| share_limit(Admission(word).share(opening)));
+    let [own, rack, zone, region] =
+        words(admissions, entry).map(|word| share_limit(Admission(word).share(opening)));
+    let own_byte = share_byte(h, subject(entry));
+    let byte = domain_byte(h);
     // The sign bit of each difference says "less". Four comparisons would be four branches, and each doubles what the
     // verifier has to walk through, for each probe.
-    let all_less = byte.wrapping_sub(a) & byte.wrapping_sub(b) & byte.wrapping_sub(c) & byte.wrapping_sub(d);
+    let all_less = own_byte.wrapping_sub(own)
+        & byte.wrapping_sub(rack)
+        & byte.wrapping_sub(zone)
+        & byte.wrapping_sub(region);
     all_less >> 31 != 0
 }
 

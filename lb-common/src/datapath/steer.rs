@@ -2,7 +2,7 @@
 
 use super::{
     flow,
-    hash::{share_byte, share_limit, spill_hash},
+    hash::{pool_byte, share_limit, spill_hash},
     parse::Transport,
     ports::Tables,
     select,
@@ -196,7 +196,7 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
         let entered = if ignore_health {
             !admission.is_held()
         } else {
-            share_byte(h, pool.pool) < share_limit(admission.share(opening))
+            pool_byte(h) < share_limit(admission.share(opening))
         };
         trace.step(Step::Pool { pool: pool.pool, admission, ignore_health, entered });
         if !entered {

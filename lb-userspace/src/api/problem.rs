@@ -69,13 +69,7 @@ impl Problem {
     #[must_use]
     pub fn new(kind: ProblemKind, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
         let (status, title) = kind.parts();
-        Self {
-            kind,
-            title: title.to_owned(),
-            status,
-            detail: detail.into(),
-            remedy: remedy.into(),
-        }
+        Self { kind, title: title.to_owned(), status, detail: detail.into(), remedy: remedy.into() }
     }
 
     /// There is no such backend or domain.
@@ -88,10 +82,6 @@ impl Problem {
     #[must_use]
     pub fn not_found(noun: &str, name: &str) -> Self {
         let detail = format!("there is no {noun} \"{}\"", name.escape_debug());
-        Self::new(
-            ProblemKind::NotFound,
-            detail,
-            format!("`weir {noun} list` shows the names"),
-        )
+        Self::new(ProblemKind::NotFound, detail, format!("`weir {noun} list` shows the names"))
     }
 }

@@ -42,10 +42,7 @@ type Shared<C> = State<Arc<App<C>>>;
 
 /// All routes of the API.
 pub fn router<C: Control>(control: Arc<C>) -> Router {
-    let app = Arc::new(App {
-        control,
-        waiting: Semaphore::new(MAX_WAITING),
-    });
+    let app = Arc::new(App { control, waiting: Semaphore::new(MAX_WAITING) });
     let prompt = Router::new()
         .route("/v1/status", get(status::<C>))
         .route("/v1/services", get(services::<C>))
@@ -57,14 +54,10 @@ pub fn router<C: Control>(control: Arc<C>) -> Router {
         .route("/v1/domains/{*path}", get(domain::<C>))
         .route("/v1/domains/actions/{action}", post(act_on_domain::<C>))
         .route("/v1/explain", get(explain::<C>))
-        .layer(middleware::from_fn(|request, next| {
-            within(REQUEST_TIMEOUT, request, next)
-        }));
+        .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT, request, next)));
     let patient = Router::new()
         .route("/v1/events", get(events::<C>))
-        .layer(middleware::from_fn(|request, next| {
-            within(REQUEST_TIMEOUT + MAX_WAIT, request, next)
-        }));
+        .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT + MAX_WAIT, request, next)));
     prompt
         .merge(patient)
         .fallback(no_route)
@@ -76,16 +69,9 @@ pub fn router<C: Control>(control: Arc<C>) -> Router {
 /// Answers a problem if there is no answer within `limit`.
 async fn within(limit: Duration, request: Request, next: Next) -> Response {
     timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
-        let detail = format!(
-            "there was no answer within {} s; what was asked for may still happen",
-            limit.as_secs()
-        );
-        Problem::new(
-            ProblemKind::Timeout,
-            detail,
-            "look at `weir status`, then try again",
-        )
-        .into_response()
+        let detail =
+            format!("there was no answer within {} s; what was asked for may still happen", limit.as_secs());
+        Problem::new(ProblemKind::Timeout, detail, "look at `weir status`, then try again").into_response()
     })
 }
 
@@ -104,15 +90,8 @@ async fn service<C: Control>(
     name: Result<Path<String>, PathRejection>,
 ) -> Answer<ServiceView> {
     let name = segment(name)?;
-    let found = app
-        .control
-        .services()
-        .await
-        .into_iter()
-        .find(|service| service.name == name);
-    found
-        .map(Json)
-        .ok_or_else(|| Problem::not_found("service", &name))
+    let found = app.control.services().await.into_iter().find(|service| service.name == name);
+    found.map(Json).ok_or_else(|| Problem::not_found("service", &name))
 }
 
 async fn backends<C: Control>(State(app): Shared<C>) -> Json<Vec<BackendView>> {
@@ -126,15 +105,8 @@ async fn backend<C: Control>(
     name: Result<Path<String>, PathRejection>,
 ) -> Answer<BackendView> {
     let name = segment(name)?;
-    let found = app
-        .control
-        .backends()
-        .await
-        .into_iter()
-        .find(|backend| backend.name == name);
-    found
-        .map(Json)
-        .ok_or_else(|| Problem::not_found("backend", &name))
+    let found = app.control.backends().await.into_iter().find(|backend| backend.name == name);
+    found.map(Json).ok_or_else(|| Problem::not_found("backend", &name))
 }
 
 async fn domains<C: Control>(State(app): Shared<C>) -> Json<Vec<DomainView>> {
@@ -148,12 +120,7 @@ async fn domain<C: Control>(
     path: Result<Path<String>, PathRejection>,
 ) -> Answer<DomainView> {
     let path = segment(path)?;
-    let found = app
-        .control
-        .domains()
-        .await
-        .into_iter()
-        .find(|domain| domain.path == path);
+    let found = app.control.domains().await.into_iter().find(|domain| domain.path == path);
     found.map(Json).ok_or_else(|| Problem::not_found("domain", &path))
 }
 
@@ -165,16 +132,7 @@ async fn act_on_backend<C: Control>(
     let (name, action) = segment(path)?;
     let action = parse_action(&action)?;
     let BackendActionRequest { reason } = parse_body(body, r#"{"reason": "replacing fans"}"#)?;
-    act(
-        &*app.control,
-        SubjectName {
-            kind: SubjectKind::Backend,
-            name,
-        },
-        action,
-        &reason,
-    )
-    .await
+    act(&*app.control, SubjectName { kind: SubjectKind::Backend, name }, action, &reason).await
 }
 
 async fn act_on_domain<C: Control>(
@@ -185,25 +143,12 @@ async fn act_on_domain<C: Control>(
     let action = parse_action(&segment(action)?)?;
     let example = r#"{"domain": "west/w1", "reason": "replacing fans"}"#;
     let DomainActionRequest { domain: name, reason } = parse_body(body, example)?;
-    act(
-        &*app.control,
-        SubjectName {
-            kind: SubjectKind::Domain,
-            name,
-        },
-        action,
-        &reason,
-    )
-    .await
+    act(&*app.control, SubjectName { kind: SubjectKind::Domain, name }, action, &reason).await
 }
 
 async fn act<C: Control>(control: &C, subject: SubjectName, action: Action, reason: &str) -> Answer<Acted> {
     let reason = check_reason(reason).map_err(|detail| {
-        Problem::new(
-            ProblemKind::Invalid,
-            detail,
-            "say in one line why, for those who find it later",
-        )
+        Problem::new(ProblemKind::Invalid, detail, "say in one line why, for those who find it later")
     })?;
     control.act(subject, action, reason).await.map(Json)
 }
@@ -222,26 +167,12 @@ async fn explain<C: Control>(
     query: Result<Query<ExplainParameters>, QueryRejection>,
 ) -> Answer<Explanation> {
     let example = "/v1/explain?src=198.51.100.7:40000&dst=192.0.2.10:80&protocol=tcp&opening=true";
-    let ExplainParameters {
-        src,
-        dst,
-        protocol,
-        opening,
-    } = parse_query(query, example)?;
-    let invalid = |detail| {
-        Problem::new(
-            ProblemKind::Invalid,
-            detail,
-            format!("ask for example for {example}"),
-        )
-    };
+    let ExplainParameters { src, dst, protocol, opening } = parse_query(query, example)?;
+    let invalid =
+        |detail| Problem::new(ProblemKind::Invalid, detail, format!("ask for example for {example}"));
     let address = |name: &str, text: &str| {
-        text.parse::<SocketAddr>().map_err(|_| {
-            invalid(format!(
-                "\"{}\" in {name} is no address with a port",
-                text.escape_debug()
-            ))
-        })
+        text.parse::<SocketAddr>()
+            .map_err(|_| invalid(format!("\"{}\" in {name} is no address with a port", text.escape_debug())))
     };
     let (src, dst) = (address("src", &src)?, address("dst", &dst)?);
     if src.is_ipv4() != dst.is_ipv4() {
@@ -251,21 +182,10 @@ async fn explain<C: Control>(
         None | Some("tcp") => Protocol::Tcp,
         Some("udp") => Protocol::Udp,
         Some(other) => {
-            return Err(invalid(format!(
-                "\"{}\" is neither tcp nor udp",
-                other.escape_debug()
-            )));
+            return Err(invalid(format!("\"{}\" is neither tcp nor udp", other.escape_debug())));
         }
     };
-    app.control
-        .explain(ExplainQuery {
-            src,
-            dst,
-            protocol,
-            opening: opening.unwrap_or(true),
-        })
-        .await
-        .map(Json)
+    app.control.explain(ExplainQuery { src, dst, protocol, opening: opening.unwrap_or(true) }).await.map(Json)
 }
 
 #[derive(Deserialize)]
@@ -285,38 +205,23 @@ async fn events<C: Control>(
     let EventsParameters { after, limit, wait } = parse_query(query, example)?;
     let limit = limit.unwrap_or(DEFAULT_EVENTS);
     let wait = Duration::from_secs(wait.unwrap_or(0));
-    let invalid = |detail: String| {
-        Problem::new(
-            ProblemKind::Invalid,
-            detail,
-            format!("ask for example for {example}"),
-        )
-    };
+    let invalid =
+        |detail: String| Problem::new(ProblemKind::Invalid, detail, format!("ask for example for {example}"));
     if limit == 0 || limit > MAX_EVENTS {
         return Err(invalid(format!("limit is {limit}; it must be 1 to {MAX_EVENTS}")));
     }
     if wait > MAX_WAIT {
-        return Err(invalid(format!(
-            "wait is {} s; it must be 0 to {}",
-            wait.as_secs(),
-            MAX_WAIT.as_secs()
-        )));
+        return Err(invalid(format!("wait is {} s; it must be 0 to {}", wait.as_secs(), MAX_WAIT.as_secs())));
     }
     if !wait.is_zero() && after.is_none() {
-        return Err(invalid(
-            "wait without after: say which event is the last that you have".to_owned(),
-        ));
+        return Err(invalid("wait without after: say which event is the last that you have".to_owned()));
     }
     let _permit = if wait.is_zero() {
         None
     } else {
         Some(app.waiting.try_acquire().map_err(|_| {
             let detail = format!("{MAX_WAITING} requests are waiting for events already");
-            Problem::new(
-                ProblemKind::Busy,
-                detail,
-                "ask without wait, or end another `weir events --follow`",
-            )
+            Problem::new(ProblemKind::Busy, detail, "ask without wait, or end another `weir events --follow`")
         })?)
     };
     Ok(Json(app.control.events(after, limit, wait).await))
@@ -324,19 +229,11 @@ async fn events<C: Control>(
 
 async fn no_route(request: Request) -> Problem {
     let detail = format!("there is no {}", request.uri().path().escape_debug());
-    Problem::new(
-        ProblemKind::NoRoute,
-        detail,
-        "the version of weir that asks may be newer than the daemon",
-    )
+    Problem::new(ProblemKind::NoRoute, detail, "the version of weir that asks may be newer than the daemon")
 }
 
 async fn wrong_method(request: Request) -> Problem {
-    let detail = format!(
-        "{} does not take {}",
-        request.uri().path().escape_debug(),
-        request.method()
-    );
+    let detail = format!("{} does not take {}", request.uri().path().escape_debug(), request.method());
     Problem::new(ProblemKind::Method, detail, "use GET to look and POST to act")
 }
 
@@ -351,9 +248,7 @@ pub fn check_reason(text: &str) -> Result<String, String> {
     }
     let chars = text.chars().count();
     if chars > MAX_REASON_CHARS {
-        return Err(format!(
-            "the reason has {chars} characters; at most {MAX_REASON_CHARS} are kept"
-        ));
+        return Err(format!("the reason has {chars} characters; at most {MAX_REASON_CHARS} are kept"));
     }
     if text.chars().any(char::is_control) {
         return Err("the reason has control characters, such as line breaks".to_owned());
@@ -376,21 +271,13 @@ fn parse_action(text: &str) -> Result<Action, Problem> {
 
 fn segment<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
     path.map(|Path(value)| value).map_err(|rejection| {
-        Problem::new(
-            ProblemKind::Invalid,
-            rejection.body_text(),
-            "percent-encode the name as UTF-8",
-        )
+        Problem::new(ProblemKind::Invalid, rejection.body_text(), "percent-encode the name as UTF-8")
     })
 }
 
 fn parse_query<T>(query: Result<Query<T>, QueryRejection>, example: &str) -> Result<T, Problem> {
     query.map(|Query(value)| value).map_err(|rejection| {
-        Problem::new(
-            ProblemKind::Invalid,
-            rejection.body_text(),
-            format!("ask for example for {example}"),
-        )
+        Problem::new(ProblemKind::Invalid, rejection.body_text(), format!("ask for example for {example}"))
     })
 }
 
@@ -400,11 +287,7 @@ fn parse_body<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, example:
             let detail = format!("the body is larger than {MAX_BODY_BYTES} bytes");
             Problem::new(ProblemKind::TooLarge, detail, format!("send {example}"))
         }
-        _ => Problem::new(
-            ProblemKind::Invalid,
-            rejection.body_text(),
-            format!("send {example}"),
-        ),
+        _ => Problem::new(ProblemKind::Invalid, rejection.body_text(), format!("send {example}")),
     })?;
     serde_json::from_slice(&body).map_err(|error| {
         Problem::new(
@@ -419,9 +302,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self)).into_response();
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
     }
 }

@@ -82,29 +82,16 @@ impl Server {
     /// # Errors
     /// See [`BindError`].
     pub fn bind(path: &Path) -> Result<Self, BindError> {
-        let failed = |source| BindError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| BindError::Io { path: path.to_owned(), source };
         if let Some(parent) = path.parent() {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(parent)
-                .map_err(failed)?;
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
         }
         remove_stale(path)?;
         let listener = listen_on(path).map_err(failed)?;
         let metadata = fs::symlink_metadata(path).map_err(failed)?;
-        let file = SocketFile {
-            path: path.to_owned(),
-            id: (metadata.dev(), metadata.ino()),
-        };
+        let file = SocketFile { path: path.to_owned(), id: (metadata.dev(), metadata.ino()) };
         let listener = UnixListener::from_std(listener).map_err(failed)?;
-        Ok(Self {
-            listener,
-            _file: file,
-        })
+        Ok(Self { listener, _file: file })
     }
 
     /// Serves until `stop` is done, then finishes what is under way, for a short time.
@@ -139,14 +126,9 @@ impl Server {
             }
         }
         drop(stopped);
-        let finished = timeout(STOP_TIMEOUT, async {
-            while connections.join_next().await.is_some() {}
-        });
+        let finished = timeout(STOP_TIMEOUT, async { while connections.join_next().await.is_some() {} });
         if finished.await.is_err() {
-            tracing::debug!(
-                connections = connections.len(),
-                "closed connections that were still in use"
-            );
+            tracing::debug!(connections = connections.len(), "closed connections that were still in use");
         }
     }
 }
@@ -172,25 +154,18 @@ async fn serve_connection(stream: UnixStream, router: Router, mut stopping: watc
 
 /// Removes a socket that nobody listens on; an error if someone does, or if it is none.
 fn remove_stale(path: &Path) -> Result<(), BindError> {
-    let failed = |source| BindError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| BindError::Io { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(BindError::NotASocket {
-                path: path.to_owned(),
-            });
+            return Err(BindError::NotASocket { path: path.to_owned() });
         }
         Ok(_) => {}
     }
     match try_connect(path) {
         // EAGAIN: it listens, and its queue is full.
-        Ok(()) | Err(Errno::EAGAIN) => Err(BindError::InUse {
-            path: path.to_owned(),
-        }),
+        Ok(()) | Err(Errno::EAGAIN) => Err(BindError::InUse { path: path.to_owned() }),
         Err(Errno::ECONNREFUSED) => fs::remove_file(path).map_err(failed),
         Err(errno) => Err(failed(errno.into())),
     }

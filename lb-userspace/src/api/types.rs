@@ -99,8 +99,6 @@ pub struct ConfigStatus {
     pub file: PathBuf,
     /// Digest of the compiled data plane, hexadecimal. Equal on hosts that place flows equally.
     pub digest: String,
-    /// Number of the data plane's generation; grows with each configuration that takes effect.
-    pub generation: u64,
 }
 
 /// See [`Status::xdp`].
@@ -400,11 +398,7 @@ pub struct AdmissionView {
 
 impl From<Admission> for AdmissionView {
     fn from(word: Admission) -> Self {
-        Self {
-            shares: word.into(),
-            held: word.is_held(),
-            clean: word.is_clean(),
-        }
+        Self { shares: word.into(), held: word.is_held(), clean: word.is_clean() }
     }
 }
 
@@ -424,19 +418,13 @@ impl Shares {
     /// What passes both.
     #[must_use]
     pub fn least(self, other: Self) -> Self {
-        Self {
-            new: self.new.min(other.new),
-            old: self.old.min(other.old),
-        }
+        Self { new: self.new.min(other.new), old: self.old.min(other.old) }
     }
 }
 
 impl From<Admission> for Shares {
     fn from(word: Admission) -> Self {
-        Self {
-            new: word.new_share(),
-            old: word.old_share(),
-        }
+        Self { new: word.new_share(), old: word.old_share() }
     }
 }
 

@@ -1,1 +1,164 @@
-//! The command line.
+//! The command line: one file for each noun, [`client`] speaks to the daemon, [`exit`] knows what errors come to.
+
+use std::{io, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+pub mod agent;
+pub mod backend;
+pub mod check;
+pub mod client;
+pub mod daemon;
+pub mod detach;
+pub mod domain;
+pub mod events;
+pub mod exit;
+pub mod explain;
+pub mod operate;
+pub mod output;
+pub mod privilege;
+pub mod service;
+pub mod status;
+
+use client::Client;
+use exit::ExitCode;
+use output::{Format, Output};
+
+/// Where the configuration is if nobody says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/weir/weir.toml";
+/// Where the daemon listens if nobody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/weir/weir.sock";
+
+const EXAMPLES: &str = "\
+Examples:
+  weir check --config weir.toml
+  weir daemon --config weir.toml
+  weir status
+  weir backend list
+  weir domain drain west/w1 --reason 'moving racks'
+  weir explain 198.51.100.7:40000 192.0.2.10:80/tcp
+  weir events --follow";
+
+/// Regional access-layer load balancer: an XDP data plane, its daemon, and the command line that steers it.
+#[derive(Clone, PartialEq, Eq, Debug, Parser)]
+#[command(name = "weir", version, after_long_help = format!("{EXAMPLES}\n\n{}", exit::help()))]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
+pub struct Global {
+    /// The daemon's unix socket
+    #[arg(long, global = true, env = "WEIR_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    pub socket: PathBuf,
+    /// Tables for people, or JSON for programs
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// The verbs and nouns of `weir`.
+#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+pub enum Command {
+    /// Check a configuration without touching anything
+    Check(check::CheckArgs),
+    /// Run the daemon of an edge host
+    Daemon(daemon::DaemonArgs),
+    /// Run the agent of a backend host
+    Agent(agent::AgentArgs),
+    /// Show how the edge host is doing
+    #[command(after_long_help = status::EXAMPLES)]
+    Status,
+    /// Show services
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
+    /// Show backends; drain, fail and restore them
+    #[command(subcommand)]
+    Backend(backend::BackendCommand),
+    /// Show regions, zones and racks; drain, fail and restore them
+    #[command(subcommand)]
+    Domain(domain::DomainCommand),
+    /// Show where a packet would go now, and why
+    Explain(explain::ExplainArgs),
+    /// Show what happened: every change of state with its cause and timings
+    Events(events::EventsArgs),
+    /// Take the XDP program off: forwarding ends
+    Detach(detach::DetachArgs),
+}
+
+/// Runs the process's command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come as errors, too. If nobody reads them, that is fine.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok };
+        }
+    };
+    run(cli).unwrap_or_else(|error| {
+        if exit::is_broken_pipe(&error) {
+            return ExitCode::Ok;
+        }
+        let exit::Diagnosis { code, remedy } = exit::diagnose(&error);
+        report(&error, remedy.as_deref());
+        code
+    })
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let Cli { global: Global { socket, output }, command } = cli;
+    let mut out = Output::stdout(output);
+    let code = match command {
+        Command::Check(args) => check::run(&args, &mut out)?,
+        Command::Daemon(args) => done(daemon::run(&args))?,
+        Command::Agent(args) => done(agent::run(args))?,
+        Command::Detach(args) => done(detach::run(&args, &mut out))?,
+        asking => done(ask(asking, &Client::new(&socket), &mut out))?,
+    };
+    out.flush()?;
+    Ok(code)
+}
+
+/// Runs a command that speaks to the daemon.
+fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Status => status::run(client, out).await,
+            Command::Service(command) => service::run(command, client, out).await,
+            Command::Backend(command) => backend::run(command, client, out).await,
+            Command::Domain(command) => domain::run(command, client, out).await,
+            Command::Explain(args) => explain::run(&args, client, out).await,
+            Command::Events(args) => events::run(&args, client, out).await,
+            Command::Check(_) | Command::Daemon(_) | Command::Agent(_) | Command::Detach(_) => {
+                unreachable!("these do not speak to the daemon first")
+            }
+        }
+    })
+}
+
+fn done(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    outcome.map(|()| ExitCode::Ok)
+}
+
+/// Tells people what went wrong and what to do.
+fn report(error: &anyhow::Error, remedy: Option<&str>) {
+    use io::Write;
+    let mut stderr = io::stderr().lock();
+    // Where standard error is gone, the exit code still speaks.
+    let _ = match error.downcast_ref::<crate::config::ConfigError>() {
+        // It is several errors, each with its place.
+        Some(error) => writeln!(stderr, "{error}"),
+        None => writeln!(stderr, "error: {error:#}"),
+    };
+    if let Some(remedy) = remedy {
+        let _ = writeln!(stderr, " = help: {remedy}");
+    }
+}

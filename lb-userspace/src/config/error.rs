@@ -75,17 +75,8 @@ const EXCERPT_LEAD: usize = 40;
 impl ConfigError {
     /// The error of a file that cannot be read at all.
     pub(super) fn of_file(file: &str, message: String, remedy: &str) -> Self {
-        let problem = Problem {
-            message,
-            remedy: Some(remedy.to_owned()),
-            place: None,
-            related: None,
-        };
-        Self {
-            file: file.to_owned(),
-            problems: vec![problem],
-            omitted: 0,
-        }
+        let problem = Problem { message, remedy: Some(remedy.to_owned()), place: None, related: None };
+        Self { file: file.to_owned(), problems: vec![problem], omitted: 0 }
     }
 }
 
@@ -100,11 +91,7 @@ impl fmt::Display for ConfigError {
             problem.render(&self.file, f)?;
         }
         if self.omitted > 0 {
-            write!(
-                f,
-                "\n\nerror: {} more not shown",
-                counted(self.omitted, "problem")
-            )?;
+            write!(f, "\n\nerror: {} more not shown", counted(self.omitted, "problem"))?;
         }
         Ok(())
     }
@@ -114,10 +101,7 @@ impl Problem {
     fn render(&self, file: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", self.message)?;
         let places = self.place.iter().chain(self.related.as_ref().map(|r| &r.place));
-        let gutter = places
-            .map(|place| place.line.to_string().len())
-            .max()
-            .unwrap_or(0);
+        let gutter = places.map(|place| place.line.to_string().len()).max().unwrap_or(0);
         match &self.place {
             Some(place) => {
                 write!(f, "\n{:gutter$}--> {file}:{}:{}", "", place.line, place.column)?;
@@ -162,24 +146,14 @@ pub(super) struct Lines<'t> {
 impl<'t> Lines<'t> {
     /// Indexes `text`.
     pub(super) fn new(text: &'t str) -> Self {
-        let breaks = text
-            .bytes()
-            .enumerate()
-            .filter(|&(_, byte)| byte == b'\n')
-            .map(|(at, _)| at + 1);
-        Self {
-            text,
-            starts: std::iter::once(0).chain(breaks).collect(),
-        }
+        let breaks = text.bytes().enumerate().filter(|&(_, byte)| byte == b'\n').map(|(at, _)| at + 1);
+        Self { text, starts: std::iter::once(0).chain(breaks).collect() }
     }
 
     /// The place of a span in bytes. A span that is out of range or cuts a character is moved to where it is valid.
     pub(super) fn place(&self, span: &Range<usize>) -> Place {
         let start = self.text.floor_char_boundary(span.start.min(self.text.len()));
-        let end = self
-            .text
-            .floor_char_boundary(span.end.min(self.text.len()))
-            .max(start);
+        let end = self.text.floor_char_boundary(span.end.min(self.text.len())).max(start);
         // `starts` begins with 0, so at least one start is not beyond any offset.
         let row = self.starts.partition_point(|&line_start| line_start <= start) - 1;
         let line_start = self.starts[row];
@@ -200,11 +174,7 @@ impl<'t> Lines<'t> {
 impl Excerpt {
     fn of(line: &str, before: usize, marked: usize) -> Self {
         let length = line.chars().count();
-        let cut = if length <= EXCERPT_WIDTH {
-            0
-        } else {
-            before.saturating_sub(EXCERPT_LEAD)
-        };
+        let cut = if length <= EXCERPT_WIDTH { 0 } else { before.saturating_sub(EXCERPT_LEAD) };
         let mut text = String::new();
         if cut > 0 {
             text.push('…');
@@ -222,11 +192,7 @@ impl Excerpt {
         }
         let text = text.trim_end().to_owned();
         let indent = before - cut + lead;
-        Self {
-            text,
-            indent,
-            width: marked.min(EXCERPT_WIDTH.saturating_sub(before - cut)).max(1),
-        }
+        Self { text, indent, width: marked.min(EXCERPT_WIDTH.saturating_sub(before - cut)).max(1) }
     }
 }
 
@@ -236,11 +202,7 @@ const SECRET_DIGITS: usize = 32;
 
 /// The characters of a line with what may be the hash key made unreadable: errors end up in logs.
 fn without_secrets(line: &str) -> Vec<char> {
-    let fewest = if line.contains("hash_key") {
-        SECRET_DIGITS_NAMED
-    } else {
-        SECRET_DIGITS
-    };
+    let fewest = if line.contains("hash_key") { SECRET_DIGITS_NAMED } else { SECRET_DIGITS };
     let mut chars: Vec<char> = line.chars().collect();
     for run in chars.chunk_by_mut(|a, b| a.is_ascii_hexdigit() == b.is_ascii_hexdigit()) {
         if run.len() >= fewest && run[0].is_ascii_hexdigit() {

@@ -34,13 +34,7 @@ pub(super) struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// Starts to read `table`.
     pub(super) fn new(table: &'a DeTable<'a>, span: Span, label: &'static str) -> Self {
-        Self {
-            table,
-            span,
-            label,
-            asked: Vec::new(),
-            mistyped: false,
-        }
+        Self { table, span, label, asked: Vec::new(), mistyped: false }
     }
 
     fn value(&mut self, key: &'static str) -> Option<(&'a DeValue<'a>, Span)> {
@@ -156,11 +150,7 @@ impl<'a> Fields<'a> {
         let twice = matches!(value, DeValue::Array(items) if items.iter().any(|i| i.get_ref().is_table()));
         report.add(|| {
             let finding = wrong_type(&span, &format!("\"{key}\""), "one table", value);
-            if twice {
-                finding.help(format!("write {label}, with one pair of brackets"))
-            } else {
-                finding
-            }
+            if twice { finding.help(format!("write {label}, with one pair of brackets")) } else { finding }
         });
         None
     }
@@ -179,9 +169,7 @@ impl<'a> Fields<'a> {
             self.mistyped = true;
             report.add(|| {
                 let finding = wrong_type(&span, &format!("\"{key}\""), "an array of tables", value);
-                finding.help(format!(
-                    "write {label}, with two pairs of brackets, before each of them"
-                ))
+                finding.help(format!("write {label}, with two pairs of brackets, before each of them"))
             });
             return Vec::new();
         };
@@ -199,10 +187,7 @@ impl<'a> Fields<'a> {
     /// The keys of a table whose keys are names, each with its value, ascending.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Text<'a>, &'a DeValue<'a>, Span)> + use<'a> {
         self.table.iter().map(|(key, value)| {
-            let name = At {
-                value: key.get_ref().as_ref(),
-                span: key.span(),
-            };
+            let name = At { value: key.get_ref().as_ref(), span: key.span() };
             (name, value.get_ref(), value.span())
         })
     }
@@ -239,10 +224,7 @@ pub(super) fn string<'a>(
     report: &mut Report,
 ) -> Option<Text<'a>> {
     match value {
-        DeValue::String(value) => Some(At {
-            value: value.as_ref(),
-            span,
-        }),
+        DeValue::String(value) => Some(At { value: value.as_ref(), span }),
         other => {
             report.add(|| wrong_type(&span, what, "a string", other));
             None
@@ -260,13 +242,8 @@ pub(super) fn strings<'a>(
     match value {
         DeValue::Array(items) => {
             let each = format!("each element of {what}");
-            let items = items
-                .iter()
-                .filter_map(|item| string(item.get_ref(), item.span(), &each, report));
-            Some(At {
-                value: items.collect(),
-                span,
-            })
+            let items = items.iter().filter_map(|item| string(item.get_ref(), item.span(), &each, report));
+            Some(At { value: items.collect(), span })
         }
         other => {
             report.add(|| {
@@ -285,10 +262,7 @@ pub(super) fn strings<'a>(
 const MAX_ECHOED_DIGITS: usize = 20;
 
 fn wrong_type(span: &Span, what: &str, expected: &str, found: &DeValue<'_>) -> Finding {
-    let finding = Finding::new(
-        span,
-        format!("{what} must be {expected}, not {}", described(found)),
-    );
+    let finding = Finding::new(span, format!("{what} must be {expected}, not {}", described(found)));
     match (expected, found) {
         // A longer one may be a key, and errors end up in logs.
         ("a string", DeValue::Integer(number)) if number.as_str().len() <= MAX_ECHOED_DIGITS => {

@@ -20,20 +20,14 @@ pub(super) struct KeyFileError {
 
 impl KeyFileError {
     fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            remedy: remedy.into(),
-        }
+        Self { message: message.into(), remedy: remedy.into() }
     }
 }
 
 /// Reads 64 hexadecimal digits. The error goes on after the name of what was read, and does not repeat the secret.
 pub(super) fn parse(text: &str) -> Result<HashKey, String> {
     if let Some(at) = text.chars().position(|c| !c.is_ascii_hexdigit()) {
-        return Err(format!(
-            "has a character at position {} that is no hexadecimal digit",
-            at + 1
-        ));
+        return Err(format!("has a character at position {} that is no hexadecimal digit", at + 1));
     }
     let mut bytes = [0; 32];
     if text.len() != 2 * bytes.len() {
@@ -63,10 +57,7 @@ pub(super) fn read(path: &Path) -> Result<HashKey, KeyFileError> {
     // Opening something else than a file, such as a FIFO, could block for ever.
     let is_file = std::fs::metadata(path).map_err(unreadable)?.is_file();
     if !is_file {
-        return Err(KeyFileError::new(
-            "is no regular file",
-            "name a file that holds the key",
-        ));
+        return Err(KeyFileError::new("is no regular file", "name a file that holds the key"));
     }
     let file = File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o7777;
@@ -81,10 +72,7 @@ pub(super) fn read(path: &Path) -> Result<HashKey, KeyFileError> {
     }
     let mut text = String::new();
     let too_long = || KeyFileError::new("does not hold a key", REMEDY);
-    let length = file
-        .take(MAX_KEY_FILE_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(|_| too_long())?;
+    let length = file.take(MAX_KEY_FILE_BYTES + 1).read_to_string(&mut text).map_err(|_| too_long())?;
     if length as u64 > MAX_KEY_FILE_BYTES {
         return Err(too_long());
     }

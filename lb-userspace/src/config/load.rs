@@ -58,11 +58,7 @@ fn read(path: &Path, name: &str) -> Result<String, ConfigError> {
     let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
     if kind.is_dir() {
         let message = "the configuration is a directory".to_owned();
-        return Err(ConfigError::of_file(
-            name,
-            message,
-            "name the file in it, such as weir.toml",
-        ));
+        return Err(ConfigError::of_file(name, message, "name the file in it, such as weir.toml"));
     }
     if !kind.is_file() {
         let message = "the configuration is no regular file".to_owned();
@@ -70,27 +66,17 @@ fn read(path: &Path, name: &str) -> Result<String, ConfigError> {
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_CONFIG_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_CONFIG_BYTES {
         return Err(too_large(name));
     }
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..valid]
-            .iter()
-            .filter(|&&byte| byte == b'\n')
-            .count()
-            + 1;
+        let line = error.as_bytes()[..valid].iter().filter(|&&byte| byte == b'\n').count() + 1;
         let byte = error.as_bytes()[valid];
         let message =
             format!("the configuration is not UTF-8: byte 0x{byte:02x} on line {line} (offset {valid})");
-        ConfigError::of_file(
-            name,
-            message,
-            "save it as UTF-8, for example with `iconv -f latin1 -t utf-8`",
-        )
+        ConfigError::of_file(name, message, "save it as UTF-8, for example with `iconv -f latin1 -t utf-8`")
     })
 }
 
@@ -115,10 +101,7 @@ fn parse_tree<'t>(text: &'t str, report: &mut Report) -> Option<DeTable<'t>> {
     let is_duplicate = |error: &toml::de::Error| error.message() == "duplicate key";
     let first = errors.iter().find(|error| !is_duplicate(error));
     let limit = first.map_or(usize::MAX, |error| place(error).start);
-    for error in errors
-        .iter()
-        .filter(|error| is_duplicate(error) && place(error).start < limit)
-    {
+    for error in errors.iter().filter(|error| is_duplicate(error) && place(error).start < limit) {
         let span = place(error);
         report.add(|| {
             let name = quote(text.get(span.clone()).unwrap_or_default());

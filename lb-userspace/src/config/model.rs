@@ -248,10 +248,7 @@ impl Topology {
     /// The domain with this path.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<DomainId> {
-        let index = self
-            .domains
-            .binary_search_by(|domain| domain.path.as_str().cmp(path))
-            .ok()?;
+        let index = self.domains.binary_search_by(|domain| domain.path.as_str().cmp(path)).ok()?;
         DomainId::from_index(index)
     }
 
@@ -266,11 +263,7 @@ impl Topology {
     /// If `rack` is not a rack; the racks of a [`Config`]'s backends are.
     #[must_use]
     pub fn ancestors(&self, rack: DomainId) -> [DomainId; 3] {
-        let above = |id: DomainId| {
-            self[id]
-                .parent
-                .expect("only a rack has a zone and a region above it")
-        };
+        let above = |id: DomainId| self[id].parent.expect("only a rack has a zone and a region above it");
         let zone = above(rack);
         [rack, zone, above(zone)]
     }
@@ -294,31 +287,20 @@ impl Config {
     /// The backend with this name.
     #[must_use]
     pub fn find_backend(&self, name: &str) -> Option<BackendId> {
-        BackendId::from_index(
-            self.backends
-                .binary_search_by(|b| b.name.as_str().cmp(name))
-                .ok()?,
-        )
+        BackendId::from_index(self.backends.binary_search_by(|b| b.name.as_str().cmp(name)).ok()?)
     }
 
     /// The service with this name.
     #[must_use]
     pub fn find_service(&self, name: &str) -> Option<ServiceId> {
-        ServiceId::from_index(
-            self.services
-                .binary_search_by(|s| s.name.as_str().cmp(name))
-                .ok()?,
-        )
+        ServiceId::from_index(self.services.binary_search_by(|s| s.name.as_str().cmp(name)).ok()?)
     }
 
     /// The members of a pool: the backends of its sets, ascending.
     #[must_use]
     pub fn members(&self, pool: &Pool) -> Vec<BackendId> {
-        let mut members: Vec<_> = pool
-            .sets
-            .iter()
-            .flat_map(|&set| self[set].backends.iter().copied())
-            .collect();
+        let mut members: Vec<_> =
+            pool.sets.iter().flat_map(|&set| self[set].backends.iter().copied()).collect();
         members.sort_unstable();
         members
     }
@@ -328,19 +310,10 @@ impl Config {
     /// Linear in the number of prefixes: for explanations and tests. The data plane has its own structure.
     #[must_use]
     pub fn client_region_of(&self, address: IpAddr) -> ClientRegionId {
-        let matches = self
-            .client_regions
-            .iter()
-            .enumerate()
-            .flat_map(|(index, region)| {
-                let longest = region
-                    .prefixes
-                    .iter()
-                    .filter(|p| p.contains(address))
-                    .map(|p| p.length())
-                    .max();
-                longest.map(|length| (length, index))
-            });
+        let matches = self.client_regions.iter().enumerate().flat_map(|(index, region)| {
+            let longest = region.prefixes.iter().filter(|p| p.contains(address)).map(|p| p.length()).max();
+            longest.map(|length| (length, index))
+        });
         let best = matches.max().map_or(0, |(_, index)| index);
         ClientRegionId::from_index(best).expect("the number of client regions is limited")
     }

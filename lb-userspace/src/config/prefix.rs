@@ -47,19 +47,13 @@ pub enum PrefixError {
 
 impl Ipv4Prefix {
     /// `0.0.0.0/32`, the mark of "none".
-    pub const UNSPECIFIED: Self = Self {
-        address: Ipv4Addr::UNSPECIFIED,
-        length: 32,
-    };
+    pub const UNSPECIFIED: Self = Self { address: Ipv4Addr::UNSPECIFIED, length: 32 };
 
     /// The prefix of `length` bits (at most 32) that holds `address`; host bits are cleared.
     #[must_use]
     pub fn containing(address: Ipv4Addr, length: u8) -> Self {
         let length = length.min(32);
-        Self {
-            address: Ipv4Addr::from_bits(address.to_bits() & mask_v4(length)),
-            length,
-        }
+        Self { address: Ipv4Addr::from_bits(address.to_bits() & mask_v4(length)), length }
     }
 
     /// The first address.
@@ -83,19 +77,13 @@ impl Ipv4Prefix {
 
 impl Ipv6Prefix {
     /// `::/128`, the mark of "none".
-    pub const UNSPECIFIED: Self = Self {
-        address: Ipv6Addr::UNSPECIFIED,
-        length: 128,
-    };
+    pub const UNSPECIFIED: Self = Self { address: Ipv6Addr::UNSPECIFIED, length: 128 };
 
     /// The prefix of `length` bits (at most 128) that holds `address`; host bits are cleared.
     #[must_use]
     pub fn containing(address: Ipv6Addr, length: u8) -> Self {
         let length = length.min(128);
-        Self {
-            address: Ipv6Addr::from_bits(address.to_bits() & mask_v6(length)),
-            length,
-        }
+        Self { address: Ipv6Addr::from_bits(address.to_bits() & mask_v6(length)), length }
     }
 
     /// The first address.
@@ -130,11 +118,7 @@ impl IpPrefix {
             return Err(PrefixError::Syntax);
         }
         let max = if address.is_ipv4() { 32 } else { 128 };
-        let length = length
-            .parse::<u8>()
-            .ok()
-            .filter(|&l| l <= max)
-            .ok_or(PrefixError::Length { max })?;
+        let length = length.parse::<u8>().ok().filter(|&l| l <= max).ok_or(PrefixError::Length { max })?;
         let prefix = Self::containing(address, length);
         if prefix.address() == address {
             Ok(prefix)

@@ -107,9 +107,7 @@ impl<'a> RawConfig<'a> {
     /// Reads the whole tree.
     pub(super) fn read(root: &'a DeTable<'a>, report: &mut Report) -> Self {
         let mut fields = Fields::new(root, 0..0, "the file");
-        let node = fields
-            .table("node", "[node]", report)
-            .map(|f| RawNode::read(f, report));
+        let node = fields.table("node", "[node]", report).map(|f| RawNode::read(f, report));
         if node.is_none() && root.get("node").is_none() {
             report.add(|| {
                 Finding::new(&(0..0), "the file has no [node] table").help(
@@ -129,10 +127,7 @@ impl<'a> RawConfig<'a> {
             client_regions: client_regions.map_or_else(Vec::new, |f| read_lists(&f, report)),
             checks: checks.into_iter().map(|f| RawCheck::read(f, report)).collect(),
             sets: sets.into_iter().map(|f| RawSet::read(f, report)).collect(),
-            services: services
-                .into_iter()
-                .map(|f| RawService::read(f, report))
-                .collect(),
+            services: services.into_iter().map(|f| RawService::read(f, report)).collect(),
         }
     }
 }
@@ -142,16 +137,8 @@ impl<'a> RawNode<'a> {
         let mut raw = Self {
             span: fields.span.clone(),
             mistyped: false,
-            name: fields.required(
-                "name",
-                "name = \"edge-1\": how events and status call this host",
-                report,
-            ),
-            region: fields.required(
-                "region",
-                "region = \"...\": the region this host stands in",
-                report,
-            ),
+            name: fields.required("name", "name = \"edge-1\": how events and status call this host", report),
+            region: fields.required("region", "region = \"...\": the region this host stands in", report),
             zone: fields.string("zone", report),
             interfaces: fields.required_strings(
                 "interfaces",
@@ -229,10 +216,7 @@ impl<'a> RawSet<'a> {
                 report,
             ),
             checks: fields.strings("checks", report),
-            backends: backends
-                .into_iter()
-                .map(|f| RawBackend::read(f, report))
-                .collect(),
+            backends: backends.into_iter().map(|f| RawBackend::read(f, report)).collect(),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);
@@ -270,10 +254,7 @@ impl<'a> RawService<'a> {
             protocol: fields.required("protocol", "protocol = \"tcp\" or protocol = \"udp\"", report),
             on_all_down: fields.string("on_all_down", report),
             pools: pools.into_iter().map(|f| RawPool::read(f, report)).collect(),
-            plan: plan.map(|f| RawPlan {
-                span: f.span.clone(),
-                entries: read_lists(&f, report),
-            }),
+            plan: plan.map(|f| RawPlan { span: f.span.clone(), entries: read_lists(&f, report) }),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);

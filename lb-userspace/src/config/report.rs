@@ -20,12 +20,7 @@ pub(super) struct Finding {
 impl Finding {
     /// A problem at `span`.
     pub(super) fn new(span: &Span, message: impl Into<String>) -> Self {
-        Self {
-            span: span.clone(),
-            message: message.into(),
-            remedy: None,
-            related: None,
-        }
+        Self { span: span.clone(), message: message.into(), remedy: None, related: None }
     }
 
     /// Says what to do.
@@ -112,22 +107,14 @@ impl Report {
 
     /// The problems by place, with lines and columns.
     pub(super) fn into_error(mut self, file: &str, text: &str) -> ConfigError {
-        self.findings
-            .sort_by(|a, b| (a.span.start, a.span.end).cmp(&(b.span.start, b.span.end)));
+        self.findings.sort_by_key(|finding| (finding.span.start, finding.span.end));
         let lines = Lines::new(text);
         let problems = self.findings.into_iter().map(|finding| Problem {
             message: finding.message,
             remedy: finding.remedy,
             place: Some(lines.place(&finding.span)),
-            related: finding.related.map(|(span, message)| Related {
-                message,
-                place: lines.place(&span),
-            }),
+            related: finding.related.map(|(span, message)| Related { message, place: lines.place(&span) }),
         });
-        ConfigError {
-            file: file.to_owned(),
-            problems: problems.collect(),
-            omitted: self.omitted,
-        }
+        ConfigError { file: file.to_owned(), problems: problems.collect(), omitted: self.omitted }
     }
 }

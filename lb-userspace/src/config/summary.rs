@@ -1,11 +1,13 @@
 //! How much a configuration describes, for `weir check`.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Serialize;
 
 use super::error::counted;
-use super::model::{Config, Level};
+use super::ids::SetId;
+use super::model::{Config, Level, Service};
 
 /// Counts of what a configuration describes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -28,51 +30,43 @@ pub struct Summary {
     pub backends: usize,
     /// Services.
     pub services: usize,
-    /// Pools of all services; each has one table.
+    /// Pools of all services.
     pub pools: usize,
-    /// Memory of all tables, in bytes: two per slot.
+    /// Memory of all tables, in bytes: two per slot. Pools with the same sets and table size share a table.
     pub table_bytes: u64,
 }
 
 /// Counts what `config` describes.
 #[must_use]
 pub fn summary(config: &Config) -> Summary {
-    let at = |level| {
-        config
-            .topology
-            .domains
-            .iter()
-            .filter(|domain| domain.level == level)
-            .count()
-    };
+    let at = |level| config.topology.domains.iter().filter(|domain| domain.level == level).count();
     let pools = || config.services.iter().flat_map(|service| &service.pools);
     Summary {
         regions: at(Level::Region),
         zones: at(Level::Zone),
         racks: at(Level::Rack),
         client_regions: config.client_regions.len(),
-        client_prefixes: config
-            .client_regions
-            .iter()
-            .map(|region| region.prefixes.len())
-            .sum(),
+        client_prefixes: config.client_regions.iter().map(|region| region.prefixes.len()).sum(),
         checks: config.checks.len(),
         sets: config.sets.len(),
         backends: config.backends.len(),
         services: config.services.len(),
         pools: pools().count(),
-        table_bytes: pools().map(|pool| u64::from(pool.table_size) * 2).sum(),
+        table_bytes: table_slots(&config.services) * 2,
     }
+}
+
+/// Slots of all tables; pools with the same sets and table size share a table.
+pub(super) fn table_slots<'s>(services: impl IntoIterator<Item = &'s Service>) -> u64 {
+    let pools = services.into_iter().flat_map(|service| &service.pools);
+    let tables: HashSet<(&[SetId], u32)> =
+        pools.map(|pool| (pool.sets.as_slice(), pool.table_size)).collect();
+    tables.into_iter().map(|(_, slots)| u64::from(slots)).sum()
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            regions,
-            zones,
-            racks,
-            ..
-        } = *self;
+        let Self { regions, zones, racks, .. } = *self;
         writeln!(
             f,
             "{}, {}, {}",
@@ -80,23 +74,11 @@ impl fmt::Display for Summary {
             counted(zones, "zone"),
             counted(racks, "rack")
         )?;
-        let Self {
-            client_regions,
-            client_prefixes,
-            ..
-        } = *self;
-        let prefixes = if client_prefixes == 1 {
-            "1 prefix".to_owned()
-        } else {
-            format!("{client_prefixes} prefixes")
-        };
+        let Self { client_regions, client_prefixes, .. } = *self;
+        let prefixes =
+            if client_prefixes == 1 { "1 prefix".to_owned() } else { format!("{client_prefixes} prefixes") };
         writeln!(f, "{} with {prefixes}", counted(client_regions, "client region"))?;
-        let Self {
-            checks,
-            sets,
-            backends,
-            ..
-        } = *self;
+        let Self { checks, sets, backends, .. } = *self;
         writeln!(
             f,
             "{}, {}, {}",
@@ -104,18 +86,8 @@ impl fmt::Display for Summary {
             counted(sets, "set"),
             counted(backends, "backend")
         )?;
-        let Self {
-            services,
-            pools,
-            table_bytes,
-            ..
-        } = *self;
+        let Self { services, pools, table_bytes, .. } = *self;
         let kib = table_bytes.div_ceil(1024);
-        write!(
-            f,
-            "{}, {}, {kib} KiB of tables",
-            counted(services, "service"),
-            counted(pools, "pool")
-        )
+        write!(f, "{}, {}, {kib} KiB of tables", counted(services, "service"), counted(pools, "pool"))
     }
 }

@@ -44,7 +44,8 @@ impl CounterReader {
     }
 
     fn sum(&self, slot: u32, stride: u32, cpus: u32) -> Counter {
-        let blocks = (0..cpus).filter_map(|cpu| self.generation.counters.read((cpu * stride + slot) as usize));
+        let blocks =
+            (0..cpus).filter_map(|cpu| self.generation.counters.read((cpu * stride + slot) as usize));
         blocks.fold(Counter::default(), |sum, block| Counter {
             packets: sum.packets.wrapping_add(block.packets),
             bytes: sum.bytes.wrapping_add(block.bytes),

@@ -23,7 +23,9 @@ pub enum DataPlaneError {
         source: io::Error,
     },
     /// The kernel lacks something.
-    #[error("this kernel cannot {what}: {source}; Weir needs Linux 5.10 or later with CONFIG_BPF_SYSCALL and BPF JIT")]
+    #[error(
+        "this kernel cannot {what}: {source}; Weir needs Linux 5.10 or later with CONFIG_BPF_SYSCALL and BPF JIT"
+    )]
     Unsupported {
         /// What was tried.
         what: String,
@@ -113,7 +115,9 @@ pub enum DataPlaneError {
         path: PathBuf,
     },
     /// More CPUs than there is room for.
-    #[error("this host has {found} possible CPUs, Weir counts for at most {limit}; boot with possible_cpus={limit}")]
+    #[error(
+        "this host has {found} possible CPUs, Weir counts for at most {limit}; boot with possible_cpus={limit}"
+    )]
     TooManyCpus {
         /// How many.
         found: usize,
@@ -179,10 +183,15 @@ impl DataPlaneError {
     pub(crate) fn load(error: &(dyn StdError + 'static)) -> Self {
         let what = "load BPF programs and maps".to_owned();
         match os_error(error) {
-            Some(code) if code == libc::EPERM || code == libc::EACCES && !text(error).contains("Verifier output") => {
+            Some(code)
+                if code == libc::EPERM
+                    || code == libc::EACCES && !text(error).contains("Verifier output") =>
+            {
                 Self::NoPrivilege { what, source: io::Error::from_raw_os_error(code) }
             }
-            Some(libc::ENOSYS) => Self::Unsupported { what, source: io::Error::from_raw_os_error(libc::ENOSYS) },
+            Some(libc::ENOSYS) => {
+                Self::Unsupported { what, source: io::Error::from_raw_os_error(libc::ENOSYS) }
+            }
             _ => Self::Load(text(error)),
         }
     }

@@ -46,14 +46,21 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, query: ExplainQuery) -> E
     let h = hash::flow_hash(&root.hash_key, &transport.tuple);
     explanation.hash = format!("{h:016x}");
     let Some((index, entry)) = classify::service(tables, root, &transport.tuple) else {
-        let text = format!("{} {}/{} is no service: the kernel's stack gets it", query.dst.ip(), query.dst.port(), query.protocol);
+        let text = format!(
+            "{} {}/{} is no service: the kernel's stack gets it",
+            query.dst.ip(),
+            query.dst.port(),
+            query.protocol
+        );
         explanation.steps.push(ExplainStep::new(StepKind::Classify, text));
         return explanation;
     };
     let names = Names { config, service: ServiceId::from_index(index as usize).map(|id| &config[id]) };
     if let Some(service) = names.service {
         explanation.service = Some(service.name.clone());
-        explanation.steps.push(ExplainStep::new(StepKind::Classify, format!("it is for service {}", service.name)));
+        explanation
+            .steps
+            .push(ExplainStep::new(StepKind::Classify, format!("it is for service {}", service.name)));
     }
     let region = tables.client_region(&address_bytes(query.src.ip()));
     explanation.client_region = config.client_regions.get(region as usize).map(|region| region.name.clone());
@@ -182,7 +189,10 @@ impl Names<'_> {
     /// Name of a pool, by its number over all services.
     fn pool_name(&self, number: u32) -> String {
         let pools = self.config.services.iter().flat_map(|service| &service.pools);
-        pools.into_iter().nth(number as usize).map_or_else(|| format!("pool {number}"), |pool: &Pool| pool.name.clone())
+        pools
+            .into_iter()
+            .nth(number as usize)
+            .map_or_else(|| format!("pool {number}"), |pool: &Pool| pool.name.clone())
     }
 
     fn path(&self, domain: u16) -> String {
@@ -193,12 +203,14 @@ impl Names<'_> {
     fn step<T: Tables>(&self, tables: &T, step: &Step, region: u32) -> ExplainStep {
         match *step {
             Step::ClientRegion { region } => {
-                let region = self.config.client_regions.get(region as usize).map_or("default", |r| r.name.as_str());
+                let region =
+                    self.config.client_regions.get(region as usize).map_or("default", |r| r.name.as_str());
                 ExplainStep::new(StepKind::Plan, format!("the client is of client region {region}"))
             }
-            Step::Plan { .. } => {
-                ExplainStep::new(StepKind::Plan, format!("pools in this order: {}", self.plan(region).join(", ")))
-            }
+            Step::Plan { .. } => ExplainStep::new(
+                StepKind::Plan,
+                format!("pools in this order: {}", self.plan(region).join(", ")),
+            ),
             Step::Home { backend, open } => {
                 let name = self.backend_name(backend);
                 let text = if open {
@@ -206,22 +218,30 @@ impl Names<'_> {
                 } else {
                     format!("home is {name}, but not everything on the way there is or always was open")
                 };
-                self.about(tables, backend, ExplainStep { taken: Some(open), ..ExplainStep::new(StepKind::Probe, text) })
+                self.about(
+                    tables,
+                    backend,
+                    ExplainStep { taken: Some(open), ..ExplainStep::new(StepKind::Probe, text) },
+                )
             }
             Step::Pool { pool, admission, ignore_health, entered } => {
                 let name = self.pool_name(pool);
                 let text = match (entered, ignore_health) {
-                    (true, true) => format!("pool {name} is entered whatever its members' health, as the service fails open"),
+                    (true, true) => format!(
+                        "pool {name} is entered whatever its members' health, as the service fails open"
+                    ),
                     (true, false) => format!("pool {name} is entered"),
                     (false, _) => format!("pool {name} is passed over: it admits {}", shares(admission)),
                 };
                 let kind = if ignore_health { StepKind::FailOpen } else { StepKind::Pool };
-                let step = ExplainStep { pool: Some(name), taken: Some(entered), ..ExplainStep::new(kind, text) };
+                let step =
+                    ExplainStep { pool: Some(name), taken: Some(entered), ..ExplainStep::new(kind, text) };
                 with_shares(step, admission)
             }
-            Step::FlowTable { backend: None } => {
-                ExplainStep::new(StepKind::FlowTable, "the flow table does not know the flow: it is at home, or new")
-            }
+            Step::FlowTable { backend: None } => ExplainStep::new(
+                StepKind::FlowTable,
+                "the flow table does not know the flow: it is at home, or new",
+            ),
             Step::FlowTable { backend: Some(backend) } => {
                 let text = format!("the flow table says {}", self.backend_name(backend));
                 self.about(tables, backend, ExplainStep::new(StepKind::FlowTable, text))
@@ -240,9 +260,10 @@ impl Names<'_> {
                 };
                 self.about(tables, backend, with_shares(step, admission))
             }
-            Step::Remembered => {
-                ExplainStep::new(StepKind::Remembered, "such a packet is away from home and enters the flow table")
-            }
+            Step::Remembered => ExplainStep::new(
+                StepKind::Remembered,
+                "such a packet is away from home and enters the flow table",
+            ),
         }
     }
 

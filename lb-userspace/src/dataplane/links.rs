@@ -16,9 +16,11 @@ use crate::config::XdpMode;
 pub fn find_interfaces(names: &[String]) -> Result<Vec<Interface>, DataPlaneError> {
     let all = Netlink::new().and_then(|mut netlink| netlink.interfaces()).map_err(DataPlaneError::Netlink)?;
     let find = |name: &String| {
-        all.iter().find(|interface| interface.name == *name).cloned().ok_or_else(|| DataPlaneError::NoInterface {
-            name: name.clone(),
-            existing: all.iter().map(|interface| interface.name.clone()).collect(),
+        all.iter().find(|interface| interface.name == *name).cloned().ok_or_else(|| {
+            DataPlaneError::NoInterface {
+                name: name.clone(),
+                existing: all.iter().map(|interface| interface.name.clone()).collect(),
+            }
         })
     };
     names.iter().map(find).collect()
@@ -80,7 +82,8 @@ pub(super) fn ensure(
     mode: XdpMode,
 ) -> Result<(), DataPlaneError> {
     let pinned = pins.links()?;
-    let tasks: Vec<_> = interfaces.iter().map(|interface| task(&pinned, interface, mode, program_id)).collect();
+    let tasks: Vec<_> =
+        interfaces.iter().map(|interface| task(&pinned, interface, mode, program_id)).collect();
     let mut created = Vec::new();
     for (interface, task) in interfaces.iter().zip(&tasks) {
         if matches!(task, Task::Create) {
@@ -94,7 +97,8 @@ pub(super) fn ensure(
     }
     for task in &tasks {
         if let Task::Update(link) = task {
-            sys::update_link(link.fd.as_fd(), program).map_err(|error| DataPlaneError::io(&link.path, error))?;
+            sys::update_link(link.fd.as_fd(), program)
+                .map_err(|error| DataPlaneError::io(&link.path, error))?;
         }
     }
     let stays = |link: &PinnedLink| {
@@ -113,7 +117,8 @@ pub(super) fn ensure(
 }
 
 fn task<'a>(pinned: &'a [PinnedLink], interface: &Interface, mode: XdpMode, program_id: u32) -> Task<'a> {
-    let of_interface = |link: &&PinnedLink| link.interface == interface.name && link.info.ifindex == interface.index;
+    let of_interface =
+        |link: &&PinnedLink| link.interface == interface.name && link.info.ifindex == interface.index;
     let Some(link) = pinned.iter().find(of_interface) else {
         return Task::Create;
     };
@@ -137,8 +142,9 @@ fn recreate(
 ) -> Result<OwnedFd, DataPlaneError> {
     remove_link(link)?;
     attach(program, interface, mode).inspect_err(|_| {
-        let restored = attach(program, interface, old_mode)
-            .and_then(|old| sys::pin(old.as_fd(), &link.path).map_err(|error| DataPlaneError::io(&link.path, error)));
+        let restored = attach(program, interface, old_mode).and_then(|old| {
+            sys::pin(old.as_fd(), &link.path).map_err(|error| DataPlaneError::io(&link.path, error))
+        });
         if let Err(error) = restored {
             tracing::error!(interface = interface.name, %error, "the old mode could not be taken up again");
         }

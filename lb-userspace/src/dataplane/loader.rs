@@ -20,8 +20,8 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use super::counters::CounterReader;
 use super::error::DataPlaneError;
 use super::generation::{FLOWS, Generation, map_names, map_sizes};
-use super::live::LiveTables;
 use super::links;
+use super::live::LiveTables;
 use super::netlink::Interface;
 use super::object::{EDGE, EDGE_PROGRAM};
 use super::pins::{PROGRAM, PROGRAM_NEXT, Pins, remove_folder};
@@ -85,27 +85,29 @@ pub struct DataPlane {
     _pins: Pins,
 }
 
+/// A data plane that is ready, and, unless it was running already, not yet in place: states and next hops can be written
+/// before the first packet meets it.
+///
+/// Dropping it without [`put_in_place`](Self::put_in_place) leaves what ran before as it was; the next start clears away
+/// what was pinned for it.
+#[derive(Debug)]
+pub struct Prepared {
+    generation: Arc<Generation>,
+    start: Start,
+    pins: Pins,
+    interfaces: Vec<Interface>,
+    mode: XdpMode,
+    /// The program that is to be attached; none if it is already.
+    program: Option<Program>,
+}
+
 impl DataPlane {
-    /// Puts an image in place. On an error what ran before goes on running.
-    ///
-    /// The image's admission words are those that a new generation starts with; an adopted one keeps its own.
+    /// Prepares an image and puts it in place at once. On an error what ran before goes on running.
     ///
     /// # Errors
-    /// Why it cannot be done, with a remedy. See [`DataPlaneError::class`].
+    /// As for [`Prepared::new`] and [`Prepared::put_in_place`].
     pub fn install(image: &Image, options: &Options) -> Result<Self, DataPlaneError> {
-        let interfaces = links::find_interfaces(&options.interfaces)?;
-        probe_kernel()?;
-        let pins = Pins::open(&options.bpffs)?;
-        pins.repair()?;
-        let cpus = possible_cpus()?;
-        let sizes = map_sizes(image, cpus, options.flow_entries);
-        let running = pins.open_current()?;
-        let target = Target { pins: &pins, interfaces: &interfaces, mode: options.mode };
-        let (generation, start) = match running {
-            Some(running) if is_same(&running, image, &sizes) => adopt(&target, running)?,
-            running => replace(&target, image, cpus, &sizes, running.as_ref())?,
-        };
-        Ok(Self { generation: Arc::new(generation), start, _pins: pins })
+        Prepared::new(image, options)?.put_in_place()
     }
 
     /// What installing found.
@@ -139,6 +141,76 @@ impl DataPlane {
     }
 }
 
+impl Prepared {
+    /// Takes over what runs if it is this image, else builds the image beside it. On an error what ran before goes on
+    /// running.
+    ///
+    /// The image's admission words are those that a new generation starts with; an adopted one keeps its own.
+    ///
+    /// # Errors
+    /// Why it cannot be done, with a remedy. See [`DataPlaneError::class`].
+    pub fn new(image: &Image, options: &Options) -> Result<Self, DataPlaneError> {
+        let interfaces = links::find_interfaces(&options.interfaces)?;
+        probe_kernel()?;
+        let pins = Pins::open(&options.bpffs)?;
+        pins.repair()?;
+        let cpus = possible_cpus()?;
+        let sizes = map_sizes(image, cpus, options.flow_entries);
+        let running = pins.open_current()?;
+        let target = Target { pins: &pins, interfaces: &interfaces, mode: options.mode };
+        let (generation, start, program) = match running {
+            Some(running) if is_same(&running, image, &sizes) => {
+                let (generation, start) = adopt(&target, running)?;
+                (generation, start, None)
+            }
+            running => {
+                let (generation, start, program) = build(&target, image, cpus, &sizes, running.as_ref())?;
+                (generation, start, Some(program))
+            }
+        };
+        Ok(Self { generation: Arc::new(generation), start, pins, interfaces, mode: options.mode, program })
+    }
+
+    /// What was found.
+    #[must_use]
+    pub const fn start(&self) -> Start {
+        self.start
+    }
+
+    /// Writes admission words.
+    #[must_use]
+    pub fn admission_writer(&self) -> AdmissionWriter {
+        AdmissionWriter::new(Arc::clone(&self.generation))
+    }
+
+    /// Writes next hops.
+    #[must_use]
+    pub fn next_hop_writer(&self) -> NextHopWriter {
+        NextHopWriter::new(Arc::clone(&self.generation))
+    }
+
+    /// Attaches the program, or replaces the one that is attached, atomically: each packet sees either what ran before or
+    /// this. Nothing happens to a data plane that was adopted.
+    ///
+    /// # Errors
+    /// Why it cannot be attached. What ran before goes on running.
+    pub fn put_in_place(self) -> Result<DataPlane, DataPlaneError> {
+        let Self { generation, start, pins, interfaces, mode, program } = self;
+        if let Some(program) = program {
+            let attached = links::ensure(&pins, (program.fd.as_fd(), program.id), &interfaces, mode);
+            if let Err(error) = attached {
+                // If a link runs it already, the folder must stay: the next start settles it.
+                if pins.links()?.iter().all(|link| link.info.program_id != program.id) {
+                    remove_folder(&pins.next())?;
+                }
+                return Err(error);
+            }
+            pins.switch()?;
+        }
+        Ok(DataPlane { generation, start, _pins: pins })
+    }
+}
+
 /// Where a generation is to run.
 struct Target<'a> {
     pins: &'a Pins,
@@ -147,6 +219,7 @@ struct Target<'a> {
 }
 
 /// A program in the kernel.
+#[derive(Debug)]
 struct Program {
     fd: OwnedFd,
     id: u32,
@@ -155,7 +228,8 @@ struct Program {
 
 fn is_same(running: &Generation, image: &Image, sizes: &[(&'static str, u32)]) -> bool {
     let root = running.root();
-    root.config_digest == image.digest && sizes.iter().all(|(name, size)| running.entries(name) == Some(*size))
+    root.config_digest == image.digest
+        && sizes.iter().all(|(name, size)| running.entries(name) == Some(*size))
 }
 
 /// Takes over a running generation, and gives it this binary's program if it has another.
@@ -178,14 +252,14 @@ fn adopt(target: &Target<'_>, running: Generation) -> Result<(Generation, Start)
     Ok((running, Start::Adopted { program_replaced }))
 }
 
-/// Builds a generation and switches to it.
-fn replace(
+/// Builds a generation beside what runs, pinned so that a crash can be cleaned up after.
+fn build(
     target: &Target<'_>,
     image: &Image,
     cpus: u32,
     sizes: &[(&'static str, u32)],
     running: Option<&Generation>,
-) -> Result<(Generation, Start), DataPlaneError> {
+) -> Result<(Generation, Start, Program), DataPlaneError> {
     let flows_kept = running.is_some_and(|running| {
         let addresses: Vec<_> = image.backends.iter().map(|entry| entry.outer_destination).collect();
         let wanted = sizes.iter().find(|(name, _)| *name == FLOWS).map(|(_, size)| *size);
@@ -201,19 +275,12 @@ fn replace(
         .and_then(|()| generation.pin(&next))
         .and_then(|()| sys::pin(program.fd.as_fd(), &next.join(PROGRAM)))
         .map_err(|error| DataPlaneError::io(&next, error));
-    let switched = pinned.and_then(|()| {
-        links::ensure(target.pins, (program.fd.as_fd(), program.id), target.interfaces, target.mode)
-    });
-    if let Err(error) = switched {
-        // If a link runs it already, the folder must stay: the next start settles it.
-        if target.pins.links()?.iter().all(|link| link.info.program_id != program.id) {
-            remove_folder(&next)?;
-        }
+    if let Err(error) = pinned {
+        remove_folder(&next)?;
         return Err(error);
     }
-    target.pins.switch()?;
     let start = if running.is_some() { Start::Replaced { flows_kept } } else { Start::Fresh };
-    Ok((generation, start))
+    Ok((generation, start, program))
 }
 
 /// Creates the maps of the edge's object, or takes those that are pinned where `pin` says.
@@ -244,8 +311,9 @@ fn load_program(ebpf: &mut Ebpf) -> Result<Program, DataPlaneError> {
 
 /// Hands an object's XDP program to the kernel. The verifier's log is in the error.
 pub(crate) fn load_xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataPlaneError> {
-    let program =
-        ebpf.program_mut(name).ok_or_else(|| DataPlaneError::Load(format!("the object has no program {name}")))?;
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| DataPlaneError::Load(format!("the object has no program {name}")))?;
     let xdp: &mut Xdp = program.try_into().map_err(|error| DataPlaneError::load(&error))?;
     xdp.load().map_err(|error| DataPlaneError::load(&error))?;
     Ok(xdp)
@@ -269,9 +337,10 @@ pub(crate) fn probe_kernel() -> Result<(), DataPlaneError> {
         Err(MapError::CreateError { io_error, .. }) if io_error.raw_os_error() == Some(libc::EPERM) => {
             Err(DataPlaneError::NoPrivilege { what: "create BPF maps".to_owned(), source: io_error })
         }
-        Err(MapError::CreateError { io_error, .. }) => {
-            Err(DataPlaneError::Unsupported { what: "create memory-mapped BPF arrays".to_owned(), source: io_error })
-        }
+        Err(MapError::CreateError { io_error, .. }) => Err(DataPlaneError::Unsupported {
+            what: "create memory-mapped BPF arrays".to_owned(),
+            source: io_error,
+        }),
         Err(error) => Err(DataPlaneError::load(&error)),
     }
 }

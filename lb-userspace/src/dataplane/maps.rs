@@ -62,7 +62,11 @@ impl<T: Pod> MappedArray<T> {
 
     /// Pointer to the word of `bytes` bytes at `offset` of element `index`; `None` when that is not a word of an element.
     fn at(&self, index: usize, offset: usize, bytes: usize) -> Option<*mut u8> {
-        if index >= self.length || offset + bytes > size_of::<T>() || bytes != word_size::<T>() || !offset.is_multiple_of(bytes) {
+        if index >= self.length
+            || offset + bytes > size_of::<T>()
+            || bytes != word_size::<T>()
+            || !offset.is_multiple_of(bytes)
+        {
             return None;
         }
         let position = index * self.stride + offset;
@@ -101,9 +105,15 @@ impl<T: Pod> MappedArray<T> {
         for (word, chunk) in bytes.chunks_exact_mut(size).enumerate() {
             let offset = word * size;
             match size {
-                8 => chunk.copy_from_slice(&self.word64(index, offset)?.load(Ordering::Relaxed).to_ne_bytes()),
-                4 => chunk.copy_from_slice(&self.word32(index, offset)?.load(Ordering::Relaxed).to_ne_bytes()),
-                _ => chunk.copy_from_slice(&self.word16(index, offset)?.load(Ordering::Relaxed).to_ne_bytes()),
+                8 => {
+                    chunk.copy_from_slice(&self.word64(index, offset)?.load(Ordering::Relaxed).to_ne_bytes())
+                }
+                4 => {
+                    chunk.copy_from_slice(&self.word32(index, offset)?.load(Ordering::Relaxed).to_ne_bytes())
+                }
+                _ => {
+                    chunk.copy_from_slice(&self.word16(index, offset)?.load(Ordering::Relaxed).to_ne_bytes())
+                }
             }
         }
         T::from_bytes(bytes)
@@ -115,9 +125,15 @@ impl<T: Pod> MappedArray<T> {
         for (word, chunk) in value.as_bytes().chunks_exact(size).enumerate() {
             let offset = word * size;
             match size {
-                8 => self.word64(index, offset)?.store(u64::from_ne_bytes(chunk.try_into().ok()?), Ordering::Relaxed),
-                4 => self.word32(index, offset)?.store(u32::from_ne_bytes(chunk.try_into().ok()?), Ordering::Relaxed),
-                _ => self.word16(index, offset)?.store(u16::from_ne_bytes(chunk.try_into().ok()?), Ordering::Relaxed),
+                8 => self
+                    .word64(index, offset)?
+                    .store(u64::from_ne_bytes(chunk.try_into().ok()?), Ordering::Relaxed),
+                4 => self
+                    .word32(index, offset)?
+                    .store(u32::from_ne_bytes(chunk.try_into().ok()?), Ordering::Relaxed),
+                _ => self
+                    .word16(index, offset)?
+                    .store(u16::from_ne_bytes(chunk.try_into().ok()?), Ordering::Relaxed),
             }
         }
         Some(())

@@ -68,9 +68,7 @@ impl Neighbourhood {
         let index = interface.index;
         let old = self.interfaces.insert(index, interface);
         let new = &self.interfaces[&index];
-        old.is_none_or(|old| {
-            (old.mac, old.mtu, old.up) != (new.mac, new.mtu, new.up) || old.name != new.name
-        })
+        old.is_none_or(|old| (old.mac, old.mtu, old.up) != (new.mac, new.mtu, new.up) || old.name != new.name)
     }
 
     pub(super) fn interface_gone(&mut self, index: u32) {
@@ -121,7 +119,8 @@ impl Neighbourhood {
 
     /// Forgets hops that no route uses any more.
     pub(super) fn forget_unused(&mut self) {
-        let used: std::collections::HashSet<_> = (0..self.backends.len()).filter_map(|b| self.key(b)).collect();
+        let used: std::collections::HashSet<_> =
+            (0..self.backends.len()).filter_map(|b| self.key(b)).collect();
         self.hops.retain(|key, _| used.contains(key));
     }
 

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
 };
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -14,7 +15,9 @@ use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp,
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
+};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 /// Multicast groups of `linux/rtnetlink.h`, as bits: links, neighbours, and addresses, routes and rules of both families.
@@ -273,9 +276,12 @@ fn change(message: &RouteNetlinkMessage) -> Option<Change> {
         M::DelLink(link) => Some(Change::InterfaceGone(link.header.index)),
         M::NewNeighbour(message) => neighbour(message).map(Change::Neighbour),
         M::DelNeighbour(message) => neighbour(message).map(Change::NeighbourGone),
-        M::NewRoute(_) | M::DelRoute(_) | M::NewAddress(_) | M::DelAddress(_) | M::NewRule(_) | M::DelRule(_) => {
-            Some(Change::Routes)
-        }
+        M::NewRoute(_)
+        | M::DelRoute(_)
+        | M::NewAddress(_)
+        | M::DelAddress(_)
+        | M::NewRule(_)
+        | M::DelRule(_) => Some(Change::Routes),
         _ => None,
     }
 }

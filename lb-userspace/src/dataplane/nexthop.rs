@@ -107,7 +107,8 @@ impl NextHops {
     /// As for [`start`](Self::start).
     pub fn start_for(backends: Vec<IpAddr>, writer: NextHopWriter) -> io::Result<Self> {
         let (sender, snapshots) = watch::channel(Arc::default());
-        let stop = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let stop =
+            Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let mut keeper = Keeper {
             // Subscribed before the first lookup, so that no change falls between the two.
             subscription: Subscription::new()?,
@@ -324,7 +325,9 @@ impl Keeper {
                 HopState::Resolved(view)
             }
             Way::Unknown(reason) => match self.writer.read(backend) {
-                Some(last) if self.known.is_up(last.ifindex) => HopState::Held { hop: self.view(&last), reason },
+                Some(last) if self.known.is_up(last.ifindex) => {
+                    HopState::Held { hop: self.view(&last), reason }
+                }
                 Some(_) => {
                     let _ = self.writer.clear(backend);
                     HopState::Unresolved { reason }

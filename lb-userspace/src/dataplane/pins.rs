@@ -93,7 +93,11 @@ impl Pins {
     }
 
     pub(super) fn bad(&self, path: &Path, problem: impl ToString) -> DataPlaneError {
-        DataPlaneError::BadPin { path: path.to_owned(), bpffs: self.bpffs.clone(), problem: problem.to_string() }
+        DataPlaneError::BadPin {
+            path: path.to_owned(),
+            bpffs: self.bpffs.clone(),
+            problem: problem.to_string(),
+        }
     }
 
     /// All pinned links.

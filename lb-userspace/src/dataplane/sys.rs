@@ -87,7 +87,8 @@ fn bpf<A: Attributes>(command: libc::c_long, attributes: &mut A) -> io::Result<l
     // SAFETY: the pointer is to `size_of::<A>()` initialised bytes without padding that live through the call, and the
     // trait's contract says that they have the command's layout. Pointers inside them are to memory of the callers'
     // that lives through the call as well.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<A>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<A>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
@@ -119,7 +120,8 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 
 /// Attaches an XDP program to an interface. `flags` is one of `XDP_FLAGS_*_MODE`.
 pub(super) fn create_link(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
-    let mut attributes = LinkAttributes { fd: number(program), target: ifindex, third: BPF_XDP, fourth: flags };
+    let mut attributes =
+        LinkAttributes { fd: number(program), target: ifindex, third: BPF_XDP, fourth: flags };
     owned(bpf(BPF_LINK_CREATE, &mut attributes)?)
 }
 
@@ -138,7 +140,8 @@ pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
 pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     let mut info = RawLinkInfo::default();
     let length = size_of::<RawLinkInfo>() as u32;
-    let mut attributes = InfoAttributes { fd: number(link), length, info: std::ptr::from_mut(&mut info) as u64 };
+    let mut attributes =
+        InfoAttributes { fd: number(link), length, info: std::ptr::from_mut(&mut info) as u64 };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
     if info.kind != BPF_LINK_TYPE_XDP {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));

@@ -154,13 +154,7 @@ pub fn tally(
 /// themselves that they are unwell, they are believed.
 #[must_use]
 pub fn explain(topology: &Topology, tallies: &[Tally]) -> Explanation {
-    let racks = || {
-        topology
-            .domains
-            .iter()
-            .zip(tallies)
-            .filter(|(domain, _)| domain.level == Level::Rack)
-    };
+    let racks = || topology.domains.iter().zip(tallies).filter(|(domain, _)| domain.level == Level::Rack);
     let checked: u32 = racks().map(|(_, tally)| tally.checked).sum();
     let answered: u32 = racks().map(|(_, tally)| tally.answered).sum();
     let can_be_isolated =

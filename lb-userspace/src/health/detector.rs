@@ -22,14 +22,7 @@ impl Detector {
     /// A detector that believes `up` until `fall` misses or `rise` answers in a row say otherwise; 0 counts as 1.
     #[must_use]
     pub fn new(fall: u32, rise: u32, up: bool) -> Self {
-        Self {
-            fall: fall.max(1),
-            rise: rise.max(1),
-            up,
-            misses: 0,
-            hits: 0,
-            first_miss_ns: 0,
-        }
+        Self { fall: fall.max(1), rise: rise.max(1), up, misses: 0, hits: 0, first_miss_ns: 0 }
     }
 
     /// Takes in an answer.

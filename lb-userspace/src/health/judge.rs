@@ -16,83 +16,14 @@ use std::sync::Arc;
 
 use crate::config::{BackendId, Config, DomainId, Topology};
 use crate::health::correlate::{Explanation, Member, Tally, explain, tally};
-use crate::health::detector::Detector;
-use crate::health::target::Targets;
+use crate::health::round::{Miss, Outcome, Round};
+use crate::health::target::{TargetState, Targets};
 use crate::plan::planner::{Cause, Fact, Subject};
 use crate::plan::state::State;
 
 /// A DOWN domain of which too few members return to be recovered at once is released after this many times `rise`
 /// rounds in which it is not failing as a whole: its dead members are then DOWN one by one, and the others serve.
 pub const PARTIAL_RECOVERY_FACTOR: u32 = 10;
-
-/// How a probe was missed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Miss {
-    /// No answer in time.
-    Silent,
-    /// The agent answered that it is not well.
-    Unwell,
-    /// The probe could not be sent: no route, an unreachable network or a full queue.
-    Unsent,
-    /// The connection was refused.
-    Refused,
-    /// The network said that the host cannot be reached.
-    Unreachable,
-}
-
-impl Miss {
-    /// In words.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Silent => "no answer",
-            Self::Unwell => "unwell",
-            Self::Unsent => "not sent",
-            Self::Refused => "refused",
-            Self::Unreachable => "unreachable",
-        }
-    }
-
-    /// Whether it was the target itself that said so, which proves this host's connection.
-    #[must_use]
-    pub const fn is_answer(self) -> bool {
-        matches!(self, Self::Unwell | Self::Refused)
-    }
-}
-
-/// What became of the probe of one target in one round.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// Nothing can be said: no probe ended in this round, or the prober itself was late.
-    Unknown,
-    /// It was answered.
-    Answered {
-        /// When the answer was taken.
-        at_ns: u64,
-        /// From sending the probe to taking the answer.
-        rtt_ns: u64,
-    },
-    /// It was missed.
-    Missed {
-        /// How.
-        how: Miss,
-        /// When the answer was due.
-        due_ns: u64,
-    },
-}
-
-/// The results of one round of one group.
-#[derive(Clone, Copy, Debug)]
-pub struct Round<'a> {
-    /// Index into [`Targets::groups`].
-    pub group: usize,
-    /// Answers from here on prove that this host is connected.
-    pub since_ns: u64,
-    /// When the round was due.
-    pub due_ns: u64,
-    /// One for each of the group's targets, in their order.
-    pub outcomes: &'a [Outcome],
-}
 
 /// What a round led to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -101,32 +32,6 @@ pub struct Verdict {
     pub facts: Vec<Fact>,
     /// This host became isolated (`true`) or connected again.
     pub isolated: Option<bool>,
-}
-
-/// What is known of one target.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TargetState {
-    /// Fall and rise.
-    pub detector: Detector,
-    /// The last result, [`Outcome::Unknown`] until there is one.
-    pub last: Outcome,
-    /// Round trip of the last answer.
-    pub rtt_ns: Option<u64>,
-    /// Answers since start.
-    pub answered: u64,
-    /// Misses since start, also those for which the host's isolation was to blame.
-    pub missed: u64,
-    last_answer_ns: u64,
-}
-
-impl TargetState {
-    fn is_missing(&self) -> bool {
-        matches!(self.last, Outcome::Missed { .. })
-    }
-
-    fn is_confirmed(&self) -> bool {
-        self.is_missing() && !self.detector.is_up()
-    }
 }
 
 /// See the [module's description](self).
@@ -154,11 +59,7 @@ impl Judge {
     pub fn new(config: &Config, targets: Targets, initial: impl Fn(Subject) -> State) -> (Self, Vec<Fact>) {
         let ids = (0..config.backends.len()).filter_map(BackendId::from_index);
         let backends: Vec<State> = ids.map(|id| initial(Subject::Backend(id))).collect();
-        let domains: Vec<State> = config
-            .topology
-            .ids()
-            .map(|id| initial(Subject::Domain(id)))
-            .collect();
+        let domains: Vec<State> = config.topology.ids().map(|id| initial(Subject::Domain(id))).collect();
         let mut touches = vec![vec![false; domains.len()]; targets.groups.len()];
         let states = targets.targets.iter().map(|target| {
             let group = &targets.groups[target.group];
@@ -167,18 +68,8 @@ impl Judge {
                     touches[target.group][domain.index()] = true;
                 }
             }
-            let up = !target
-                .backends
-                .iter()
-                .all(|id| backends[id.index()] == State::Down);
-            TargetState {
-                detector: Detector::new(group.fall, group.rise, up),
-                last: Outcome::Unknown,
-                rtt_ns: None,
-                answered: 0,
-                missed: 0,
-                last_answer_ns: 0,
-            }
+            let up = !target.backends.iter().all(|id| backends[id.index()] == State::Down);
+            TargetState::new(group.fall, group.rise, up)
         });
         let mut judge = Self {
             states: states.collect(),
@@ -209,20 +100,12 @@ impl Judge {
         if self.is_calm() {
             let isolated = self.set_silent(round.group, None);
             self.detect(round, true);
-            return Verdict {
-                facts: self.judge_backends(round),
-                isolated,
-            };
+            return Verdict { facts: self.judge_backends(round), isolated };
         }
-        let since_ns = self.silent_since[round.group]
-            .unwrap_or(round.since_ns)
-            .min(round.since_ns);
+        let since_ns = self.silent_since[round.group].unwrap_or(round.since_ns).min(round.since_ns);
         let Explanation::Domains(failing) = explain(&self.topology, &self.tally(since_ns, &held)) else {
             self.detect(round, false);
-            return Verdict {
-                facts: Vec::new(),
-                isolated: self.set_silent(round.group, Some(since_ns)),
-            };
+            return Verdict { facts: Vec::new(), isolated: self.set_silent(round.group, Some(since_ns)) };
         };
         let isolated = self.set_silent(round.group, None);
         self.detect(round, true);
@@ -258,52 +141,21 @@ impl Judge {
     /// Whether every target answered, or missed as many probes as it takes to call it DOWN.
     #[must_use]
     pub fn is_everyone_judged(&self) -> bool {
-        self.states
-            .iter()
-            .zip(&self.targets.targets)
-            .all(|(state, target)| {
-                state.answered > 0 || state.missed >= u64::from(self.targets.groups[target.group].fall.max(1))
-            })
+        self.states.iter().zip(&self.targets.targets).all(|(state, target)| {
+            state.answered > 0 || state.missed >= u64::from(self.targets.groups[target.group].fall.max(1))
+        })
     }
 
     fn record(&mut self, round: &Round<'_>) {
-        for (&target, &outcome) in self.targets.groups[round.group]
-            .targets
-            .iter()
-            .zip(round.outcomes)
-        {
-            let state = &mut self.states[target];
-            match outcome {
-                Outcome::Unknown => continue,
-                Outcome::Answered { at_ns, rtt_ns } => {
-                    state.answered += 1;
-                    state.rtt_ns = Some(rtt_ns);
-                    state.last_answer_ns = state.last_answer_ns.max(at_ns);
-                }
-                Outcome::Missed { how, due_ns } => {
-                    state.missed += 1;
-                    if how.is_answer() {
-                        state.last_answer_ns = state.last_answer_ns.max(due_ns);
-                    }
-                }
-            }
-            state.last = outcome;
+        for (&target, &outcome) in self.targets.groups[round.group].targets.iter().zip(round.outcomes) {
+            self.states[target].record(outcome);
         }
     }
 
     /// Counts for fall and rise; misses only if they are evidence.
     fn detect(&mut self, round: &Round<'_>, misses_count: bool) {
-        for (&target, &outcome) in self.targets.groups[round.group]
-            .targets
-            .iter()
-            .zip(round.outcomes)
-        {
-            let detector = &mut self.states[target].detector;
-            match outcome {
-                Outcome::Answered { .. } => detector.hit(),
-                Outcome::Missed { due_ns, .. } if misses_count => detector.miss(due_ns),
-                Outcome::Missed { .. } | Outcome::Unknown => {}
-            }
+        for (&target, &outcome) in self.targets.groups[round.group].targets.iter().zip(round.outcomes) {
+            self.states[target].detect(outcome, misses_count);
         }
     }
 
@@ -322,19 +174,11 @@ impl Judge {
     }
 
     fn tally(&self, since_ns: u64, held: &impl Fn(Subject) -> bool) -> Vec<Tally> {
-        let checked = self
-            .targets
-            .of_backend
-            .iter()
-            .enumerate()
-            .filter(|(_, targets)| !targets.is_empty());
+        let checked = self.targets.of_backend.iter().enumerate().filter(|(_, targets)| !targets.is_empty());
         let members = checked.map(|(index, targets)| {
             let states = || targets.iter().map(|&target| &self.states[target]);
             let id = BackendId::from_index(index).expect("the number of backends is limited");
-            let first_miss = states()
-                .filter(|s| s.is_missing())
-                .map(|s| s.detector.first_miss_ns())
-                .min();
+            let first_miss = states().filter(|s| s.is_missing()).map(|s| s.detector.first_miss_ns()).min();
             Member {
                 rack: self.racks[index],
                 counts: self.backends[index] != State::Down && !held(Subject::Backend(id)),
@@ -362,29 +206,13 @@ impl Judge {
             if !suspected {
                 continue;
             }
-            let (state, rounds) = if tally.is_confirmed() {
-                (State::Down, fall)
-            } else {
-                (State::Suspect, 1)
-            };
+            let (state, rounds) =
+                if tally.is_confirmed() { (State::Down, fall) } else { (State::Suspect, 1) };
             self.domains[id.index()] = state;
             self.calm[id.index()] = 0;
-            let missing = if state == State::Down {
-                tally.confirmed
-            } else {
-                tally.missing
-            };
-            let cause = Cause::Silent {
-                missing,
-                members: tally.members,
-                rounds,
-            };
-            facts.push(Fact {
-                subject: Subject::Domain(id),
-                state,
-                cause,
-                evidence_ns: tally.first_miss_ns,
-            });
+            let missing = if state == State::Down { tally.confirmed } else { tally.missing };
+            let cause = Cause::Silent { missing, members: tally.members, rounds };
+            facts.push(Fact { subject: Subject::Domain(id), state, cause, evidence_ns: tally.first_miss_ns });
         }
         facts
     }
@@ -393,23 +221,14 @@ impl Judge {
     fn recover_domains(&mut self, round: &Round<'_>, tallies: &[Tally]) -> Vec<Fact> {
         let group = &self.targets.groups[round.group];
         let mut facts = Vec::new();
-        for id in self
-            .topology
-            .ids()
-            .filter(|id| self.touches[round.group][id.index()])
-        {
+        for id in self.topology.ids().filter(|id| self.touches[round.group][id.index()]) {
             let tally = &tallies[id.index()];
             let calm = &mut self.calm[id.index()];
-            *calm = if tally.is_failing() {
-                0
-            } else {
-                calm.saturating_add(1)
-            };
+            *calm = if tally.is_failing() { 0 } else { calm.saturating_add(1) };
             let (back, answering) = match self.domains[id.index()] {
-                State::Suspect => (
-                    tally.is_answering() || *calm >= group.fall.max(1),
-                    tally.members - tally.missing,
-                ),
+                State::Suspect => {
+                    (tally.is_answering() || *calm >= group.fall.max(1), tally.members - tally.missing)
+                }
                 State::Down => {
                     let patience = PARTIAL_RECOVERY_FACTOR * group.rise.max(1);
                     (tally.is_recovered() || *calm >= patience, tally.steady)
@@ -418,17 +237,9 @@ impl Judge {
             };
             if back {
                 self.domains[id.index()] = State::Up;
-                let cause = Cause::Answering {
-                    answering,
-                    members: tally.members,
-                };
+                let cause = Cause::Answering { answering, members: tally.members };
                 let subject = Subject::Domain(id);
-                facts.push(Fact {
-                    subject,
-                    state: State::Up,
-                    cause,
-                    evidence_ns: round.due_ns,
-                });
+                facts.push(Fact { subject, state: State::Up, cause, evidence_ns: round.due_ns });
             }
         }
         facts
@@ -438,12 +249,8 @@ impl Judge {
     fn judge_backends(&mut self, round: &Round<'_>) -> Vec<Fact> {
         let mut facts = Vec::new();
         for (index, targets) in self.targets.of_backend.iter().enumerate() {
-            let failed = targets
-                .iter()
-                .find(|&&target| !self.states[target].detector.is_up());
-            let answers = targets
-                .iter()
-                .all(|&t| matches!(self.states[t].last, Outcome::Answered { .. }));
+            let failed = targets.iter().find(|&&target| !self.states[target].detector.is_up());
+            let answers = targets.iter().all(|&t| matches!(self.states[t].last, Outcome::Answered { .. }));
             let state = match (failed, self.backends[index]) {
                 (Some(_), _) => State::Down,
                 // Adopted in suspicion: one good round shows that it was a false alarm.
@@ -461,12 +268,7 @@ impl Judge {
                 Subject::Backend(BackendId::from_index(index).expect("the number of backends is limited"));
             facts.push(match failed {
                 Some(&target) => self.missed(subject, target),
-                None => Fact {
-                    subject,
-                    state,
-                    cause: Cause::Passed,
-                    evidence_ns: round.due_ns,
-                },
+                None => Fact { subject, state, cause: Cause::Passed, evidence_ns: round.due_ns },
             });
         }
         facts
@@ -478,20 +280,9 @@ impl Judge {
             Outcome::Missed { how, .. } => how,
             Outcome::Answered { .. } | Outcome::Unknown => Miss::Silent,
         };
-        let check = self.targets.groups[self.targets.targets[target].group]
-            .check
-            .clone();
-        let cause = Cause::Missed {
-            check,
-            how: how.name(),
-            streak: known.detector.misses(),
-        };
-        Fact {
-            subject,
-            state: State::Down,
-            cause,
-            evidence_ns: known.detector.first_miss_ns(),
-        }
+        let check = self.targets.groups[self.targets.targets[target].group].check.clone();
+        let cause = Cause::Missed { check, how: how.name(), streak: known.detector.misses() };
+        Fact { subject, state: State::Down, cause, evidence_ns: known.detector.first_miss_ns() }
     }
 
     /// Whether the domain and all above it are UP, so that what lies in it speaks for itself.
@@ -512,28 +303,17 @@ impl Judge {
         let mut fact = |subject, state: &mut State| {
             if *state != State::Up {
                 *state = State::Up;
-                facts.push(Fact {
-                    subject,
-                    state: State::Up,
-                    cause: Cause::Unchecked,
-                    evidence_ns: 0,
-                });
+                facts.push(Fact { subject, state: State::Up, cause: Cause::Unchecked, evidence_ns: 0 });
             }
         };
         for (index, state) in self.backends.iter_mut().enumerate() {
             if self.targets.of_backend[index].is_empty() {
-                fact(
-                    Subject::Backend(BackendId::from_index(index).expect("limited")),
-                    state,
-                );
+                fact(Subject::Backend(BackendId::from_index(index).expect("limited")), state);
             }
         }
         for (index, state) in self.domains.iter_mut().enumerate() {
             if !self.touches.iter().any(|touched| touched[index]) {
-                fact(
-                    Subject::Domain(DomainId::from_index(index).expect("limited")),
-                    state,
-                );
+                fact(Subject::Domain(DomainId::from_index(index).expect("limited")), state);
             }
         }
         facts

@@ -14,7 +14,7 @@ use lb_common::abi::pod::Pod;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::config::CheckKind;
-use crate::health::judge::{Miss, Outcome, Round};
+use crate::health::round::{Miss, Outcome, Round};
 use crate::health::target::{Group, Targets};
 use crate::runtime::clock::{as_ns, monotonic_ns};
 
@@ -70,6 +70,8 @@ pub struct ProbingStatus {
     pub sent: u64,
     /// Heartbeats that could not be sent.
     pub send_errors: u64,
+    /// Answers that came in time, be it that the agent is unwell.
+    pub answers: u64,
     /// Answers that came after their round was judged.
     pub late_answers: u64,
     /// Answers that came twice.
@@ -122,13 +124,9 @@ impl Pace {
         let interval_ns = as_ns(group.interval).max(1);
         let timeout_ns = as_ns(group.timeout);
         // One more than fit in a timeout, because a round that was sent late is judged late.
-        let depth = usize::try_from(timeout_ns.div_ceil(interval_ns))
-            .unwrap_or(usize::MAX)
-            .saturating_add(2);
+        let depth = usize::try_from(timeout_ns.div_ceil(interval_ns)).unwrap_or(usize::MAX).saturating_add(2);
         if depth > MAX_ROUNDS_IN_FLIGHT {
-            return Err(ProberError::TooManyInFlight {
-                check: group.check.clone(),
-            });
+            return Err(ProberError::TooManyInFlight { check: group.check.clone() });
         }
         let peer = |&target: &usize| (target, SocketAddr::new(targets.targets[target].address, port));
         let peers: Vec<_> = group.targets.iter().map(peer).collect();
@@ -157,22 +155,13 @@ impl Pace {
     }
 
     fn next_ns(&self) -> u64 {
-        let judged = self
-            .flights
-            .iter()
-            .filter(|flight| flight.waiting)
-            .map(|flight| flight.judge_ns)
-            .min();
+        let judged = self.flights.iter().filter(|flight| flight.waiting).map(|flight| flight.judge_ns).min();
         judged.unwrap_or(u64::MAX).min(self.next_send_ns)
     }
 
     /// The oldest round that waits and was due at `now_ns`.
     fn due(&self, now_ns: u64) -> Option<usize> {
-        let due = self
-            .flights
-            .iter()
-            .enumerate()
-            .filter(|(_, f)| f.waiting && f.judge_ns <= now_ns);
+        let due = self.flights.iter().enumerate().filter(|(_, f)| f.waiting && f.judge_ns <= now_ns);
         due.min_by_key(|(_, flight)| flight.round).map(|(slot, _)| slot)
     }
 }
@@ -209,27 +198,11 @@ impl Prober {
             }
             paces.push(Pace::new(index, group, targets, port, now_ns)?);
         }
-        let any = |v6: bool| {
-            paces
-                .iter()
-                .any(|p: &Pace| p.peers.iter().any(|(_, to)| to.is_ipv6() == v6))
-        };
-        let v4 = any(false)
-            .then(|| open("IPv4", Ipv4Addr::UNSPECIFIED.into()))
-            .transpose()?;
-        let v6 = any(true)
-            .then(|| open("IPv6", Ipv6Addr::UNSPECIFIED.into()))
-            .transpose()?;
+        let any = |v6: bool| paces.iter().any(|p: &Pace| p.peers.iter().any(|(_, to)| to.is_ipv6() == v6));
+        let v4 = any(false).then(|| open("IPv4", Ipv4Addr::UNSPECIFIED.into())).transpose()?;
+        let v6 = any(true).then(|| open("IPv6", Ipv6Addr::UNSPECIFIED.into())).transpose()?;
         let status = ProbingStatus::default();
-        Ok(Self {
-            v4,
-            v6,
-            key: RandomState::new(),
-            paces,
-            places,
-            outcomes: Vec::new(),
-            status,
-        })
+        Ok(Self { v4, v6, key: RandomState::new(), paces, places, outcomes: Vec::new(), status })
     }
 
     /// The sockets, readable when there are answers.
@@ -273,10 +246,8 @@ impl Prober {
 
     /// Hands out the next round that was due at `now_ns`. The sockets must have been drained after that moment.
     pub fn judge(&mut self, now_ns: u64) -> Option<Round<'_>> {
-        let (pace, slot) = self
-            .paces
-            .iter_mut()
-            .find_map(|pace| pace.due(now_ns).map(|slot| (pace, slot)))?;
+        let (pace, slot) =
+            self.paces.iter_mut().find_map(|pace| pace.due(now_ns).map(|slot| (pace, slot)))?;
         let late = now_ns - pace.flights[slot].judge_ns > pace.interval_ns;
         let flight = &mut pace.flights[slot];
         flight.waiting = false;
@@ -284,29 +255,14 @@ impl Prober {
         self.status.late_rounds += u64::from(late);
         let due_ns = flight.judge_ns;
         self.outcomes.clear();
-        self.outcomes
-            .extend(flight.probes.iter().map(|&probe| match probe {
-                Probe::Answered { at_ns, rtt_ns } => Outcome::Answered { at_ns, rtt_ns },
-                Probe::Waiting { .. } if late => Outcome::Unknown,
-                Probe::Waiting { .. } => Outcome::Missed {
-                    how: Miss::Silent,
-                    due_ns,
-                },
-                Probe::Unwell => Outcome::Missed {
-                    how: Miss::Unwell,
-                    due_ns,
-                },
-                Probe::Unsent => Outcome::Missed {
-                    how: Miss::Unsent,
-                    due_ns,
-                },
-            }));
-        Some(Round {
-            group: pace.group,
-            since_ns: flight.sent_ns,
-            due_ns,
-            outcomes: &self.outcomes,
-        })
+        self.outcomes.extend(flight.probes.iter().map(|&probe| match probe {
+            Probe::Answered { at_ns, rtt_ns } => Outcome::Answered { at_ns, rtt_ns },
+            Probe::Waiting { .. } if late => Outcome::Unknown,
+            Probe::Waiting { .. } => Outcome::Missed { how: Miss::Silent, due_ns },
+            Probe::Unwell => Outcome::Missed { how: Miss::Unwell, due_ns },
+            Probe::Unsent => Outcome::Missed { how: Miss::Unsent, due_ns },
+        }));
+        Some(Round { group: pace.group, since_ns: flight.sent_ns, due_ns, outcomes: &self.outcomes })
     }
 
     /// Sends every round that is due at `now_ns`.
@@ -347,17 +303,11 @@ impl Prober {
             let nonce = self.key.hash_one((round, target));
             let request = Heartbeat::request(round, nonce, target as u64);
             let socket = if to.is_ipv6() { &self.v6 } else { &self.v4 };
-            let sent = socket
-                .as_ref()
-                .map(|socket| socket.send_to(request.as_bytes(), to));
+            let sent = socket.as_ref().map(|socket| socket.send_to(request.as_bytes(), to));
             let sent = matches!(sent, Some(Ok(_)));
             self.status.sent += u64::from(sent);
             self.status.send_errors += u64::from(!sent);
-            flight.probes[position] = if sent {
-                Probe::Waiting { sent_ns }
-            } else {
-                Probe::Unsent
-            };
+            flight.probes[position] = if sent { Probe::Waiting { sent_ns } } else { Probe::Unsent };
         }
         let done_ns = monotonic_ns();
         // A round that went out late gets its full timeout; a little lateness is not worth a second wake-up.
@@ -384,11 +334,9 @@ impl Prober {
             self.status.duplicate_answers += 1;
             return;
         };
+        self.status.answers += 1;
         flight.probes[position] = if heartbeat.status == STATUS_OK {
-            Probe::Answered {
-                at_ns: now_ns,
-                rtt_ns: now_ns.saturating_sub(sent_ns),
-            }
+            Probe::Answered { at_ns: now_ns, rtt_ns: now_ns.saturating_sub(sent_ns) }
         } else {
             Probe::Unwell
         };

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::config::CheckKind;
-use crate::health::judge::{Miss, Outcome, Round};
+use crate::health::round::{Miss, Outcome, Round};
 use crate::health::target::Targets;
 use crate::runtime::clock::{as_ns, monotonic_ns};
 
@@ -70,12 +70,7 @@ pub fn spawn(targets: &Targets) -> Option<(Gather, Tasks)> {
         for (position, &target) in group.targets.iter().enumerate() {
             places[target] = Some((windows.len(), position));
             let to = SocketAddr::new(targets.targets[target].address, port);
-            probes.push(Probe {
-                target,
-                to,
-                interval: group.interval,
-                timeout: group.timeout,
-            });
+            probes.push(Probe { target, to, interval: group.interval, timeout: group.timeout });
         }
         let interval_ns = as_ns(group.interval).max(1);
         windows.push(Window {
@@ -97,16 +92,7 @@ pub fn spawn(targets: &Targets) -> Option<(Gather, Tasks)> {
             tasks.spawn_on(run, &runtime);
         }
     }
-    Some((
-        Gather {
-            results,
-            lost,
-            windows,
-            places,
-            handed_out: Vec::new(),
-        },
-        Tasks(tasks),
-    ))
+    Some((Gather { results, lost, windows, places, handed_out: Vec::new() }, Tasks(tasks)))
 }
 
 impl Gather {
@@ -142,12 +128,7 @@ impl Gather {
         self.handed_out.extend_from_slice(&window.outcomes);
         window.outcomes.fill(Outcome::Unknown);
         let since_ns = now_ns.saturating_sub(window.proof_ns);
-        Some(Round {
-            group: window.group,
-            since_ns,
-            due_ns,
-            outcomes: &self.handed_out,
-        })
+        Some(Round { group: window.group, since_ns, due_ns, outcomes: &self.handed_out })
     }
 }
 
@@ -193,19 +174,10 @@ impl Probe {
             Ok(Ok(stream)) => {
                 // A reset leaves no TIME_WAIT behind; where it cannot be set, an orderly close does as well.
                 let _ = stream.set_zero_linger();
-                Outcome::Answered {
-                    at_ns,
-                    rtt_ns: at_ns - start_ns,
-                }
+                Outcome::Answered { at_ns, rtt_ns: at_ns - start_ns }
             }
-            Ok(Err(error)) => Outcome::Missed {
-                how: classify(&error),
-                due_ns: at_ns,
-            },
-            Err(_) => Outcome::Missed {
-                how: Miss::Silent,
-                due_ns: start_ns + as_ns(self.timeout),
-            },
+            Ok(Err(error)) => Outcome::Missed { how: classify(&error), due_ns: at_ns },
+            Err(_) => Outcome::Missed { how: Miss::Silent, due_ns: start_ns + as_ns(self.timeout) },
         }
     }
 }

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::config::{BackendId, Check, CheckKind, Config};
+use crate::health::detector::Detector;
+use crate::health::round::Outcome;
 
 /// Targets that are probed in the same way at the same pace.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,23 +58,14 @@ type KindKey = (bool, u16);
 
 fn way(check: &Check) -> Way {
     let heartbeat = matches!(check.kind, CheckKind::Heartbeat { .. });
-    (
-        (heartbeat, check.kind.port()),
-        check.interval,
-        check.timeout,
-        check.fall,
-        check.rise,
-    )
+    ((heartbeat, check.kind.port()), check.interval, check.timeout, check.fall, check.rise)
 }
 
 impl Targets {
     /// The targets of a configuration's sets.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let mut found = Self {
-            of_backend: vec![Vec::new(); config.backends.len()],
-            ..Self::default()
-        };
+        let mut found = Self { of_backend: vec![Vec::new(); config.backends.len()], ..Self::default() };
         let mut groups = HashMap::new();
         let mut targets = HashMap::new();
         for (index, backend) in config.backends.iter().enumerate() {
@@ -110,12 +103,79 @@ impl Targets {
         let target = self.targets.len();
         let position = self.groups[group].targets.len();
         self.groups[group].targets.push(target);
-        self.targets.push(Target {
-            address,
-            group,
-            position,
-            backends: Vec::new(),
-        });
+        self.targets.push(Target { address, group, position, backends: Vec::new() });
         target
+    }
+}
+
+/// What is known of one target.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TargetState {
+    /// Fall and rise.
+    pub detector: Detector,
+    /// The last result, [`Outcome::Unknown`] until there is one.
+    pub last: Outcome,
+    /// Round trip of the last answer.
+    pub rtt_ns: Option<u64>,
+    /// Answers since start.
+    pub answered: u64,
+    /// Misses since start, also those for which the host's isolation was to blame.
+    pub missed: u64,
+    /// When it last answered anything, be it that it is unwell.
+    pub last_answer_ns: u64,
+}
+
+impl TargetState {
+    /// A target of which nothing is known but whether it is believed `up`.
+    #[must_use]
+    pub fn new(fall: u32, rise: u32, up: bool) -> Self {
+        Self {
+            detector: Detector::new(fall, rise, up),
+            last: Outcome::Unknown,
+            rtt_ns: None,
+            answered: 0,
+            missed: 0,
+            last_answer_ns: 0,
+        }
+    }
+
+    /// Takes in a result for the record.
+    pub fn record(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Unknown => return,
+            Outcome::Answered { at_ns, rtt_ns } => {
+                self.answered += 1;
+                self.rtt_ns = Some(rtt_ns);
+                self.last_answer_ns = self.last_answer_ns.max(at_ns);
+            }
+            Outcome::Missed { how, due_ns } => {
+                self.missed += 1;
+                if how.is_answer() {
+                    self.last_answer_ns = self.last_answer_ns.max(due_ns);
+                }
+            }
+        }
+        self.last = outcome;
+    }
+
+    /// Takes in a result for fall and rise; a miss only if it is evidence.
+    pub fn detect(&mut self, outcome: Outcome, misses_count: bool) {
+        match outcome {
+            Outcome::Answered { .. } => self.detector.hit(),
+            Outcome::Missed { due_ns, .. } if misses_count => self.detector.miss(due_ns),
+            Outcome::Missed { .. } | Outcome::Unknown => {}
+        }
+    }
+
+    /// Whether the last probe was missed.
+    #[must_use]
+    pub const fn is_missing(&self) -> bool {
+        matches!(self.last, Outcome::Missed { .. })
+    }
+
+    /// Whether as many probes were missed as it takes to call it DOWN.
+    #[must_use]
+    pub const fn is_confirmed(&self) -> bool {
+        self.is_missing() && !self.detector.is_up()
     }
 }

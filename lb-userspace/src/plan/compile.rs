@@ -8,7 +8,8 @@ use lb_common::abi::{
     admission::Admission,
     backend::{BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     limits::{
-        ADMISSION_WORDS, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS, MAX_SLOT_CHUNKS, SLOTS_PER_CHUNK,
+        ADMISSION_WORDS, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS, MAX_SLOT_CHUNKS,
+        SLOTS_PER_CHUNK,
     },
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
@@ -62,13 +63,17 @@ pub enum CompileError {
         count: usize,
     },
     /// More table slots than the data plane holds.
-    #[error("the pools' tables take {count} slots, the data plane holds {MAX_SLOTS}; choose a smaller table_size")]
+    #[error(
+        "the pools' tables take {count} slots, the data plane holds {MAX_SLOTS}; choose a smaller table_size"
+    )]
     TooManySlots {
         /// How many.
         count: usize,
     },
     /// More client prefixes than the data plane holds.
-    #[error("{count} client prefixes are too many, the data plane holds {MAX_CLIENT_PREFIXES}; merge adjacent ones")]
+    #[error(
+        "{count} client prefixes are too many, the data plane holds {MAX_CLIENT_PREFIXES}; merge adjacent ones"
+    )]
     TooManyClientPrefixes {
         /// How many.
         count: usize,
@@ -82,7 +87,9 @@ pub enum CompileError {
         region: String,
     },
     /// Two services with the same address, port and protocol.
-    #[error("services `{first}` and `{second}` have the same address, port and protocol; give one of them another")]
+    #[error(
+        "services `{first}` and `{second}` have the same address, port and protocol; give one of them another"
+    )]
     DuplicateService {
         /// One of them.
         first: String,

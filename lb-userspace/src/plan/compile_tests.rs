@@ -90,7 +90,8 @@ impl RandomService {
         );
         for (pool, sets) in self.sets.iter().enumerate() {
             let sets: Vec<_> = sets.iter().map(|set| format!("s{set}")).collect();
-            let _ = writeln!(text, "[[service.pool]]\nname = \"p{pool}\"\nsets = {sets:?}\ntable_size = 4093");
+            let _ =
+                writeln!(text, "[[service.pool]]\nname = \"p{pool}\"\nsets = {sets:?}\ntable_size = 4093");
         }
         if self.sets.len() == 2 {
             let abroad = if self.by_region { "abroad = [\"p1\"]\n" } else { "" };
@@ -111,7 +112,8 @@ fn toml(sets: &[Vec<u32>], services: &[RandomService], reversed: bool) -> String
         }
         let mut text = format!("[[set]]\nname = \"s{s}\"\ndomain = \"{rack}\"\nchecks = []\n");
         for (b, weight) in backends {
-            let address = if s % 2 == 0 { format!("10.1.{s}.{}", b + 1) } else { format!("fd00:1:{s}::{}", b + 1) };
+            let address =
+                if s % 2 == 0 { format!("10.1.{s}.{}", b + 1) } else { format!("fd00:1:{s}::{}", b + 1) };
             let _ = writeln!(
                 text,
                 "[[set.backend]]\nname = \"b{s}x{b}\"\nrack = \"{rack}\"\naddress = \"{address}\"\nweight = {weight}"
@@ -236,7 +238,11 @@ fn the_digest_covers_the_configuration_and_not_what_the_daemon_changes() {
     assert_ne!(compile(&other).unwrap().digest, image.digest);
     let mut other = config;
     other.topology.domains[0].path.push('x');
-    assert_ne!(compile(&other).unwrap().digest, image.digest, "words of a renamed domain are not to be adopted");
+    assert_ne!(
+        compile(&other).unwrap().digest,
+        image.digest,
+        "words of a renamed domain are not to be adopted"
+    );
 }
 
 #[test]
@@ -268,7 +274,15 @@ fn the_longest_prefix_decides_the_client_region_as_in_the_configuration() {
     let prefixes = ["0.0.0.0/0", "198.51.100.128/25", "2001:db8:a:1::/64"];
     config.client_regions[1].prefixes.extend(prefixes.map(|text| IpPrefix::parse(text).unwrap()));
     let tables = ImageTables::new(compile(&config).unwrap());
-    for text in ["198.51.100.7", "198.51.100.200", "203.0.113.9", "1.2.3.4", "2001:db8:a::1", "2001:db8:a:1::1", "::1"] {
+    for text in [
+        "198.51.100.7",
+        "198.51.100.200",
+        "203.0.113.9",
+        "1.2.3.4",
+        "2001:db8:a::1",
+        "2001:db8:a:1::1",
+        "::1",
+    ] {
         let address: IpAddr = text.parse().unwrap();
         let expected = config.client_region_of(address).index() as u32;
         assert_eq!(tables.client_region(&address_bytes(address)), expected, "{text}");

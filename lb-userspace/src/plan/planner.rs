@@ -127,11 +127,7 @@ pub enum Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silent {
-                missing,
-                members,
-                rounds,
-            } => {
+            Self::Silent { missing, members, rounds } => {
                 let plural = if *rounds == 1 { "" } else { "s in a row" };
                 write!(f, "{missing} of {members} backends missed {rounds} probe{plural}")
             }
@@ -230,25 +226,13 @@ impl Entry {
         // word stands all the same.
         let held = held.or_else(|| {
             (adopted && word.is_held()).then(|| Override {
-                action: if word.old_share() == 0 {
-                    Action::Fail
-                } else {
-                    Action::Drain
-                },
+                action: if word.old_share() == 0 { Action::Fail } else { Action::Drain },
                 reason: UNRECORDED_REASON.to_owned(),
                 since: now,
             })
         });
-        let automatic = if adopted && !word.is_held() {
-            believed(word)
-        } else {
-            State::Up
-        };
-        Self {
-            automatic,
-            held,
-            word,
-        }
+        let automatic = if adopted && !word.is_held() { believed(word) } else { State::Up };
+        Self { automatic, held, word }
     }
 
     fn effective(&self) -> State {
@@ -295,38 +279,23 @@ impl Planner {
     ) -> (Self, Vec<Change>) {
         let entry = |subject: Subject| {
             // A Restore is the absence of an override.
-            let held = overrides
-                .iter()
-                .rev()
-                .find(|(of, _)| *of == subject)
-                .map(|(_, held)| held.clone());
+            let held = overrides.iter().rev().find(|(of, _)| *of == subject).map(|(_, held)| held.clone());
             let held = held.filter(|held| held.action != Action::Restore);
             Entry::adopt(load(subject.cell()), initial, held, now)
         };
         let backends = (0..config.backends.len()).filter_map(BackendId::from_index);
         let mut planner = Self {
             backends: backends.map(|id| entry(Subject::Backend(id))).collect(),
-            domains: config
-                .topology
-                .ids()
-                .map(|id| entry(Subject::Domain(id)))
-                .collect(),
+            domains: config.topology.ids().map(|id| entry(Subject::Domain(id))).collect(),
         };
-        let changes = planner
-            .subjects()
-            .filter_map(|subject| planner.reconcile(subject))
-            .collect();
+        let changes = planner.subjects().filter_map(|subject| planner.reconcile(subject)).collect();
         (planner, changes)
     }
 
     /// Every subject, domains first.
     pub fn subjects(&self) -> impl Iterator<Item = Subject> + use<> {
-        let domains = (0..self.domains.len())
-            .filter_map(DomainId::from_index)
-            .map(Subject::Domain);
-        let backends = (0..self.backends.len())
-            .filter_map(BackendId::from_index)
-            .map(Subject::Backend);
+        let domains = (0..self.domains.len()).filter_map(DomainId::from_index).map(Subject::Domain);
+        let backends = (0..self.backends.len()).filter_map(BackendId::from_index).map(Subject::Backend);
         domains.chain(backends)
     }
 
@@ -366,28 +335,13 @@ impl Planner {
             (None, _) => false,
         };
         if same {
-            return Ok(Acted {
-                from,
-                to: from,
-                changed: false,
-                change: None,
-            });
+            return Ok(Acted { from, to: from, changed: false, change: None });
         }
-        entry.held = (action != Action::Restore).then(|| Override {
-            action,
-            reason: reason.to_owned(),
-            since: now,
-        });
-        let cause = Cause::Operator {
-            reason: reason.to_owned(),
-        };
+        entry.held =
+            (action != Action::Restore).then(|| Override { action, reason: reason.to_owned(), since: now });
+        let cause = Cause::Operator { reason: reason.to_owned() };
         let change = Self::store(entry, subject, from, cause, None);
-        Ok(Acted {
-            from,
-            to: entry.effective(),
-            changed: true,
-            change,
-        })
+        Ok(Acted { from, to: entry.effective(), changed: true, change })
     }
 
     /// What the data plane is told: the override if one stands, else the automatic state.
@@ -437,15 +391,7 @@ impl Planner {
             return None;
         }
         entry.word = word;
-        Some(Change {
-            cell: subject.cell(),
-            word,
-            subject,
-            from,
-            to: entry.effective(),
-            cause,
-            evidence_ns,
-        })
+        Some(Change { cell: subject.cell(), word, subject, from, to: entry.effective(), cause, evidence_ns })
     }
 
     fn entry(&self, subject: Subject) -> &Entry {
@@ -456,8 +402,7 @@ impl Planner {
     }
 
     fn entry_mut(&mut self, subject: Subject) -> &mut Entry {
-        self.find_mut(subject)
-            .expect("subjects of facts are of the planner's own configuration")
+        self.find_mut(subject).expect("subjects of facts are of the planner's own configuration")
     }
 
     fn find_mut(&mut self, subject: Subject) -> Option<&mut Entry> {

@@ -144,9 +144,8 @@ impl Agent {
 
     fn print_counters(&self) -> Result<()> {
         let counters = self.counters()?.into_iter();
-        let fields = counters.map(|(name, packets, bytes)| {
-            (name.to_owned(), json!({ "packets": packets, "bytes": bytes }))
-        });
+        let fields = counters
+            .map(|(name, packets, bytes)| (name.to_owned(), json!({ "packets": packets, "bytes": bytes })));
         println!("{}", Value::Object(fields.collect::<JsonMap<_, _>>()));
         Ok(())
     }
@@ -183,7 +182,11 @@ fn fill(ebpf: &mut Ebpf, options: &AgentOptions) -> Result<()> {
     let mut sources: LpmTrie<MapData, [u8; 16], u32> = take(ebpf, "AGENT_SOURCES")?;
     for prefix in &options.sources {
         let mapped = if prefix.address().is_ipv4() { MAPPED_LENGTH } else { 0 };
-        sources.insert(&Key::new(u32::from(prefix.length()) + mapped, address_bytes(prefix.address())), 1, 0)?;
+        sources.insert(
+            &Key::new(u32::from(prefix.length()) + mapped, address_bytes(prefix.address())),
+            1,
+            0,
+        )?;
     }
     let bytes: [u8; size_of::<AgentRoot>()] = root.as_bytes().try_into()?;
     let mut roots: Array<MapData, [u8; size_of::<AgentRoot>()]> = take(ebpf, "AGENT_ROOT")?;

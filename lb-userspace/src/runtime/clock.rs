@@ -47,8 +47,7 @@ impl Alarm {
     pub fn set(&self, at_ns: u64) -> nix::Result<()> {
         // An all-zero time would disarm the timer.
         let at = TimeSpec::from_duration(Duration::from_nanos(at_ns.max(1)));
-        self.0
-            .set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
+        self.0.set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
     }
 }
 

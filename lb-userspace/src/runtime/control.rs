@@ -80,12 +80,7 @@ pub enum SpawnError {
 /// A command for the thread.
 enum Command {
     Snapshot(oneshot::Sender<snapshot::Raw>),
-    Act {
-        subject: Subject,
-        action: Action,
-        reason: String,
-        answer: oneshot::Sender<Result<Acted, ActError>>,
-    },
+    Act { subject: Subject, action: Action, reason: String, answer: oneshot::Sender<Result<Acted, ActError>> },
     Stop,
 }
 
@@ -102,16 +97,9 @@ pub fn spawn(
     overrides: &[(Subject, Override)],
     initial: InitialHealth,
 ) -> Result<(Handle, mpsc::Receiver<NewEvent>), SpawnError> {
-    let (planner, changes) = Planner::new(
-        &config,
-        overrides,
-        initial,
-        |cell| store.load(cell),
-        jiff::Timestamp::now(),
-    );
-    let (judge, facts) = Judge::new(&config, Targets::new(&config), |subject| {
-        planner.automatic(subject)
-    });
+    let (planner, changes) =
+        Planner::new(&config, overrides, initial, |cell| store.load(cell), jiff::Timestamp::now());
+    let (judge, facts) = Judge::new(&config, Targets::new(&config), |subject| planner.automatic(subject));
     let prober = Prober::new(judge.targets())?;
     let (gather, tcp_tasks) = prober_tcp::spawn(judge.targets()).ok_or(SpawnError::NoRuntime)?;
     let (commands, command_queue) = sync_channel(COMMAND_QUEUE);
@@ -132,18 +120,11 @@ pub fn spawn(
         events,
         judged,
     })?;
-    std::thread::Builder::new()
-        .name("weir-control".to_owned())
-        .spawn(move || {
-            let _tcp_tasks = tcp_tasks;
-            worker.run(changes, facts);
-        })?;
-    let shared = Shared {
-        config,
-        commands,
-        bell,
-        judged: judged_watch,
-    };
+    std::thread::Builder::new().name("weir-control".to_owned()).spawn(move || {
+        let _tcp_tasks = tcp_tasks;
+        worker.run(changes, facts);
+    })?;
+    let shared = Shared { config, commands, bell, judged: judged_watch };
     Ok((Handle(Arc::new(shared)), event_receiver))
 }
 
@@ -194,12 +175,7 @@ impl Handle {
     /// See [`ActError`]; then nothing changed.
     pub async fn act(&self, subject: Subject, action: Action, reason: String) -> Result<Acted, ActError> {
         let (answer, acted) = oneshot::channel();
-        self.0.send(Command::Act {
-            subject,
-            action,
-            reason,
-            answer,
-        })?;
+        self.0.send(Command::Act { subject, action, reason, answer })?;
         acted.await.map_err(|_| ActError::Stopped)?
     }
 

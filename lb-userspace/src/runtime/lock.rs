@@ -45,10 +45,7 @@ pub enum LockError {
 }
 
 fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(
-        || "another weir daemon".to_owned(),
-        |pid| format!("another weir daemon (pid {pid})"),
-    )
+    pid.map_or_else(|| "another weir daemon".to_owned(), |pid| format!("another weir daemon (pid {pid})"))
 }
 
 impl Lock {
@@ -58,36 +55,18 @@ impl Lock {
     /// [`LockError::Held`] at once if another process has it: nothing waits.
     pub fn acquire(state_dir: &Path) -> Result<Self, LockError> {
         let path = state_dir.join(LOCK_FILE);
-        let failed = |source| LockError::Io {
-            path: path.clone(),
-            source,
-        };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(state_dir)
-            .map_err(failed)?;
+        let failed = |source| LockError::Io { path: path.clone(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(failed)?;
         // Not truncated: until the lock is had, the holder's process id in it must stay.
         let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path);
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         match Flock::lock(file.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
                 // The process id is a courtesy; a full disk must not keep the daemon from starting.
-                let _ = file
-                    .set_len(0)
-                    .and_then(|()| writeln!(file, "{}", std::process::id()));
+                let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
                 Ok(Self { file })
             }
-            Err((file, Errno::EWOULDBLOCK)) => Err(LockError::Held {
-                path,
-                pid: pid_in(&file),
-            }),
+            Err((file, Errno::EWOULDBLOCK)) => Err(LockError::Held { path, pid: pid_in(&file) }),
             Err((_, errno)) => Err(failed(errno.into())),
         }
     }
@@ -120,10 +99,7 @@ mod tests {
             matches!(&error, LockError::Held { pid, .. } if *pid == Some(std::process::id())),
             "{error:?}"
         );
-        assert!(
-            error.to_string().contains(&format!("pid {}", std::process::id())),
-            "{error}"
-        );
+        assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
         drop(lock);
         Lock::acquire(&state).expect("a dropped lock is free again");
     }
@@ -131,11 +107,7 @@ mod tests {
     #[test]
     fn what_a_dead_holder_left_is_no_obstacle() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(
-            dir.path().join(LOCK_FILE),
-            "4194303 and a longer text than a process id\n",
-        )
-        .unwrap();
+        fs::write(dir.path().join(LOCK_FILE), "4194303 and a longer text than a process id\n").unwrap();
         let lock = Lock::acquire(dir.path()).unwrap();
         let text = fs::read_to_string(dir.path().join(LOCK_FILE)).unwrap();
         assert_eq!(text, format!("{}\n", std::process::id()));

@@ -3,5 +3,8 @@
 pub mod agent;
 pub mod clock;
 pub mod control;
+pub mod daemon;
 pub mod lock;
 pub mod overrides;
+pub mod service;
+mod views;

@@ -90,16 +90,13 @@ impl Overrides {
         let path = state_dir.join(OVERRIDES_FILE);
         match read(&path) {
             Ok(bytes) => {
-                let words = parse(&bytes).map_err(|detail| OverridesError::Corrupt {
-                    path: path.clone(),
-                    detail,
-                })?;
+                let words =
+                    parse(&bytes).map_err(|detail| OverridesError::Corrupt { path: path.clone(), detail })?;
                 Ok(Self { path, words })
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self {
-                path,
-                words: BTreeMap::new(),
-            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Self { path, words: BTreeMap::new() })
+            }
             Err(source) => Err(OverridesError::Read { path, source }),
         }
     }
@@ -142,10 +139,8 @@ impl Overrides {
     }
 
     fn replace(&mut self, words: BTreeMap<SubjectName, Override>) -> Result<(), OverridesError> {
-        save(&self.path, &words).map_err(|source| OverridesError::Write {
-            path: self.path.clone(),
-            source,
-        })?;
+        save(&self.path, &words)
+            .map_err(|source| OverridesError::Write { path: self.path.clone(), source })?;
         self.words = words;
         Ok(())
     }
@@ -161,44 +156,24 @@ fn parse(bytes: &[u8]) -> Result<BTreeMap<SubjectName, Override>, String> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(format!("it is larger than {MAX_BYTES} bytes"));
     }
-    let version = serde_json::from_slice::<Version>(bytes)
-        .map_err(|error| error.to_string())?
-        .version;
+    let version = serde_json::from_slice::<Version>(bytes).map_err(|error| error.to_string())?.version;
     if version != VERSION {
-        return Err(format!(
-            "its version is {version}, this weir reads version {VERSION}"
-        ));
+        return Err(format!("its version is {version}, this weir reads version {VERSION}"));
     }
     let document: Document = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if document.overrides.len() > MAX_OVERRIDES {
         return Err(format!("it holds more than {MAX_OVERRIDES} overrides"));
     }
     let mut words = BTreeMap::new();
-    for Entry {
-        kind,
-        name,
-        action,
-        reason,
-        since,
-    } in document.overrides
-    {
+    for Entry { kind, name, action, reason, since } in document.overrides {
         let subject = SubjectName { kind, name };
         if action == Action::Restore {
-            return Err(format!(
-                "{subject} has the action \"restore\", which never stands"
-            ));
+            return Err(format!("{subject} has the action \"restore\", which never stands"));
         }
         if words.contains_key(&subject) {
             return Err(format!("{subject} stands in it twice"));
         }
-        words.insert(
-            subject,
-            Override {
-                action,
-                reason,
-                since,
-            },
-        );
+        words.insert(subject, Override { action, reason, since });
     }
     Ok(words)
 }
@@ -218,25 +193,16 @@ fn save(path: &Path, words: &BTreeMap<SubjectName, Override>) -> io::Result<()> 
         reason: word.reason.clone(),
         since: word.since,
     });
-    let document = Document {
-        version: VERSION,
-        overrides: entries.collect(),
-    };
+    let document = Document { version: VERSION, overrides: entries.collect() };
     let mut bytes = serde_json::to_vec_pretty(&document)?;
     bytes.push(b'\n');
     let staged = path.with_extension("json.tmp");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&staged)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
     file.write_all(&bytes)?;
     file.sync_all()?;
     fs::rename(&staged, path)?;
     // The rename itself is durable only once the directory is.
-    path.parent()
-        .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 #[cfg(test)]
@@ -246,10 +212,7 @@ mod tests {
     use super::*;
 
     fn subject(kind: SubjectKind, name: &str) -> SubjectName {
-        SubjectName {
-            kind,
-            name: name.to_owned(),
-        }
+        SubjectName { kind, name: name.to_owned() }
     }
 
     fn word(action: Action) -> Override {
@@ -285,17 +248,10 @@ mod tests {
     fn only_root_reads_the_file_and_nothing_else_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let mut overrides = Overrides::load(dir.path()).unwrap();
-        overrides
-            .set(subject(SubjectKind::Backend, "b"), word(Action::Drain))
-            .unwrap();
-        let mode = fs::metadata(dir.path().join(OVERRIDES_FILE))
-            .unwrap()
-            .permissions()
-            .mode();
+        overrides.set(subject(SubjectKind::Backend, "b"), word(Action::Drain)).unwrap();
+        let mode = fs::metadata(dir.path().join(OVERRIDES_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let names = fs::read_dir(dir.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name());
+        let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
         assert_eq!(names.collect::<Vec<_>>(), [OVERRIDES_FILE]);
     }
 
@@ -308,19 +264,10 @@ mod tests {
             ("{\"version\":1,\"overr".to_owned(), "EOF"),
             ("\0\0\0\0".to_owned(), "expected value"),
             ("{\"version\":2,\"overrides\":[]}".to_owned(), "version is 2"),
+            ("{\"version\":1,\"overrides\":[],\"more\":1}".to_owned(), "unknown field"),
+            (format!("{{\"version\":1,\"overrides\":[{good},{good}]}}"), "domain west stands in it twice"),
             (
-                "{\"version\":1,\"overrides\":[],\"more\":1}".to_owned(),
-                "unknown field",
-            ),
-            (
-                format!("{{\"version\":1,\"overrides\":[{good},{good}]}}"),
-                "domain west stands in it twice",
-            ),
-            (
-                format!(
-                    "{{\"version\":1,\"overrides\":[{}]}}",
-                    good.replace("drain", "restore")
-                ),
+                format!("{{\"version\":1,\"overrides\":[{}]}}", good.replace("drain", "restore")),
                 "never stands",
             ),
         ];
@@ -329,10 +276,7 @@ mod tests {
             let path = dir.path().join(OVERRIDES_FILE);
             fs::write(&path, &text).unwrap();
             let error = Overrides::load(dir.path()).expect_err(&text);
-            assert!(
-                matches!(error, OverridesError::Corrupt { .. }),
-                "{text}: {error:?}"
-            );
+            assert!(matches!(error, OverridesError::Corrupt { .. }), "{text}: {error:?}");
             let message = error.to_string();
             assert!(
                 message.contains(expected) && message.contains(path.to_str().unwrap()),
@@ -354,14 +298,8 @@ mod tests {
         let moved = dir.path().join("moved");
         fs::rename(&state, &moved).unwrap();
         let lost = subject(SubjectKind::Backend, "lost");
-        assert!(matches!(
-            overrides.set(lost.clone(), word(Action::Fail)),
-            Err(OverridesError::Write { .. })
-        ));
-        assert!(matches!(
-            overrides.clear(&kept),
-            Err(OverridesError::Write { .. })
-        ));
+        assert!(matches!(overrides.set(lost.clone(), word(Action::Fail)), Err(OverridesError::Write { .. })));
+        assert!(matches!(overrides.clear(&kept), Err(OverridesError::Write { .. })));
         assert_eq!(overrides.get(&lost), None);
         assert!(overrides.get(&kept).is_some());
         assert_eq!(Overrides::load(&moved).unwrap().iter().count(), 1);

@@ -82,10 +82,7 @@ impl Journal {
         let path = aged(state_dir, 0);
         let tail = file
             .read_tail(MAX_EVENTS_IN_MEMORY)
-            .map_err(|source| JournalError {
-                path: path.clone(),
-                source,
-            })?;
+            .map_err(|source| JournalError { path: path.clone(), source })?;
         if tail.torn {
             tracing::warn!(journal = %path.display(), "the journal ends within a line; going on in a new one");
         }
@@ -93,25 +90,13 @@ impl Journal {
             tracing::warn!(journal = %path.display(), lines = tail.skipped, "skipped damaged lines of the journal");
         }
         let last_seq = tail.events.back().map_or(0, |event| event.seq);
-        let status = JournalStatus {
-            last_seq,
-            skipped_lines: tail.skipped,
-            ..JournalStatus::default()
-        };
+        let status = JournalStatus { last_seq, skipped_lines: tail.skipped, ..JournalStatus::default() };
         let shared = Shared {
-            writer: Mutex::new(Writer {
-                file,
-                next: last_seq + 1,
-            }),
-            memory: Mutex::new(Memory {
-                events: tail.events,
-                status,
-            }),
+            writer: Mutex::new(Writer { file, next: last_seq + 1 }),
+            memory: Mutex::new(Memory { events: tail.events, status }),
             added: Notify::new(),
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Records what comes out of `events`, on a thread of its own, until all senders are gone.
@@ -120,14 +105,12 @@ impl Journal {
     /// If the thread cannot be started.
     pub fn spawn(&self, mut events: mpsc::Receiver<NewEvent>) -> io::Result<JoinHandle<()>> {
         let journal = self.clone();
-        thread::Builder::new()
-            .name("weir-journal".to_owned())
-            .spawn(move || {
-                let mut batch = Vec::with_capacity(MAX_BATCH);
-                while events.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
-                    journal.record_all(mem::take(&mut batch));
-                }
-            })
+        thread::Builder::new().name("weir-journal".to_owned()).spawn(move || {
+            let mut batch = Vec::with_capacity(MAX_BATCH);
+            while events.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
+                journal.record_all(mem::take(&mut batch));
+            }
+        })
     }
 
     /// Records one event and says what it became. May wait for the disk: not for the control thread.
@@ -135,9 +118,7 @@ impl Journal {
     /// # Panics
     /// Never: one event in, one event out.
     pub fn record(&self, event: NewEvent) -> Event {
-        self.record_all(vec![event])
-            .pop()
-            .expect("one event was recorded")
+        self.record_all(vec![event]).pop().expect("one event was recorded")
     }
 
     fn record_all(&self, batch: Vec<NewEvent>) -> Vec<Event> {
@@ -156,12 +137,8 @@ impl Journal {
         let (pending, lost) = {
             let memory = lock(&self.shared.memory);
             let oldest = memory.events.front().map_or(writer.next, |event| event.seq);
-            let pending: Vec<Event> = memory
-                .events
-                .iter()
-                .filter(|event| event.seq >= writer.next)
-                .cloned()
-                .collect();
+            let pending: Vec<Event> =
+                memory.events.iter().filter(|event| event.seq >= writer.next).cloned().collect();
             (pending, oldest.saturating_sub(writer.next))
         };
         writer.next += lost;
@@ -229,10 +206,7 @@ impl Memory {
         match outcome {
             Ok(()) => {
                 if self.status.last_error.take().is_some() {
-                    tracing::info!(
-                        lost = self.status.unwritten,
-                        "the event journal can be written again"
-                    );
+                    tracing::info!(lost = self.status.unwritten, "the event journal can be written again");
                 }
             }
             Err(error) => {

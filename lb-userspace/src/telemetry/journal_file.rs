@@ -54,11 +54,7 @@ struct Open {
 impl JournalFile {
     /// The journal of `directory`; files are put aside at `max_bytes`. Nothing is opened yet.
     pub(super) fn new(directory: &Path, max_bytes: u64) -> Self {
-        Self {
-            directory: directory.to_owned(),
-            max_bytes,
-            open: None,
-        }
+        Self { directory: directory.to_owned(), max_bytes, open: None }
     }
 
     /// The last `limit` events of all files.
@@ -73,12 +69,7 @@ impl JournalFile {
             if age == 0 {
                 all.torn = older.torn;
             }
-            while older
-                .events
-                .back()
-                .zip(all.events.front())
-                .is_some_and(|(old, new)| old.seq >= new.seq)
-            {
+            while older.events.back().zip(all.events.front()).is_some_and(|(old, new)| old.seq >= new.seq) {
                 older.events.pop_back();
                 all.skipped += 1;
             }
@@ -116,23 +107,14 @@ impl JournalFile {
 
 impl Open {
     fn at(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)?;
+        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
         let bytes = file.metadata()?.len();
         let mut last = [b'\n'];
         if bytes > 0 {
             file.seek(SeekFrom::End(-1))?;
             file.read_exact(&mut last)?;
         }
-        Ok(Self {
-            file,
-            bytes,
-            torn: last != [b'\n'],
-        })
+        Ok(Self { file, bytes, torn: last != [b'\n'] })
     }
 
     fn append(&mut self, line: &[u8]) -> io::Result<()> {

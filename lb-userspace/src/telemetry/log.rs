@@ -37,30 +37,20 @@ pub enum LogError {
 pub fn init(format: LogFormat) -> Result<(), LogError> {
     let filter = filter(env::var(FILTER_VARIABLE).ok().as_deref())?;
     // A log that cannot be written must not end or flood a daemon, so what fails here is silent.
-    let logs = fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .log_internal_errors(false)
-        .with_target(false);
+    let logs =
+        fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false).with_target(false);
     let done = match format {
         LogFormat::Text => {
             let colour = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
             logs.with_ansi(colour).finish().try_init()
         }
-        LogFormat::Json => logs
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .finish()
-            .try_init(),
+        LogFormat::Json => logs.json().flatten_event(true).with_current_span(false).finish().try_init(),
     };
     done.map_err(|_| LogError::Twice)
 }
 
 fn filter(text: Option<&str>) -> Result<EnvFilter, LogError> {
-    let text = text
-        .filter(|text| !text.trim().is_empty())
-        .unwrap_or(DEFAULT_FILTER);
+    let text = text.filter(|text| !text.trim().is_empty()).unwrap_or(DEFAULT_FILTER);
     EnvFilter::try_new(text).map_err(|error| LogError::Filter(format!("\"{text}\": {error}")))
 }
 
@@ -74,9 +64,6 @@ mod tests {
         assert_eq!(filter(Some(" ")).unwrap().to_string(), "info");
         assert_eq!(filter(Some("debug")).unwrap().to_string(), "debug");
         let error = filter(Some("weir=loudly")).unwrap_err().to_string();
-        assert!(
-            error.contains("WEIR_LOG") && error.contains("weir=loudly"),
-            "{error}"
-        );
+        assert!(error.contains("WEIR_LOG") && error.contains("weir=loudly"), "{error}");
     }
 }

@@ -166,11 +166,7 @@ error: address of backend "b3" cannot be "10.9.1.13:80"
 #[test]
 fn more_addresses_that_cannot_be() {
     refused(
-        &with(&[
-            ("10.1.1.11", "0.0.0.0"),
-            ("10.1.2.12", "255.255.255.255"),
-            ("10.9.1.13", "fe80::1"),
-        ]),
+        &with(&[("10.1.1.11", "0.0.0.0"), ("10.1.2.12", "255.255.255.255"), ("10.9.1.13", "fe80::1")]),
         r#"
 error: address of backend "b1" cannot be 0.0.0.0, the unspecified address
   --> weir.toml:25:11

@@ -58,11 +58,7 @@ default = ["west", "east"]
 pub(crate) fn with(changes: &[(&str, &str)]) -> String {
     let mut text = BASE.to_owned();
     for (from, to) in changes {
-        assert_eq!(
-            text.matches(from).count(),
-            1,
-            "{from:?} must stand in the base exactly once"
-        );
+        assert_eq!(text.matches(from).count(), 1, "{from:?} must stand in the base exactly once");
         text = text.replacen(from, to, 1);
     }
     text

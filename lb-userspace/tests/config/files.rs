@@ -35,9 +35,7 @@ impl Drop for Folder {
 
 #[track_caller]
 fn refused(path: &Path, expected: &str) {
-    let shown = Config::load(path)
-        .expect_err("this should have been refused")
-        .to_string();
+    let shown = Config::load(path).expect_err("this should have been refused").to_string();
     let shown = shown.replace(&path.display().to_string(), "FILE");
     assert_eq!(shown, expected.trim_start_matches('\n'));
 }
@@ -111,14 +109,8 @@ fn key_problem(path: &Path) -> (String, String) {
     assert_eq!(error.problems.len(), 1, "{error}");
     let problem = &error.problems[0];
     let tidy = |text: &str| text.replace(&path.display().to_string(), "KEY");
-    assert_eq!(
-        problem.place.as_ref().map(|place| (place.line, place.column)),
-        Some((5, 17))
-    );
-    (
-        tidy(&problem.message),
-        tidy(problem.remedy.as_deref().unwrap_or_default()),
-    )
+    assert_eq!(problem.place.as_ref().map(|place| (place.line, place.column)), Some((5, 17)));
+    (tidy(&problem.message), tidy(problem.remedy.as_deref().unwrap_or_default()))
 }
 
 #[test]
@@ -138,10 +130,7 @@ fn a_key_file_is_read_if_only_its_owner_can() {
             message,
             format!("hash_key_file \"KEY\" can be read or changed by others (mode 0{mode:o})")
         );
-        assert_eq!(
-            remedy,
-            "run `chmod 600 KEY`; if others have read it, choose a new key for the fleet"
-        );
+        assert_eq!(remedy, "run `chmod 600 KEY`; if others have read it, choose a new key for the fleet");
     }
 }
 
@@ -150,10 +139,7 @@ fn a_key_file_that_holds_no_key() {
     let folder = Folder::new("bad-key");
     let cases: [(&[u8], &str); 4] = [
         (b"0011", "has 4 hexadecimal digits instead of 64"),
-        (
-            b"secret",
-            "has a character at position 1 that is no hexadecimal digit",
-        ),
+        (b"secret", "has a character at position 1 that is no hexadecimal digit"),
         (b"\xff\xfe", "does not hold a key"),
         (&[b'0'; 4096], "does not hold a key"),
     ];
@@ -162,10 +148,7 @@ fn a_key_file_that_holds_no_key() {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("the file is ours");
         let (message, remedy) = key_problem(&file);
         assert_eq!(message, format!("hash_key_file \"KEY\" {problem}"));
-        assert_eq!(
-            remedy,
-            "it is 64 hexadecimal digits (32 bytes); `openssl rand -hex 32` makes one"
-        );
+        assert_eq!(remedy, "it is 64 hexadecimal digits (32 bytes); `openssl rand -hex 32` makes one");
     }
 }
 
@@ -173,14 +156,8 @@ fn a_key_file_that_holds_no_key() {
 fn a_key_file_that_is_absent_or_no_file() {
     let folder = Folder::new("no-key");
     let (message, remedy) = key_problem(&folder.0.join("hash.key"));
-    assert_eq!(
-        message,
-        "hash_key_file \"KEY\" cannot be read: No such file or directory (os error 2)"
-    );
-    assert_eq!(
-        remedy,
-        "create it with `(umask 077; openssl rand -hex 32 > KEY)`, once for the fleet"
-    );
+    assert_eq!(message, "hash_key_file \"KEY\" cannot be read: No such file or directory (os error 2)");
+    assert_eq!(remedy, "create it with `(umask 077; openssl rand -hex 32 > KEY)`, once for the fleet");
 
     let link = folder.0.join("link");
     symlink("/dev/zero", &link).expect("the temporary folder can be written");

@@ -14,26 +14,13 @@ fn assert_sound(text: &str, error: &ConfigError) {
     assert!(error.problems.len() <= MAX_PROBLEMS);
     for problem in &error.problems {
         assert!(!problem.message.is_empty());
-        for place in problem
-            .place
-            .iter()
-            .chain(problem.related.iter().map(|related| &related.place))
-        {
-            assert!(
-                place.line >= 1 && place.line <= text.split('\n').count(),
-                "{problem:?}"
-            );
-            assert!(
-                place.column >= 1 && text.get(place.span.clone()).is_some(),
-                "{problem:?}"
-            );
+        for place in problem.place.iter().chain(problem.related.iter().map(|related| &related.place)) {
+            assert!(place.line >= 1 && place.line <= text.split('\n').count(), "{problem:?}");
+            assert!(place.column >= 1 && text.get(place.span.clone()).is_some(), "{problem:?}");
         }
     }
     let shown = error.to_string();
-    assert!(
-        !shown.contains(|c: char| c.is_control() && c != '\n'),
-        "control characters reach the terminal"
-    );
+    assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "control characters reach the terminal");
     serde_json::to_string(error).expect("every error can be serialised");
 }
 
@@ -85,10 +72,7 @@ fn tokens(text: &str) -> Vec<(usize, usize)> {
     let mut tokens = Vec::new();
     let mut at = 0;
     for piece in text.split_inclusive([' ', '\n', ',', '[', ']', '.']) {
-        tokens.push((
-            at,
-            at + piece.trim_end_matches([' ', '\n', ',', '[', ']', '.']).len(),
-        ));
+        tokens.push((at, at + piece.trim_end_matches([' ', '\n', ',', '[', ']', '.']).len()));
         at += piece.len();
     }
     tokens.retain(|(start, end)| start < end);
@@ -149,10 +133,7 @@ fn many_problems_are_counted_and_not_kept() {
     let error = errors(&(unknown + BASE));
     assert_eq!(error.problems.len(), MAX_PROBLEMS);
     assert_eq!(error.omitted, 200 - MAX_PROBLEMS);
-    assert!(
-        error.to_string().ends_with("error: 150 problems more not shown"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("error: 150 problems more not shown"), "{error}");
 }
 
 #[test]
@@ -169,10 +150,7 @@ fn deep_nesting_is_refused() {
 fn long_lines_are_cut_around_the_place() {
     let padding = "x".repeat(10_000);
     let error = errors(&format!("{BASE}[{padding}]\nname = \"{padding}\"\n"));
-    assert!(
-        error.to_string().lines().all(|line| line.chars().count() < 250),
-        "{error}"
-    );
+    assert!(error.to_string().lines().all(|line| line.chars().count() < 250), "{error}");
 }
 
 #[test]
@@ -180,10 +158,5 @@ fn terminal_escapes_do_not_reach_the_terminal() {
     let text = BASE.replace("name = \"edge-1\"", "name = \"\\u001b[31m\" # \u{9b}31m");
     let error = errors(&text);
     assert_sound(&text, &error);
-    assert!(
-        error
-            .to_string()
-            .contains(r#""\u{1b}[31m" is no name for a node"#),
-        "{error}"
-    );
+    assert!(error.to_string().contains(r#""\u{1b}[31m" is no name for a node"#), "{error}");
 }

@@ -58,10 +58,7 @@ fn domains() {
 #[test]
 fn client_regions_and_prefixes() {
     limited(MAX_CLIENT_REGIONS, "MAX_CLIENT_REGIONS", |count| {
-        format!(
-            "{NODE}{TOPOLOGY}[client_regions]\n{}",
-            lines(count - 1, |n| format!("c{n} = []\n"))
-        )
+        format!("{NODE}{TOPOLOGY}[client_regions]\n{}", lines(count - 1, |n| format!("c{n} = []\n")))
     });
     limited(MAX_CLIENT_PREFIXES, "MAX_CLIENT_PREFIXES", |count| {
         format!(
@@ -82,10 +79,7 @@ fn checks() {
 #[test]
 fn backends() {
     let config = limited(MAX_BACKENDS, "MAX_BACKENDS", |count| {
-        let mut text = format!(
-            "{NODE}{TOPOLOGY}{}",
-            SET.split("[[set.backend]]").next().unwrap_or_default()
-        );
+        let mut text = format!("{NODE}{TOPOLOGY}{}", SET.split("[[set.backend]]").next().unwrap_or_default());
         for n in 0..count {
             let address = address(n);
             write!(
@@ -102,21 +96,13 @@ fn backends() {
 
 #[test]
 fn sets() {
-    let sets = lines(MAX_SETS + 1, |n| {
-        format!("[[set]]\nname = \"s{n}\"\ndomain = \"west\"\n")
-    });
+    let sets = lines(MAX_SETS + 1, |n| format!("[[set]]\nname = \"s{n}\"\ndomain = \"west\"\n"));
     let error = errors(&format!("{NODE}{TOPOLOGY}{sets}"));
-    assert_eq!(
-        error.problems[0].message,
-        format!("the file has {} sets", MAX_SETS + 1)
-    );
+    assert_eq!(error.problems[0].message, format!("the file has {} sets", MAX_SETS + 1));
 }
 
 fn service(n: usize) -> String {
-    format!(
-        "[[service]]\nname = \"s{n}\"\naddress = \"192.0.2.10\"\nport = {}\nprotocol = \"tcp\"\n",
-        n + 1
-    )
+    format!("[[service]]\nname = \"s{n}\"\naddress = \"192.0.2.10\"\nport = {}\nprotocol = \"tcp\"\n", n + 1)
 }
 
 #[test]
@@ -130,10 +116,8 @@ fn services() {
 #[test]
 fn pools() {
     // More pools than that of one service would need as many sets; spread over services they share a few.
-    let sets = lines(4, |n| {
-        SET.replace("\"web\"", &format!("\"web{n}\""))
-            .replace("\"b\"", &format!("\"b{n}\""))
-    });
+    let sets =
+        lines(4, |n| SET.replace("\"web\"", &format!("\"web{n}\"")).replace("\"b\"", &format!("\"b{n}\"")));
     limited(MAX_POOLS, "MAX_POOLS", |count| {
         let mut text = format!("{NODE}{TOPOLOGY}{sets}");
         for n in 0..count {
@@ -141,14 +125,11 @@ fn pools() {
                 text += &service(n / 4);
                 let here = (count - n).min(4);
                 let plan: Vec<String> = (0..here).map(|p| format!("\"p{p}\"")).collect();
-                write!(text, "plan = {{ default = [{}] }}\n", plan.join(",")).expect("a string takes all");
+                writeln!(text, "plan = {{ default = [{}] }}", plan.join(",")).expect("a string takes all");
             }
             let (pool, set) = (n % 4, n % 4);
-            write!(
-                text,
-                "[[service.pool]]\nname = \"p{pool}\"\nsets = [\"web{set}\"]\ntable_size = 4093\n"
-            )
-            .expect("a string takes all");
+            write!(text, "[[service.pool]]\nname = \"p{pool}\"\nsets = [\"web{set}\"]\ntable_size = 4093\n")
+                .expect("a string takes all");
         }
         text
     });
@@ -161,9 +142,7 @@ fn plans_count_only_where_client_regions_matter() {
         let sets = SET.to_owned() + &SET.replace("\"web\"", "\"other\"").replace("\"b\"", "\"c\"");
         let pools = "[[service.pool]]\nname = \"p\"\nsets = [\"web\"]\ntable_size = 4093\n\
                      [[service.pool]]\nname = \"q\"\nsets = [\"other\"]\ntable_size = 4093\n";
-        let services = lines(services, |n| {
-            format!("{}{pools}[service.plan]\n{plan}", service(n))
-        });
+        let services = lines(services, |n| format!("{}{pools}[service.plan]\n{plan}", service(n)));
         format!("{NODE}{TOPOLOGY}[client_regions]\n{regions}{sets}{services}")
     };
     // 100 client regions: 655 services fit below 65536 plans, 656 do not.
@@ -179,14 +158,14 @@ fn plans_count_only_where_client_regions_matter() {
 
 #[test]
 fn slots_of_all_tables() {
+    let set = |n| SET.replace("\"web\"", &format!("\"web{n}\"")).replace("\"b\"", &format!("\"b{n}\""));
+    let pool = |n| format!("[[service.pool]]\nname = \"p\"\nsets = [\"web{n}\"]\ntable_size = 655373\n");
     let make = |count| {
-        let pool = "[[service.pool]]\nname = \"p\"\nsets = [\"web\"]\ntable_size = 655373\n";
-        format!("{NODE}{TOPOLOGY}{SET}{}", lines(count, |n| service(n) + pool))
+        let services = lines(count, |n| service(n) + &pool(n)) + &service(count) + &pool(0);
+        format!("{NODE}{TOPOLOGY}{}{services}", lines(count, set))
     };
+    // Each has a table but the last service, which shares the first one's.
     accepted(&make(409));
     let error = errors(&make(410));
-    assert_eq!(
-        error.problems[0].message,
-        "the tables of all pools have 268702930 slots together"
-    );
+    assert_eq!(error.problems[0].message, "the tables of all pools have 268702930 slots together");
 }

@@ -18,35 +18,22 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(node.hash_key.as_bytes()[..4], [0x00, 0x11, 0x22, 0x33]);
     let check = &config.checks[0];
     assert_eq!(check.kind, CheckKind::Heartbeat { port: 6777 });
-    assert_eq!(
-        (check.timeout, check.fall, check.rise),
-        (Duration::from_millis(3), 2, 3)
-    );
+    assert_eq!((check.timeout, check.fall, check.rise), (Duration::from_millis(3), 2, 3));
     assert_eq!(config.backends[0].weight, 100);
     let service = &config.services[0];
     assert_eq!(service.on_all_down, OnAllDown::Drop);
     assert_eq!(service.pools[0].table_size, 65_537);
 
-    let tcp = accepted(&with(&[
-        ("kind = \"heartbeat\"", "kind = \"tcp\"\nport = 80"),
-        ("3ms", "250ms"),
-    ]));
+    let tcp = accepted(&with(&[("kind = \"heartbeat\"", "kind = \"tcp\"\nport = 80"), ("3ms", "250ms")]));
     let check = &tcp.checks[0];
     assert_eq!(check.kind, CheckKind::Tcp { port: 80 });
-    assert_eq!(
-        (check.timeout, check.fall, check.rise),
-        (Duration::from_secs(1), 3, 3)
-    );
+    assert_eq!((check.timeout, check.fall, check.rise), (Duration::from_secs(1), 3, 3));
 }
 
 #[test]
 fn domains_know_their_place() {
     let topology = accepted(BASE).topology;
-    let paths: Vec<&str> = topology
-        .domains
-        .iter()
-        .map(|domain| domain.path.as_str())
-        .collect();
+    let paths: Vec<&str> = topology.domains.iter().map(|domain| domain.path.as_str()).collect();
     let expected = [
         "east",
         "east/e1",
@@ -60,14 +47,8 @@ fn domains_know_their_place() {
     ];
     assert_eq!(paths, expected);
     let find = |path| topology.find(path).expect("the domain is there");
-    assert_eq!(
-        topology.ancestors(find("west/w1/r2")),
-        [find("west/w1/r2"), find("west/w1"), find("west")]
-    );
-    assert_eq!(
-        topology[find("west")].children,
-        [find("west/w1"), find("west/w2")]
-    );
+    assert_eq!(topology.ancestors(find("west/w1/r2")), [find("west/w1/r2"), find("west/w1"), find("west")]);
+    assert_eq!(topology[find("west")].children, [find("west/w1"), find("west/w2")]);
     assert_eq!(topology[find("west")].level, Level::Region);
     assert_eq!(topology[find("west/w2/r1")].level, Level::Rack);
     assert!(topology.is_within(find("west/w1/r1"), find("west")));
@@ -78,11 +59,7 @@ fn domains_know_their_place() {
 #[test]
 fn names_become_indices() {
     let config = accepted(BASE);
-    let names: Vec<&str> = config
-        .backends
-        .iter()
-        .map(|backend| backend.name.as_str())
-        .collect();
+    let names: Vec<&str> = config.backends.iter().map(|backend| backend.name.as_str()).collect();
     assert_eq!(names, ["b1", "b2", "b3"]);
     let service = &config.services[0];
     let pools: Vec<&str> = service.pools.iter().map(|pool| pool.name.as_str()).collect();
@@ -91,11 +68,7 @@ fn names_become_indices() {
     assert_eq!(service.plans[0], service.plans[1], "west has the default plan");
     let first = &service[service.plans[0][0]];
     assert_eq!(first.name, "west");
-    let members: Vec<&str> = config
-        .members(first)
-        .iter()
-        .map(|&b| config[b].name.as_str())
-        .collect();
+    let members: Vec<&str> = config.members(first).iter().map(|&b| config[b].name.as_str()).collect();
     assert_eq!(members, ["b1", "b2"]);
     let backend = &config[config.find_backend("b3").expect("the backend is there")];
     assert_eq!(config.topology[backend.rack].path, "east/e1/r1");
@@ -130,18 +103,12 @@ fn the_order_of_tables_does_not_matter() {
     blocks.reverse();
     assert_eq!(accepted(&blocks.concat()), expected);
     let swapped = with(&[
-        (
-            "name = \"b1\"\nrack = \"west/w1/r1\"\naddress = \"10.1.1.11\"",
-            "BLOCK",
-        ),
+        ("name = \"b1\"\nrack = \"west/w1/r1\"\naddress = \"10.1.1.11\"", "BLOCK"),
         (
             "name = \"b2\"\nrack = \"west/w1/r2\"\naddress = \"10.1.2.12\"",
             "name = \"b1\"\nrack = \"west/w1/r1\"\naddress = \"10.1.1.11\"",
         ),
-        (
-            "BLOCK",
-            "name = \"b2\"\nrack = \"west/w1/r2\"\naddress = \"10.1.2.12\"",
-        ),
+        ("BLOCK", "name = \"b2\"\nrack = \"west/w1/r2\"\naddress = \"10.1.2.12\""),
     ]);
     assert_eq!(accepted(&swapped), expected);
 }

@@ -110,10 +110,7 @@ error: [node] has 0 interfaces
 #[test]
 fn too_many_interfaces() {
     refused(
-        &with(&[(
-            "[\"eth0\"]",
-            "[\"e0\", \"e1\", \"e2\", \"e3\", \"e4\", \"e5\", \"e6\", \"e7\", \"e8\"]",
-        )]),
+        &with(&[("[\"eth0\"]", "[\"e0\", \"e1\", \"e2\", \"e3\", \"e4\", \"e5\", \"e6\", \"e7\", \"e8\"]")]),
         r#"
 error: [node] has 9 interfaces
  --> weir.toml:4:14
@@ -127,10 +124,7 @@ error: [node] has 9 interfaces
 #[test]
 fn interfaces_that_cannot_be() {
     refused(
-        &with(&[(
-            "[\"eth0\"]",
-            "[\"eth0\", \"\", \"eth/0\", \"averylonginterface\"]",
-        )]),
+        &with(&[("[\"eth0\"]", "[\"eth0\", \"\", \"eth/0\", \"averylonginterface\"]")]),
         r#"
 error: "" is no name for an interface
  --> weir.toml:4:23
@@ -190,10 +184,7 @@ error: mode of [node] cannot be "genric"
 #[test]
 fn no_key() {
     refused(
-        &with(&[(
-            "hash_key = \"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"\n",
-            "",
-        )]),
+        &with(&[("hash_key = \"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"\n", "")]),
         r#"
 error: [node] has no "hash_key"
  --> weir.toml:1:1

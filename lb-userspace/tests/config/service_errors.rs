@@ -40,10 +40,7 @@ error: port 65536 of service "web" is out of range
 #[test]
 fn words_that_are_unknown() {
     refused(
-        &with(&[(
-            "protocol = \"tcp\"",
-            "protocol = \"TCP\"\non_all_down = \"failopen\"",
-        )]),
+        &with(&[("protocol = \"tcp\"", "protocol = \"TCP\"\non_all_down = \"failopen\"")]),
         r#"
 error: protocol of service "web" cannot be "TCP"
   --> weir.toml:41:12
@@ -185,10 +182,7 @@ error: table_size 65536 of pool "west" of service "web" is not one of the primes
 fn a_table_that_is_too_small() {
     refused(
         &with(&[
-            (
-                "address = \"10.1.1.11\"",
-                "address = \"10.1.1.11\"\nweight = 5000",
-            ),
+            ("address = \"10.1.1.11\"", "address = \"10.1.1.11\"\nweight = 5000"),
             ("address = \"10.1.2.12\"", "address = \"10.1.2.12\"\nweight = 1"),
             ("sets = [\"web-w1\"]", "sets = [\"web-w1\"]\ntable_size = 4093"),
         ]),
@@ -206,10 +200,7 @@ error: table_size 4093 of pool "west" of service "web" is too small: backend "b2
 fn weights_that_no_table_can_tell_apart() {
     refused(
         &with(&[
-            (
-                "address = \"10.1.1.11\"",
-                "address = \"10.1.1.11\"\nweight = 65535",
-            ),
+            ("address = \"10.1.1.11\"", "address = \"10.1.1.11\"\nweight = 65535"),
             (
                 "address = \"10.1.2.12\"",
                 "address = \"10.1.2.12\"\nweight = 1\n[[set.backend]]\nname = \"b4\"\nrack = \"west/w1/r2\"\naddress = \"10.1.2.13\"\nweight = 65535\n[[set.backend]]\nname = \"b5\"\nrack = \"west/w1/r2\"\naddress = \"10.1.2.14\"\nweight = 65535",
@@ -270,10 +261,7 @@ error: plan "default" of service "web" names no pool
 #[test]
 fn a_plan_for_an_unknown_client_region() {
     refused(
-        &with(&[(
-            "default = [\"west\", \"east\"]",
-            "default = [\"west\", \"east\"]\nwets = [\"west\"]",
-        )]),
+        &with(&[("default = [\"west\", \"east\"]", "default = [\"west\", \"east\"]\nwets = [\"west\"]")]),
         r#"
 error: the plan of service "web" names client region "wets", which is not defined
   --> weir.toml:50:1
@@ -301,10 +289,7 @@ error: plan "default" of service "web" names pool "eats", which is not defined
 #[test]
 fn a_plan_with_a_pool_twice() {
     refused(
-        &with(&[(
-            "default = [\"west\", \"east\"]",
-            "default = [\"west\", \"east\", \"west\"]",
-        )]),
+        &with(&[("default = [\"west\", \"east\"]", "default = [\"west\", \"east\", \"west\"]")]),
         r#"
 error: plan "default" of service "web" names pool "west" twice
   --> weir.toml:49:28

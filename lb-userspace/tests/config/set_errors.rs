@@ -58,10 +58,7 @@ error: set "web-w1" names check "hearbeat", which is not defined
 #[test]
 fn a_check_listed_twice() {
     refused(
-        &with(&[(
-            "checks = [\"heartbeat\"]",
-            "checks = [\"heartbeat\", \"heartbeat\"]",
-        )]),
+        &with(&[("checks = [\"heartbeat\"]", "checks = [\"heartbeat\", \"heartbeat\"]")]),
         r#"
 error: set "web-w1" lists check "heartbeat" twice
   --> weir.toml:21:24
@@ -79,10 +76,7 @@ error: set "web-w1" lists check "heartbeat" twice
 #[test]
 fn a_set_without_backends() {
     refused(
-        &with(&[(
-            "[[set.backend]]\nname = \"b3\"\nrack = \"east/e1/r1\"\naddress = \"10.9.1.13\"\n",
-            "",
-        )]),
+        &with(&[("[[set.backend]]\nname = \"b3\"\nrack = \"east/e1/r1\"\naddress = \"10.9.1.13\"\n", "")]),
         r#"
 error: set "web-e1" has no backends
   --> weir.toml:30:1

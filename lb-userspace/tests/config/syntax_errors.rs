@@ -122,10 +122,7 @@ error: "node" must be one table, not an array
 #[test]
 fn an_unknown_table() {
     refused(
-        &with(&[
-            ("[[check]]", "[[chekc]]"),
-            ("checks = [\"heartbeat\"]", "checks = []"),
-        ]),
+        &with(&[("[[check]]", "[[chekc]]"), ("checks = [\"heartbeat\"]", "checks = []")]),
         r#"
 error: unknown key "chekc" in the file
   --> weir.toml:14:3
@@ -182,10 +179,7 @@ fn wrong_types() {
             ("interfaces = [\"eth0\"]", "interfaces = \"eth0\""),
             ("interval = \"3ms\"", "interval = 3"),
             ("name = \"b1\"", "name = 1"),
-            (
-                "west = [\"198.51.100.0/24\", \"2001:db8:a::/48\"]",
-                "west = [1.5]",
-            ),
+            ("west = [\"198.51.100.0/24\", \"2001:db8:a::/48\"]", "west = [1.5]"),
         ]),
         r#"
 error: "interfaces" must be a list of strings, not a string
@@ -260,10 +254,7 @@ error: "plan" must be one table, not an array
 fn missing_keys_of_all_tables() {
     refused(
         &with(&[
-            (
-                "name = \"edge-1\"\nregion = \"west\"\ninterfaces = [\"eth0\"]\n",
-                "",
-            ),
+            ("name = \"edge-1\"\nregion = \"west\"\ninterfaces = [\"eth0\"]\n", ""),
             ("kind = \"heartbeat\"\n", ""),
             ("domain = \"west/w1\"\n", ""),
             ("name = \"b1\"\n", ""),
@@ -335,10 +326,7 @@ fn a_region_that_is_no_table() {
         &with(&[
             ("[topology.east]\ne1 = [\"r1\"]\n", ""),
             ("[topology.west]", "[topology]\neast = \"e1\"\n[topology.west]"),
-            (
-                "name = \"web-e1\"\ndomain = \"east/e1\"",
-                "name = \"web-e1\"\ndomain = \"west\"",
-            ),
+            ("name = \"web-e1\"\ndomain = \"east/e1\"", "name = \"web-e1\"\ndomain = \"west\""),
             ("rack = \"east/e1/r1\"", "rack = \"west/w2/r1\""),
         ]),
         r#"

@@ -46,16 +46,12 @@ fn flow(request: &Request) -> Flow {
     (request.client.clone(), request.vip, request.port)
 }
 
-/// Judges all requests, phase by phase. `phases` are the times at which one begins; what was sent before the first is
-/// left out, and the first phase lasts at least until the first fault.
+/// Judges all requests, phase by phase. `phases` are the times at which one begins, at least one; what was sent before
+/// the first belongs to it, and the first lasts at least until the first fault.
 pub(crate) fn judge(requests: &[Request], outages: &[Outage], phases: &[u64]) -> Vec<Impact> {
     let mut by_time: Vec<&Request> = requests.iter().collect();
     by_time.sort_by_key(|request| request.sent_ns);
-    let first_fault_ns = outages
-        .iter()
-        .map(|outage| outage.begin_ns)
-        .min()
-        .unwrap_or(u64::MAX);
+    let first_fault_ns = outages.iter().map(|outage| outage.begin_ns).min().unwrap_or(u64::MAX);
     let homes = homes(&by_time, first_fault_ns);
     let mut impacts = vec![Impact::default(); phases.len()];
     // Who answers a kept connection, and when it was opened.
@@ -63,17 +59,12 @@ pub(crate) fn judge(requests: &[Request], outages: &[Outage], phases: &[u64]) ->
     let mut moved: Vec<BTreeSet<Flow>> = vec![BTreeSet::new(); phases.len()];
     for request in by_time {
         let flow = flow(request);
-        let phase = phases.partition_point(|&begin_ns| begin_ns <= request.sent_ns);
-        let Some(phase) = phase.checked_sub(1) else {
-            continue;
-        };
+        let begun = phases.partition_point(|&begin_ns| begin_ns <= request.sent_ns);
+        let phase = begun.saturating_sub(1);
         let impact = &mut impacts[phase];
         impact.requests += 1;
-        let expected = if request.is_kept {
-            connections.get(&flow).copied()
-        } else {
-            homes.get(&flow).map(|&h| (h, 0))
-        };
+        let expected =
+            if request.is_kept { connections.get(&flow).copied() } else { homes.get(&flow).map(|&h| (h, 0)) };
         let is_excused = expected.is_some_and(|(backend, _)| is_out(outages, backend, request));
         match &request.answer {
             Ok(name) => {
@@ -115,24 +106,18 @@ fn homes<'a>(by_time: &[&'a Request], first_fault_ns: u64) -> BTreeMap<Flow, &'a
 /// Whether a backend was out at any time while a request was on its way.
 fn is_out(outages: &[Outage], backend: &str, request: &Request) -> bool {
     let overlaps = |outage: &Outage| outage.begin_ns <= request.done_ns && request.sent_ns <= outage.end_ns;
-    outages
-        .iter()
-        .any(|outage| overlaps(outage) && outage.backends.contains(backend))
+    outages.iter().any(|outage| overlaps(outage) && outage.backends.contains(backend))
 }
 
 /// Whether a connection was opened during an outage and failed after the links were whole again.
 fn returned(outages: &[Outage], opened_ns: u64, request: &Request) -> bool {
     let opened_in = |outage: &Outage| outage.begin_ns <= opened_ns && opened_ns <= outage.end_ns;
-    outages
-        .iter()
-        .any(|outage| opened_in(outage) && request.done_ns >= outage.restored_ns)
+    outages.iter().any(|outage| opened_in(outage) && request.done_ns >= outage.restored_ns)
 }
 
 /// When the last new connection that one of these backends answered was opened.
 pub(crate) fn last_new_ns(requests: &[Request], backends: &BTreeSet<String>, before_ns: u64) -> Option<u64> {
-    let answered = requests
-        .iter()
-        .filter(|request| !request.is_kept && request.sent_ns < before_ns);
+    let answered = requests.iter().filter(|request| !request.is_kept && request.sent_ns < before_ns);
     let answered =
         answered.filter(|request| request.answer.as_ref().is_ok_and(|name| backends.contains(name)));
     answered.map(|request| request.sent_ns).max()
@@ -146,26 +131,13 @@ mod tests {
     const UP_AGAIN: u64 = 3_000;
 
     fn outage() -> Vec<Outage> {
-        vec![Outage {
-            backends: ["dead".into()].into(),
-            begin_ns: CUT,
-            end_ns: UP_AGAIN,
-            restored_ns: 2_500,
-        }]
+        vec![Outage { backends: ["dead".into()].into(), begin_ns: CUT, end_ns: UP_AGAIN, restored_ns: 2_500 }]
     }
 
     fn request(port: u16, is_kept: bool, sent_ns: u64, answer: Result<&str, &str>) -> Request {
         let vip = ([192, 0, 2, 10], 80).into();
         let answer = answer.map(str::to_owned).map_err(str::to_owned);
-        Request {
-            client: "west".into(),
-            vip,
-            port,
-            is_kept,
-            sent_ns,
-            done_ns: sent_ns + 10,
-            answer,
-        }
+        Request { client: "west".into(), vip, port, is_kept, sent_ns, done_ns: sent_ns + 10, answer }
     }
 
     fn judge_one(requests: &[Request]) -> Impact {
@@ -177,13 +149,7 @@ mod tests {
     fn flows_of_the_dead_may_go_elsewhere_and_must_come_back() {
         let flow = |sent_ns, name| request(1, false, sent_ns, Ok(name));
         let impact = judge_one(&[flow(0, "dead"), flow(1_500, "other"), flow(3_100, "dead")]);
-        assert_eq!(
-            impact,
-            Impact {
-                requests: 3,
-                ..Impact::default()
-            }
-        );
+        assert_eq!(impact, Impact { requests: 3, ..Impact::default() });
         let impact = judge_one(&[flow(0, "dead"), flow(1_500, "other"), flow(3_100, "other")]);
         assert_eq!(impact.moved, 1, "not back");
     }
@@ -191,60 +157,36 @@ mod tests {
     #[test]
     fn flows_of_others_that_move_are_counted_once_each() {
         let flow = |port, sent_ns, name| request(port, false, sent_ns, Ok(name));
-        let requests = [
-            flow(1, 0, "a"),
-            flow(2, 0, "b"),
-            flow(1, 1_500, "b"),
-            flow(1, 1_600, "b"),
-            flow(2, 1_500, "b"),
-        ];
+        let requests =
+            [flow(1, 0, "a"), flow(2, 0, "b"), flow(1, 1_500, "b"), flow(1, 1_600, "b"), flow(2, 1_500, "b")];
         assert_eq!(judge_one(&requests).moved, 1);
     }
 
     #[test]
     fn kept_connections_may_only_break_with_their_backend() {
-        let dead = [
-            request(1, false, 0, Ok("dead")),
-            request(1, true, 1_500, Err("reset")),
-        ];
-        assert_eq!(
-            judge_one(&dead),
-            Impact {
-                requests: 2,
-                lost_kept: 1,
-                ..Impact::default()
-            }
-        );
-        let other = [
-            request(1, false, 0, Ok("a")),
-            request(1, true, 1_500, Err("reset")),
-        ];
+        let dead = [request(1, false, 0, Ok("dead")), request(1, true, 1_500, Err("reset"))];
+        assert_eq!(judge_one(&dead), Impact { requests: 2, lost_kept: 1, ..Impact::default() });
+        let other = [request(1, false, 0, Ok("a")), request(1, true, 1_500, Err("reset"))];
         assert_eq!(judge_one(&other).moved, 1);
-        let away = [
-            request(1, false, 1_500, Ok("a")),
-            request(1, true, 2_800, Err("reset")),
-        ];
+        let away = [request(1, false, 1_500, Ok("a")), request(1, true, 2_800, Err("reset"))];
         assert_eq!(judge_one(&away).broke_on_return, 1);
+    }
+
+    #[test]
+    fn what_was_before_the_first_phase_is_known() {
+        let opened_early = [request(1, false, 0, Ok("dead")), request(1, true, 1_500, Err("reset"))];
+        let impacts = judge(&opened_early, &outage(), &[500, CUT]);
+        assert_eq!((impacts[0].requests, impacts[1].lost_kept, impacts[1].moved), (1, 1, 0));
     }
 
     #[test]
     fn lost_and_late_requests_are_counted_in_their_phase() {
         let mut late = request(1, false, 1_500, Ok("a"));
         late.done_ns = late.sent_ns + LATE_NS + 1;
-        let requests = [
-            request(2, false, 10, Ok("a")),
-            request(3, false, 1_500, Err("timeout")),
-            late,
-        ];
+        let requests = [request(2, false, 10, Ok("a")), request(3, false, 1_500, Err("timeout")), late];
         let impacts = judge(&requests, &outage(), &[0, CUT]);
-        assert_eq!(
-            (impacts[0].requests, impacts[0].lost_new, impacts[0].late),
-            (1, 0, 0)
-        );
-        assert_eq!(
-            (impacts[1].requests, impacts[1].lost_new, impacts[1].late),
-            (2, 1, 1)
-        );
+        assert_eq!((impacts[0].requests, impacts[0].lost_new, impacts[0].late), (1, 0, 0));
+        assert_eq!((impacts[1].requests, impacts[1].lost_new, impacts[1].late), (2, 1, 1));
     }
 
     #[test]
@@ -255,9 +197,6 @@ mod tests {
             request(3, true, 990, Ok("dead")),
             request(4, false, 3_500, Ok("dead")),
         ];
-        assert_eq!(
-            last_new_ns(&requests, &["dead".into()].into(), UP_AGAIN),
-            Some(900)
-        );
+        assert_eq!(last_new_ns(&requests, &["dead".into()].into(), UP_AGAIN), Some(900));
     }
 }

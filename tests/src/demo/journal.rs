@@ -44,7 +44,5 @@ pub(crate) fn parse(json: serde_json::Value) -> Result<Vec<Event>> {
 
 /// The first event from `since_ns` on that says so.
 pub(crate) fn first<'a>(events: &'a [Event], subject: &str, state: &str, since_ns: u64) -> Option<&'a Event> {
-    events
-        .iter()
-        .find(|event| event.monotonic_ns >= since_ns && event.says(subject, state))
+    events.iter().find(|event| event.monotonic_ns >= since_ns && event.says(subject, state))
 }

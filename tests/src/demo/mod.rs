@@ -1,16 +1,15 @@
 //! The demo: a lab, a daemon, steady traffic; a rack dies, then a zone; both come back. Ends with a timeline and a table.
 mod analysis;
-mod journal;
 mod report;
 mod view;
 
 use crate::{
     clock::monotonic_ns,
+    journal::{self, EVENTS_MAX, Event},
     lab::{ConfigOptions, Cut, Daemon, FaultTime, Lab, web_vips},
     load::{Request, SteadyLoad, Traffic},
 };
 use anyhow::{Context, Result, bail};
-use journal::{EVENTS_MAX, Event};
 use std::{
     thread,
     time::{Duration, Instant},
@@ -75,21 +74,12 @@ pub fn run(cut: Cut) -> Result<bool> {
         ..SteadyLoad::default()
     };
     let regions = &lab.topology().shape.regions;
-    let traffic = regions
-        .iter()
-        .map(|region| lab.steady(region, load.clone()))
-        .collect::<Result<Vec<_>>>()?;
+    let traffic =
+        regions.iter().map(|region| lab.steady(region, load.clone())).collect::<Result<Vec<_>>>()?;
     let shown = vec![0; traffic.len()];
     let view = View::new();
-    let demo = Demo {
-        lab: &lab,
-        daemon,
-        traffic,
-        view,
-        shown,
-        last_frame: Instant::now(),
-        events: Vec::new(),
-    };
+    let demo =
+        Demo { lab: &lab, daemon, traffic, view, shown, last_frame: Instant::now(), events: Vec::new() };
     demo.play(cut)
 }
 
@@ -110,20 +100,14 @@ fn wait_for_vips(lab: &Lab) -> Result<()> {
 
 impl Demo<'_> {
     fn play(mut self, cut: Cut) -> Result<bool> {
-        self.view
-            .say("steady traffic from both client regions, on kept and on new connections, v4 and v6");
+        self.view.say("steady traffic from both client regions, on kept and on new connections, v4 and v6");
         let begin_ns = monotonic_ns();
         self.watch("all is well", WARM_UP, |_| false)?;
         let mut faults = Vec::new();
         for domain in FAULTS {
             let time = self.lab.cut(domain, cut)?;
             self.view.say(&format!("{domain} is cut off"));
-            faults.push(Fault {
-                domain,
-                cut: time,
-                last_packet_ns: 0,
-                restored: time,
-            });
+            faults.push(Fault { domain, cut: time, last_packet_ns: 0, restored: time });
             self.watch(&format!("{domain} is cut off"), FAULT_PHASE, |_| false)?;
         }
         for fault in &mut faults {
@@ -135,9 +119,7 @@ impl Demo<'_> {
         let restored_ns = monotonic_ns();
         self.view.say("both are connected again");
         let is_up = |events: &[Event]| {
-            FAULTS
-                .iter()
-                .all(|domain| journal::first(events, domain, "UP", restored_ns).is_some())
+            FAULTS.iter().all(|domain| journal::first(events, domain, "UP", restored_ns).is_some())
         };
         self.watch("both are connected again", RECOVERY_TIMEOUT, is_up)?;
         self.watch("all is back", COOL_DOWN, |_| false)?;
@@ -147,13 +129,7 @@ impl Demo<'_> {
             &faults.iter().map(|fault| fault.cut.begin_ns).collect::<Vec<_>>(),
             &[restored_ns],
         ];
-        Ok(report::print(
-            self.lab.topology(),
-            &faults,
-            &phases.concat(),
-            &requests,
-            &self.events,
-        ))
+        Ok(report::print(self.lab.topology(), &faults, &phases.concat(), &requests, &self.events))
     }
 
     /// Shows what goes on for this long, or until the events are as wanted.
@@ -182,13 +158,7 @@ impl Demo<'_> {
         let interval = self.last_frame.elapsed();
         self.last_frame = Instant::now();
         let topology = self.lab.topology();
-        self.view.draw(&Frame {
-            headline,
-            topology,
-            requests: &requests,
-            interval,
-            events: &self.events,
-        });
+        self.view.draw(&Frame { headline, topology, requests: &requests, interval, events: &self.events });
         Ok(())
     }
 
@@ -206,10 +176,7 @@ impl Demo<'_> {
         self.read_events()?;
         let status = self.daemon.sigterm()?;
         if !status.success() {
-            bail!(
-                "the daemon ended with {status} after SIGTERM:\n{}",
-                self.daemon.log_tail()
-            );
+            bail!("the daemon ended with {status} after SIGTERM:\n{}", self.daemon.log_tail());
         }
         Ok(requests)
     }

@@ -2,9 +2,12 @@
 use super::{
     Fault,
     analysis::{self, Impact, Outage},
-    journal::{self, Event},
 };
-use crate::{lab::Topology, load::Request};
+use crate::{
+    journal::{self, Event},
+    lab::Topology,
+    load::Request,
+};
 
 /// Width of the table's first column.
 const LABEL_CELLS: usize = 52;
@@ -53,9 +56,7 @@ fn outage(topology: &Topology, found: &Found<'_>) -> Outage {
     Outage {
         backends: topology.names_in(found.fault.domain),
         begin_ns: found.fault.cut.begin_ns,
-        end_ns: found
-            .up
-            .map_or(u64::MAX, |up| up.stored_ns.unwrap_or(up.monotonic_ns)),
+        end_ns: found.up.map_or(u64::MAX, |up| up.stored_ns.unwrap_or(up.monotonic_ns)),
         restored_ns: found.fault.restored.begin_ns,
     }
 }
@@ -64,21 +65,12 @@ fn print_timeline(begin_ns: u64, found: &[Found<'_>], events: &[Event]) {
     let mut lines: Vec<(u64, String)> = Vec::new();
     for Found { fault, .. } in found {
         lines.push((fault.cut.begin_ns, format!("{} is cut off", fault.domain)));
-        lines.push((
-            fault.restored.begin_ns,
-            format!("{} is connected again", fault.domain),
-        ));
+        lines.push((fault.restored.begin_ns, format!("{} is connected again", fault.domain)));
         if fault.last_packet_ns > 0 {
-            lines.push((
-                fault.last_packet_ns,
-                format!("last packet towards {}", fault.domain),
-            ));
+            lines.push((fault.last_packet_ns, format!("last packet towards {}", fault.domain)));
         }
     }
-    for event in events
-        .iter()
-        .filter(|event| event.is_of_domain() && event.monotonic_ns >= begin_ns)
-    {
+    for event in events.iter().filter(|event| event.is_of_domain() && event.monotonic_ns >= begin_ns) {
         let at_ns = event.stored_ns.unwrap_or(event.monotonic_ns);
         let state = event.to.as_deref().unwrap_or("?");
         lines.push((at_ns, format!("weir: {} {state}: {}", event.subject, event.cause)));
@@ -91,48 +83,26 @@ fn print_timeline(begin_ns: u64, found: &[Found<'_>], events: &[Event]) {
 }
 
 fn print_times(found: &[Found<'_>], new_ns: &[Option<u64>]) {
-    println!(
-        "\n{:<LABEL_CELLS$}{}",
-        "Milliseconds after the fault",
-        heads(found)
-    );
+    println!("\n{:<LABEL_CELLS$}{}", "Milliseconds after the fault", heads(found));
     let row = |label: &str, times: Vec<Option<u64>>| {
         let after = found.iter().zip(times).map(|(found, at_ns)| match at_ns {
-            Some(at_ns) => format!(
-                "{:>+14.3}",
-                (at_ns as f64 - found.fault.cut.begin_ns as f64) / 1e6
-            ),
+            Some(at_ns) => format!("{:>+14.3}", (at_ns as f64 - found.fault.cut.begin_ns as f64) / 1e6),
             None => format!("{:>14}", "-"),
         });
         println!("  {label:<0$}{1}", LABEL_CELLS - 2, after.collect::<String>());
     };
     let times = |of: &dyn Fn(&Found<'_>) -> Option<u64>| found.iter().map(of).collect::<Vec<_>>();
-    row(
-        "fault made (0: begun)",
-        times(&|found| Some(found.fault.cut.end_ns)),
-    );
+    row("fault made (0: begun)", times(&|found| Some(found.fault.cut.end_ns)));
     row("first missing answer", times(&|found| found.down?.evidence_ns));
-    row(
-        "SUSPECT stored: no new connections from here on",
-        times(&|found| found.suspect?.stored_ns),
-    );
+    row("SUSPECT stored: no new connections from here on", times(&|found| found.suspect?.stored_ns));
     row("DOWN decided", times(&|found| found.down?.decided_ns));
-    row(
-        "DOWN stored: nothing from here on",
-        times(&|found| found.down?.stored_ns),
-    );
-    row(
-        "last packet that went there",
-        times(&|f| Some(f.fault.last_packet_ns).filter(|&at_ns| at_ns > 0)),
-    );
+    row("DOWN stored: nothing from here on", times(&|found| found.down?.stored_ns));
+    row("last packet that went there", times(&|f| Some(f.fault.last_packet_ns).filter(|&at_ns| at_ns > 0)));
     row("last answered connection was opened", new_ns.to_vec());
 }
 
 fn heads(found: &[Found<'_>]) -> String {
-    found
-        .iter()
-        .map(|found| format!("{:>14}", found.fault.domain))
-        .collect()
+    found.iter().map(|found| format!("{:>14}", found.fault.domain)).collect()
 }
 
 fn print_impacts(impacts: &[Impact]) {
@@ -141,24 +111,15 @@ fn print_impacts(impacts: &[Impact]) {
         "Requests", "before", "first fault", "second", "restored"
     );
     let row = |label: &str, of: &dyn Fn(&Impact) -> usize| {
-        let counts: String = impacts
-            .iter()
-            .map(|impact| format!("{:>14}", of(impact)))
-            .collect();
+        let counts: String = impacts.iter().map(|impact| format!("{:>14}", of(impact))).collect();
         println!("  {label:<0$}{counts}", LABEL_CELLS - 2);
     };
     row("sent", &|impact| impact.requests);
-    row("lost with kept connections of the dead", &|impact| {
-        impact.lost_kept
-    });
+    row("lost with kept connections of the dead", &|impact| impact.lost_kept);
     row("lost as new connections", &|impact| impact.lost_new);
     row("answered late, after a repeated SYN", &|impact| impact.late);
-    row("lost with connections that went back home", &|impact| {
-        impact.broke_on_return
-    });
-    row("flows of other backends that moved (must be 0)", &|impact| {
-        impact.moved
-    });
+    row("lost with connections that went back home", &|impact| impact.broke_on_return);
+    row("flows of other backends that moved (must be 0)", &|impact| impact.moved);
 }
 
 fn verdict(found: &[Found<'_>], impacts: &[Impact]) -> bool {

@@ -1,6 +1,5 @@
 //! The live view: who serves what, by zone and rack. A table that refreshes in a terminal, a line now and then elsewhere.
-use super::journal::Event;
-use crate::{lab::Topology, load::Request};
+use crate::{journal::Event, lab::Topology, load::Request};
 use std::{
     collections::BTreeMap,
     fmt::Write,
@@ -38,12 +37,7 @@ pub(crate) struct Frame<'a> {
 impl View {
     pub(crate) fn new() -> Self {
         let now = Instant::now();
-        View {
-            begin: now,
-            is_terminal: stdout().is_terminal(),
-            drawn_lines: 0,
-            last_line: now,
-        }
+        View { begin: now, is_terminal: stdout().is_terminal(), drawn_lines: 0, last_line: now }
     }
 
     /// Prints a line that stays.
@@ -92,11 +86,7 @@ struct Rates {
 impl Rates {
     fn of(frame: &Frame<'_>) -> Self {
         let each = 1.0 / frame.interval.as_secs_f32().max(0.001);
-        let mut rates = Rates {
-            by_backend: BTreeMap::new(),
-            answered: 0.0,
-            failed: 0.0,
-        };
+        let mut rates = Rates { by_backend: BTreeMap::new(), answered: 0.0, failed: 0.0 };
         for request in frame.requests {
             match &request.answer {
                 Ok(name) => {
@@ -112,10 +102,7 @@ impl Rates {
     fn of_domain(&self, topology: &Topology, domain: &str) -> f32 {
         let names = topology.names_in(domain);
         // Not `sum`, whose zero is -0 and prints so.
-        names
-            .iter()
-            .filter_map(|name| self.by_backend.get(name))
-            .fold(0.0, |sum, rate| sum + rate)
+        names.iter().filter_map(|name| self.by_backend.get(name)).fold(0.0, |sum, rate| sum + rate)
     }
 }
 
@@ -123,16 +110,11 @@ impl Rates {
 fn state<'a>(events: &'a [Event], path: &str) -> &'a str {
     let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
     let states = ends.map(|end| {
-        let last = events
-            .iter()
-            .rev()
-            .find(|event| event.is_of_domain() && event.subject == path[..end]);
+        let last = events.iter().rev().find(|event| event.is_of_domain() && event.subject == path[..end]);
         last.and_then(|event| event.to.as_deref()).unwrap_or("UP")
     });
     let order = ["UP", "DRAINING", "SUSPECT", "DOWN"];
-    states
-        .max_by_key(|state| order.iter().position(|other| other == state))
-        .unwrap_or("UP")
+    states.max_by_key(|state| order.iter().position(|other| other == state)).unwrap_or("UP")
 }
 
 fn table(frame: &Frame<'_>, rates: &Rates) -> String {
@@ -140,35 +122,19 @@ fn table(frame: &Frame<'_>, rates: &Rates) -> String {
         "\n  {}\n  {:.0} requests/s answered, {:.0}/s failed\n\n  {:<12} {:<8} {:<BAR_CELLS$} requests/s\n",
         frame.headline, rates.answered, rates.failed, "rack", "state", ""
     );
-    let racks = frame
-        .topology
-        .racks
-        .iter()
-        .map(|rack| (rack, rates.of_domain(frame.topology, &rack.path)));
+    let racks = frame.topology.racks.iter().map(|rack| (rack, rates.of_domain(frame.topology, &rack.path)));
     let racks: Vec<_> = racks.collect();
     let most = racks.iter().map(|(_, rate)| *rate).fold(1.0, f32::max);
     for (rack, rate) in racks {
         let bar = "█".repeat((rate / most * BAR_CELLS as f32).round() as usize);
-        let members = frame
-            .topology
-            .backends
-            .iter()
-            .filter(|backend| backend.rack == rack.path)
-            .map(|backend| {
-                format!(
-                    "{} {:<4.0}",
-                    backend.name,
-                    rates.by_backend.get(&backend.name).unwrap_or(&0.0)
-                )
+        let members =
+            frame.topology.backends.iter().filter(|backend| backend.rack == rack.path).map(|backend| {
+                format!("{} {:<4.0}", backend.name, rates.by_backend.get(&backend.name).unwrap_or(&0.0))
             });
         let members = members.collect::<Vec<_>>().join("  ");
         let state = state(frame.events, &rack.path);
-        writeln!(
-            text,
-            "  {:<12} {state:<8} {bar:<BAR_CELLS$} {rate:<6.0} {members}",
-            rack.path
-        )
-        .expect("writing to a String");
+        writeln!(text, "  {:<12} {state:<8} {bar:<BAR_CELLS$} {rate:<6.0} {members}", rack.path)
+            .expect("writing to a String");
     }
     text
 }
@@ -177,23 +143,14 @@ fn line(frame: &Frame<'_>, rates: &Rates) -> String {
     let mut text = format!("{:.0}/s answered, {:.0}/s failed;", rates.answered, rates.failed);
     for zone in frame.topology.zones() {
         write!(text, "  {zone}:").expect("writing to a String");
-        for rack in frame
-            .topology
-            .racks
-            .iter()
-            .filter(|rack| rack.path.starts_with(&format!("{zone}/")))
-        {
+        for rack in frame.topology.racks.iter().filter(|rack| rack.path.starts_with(&format!("{zone}/"))) {
             let state = match state(frame.events, &rack.path) {
                 "UP" => String::new(),
                 other => format!(" {other}"),
             };
             let name = rack.path.rsplit('/').next().unwrap_or_default();
-            write!(
-                text,
-                " {name} {:.0}{state}",
-                rates.of_domain(frame.topology, &rack.path)
-            )
-            .expect("writing to a String");
+            write!(text, " {name} {:.0}{state}", rates.of_domain(frame.topology, &rack.path))
+                .expect("writing to a String");
         }
     }
     text

@@ -85,7 +85,8 @@ fn forwarded() -> Vec<Case> {
     marked6[0] = 0x6b;
     marked6[1] = 0x9a;
     let options = Ipv4 { options: vec![1, 1, 1, 0], ..Ipv4::default() }.packet(CLIENT, VIP_4IN4, 6, &data);
-    let most = Ipv4 { options: vec![1; 40], ..Ipv4::default() }.packet(CLIENT, VIP_4IN4, 17, &udp(1, 53, b"x"));
+    let most =
+        Ipv4 { options: vec![1; 40], ..Ipv4::default() }.packet(CLIENT, VIP_4IN4, 17, &udp(1, 53, b"x"));
     let mut padded = ethernet(V4, &datagram);
     let mut padded_out = in4(4, 0, &datagram);
     padded.extend([0; 20]);
@@ -204,17 +205,41 @@ fn refused() -> Vec<Case> {
     vec![
         case("the first fragment", ethernet(V4, &first), drop(Reason::Fragment)),
         case("a later fragment", ethernet(V4, &later), drop(Reason::Fragment)),
-        case("a fragment, IPv6", ethernet(V6, &ipv6(CLIENT6, VIP_6IN6, 44, 60, &extension)), drop(Reason::Fragment)),
+        case(
+            "a fragment, IPv6",
+            ethernet(V6, &ipv6(CLIENT6, VIP_6IN6, 44, 60, &extension)),
+            drop(Reason::Fragment),
+        ),
         case(
             "a hop-by-hop header, IPv6",
             ethernet(V6, &ipv6(CLIENT6, VIP_6IN6, 0, 60, &extension)),
             drop(Reason::ExtensionHeader),
         ),
-        case("an ICMP error", ethernet(V4, &ipv4(CLIENT, VIP_4IN4, 1, &unreachable)), drop(Reason::IcmpUnsupported)),
-        case("an ICMPv6 error", ethernet(V6, &ipv6(CLIENT6, VIP_6IN6, 58, 60, &too_big)), drop(Reason::IcmpUnsupported)),
-        case("an ICMP message cut short", ethernet(V4, &ipv4(CLIENT, VIP_4IN4, 1, &[8, 0, 0])), drop(Reason::Malformed)),
-        case("a TCP header cut short", ethernet(V4, &ipv4(CLIENT, VIP_4IN4, 6, &segment[..19])), drop(Reason::Malformed)),
-        case("a UDP header cut short", ethernet(V4, &ipv4(CLIENT, VIP_4IN4, 17, &[0; 7])), drop(Reason::Malformed)),
+        case(
+            "an ICMP error",
+            ethernet(V4, &ipv4(CLIENT, VIP_4IN4, 1, &unreachable)),
+            drop(Reason::IcmpUnsupported),
+        ),
+        case(
+            "an ICMPv6 error",
+            ethernet(V6, &ipv6(CLIENT6, VIP_6IN6, 58, 60, &too_big)),
+            drop(Reason::IcmpUnsupported),
+        ),
+        case(
+            "an ICMP message cut short",
+            ethernet(V4, &ipv4(CLIENT, VIP_4IN4, 1, &[8, 0, 0])),
+            drop(Reason::Malformed),
+        ),
+        case(
+            "a TCP header cut short",
+            ethernet(V4, &ipv4(CLIENT, VIP_4IN4, 6, &segment[..19])),
+            drop(Reason::Malformed),
+        ),
+        case(
+            "a UDP header cut short",
+            ethernet(V4, &ipv4(CLIENT, VIP_4IN4, 17, &[0; 7])),
+            drop(Reason::Malformed),
+        ),
         case("a total length beyond the frame", ethernet(V4, &too_long), drop(Reason::Malformed)),
         case("a header length below 20", ethernet(V4, &short_header), drop(Reason::Malformed)),
         case("a wrong version", ethernet(V4, &version), drop(Reason::Malformed)),

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
-    programs::{TestRunOptions, Xdp},
+    programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
 use lb_common::abi::{
@@ -65,7 +65,8 @@ impl Kernel {
             .map_max_entries("FLOWS", flow_entries)
             .load(object)?;
         for name in programs {
-            let program: &mut Xdp = ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
+            let program: &mut Xdp =
+                ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
             program.load().with_context(|| format!("loading {name}"))?;
         }
         let mut kernel = Self { ebpf, cpus, stride };
@@ -89,7 +90,8 @@ impl Kernel {
             self.array::<{ 2 * SLOTS_PER_CHUNK }>("SLOTS")?.set(i as u32, *chunk, 0)?;
         }
         self.set_admissions(&image.admission)?;
-        let mut clients: LpmTrie<_, [u8; 16], u32> = LpmTrie::try_from(self.ebpf.map_mut("CLIENTS").context("CLIENTS")?)?;
+        let mut clients: LpmTrie<_, [u8; 16], u32> =
+            LpmTrie::try_from(self.ebpf.map_mut("CLIENTS").context("CLIENTS")?)?;
         for client in &image.clients {
             clients.insert(&Key::new(client.length, client.address), client.region, 0)?;
         }
@@ -150,7 +152,8 @@ impl Kernel {
     /// # Errors
     /// What the kernel says.
     pub fn get<T: Pod, const N: usize>(&self, map: &str, index: u32) -> Result<T> {
-        let array: Array<_, [u8; N]> = Array::try_from(self.ebpf.map(map).with_context(|| format!("no map {map}"))?)?;
+        let array: Array<_, [u8; N]> =
+            Array::try_from(self.ebpf.map(map).with_context(|| format!("no map {map}"))?)?;
         T::from_bytes(&array.get(&index, 0)?).context("size")
     }
 
@@ -175,7 +178,8 @@ impl Kernel {
     /// # Errors
     /// What the kernel says.
     pub fn flows(&self) -> Result<usize> {
-        let flows: HashMap<_, [u8; 40], [u8; 8]> = HashMap::try_from(self.ebpf.map("FLOWS").context("FLOWS")?)?;
+        let flows: HashMap<_, [u8; 40], [u8; 8]> =
+            HashMap::try_from(self.ebpf.map("FLOWS").context("FLOWS")?)?;
         flows.keys().try_fold(0, |n, key| key.map(|_| n + 1)).map_err(Into::into)
     }
 
@@ -185,7 +189,8 @@ impl Kernel {
     /// What the kernel says.
     pub fn run(&self, program: &str, frame: &[u8]) -> Result<Ran> {
         let mut out = vec![0; MAX_FRAME];
-        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
         let result = self.program(program)?.test_run(options)?;
         ensure!(result.data_size_out as usize <= MAX_FRAME, "a frame of {} bytes", result.data_size_out);
         out.truncate(result.data_size_out as usize);
@@ -215,4 +220,3 @@ impl Kernel {
         Ok(self.ebpf.program(name).with_context(|| format!("no program {name}"))?.try_into()?)
     }
 }
-

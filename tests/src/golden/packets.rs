@@ -68,7 +68,13 @@ pub fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8
 }
 
 /// An IPv6 packet.
-pub fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, next_header: u8, hop_limit: u8, payload: &[u8]) -> Vec<u8> {
+pub fn ipv6(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    next_header: u8,
+    hop_limit: u8,
+    payload: &[u8],
+) -> Vec<u8> {
     let mut h = vec![0x60, 0, 0, 0];
     h.extend((payload.len() as u16).to_be_bytes());
     h.extend([next_header, hop_limit]);

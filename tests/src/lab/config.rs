@@ -134,21 +134,12 @@ fn domains(topology: &Topology) -> Vec<String> {
         lines.push(format!("\n[topology.{region}]"));
         for zone in topology.zones().iter().filter(|zone| is_below(zone, region)) {
             let racks = topology.racks.iter().filter(|rack| is_below(&rack.path, zone));
-            lines.push(format!(
-                "{} = [{}]",
-                last(zone),
-                quoted(racks.map(|rack| last(&rack.path)))
-            ));
+            lines.push(format!("{} = [{}]", last(zone), quoted(racks.map(|rack| last(&rack.path)))));
         }
     }
     lines.push("\n[client_regions]".into());
     for client in &topology.clients {
-        lines.push(format!(
-            "{} = [\"{}\", \"{}\"]",
-            client.region,
-            client.prefix_v4(),
-            client.prefix_v6()
-        ));
+        lines.push(format!("{} = [\"{}\", \"{}\"]", client.region, client.prefix_v4(), client.prefix_v6()));
     }
     lines
 }
@@ -171,11 +162,7 @@ fn check(options: &ConfigOptions) -> Vec<String> {
 }
 
 fn sets(topology: &Topology, options: &ConfigOptions) -> Vec<String> {
-    let checks = if options.check == Check::None {
-        ""
-    } else {
-        "\"alive\""
-    };
+    let checks = if options.check == Check::None { "" } else { "\"alive\"" };
     let mut lines = Vec::new();
     for zone in topology.zones() {
         lines.push(format!(
@@ -184,11 +171,7 @@ fn sets(topology: &Topology, options: &ConfigOptions) -> Vec<String> {
         ));
         let backends = topology.backends.iter().filter(|backend| backend.zone == zone);
         for backend in backends.filter(|backend| !options.without.contains(&backend.name)) {
-            let address = if options.v6_endpoints {
-                backend.v6.to_string()
-            } else {
-                backend.v4.to_string()
-            };
+            let address = if options.v6_endpoints { backend.v6.to_string() } else { backend.v4.to_string() };
             let weight = options.weights.get(&backend.name).unwrap_or(&100);
             lines.push(format!(
                 "[[set.backend]]\nname = \"{}\"\nrack = \"{}\"\naddress = \"{address}\"\nweight = {weight}",
@@ -204,10 +187,8 @@ fn pools_and_plans(topology: &Topology, options: &ConfigOptions) -> Vec<String> 
     let mut lines = Vec::new();
     for region in regions {
         let zones = topology.zones();
-        let sets = zones
-            .iter()
-            .filter(|zone| is_below(zone, region))
-            .map(|zone| format!("web-{}", last(zone)));
+        let sets =
+            zones.iter().filter(|zone| is_below(zone, region)).map(|zone| format!("web-{}", last(zone)));
         let size = options.table_size;
         lines.push(format!(
             "[[service.pool]]\nname = \"{region}\"\nsets = [{}]\ntable_size = {size}",
@@ -217,20 +198,13 @@ fn pools_and_plans(topology: &Topology, options: &ConfigOptions) -> Vec<String> 
     lines.push(format!("[service.plan]\ndefault = [{}]", quoted(regions)));
     for own in regions {
         let others = regions.iter().filter(|region| *region != own);
-        lines.push(format!(
-            "{own} = [{}]",
-            quoted(std::iter::once(own).chain(others))
-        ));
+        lines.push(format!("{own} = [{}]", quoted(std::iter::once(own).chain(others))));
     }
     lines
 }
 
 fn quoted<S: std::fmt::Display>(items: impl IntoIterator<Item = S>) -> String {
-    items
-        .into_iter()
-        .map(|item| format!("\"{item}\""))
-        .collect::<Vec<_>>()
-        .join(", ")
+    items.into_iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ")
 }
 
 fn last(path: &str) -> &str {
@@ -238,8 +212,7 @@ fn last(path: &str) -> &str {
 }
 
 fn is_below(path: &str, domain: &str) -> bool {
-    path.strip_prefix(domain)
-        .is_some_and(|rest| rest.starts_with('/'))
+    path.strip_prefix(domain).is_some_and(|rest| rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -254,14 +227,8 @@ mod tests {
         for name in topology.backend_names() {
             assert_eq!(text.matches(&format!("name = \"{name}\"")).count(), 1, "{name}");
         }
-        assert!(
-            text.contains("[topology.west]\nw1 = [\"r1\", \"r2\"]\nw2 = [\"r1\", \"r2\"]"),
-            "{text}"
-        );
-        assert!(
-            text.contains("west = [\"198.51.100.0/24\", \"2001:db8:a::/48\"]"),
-            "{text}"
-        );
+        assert!(text.contains("[topology.west]\nw1 = [\"r1\", \"r2\"]\nw2 = [\"r1\", \"r2\"]"), "{text}");
+        assert!(text.contains("west = [\"198.51.100.0/24\", \"2001:db8:a::/48\"]"), "{text}");
         assert!(text.contains("sets = [\"web-e1\", \"web-e2\"]"), "{text}");
         assert!(text.contains("east = [\"east\", \"west\"]"), "{text}");
     }
@@ -278,9 +245,6 @@ mod tests {
         };
         let text = render(&topology, Path::new("/run/x"), &options);
         assert!(text.contains("address = \"fd00:1:1:1::b\"\nweight = 7"), "{text}");
-        assert!(
-            !text.contains("e2r2b2") && text.contains("kind = \"tcp\"\nport = 80"),
-            "{text}"
-        );
+        assert!(!text.contains("e2r2b2") && text.contains("kind = \"tcp\"\nport = 80"), "{text}");
     }
 }

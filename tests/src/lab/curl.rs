@@ -21,28 +21,12 @@ impl Lab {
     /// As [`Lab::curl`].
     pub fn curl_with(&self, client: &str, args: &[&str]) -> Result<String> {
         let mut command = Command::new("curl");
-        command.args([
-            "--silent",
-            "--show-error",
-            "--fail",
-            "--globoff",
-            "--noproxy",
-            "*",
-        ]);
-        command
-            .args(["--max-time", &CURL_TIMEOUT_S.to_string()])
-            .args(args);
-        let output = self
-            .client_netns(client)?
-            .run(move || command.output().context("cannot run `curl`"))?;
+        command.args(["--silent", "--show-error", "--fail", "--globoff", "--noproxy", "*"]);
+        command.args(["--max-time", &CURL_TIMEOUT_S.to_string()]).args(args);
+        let output = self.client_netns(client)?.run(move || command.output().context("cannot run `curl`"))?;
         if !output.status.success() {
             let message = String::from_utf8_lossy(&output.stderr);
-            bail!(
-                "curl {} from {client}: {}: {}",
-                args.join(" "),
-                output.status,
-                message.trim()
-            );
+            bail!("curl {} from {client}: {}: {}", args.join(" "), output.status, message.trim());
         }
         Ok(String::from_utf8(output.stdout)?)
     }
@@ -52,9 +36,6 @@ impl Lab {
     /// # Errors
     /// As [`Lab::curl`].
     pub fn curl_vip(&self, client: &str, vip: SocketAddr) -> Result<String> {
-        Ok(self
-            .curl(client, &format!("http://{vip}/"))?
-            .trim_end()
-            .to_owned())
+        Ok(self.curl(client, &format!("http://{vip}/"))?.trim_end().to_owned())
     }
 }

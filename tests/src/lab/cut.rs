@@ -76,11 +76,7 @@ impl Cutters {
             let racks = (racks.iter())
                 .map(|(rack, ports)| Ok((rack.path.clone(), Mutex::new(Cutter::attach(rack, ports)?))))
                 .collect::<Result<_>>()?;
-            Ok(Cutters {
-                router: router.clone(),
-                _pass_links: pass_links,
-                racks,
-            })
+            Ok(Cutters { router: router.clone(), _pass_links: pass_links, racks })
         })
     }
 
@@ -91,10 +87,7 @@ impl Cutters {
             Cut::Drop => racks.iter().try_for_each(|rack| self.set(rack, 1))?,
             Cut::Link => self.set_links(racks, "down")?,
         }
-        Ok(FaultTime {
-            begin_ns,
-            end_ns: monotonic_ns(),
-        })
+        Ok(FaultTime { begin_ns, end_ns: monotonic_ns() })
     }
 
     /// Undoes whichever cut there is.
@@ -102,10 +95,7 @@ impl Cutters {
         let begin_ns = monotonic_ns();
         self.set_links(racks, "up")?;
         racks.iter().try_for_each(|rack| self.set(rack, 0))?;
-        Ok(FaultTime {
-            begin_ns,
-            end_ns: monotonic_ns(),
-        })
+        Ok(FaultTime { begin_ns, end_ns: monotonic_ns() })
     }
 
     pub(crate) fn tunnel_traffic(&self, racks: &[&Rack]) -> Result<TunnelTraffic> {
@@ -121,10 +111,7 @@ impl Cutters {
     }
 
     fn set(&self, rack: &Rack, flag: u32) -> Result<()> {
-        self.cutter(rack)
-            .cut
-            .set(0, flag, 0)
-            .with_context(|| format!("cannot set the cut of {}", rack.path))
+        self.cutter(rack).cut.set(0, flag, 0).with_context(|| format!("cannot set the cut of {}", rack.path))
     }
 
     fn set_links(&self, racks: &[&Rack], state: &str) -> Result<()> {
@@ -133,9 +120,7 @@ impl Cutters {
     }
 
     fn cutter(&self, rack: &Rack) -> MutexGuard<'_, Cutter> {
-        self.racks[&rack.path]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.racks[&rack.path].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -153,28 +138,16 @@ impl Cutter {
             )
             .with_context(|| format!("cannot attach weir_cut_out to {port}"))?;
         }
-        let mut map = |name| {
-            programs
-                .take_map(name)
-                .with_context(|| format!("the lab object has no map {name}"))
-        };
+        let mut map =
+            |name| programs.take_map(name).with_context(|| format!("the lab object has no map {name}"));
         let (cut, towards) = (map("CUT")?.try_into()?, map("TOWARDS")?.try_into()?);
-        Ok(Cutter {
-            bridge: rack.bridge.clone(),
-            cut,
-            towards,
-            _links: links,
-            _programs: programs,
-        })
+        Ok(Cutter { bridge: rack.bridge.clone(), cut, towards, _links: links, _programs: programs })
     }
 }
 
 fn load() -> Result<Ebpf> {
     // No BTF of the kernel: nothing is relocated, and parsing it takes longer than raising a rack.
-    EbpfLoader::new()
-        .btf(None)
-        .load(LAB_OBJECT)
-        .context("cannot load the lab's BPF object")
+    EbpfLoader::new().btf(None).load(LAB_OBJECT).context("cannot load the lab's BPF object")
 }
 
 /// Native XDP on these interfaces of the calling thread's namespace.
@@ -186,10 +159,7 @@ fn attach_xdp(programs: &mut Ebpf, name: &str, ports: &[String]) -> Result<Vec<F
         // Fails when aya fell back to netlink, whose attachment would outlive the lab's process.
         Ok(xdp.take_link(id)?.try_into()?)
     };
-    ports
-        .iter()
-        .map(|port| attach(port).with_context(|| format!("cannot attach {name} to {port}")))
-        .collect()
+    ports.iter().map(|port| attach(port).with_context(|| format!("cannot attach {name} to {port}"))).collect()
 }
 
 fn program<'a, P>(programs: &'a mut Ebpf, name: &str) -> Result<&'a mut P>

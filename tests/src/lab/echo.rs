@@ -46,11 +46,7 @@ impl EchoServers {
                 }
             }
         });
-        EchoServers {
-            responders,
-            stop,
-            thread: Some(thread),
-        }
+        EchoServers { responders, stop, thread: Some(thread) }
     }
 
     /// Opens the sockets of a backend, as its process starting.
@@ -63,13 +59,7 @@ impl EchoServers {
             };
             echo_vips().into_iter().map(open).collect::<Result<Vec<_>>>()
         })?;
-        self.lock().insert(
-            backend.name.clone(),
-            Responder {
-                sockets,
-                is_frozen: false,
-            },
-        );
+        self.lock().insert(backend.name.clone(), Responder { sockets, is_frozen: false });
         Ok(())
     }
 
@@ -108,10 +98,7 @@ fn serve(responders: &Mutex<BTreeMap<String, Responder>>) {
         .flat_map(|responder| &responder.sockets)
         .filter_map(|socket| socket.try_clone().ok())
         .collect();
-    let mut polled: Vec<_> = waiting
-        .iter()
-        .map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN))
-        .collect();
+    let mut polled: Vec<_> = waiting.iter().map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN)).collect();
     if !matches!(poll(&mut polled, PollTimeout::from(POLL_MS)), Ok(1..)) {
         return;
     }

@@ -195,11 +195,7 @@ impl Lab {
     /// # Errors
     /// No such edge.
     pub fn edge_netns(&self, edge: usize) -> Result<&Netns> {
-        let edge = self
-            .topology
-            .edges
-            .get(edge)
-            .with_context(|| format!("no edge with index {edge}"))?;
+        let edge = self.topology.edges.get(edge).with_context(|| format!("no edge with index {edge}"))?;
         Ok(&self.namespaces.edges[&edge.name])
     }
 
@@ -249,10 +245,7 @@ impl Lab {
     /// No such backend, or it was killed before.
     pub fn kill_backend(&self, name: &str) -> Result<()> {
         self.topology.backend(name)?;
-        let server = self
-            .servers()
-            .remove(name)
-            .with_context(|| format!("{name} is not running"))?;
+        let server = self.servers().remove(name).with_context(|| format!("{name} is not running"))?;
         server.kill()?;
         self.echo.kill(name);
         Ok(())
@@ -299,10 +292,7 @@ impl Lab {
 
     fn signal_server(&self, name: &str, signal: Signal) -> Result<()> {
         self.topology.backend(name)?;
-        self.servers()
-            .get(name)
-            .with_context(|| format!("{name} is not running"))?
-            .signal(signal)
+        self.servers().get(name).with_context(|| format!("{name} is not running"))?.signal(signal)
     }
 
     fn wait_for_servers(&self) -> Result<()> {
@@ -335,11 +325,7 @@ impl Lab {
     fn server_logs(&self) -> String {
         let servers = self.servers();
         let logs: String = servers.values().map(Process::log_tail).collect();
-        if logs.is_empty() {
-            "nginx said nothing".into()
-        } else {
-            format!("nginx said:\n{logs}")
-        }
+        if logs.is_empty() { "nginx said nothing".into() } else { format!("nginx said:\n{logs}") }
     }
 
     fn servers(&self) -> MutexGuard<'_, BTreeMap<String, Process>> {
@@ -355,10 +341,7 @@ pub(crate) fn bpffs_of(directory: &Path) -> PathBuf {
 fn attach_programs(topology: &Topology, namespaces: &Namespaces) -> Result<Cutters> {
     let racks: Vec<_> = (topology.racks.iter())
         .map(|rack| {
-            let members = topology
-                .backends
-                .iter()
-                .filter(|backend| backend.rack == rack.path);
+            let members = topology.backends.iter().filter(|backend| backend.rack == rack.path);
             (rack.clone(), members.map(backend_port).collect())
         })
         .collect();

@@ -39,10 +39,7 @@ impl Netns {
     pub fn open(name: &str) -> Result<Self> {
         let path = path_of(name);
         let file = File::open(&path).with_context(|| format!("cannot open namespace {}", path.display()))?;
-        Ok(Netns {
-            name: name.into(),
-            file: Arc::new(file),
-        })
+        Ok(Netns { name: name.into(), file: Arc::new(file) })
     }
 
     /// Its name, as `ip netns` shows it.
@@ -61,9 +58,7 @@ impl Netns {
                 self.enter()?;
                 work()
             });
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
@@ -130,17 +125,9 @@ pub(crate) fn ip_batch_unguarded<S: AsRef<str>>(options: &[&str], commands: &[S]
     let result = child.wait_with_output()?;
     if !result.status.success() {
         let message = String::from_utf8_lossy(&result.stderr);
-        let line = message
-            .rsplit_once("failed -:")
-            .and_then(|(_, n)| n.trim().parse::<usize>().ok());
-        let failed = line
-            .and_then(|line| commands.get(line - 1))
-            .map_or("?", AsRef::as_ref);
-        bail!(
-            "ip {} failed at `{failed}`: {}",
-            options.join(" "),
-            message.trim()
-        );
+        let line = message.rsplit_once("failed -:").and_then(|(_, n)| n.trim().parse::<usize>().ok());
+        let failed = line.and_then(|line| commands.get(line - 1)).map_or("?", AsRef::as_ref);
+        bail!("ip {} failed at `{failed}`: {}", options.join(" "), message.trim());
     }
     Ok(())
 }

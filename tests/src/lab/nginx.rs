@@ -14,13 +14,7 @@ pub(crate) fn start(entry: &Entry, netns: &Netns, name: &str) -> Result<Process>
         entry,
         netns,
         &format!("nginx-{name}"),
-        Command::new("nginx")
-            .arg("-e")
-            .arg(errors)
-            .arg("-p")
-            .arg(&directory)
-            .arg("-c")
-            .arg(config),
+        Command::new("nginx").arg("-e").arg(errors).arg("-p").arg(&directory).arg("-c").arg(config),
     )
 }
 

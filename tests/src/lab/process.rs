@@ -114,9 +114,7 @@ impl Drop for Process {
 /// The ends of all logs of a lab that are not empty, each under its name.
 pub(crate) fn log_tails(directory: &Path) -> String {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let logs = entries
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|e| e == "log"));
+    let logs = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "log"));
     logs.map(|log| (tail(&log), log))
         .filter(|(text, _)| !text.is_empty())
         .map(|(text, log)| format!("--- {}\n{text}\n", log.display()))

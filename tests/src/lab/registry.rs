@@ -53,15 +53,8 @@ impl ProcessId {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
             .with_context(|| format!("process {pid} is gone"))?;
         // The second field is the command in parentheses, and may itself contain spaces and parentheses.
-        let fields = stat
-            .rsplit_once(')')
-            .context("/proc/<pid>/stat has no command")?
-            .1;
-        let start_ticks = fields
-            .split_whitespace()
-            .nth(19)
-            .context("/proc/<pid>/stat is short")?
-            .parse()?;
+        let fields = stat.rsplit_once(')').context("/proc/<pid>/stat has no command")?.1;
+        let start_ticks = fields.split_whitespace().nth(19).context("/proc/<pid>/stat is short")?.parse()?;
         Ok(ProcessId { pid, start_ticks })
     }
 
@@ -79,10 +72,8 @@ impl ProcessId {
 }
 
 fn is_zombie(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        stat.rsplit_once(')')
-            .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
-    })
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,11 +91,7 @@ pub(crate) struct Entry {
 /// An id that no other lab has: short, because namespace and socket names contain it.
 pub(crate) fn new_id() -> String {
     static LABS: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "wl{}-{}",
-        std::process::id(),
-        LABS.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("wl{}-{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Entry {
@@ -116,10 +103,7 @@ impl Entry {
         // Appears complete or not at all: another process may be looking for leftovers.
         let draft = Path::new(ROOT).join(format!(".{id}"));
         fs::create_dir_all(&draft).with_context(|| format!("cannot make {}", draft.display()))?;
-        let record = Record {
-            owner: ProcessId::of(std::process::id() as i32)?,
-            namespaces,
-        };
+        let record = Record { owner: ProcessId::of(std::process::id() as i32)?, namespaces };
         fs::write(draft.join(OWNER_FILE), serde_json::to_vec(&record)?)?;
         fs::write(draft.join(PROCESSES_FILE), "")?;
         fs::rename(&draft, &directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -129,9 +113,7 @@ impl Entry {
 
     /// Adds a process that is to be killed when the lab is removed.
     pub(crate) fn record_process(&self, process: ProcessId) -> Result<()> {
-        let mut file = OpenOptions::new()
-            .append(true)
-            .open(self.directory.join(PROCESSES_FILE))?;
+        let mut file = OpenOptions::new().append(true).open(self.directory.join(PROCESSES_FILE))?;
         Ok(file.write_all(format!("{}\n", serde_json::to_string(&process)?).as_bytes())?)
     }
 }
@@ -161,11 +143,7 @@ pub fn clean() -> Result<Vec<String>> {
     };
     for entry in entries {
         let directory = entry?.path();
-        let id = directory
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let id = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if id.starts_with('.') || !is_abandoned(&directory) {
             continue;
         }
@@ -215,9 +193,7 @@ fn remove(directory: &Path) -> Result<()> {
 
 fn read_processes(directory: &Path) -> Vec<ProcessId> {
     let text = fs::read_to_string(directory.join(PROCESSES_FILE)).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 fn kill_all(processes: &[ProcessId]) -> Result<()> {
@@ -230,10 +206,7 @@ fn kill_all(processes: &[ProcessId]) -> Result<()> {
     for process in alive {
         while process.is_alive() {
             if Instant::now() > deadline {
-                bail!(
-                    "process {} did not go within {KILL_DEADLINE:?} of SIGKILL",
-                    process.pid
-                );
+                bail!("process {} did not go within {KILL_DEADLINE:?} of SIGKILL", process.pid);
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -272,10 +245,7 @@ mod tests {
     fn a_process_is_known_by_its_start_time() {
         let me = ProcessId::of(std::process::id() as i32).unwrap();
         assert!(me.is_alive());
-        let earlier = ProcessId {
-            start_ticks: me.start_ticks - 1,
-            ..me
-        };
+        let earlier = ProcessId { start_ticks: me.start_ticks - 1, ..me };
         assert!(!earlier.is_alive());
         assert!(earlier.signal(Signal::SIGKILL).is_err());
     }

@@ -56,13 +56,7 @@ pub struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Shape {
-            regions: vec!["west".into(), "east".into()],
-            zones: 2,
-            racks: 2,
-            backends: 2,
-            edges: 1,
-        }
+        Shape { regions: vec!["west".into(), "east".into()], zones: 2, racks: 2, backends: 2, edges: 1 }
     }
 }
 
@@ -159,9 +153,7 @@ impl Topology {
     /// A count that is zero or beyond its limit, or region names that do not give unique backend names.
     pub fn new(shape: Shape) -> Result<Self> {
         check_shape(&shape)?;
-        let clients = (shape.regions.iter().enumerate())
-            .map(|(i, name)| client(i, name))
-            .collect();
+        let clients = (shape.regions.iter().enumerate()).map(|(i, name)| client(i, name)).collect();
         let edges = (1..=shape.edges).map(edge).collect();
         let mut racks = Vec::new();
         let mut backends = Vec::new();
@@ -190,13 +182,7 @@ impl Topology {
                 }
             }
         }
-        Ok(Topology {
-            shape,
-            clients,
-            edges,
-            racks,
-            backends,
-        })
+        Ok(Topology { shape, clients, edges, racks, backends })
     }
 
     /// The backend of this name.
@@ -206,10 +192,7 @@ impl Topology {
     pub fn backend(&self, name: &str) -> Result<&Backend> {
         match self.backends.iter().find(|backend| backend.name == name) {
             Some(backend) => Ok(backend),
-            None => bail!(
-                "no backend {name} in this lab; its backends: {}",
-                self.backend_names().join(" ")
-            ),
+            None => bail!("no backend {name} in this lab; its backends: {}", self.backend_names().join(" ")),
         }
     }
 
@@ -220,10 +203,7 @@ impl Topology {
     pub fn client(&self, region: &str) -> Result<&Client> {
         match self.clients.iter().find(|client| client.region == region) {
             Some(client) => Ok(client),
-            None => bail!(
-                "no client {region} in this lab; its clients: {}",
-                self.shape.regions.join(" ")
-            ),
+            None => bail!("no client {region} in this lab; its clients: {}", self.shape.regions.join(" ")),
         }
     }
 
@@ -232,11 +212,7 @@ impl Topology {
     /// # Errors
     /// There is no such domain.
     pub fn racks_in(&self, domain: &str) -> Result<Vec<&Rack>> {
-        let racks: Vec<_> = self
-            .racks
-            .iter()
-            .filter(|rack| is_within(&rack.path, domain))
-            .collect();
+        let racks: Vec<_> = self.racks.iter().filter(|rack| is_within(&rack.path, domain)).collect();
         if racks.is_empty() {
             let paths: Vec<_> = self.racks.iter().map(|rack| rack.path.as_str()).collect();
             bail!("no domain {domain} in this lab; its racks: {}", paths.join(" "));
@@ -253,11 +229,7 @@ impl Topology {
 
     /// Names of the backends in a domain given by its path.
     pub fn names_in(&self, domain: &str) -> BTreeSet<String> {
-        self.backends
-            .iter()
-            .filter(|b| b.is_in(domain))
-            .map(|b| b.name.clone())
-            .collect()
+        self.backends.iter().filter(|b| b.is_in(domain)).map(|b| b.name.clone()).collect()
     }
 
     /// Names of all backends, in order.
@@ -268,18 +240,12 @@ impl Topology {
 
 /// The web VIPs, v4 and v6, with their port.
 pub fn web_vips() -> [SocketAddr; 2] {
-    [
-        SocketAddr::from((VIP_V4, WEB_PORT)),
-        SocketAddr::from((VIP_V6, WEB_PORT)),
-    ]
+    [SocketAddr::from((VIP_V4, WEB_PORT)), SocketAddr::from((VIP_V6, WEB_PORT))]
 }
 
 /// The UDP echo VIPs, v4 and v6, with their port.
 pub fn echo_vips() -> [SocketAddr; 2] {
-    [
-        SocketAddr::from((VIP_V4, ECHO_PORT)),
-        SocketAddr::from((VIP_V6, ECHO_PORT)),
-    ]
+    [SocketAddr::from((VIP_V4, ECHO_PORT)), SocketAddr::from((VIP_V6, ECHO_PORT))]
 }
 
 /// The router's address (`host` 1) or the network (`host` 0) of a /24.
@@ -295,8 +261,7 @@ pub fn gateway_v6(address: Ipv6Addr, host: u16) -> Ipv6Addr {
 }
 
 fn is_within(path: &str, domain: &str) -> bool {
-    path.strip_prefix(domain)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(domain).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn client(index: usize, region: &str) -> Client {
@@ -306,11 +271,7 @@ fn client(index: usize, region: &str) -> Client {
         _ => Ipv4Addr::new(100, 64, index as u8, 10),
     };
     let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0xa + index as u16, 0, 0, 0, 0, 0x10);
-    Client {
-        region: region.to_owned(),
-        v4,
-        v6,
-    }
+    Client { region: region.to_owned(), v4, v6 }
 }
 
 fn edge(number: usize) -> Edge {
@@ -365,19 +326,12 @@ mod tests {
         let v6: BTreeSet<_> = topology.backends.iter().map(|b| b.v6).collect();
         assert_eq!((names.len(), v4.len(), v6.len()), (16, 16, 16));
         let backend = topology.backend("e2r1b2").unwrap();
-        assert_eq!(
-            (backend.rack.as_str(), backend.v4),
-            ("east/e2/r1", Ipv4Addr::new(10, 2, 33, 12))
-        );
+        assert_eq!((backend.rack.as_str(), backend.v4), ("east/e2/r1", Ipv4Addr::new(10, 2, 33, 12)));
     }
 
     #[test]
     fn domains_end_at_slashes() {
-        let topology = Topology::new(Shape {
-            zones: 12,
-            ..Shape::default()
-        })
-        .unwrap();
+        let topology = Topology::new(Shape { zones: 12, ..Shape::default() }).unwrap();
         assert_eq!(topology.racks_in("west/w1").unwrap().len(), 2);
         assert_eq!(topology.racks_in("west").unwrap().len(), 24);
         assert!(topology.racks_in("west/w").is_err());
@@ -386,13 +340,7 @@ mod tests {
     #[test]
     fn largest_shape_keeps_addresses_unique() {
         let regions = ('a'..='o').map(String::from).collect();
-        let shape = Shape {
-            regions,
-            zones: 15,
-            racks: 15,
-            backends: 3,
-            edges: 8,
-        };
+        let shape = Shape { regions, zones: 15, racks: 15, backends: 3, edges: 8 };
         let topology = Topology::new(shape).unwrap();
         let v4: BTreeSet<_> = topology.backends.iter().map(|b| b.v4).collect();
         assert_eq!(v4.len(), 15 * 15 * 15 * 3);
@@ -402,13 +350,7 @@ mod tests {
     fn shapes_without_unique_names_are_refused() {
         for regions in [vec!["west", "wild"], vec!["West"], vec![], vec!["averylongname"]] {
             let regions = regions.into_iter().map(String::from).collect();
-            assert!(
-                Topology::new(Shape {
-                    regions,
-                    ..Shape::default()
-                })
-                .is_err()
-            );
+            assert!(Topology::new(Shape { regions, ..Shape::default() }).is_err());
         }
     }
 }

@@ -39,12 +39,8 @@ pub fn weir_binary() -> Result<PathBuf> {
     }
     let program = env::current_exe()?;
     // A test program lies in `deps/`, one below.
-    let found = program
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join("weir"))
-        .find(|path| path.is_file());
+    let found =
+        program.ancestors().skip(1).take(2).map(|folder| folder.join("weir")).find(|path| path.is_file());
     found.context("no `weir` binary beside this program: run `cargo xtask build`, or set WEIR_BIN")
 }
 
@@ -55,9 +51,7 @@ impl Lab {
     /// The file cannot be written, or an option names an edge or a backend that the lab does not have.
     pub fn write_config(&self, options: &ConfigOptions) -> Result<PathBuf> {
         let edges = &self.topology().edges;
-        let edge = edges
-            .get(options.edge)
-            .with_context(|| format!("no edge with index {}", options.edge))?;
+        let edge = edges.get(options.edge).with_context(|| format!("no edge with index {}", options.edge))?;
         for name in options.weights.keys().chain(&options.without) {
             self.topology().backend(name)?;
         }
@@ -85,17 +79,9 @@ impl Lab {
             &self.entry,
             &self.namespaces.edges[&name],
             &format!("daemon-{name}"),
-            Command::new(weir_binary()?)
-                .arg("daemon")
-                .arg("--config")
-                .arg(config),
+            Command::new(weir_binary()?).arg("daemon").arg("--config").arg(config),
         )?;
-        Ok(Daemon {
-            lab: self,
-            edge,
-            process,
-            socket: self.directory().join(format!("{name}.sock")),
-        })
+        Ok(Daemon { lab: self, edge, process, socket: self.directory().join(format!("{name}.sock")) })
     }
 
     /// Runs `weir` with these arguments on the first edge, and waits for it.
@@ -113,9 +99,7 @@ impl Lab {
     pub fn weir_on(&self, edge: usize, args: &[&str]) -> Result<Output> {
         let name = self.edge_name(edge)?;
         let mut command = Command::new(weir_binary()?);
-        command
-            .args(args)
-            .env("WEIR_SOCKET", self.directory().join(format!("{name}.sock")));
+        command.args(args).env("WEIR_SOCKET", self.directory().join(format!("{name}.sock")));
         self.namespaces.edges[&name].run(move || Ok(command.output()?))
     }
 
@@ -143,10 +127,7 @@ impl Lab {
     /// # Errors
     /// It does not run, or does not end.
     pub fn stop_agent(&self, backend: &str) -> Result<ExitStatus> {
-        let agent = self
-            .agents()
-            .remove(backend)
-            .with_context(|| format!("{backend} has no agent"))?;
+        let agent = self.agents().remove(backend).with_context(|| format!("{backend} has no agent"))?;
         agent.signal(Signal::SIGTERM)?;
         agent.wait(STOP_TIMEOUT)
     }
@@ -157,14 +138,12 @@ impl Lab {
             &self.entry,
             &self.namespaces.backends[name],
             &format!("agent-{name}"),
-            Command::new(weir_binary()?)
-                .args(["agent", "--interface", INTERFACE])
-                .args([
-                    "--address",
-                    &backend.v4.to_string(),
-                    "--address",
-                    &backend.v6.to_string(),
-                ]),
+            Command::new(weir_binary()?).args(["agent", "--interface", INTERFACE]).args([
+                "--address",
+                &backend.v4.to_string(),
+                "--address",
+                &backend.v6.to_string(),
+            ]),
         )?;
         self.agents().insert(name.to_owned(), agent);
         Ok(())
@@ -181,9 +160,7 @@ impl Lab {
                 {
                     bail!("the agent of {name} ended with {status}:\n{}", agent.log_tail());
                 }
-                let link = Command::new("ip")
-                    .args(["link", "show", "dev", INTERFACE])
-                    .output()?;
+                let link = Command::new("ip").args(["link", "show", "dev", INTERFACE]).output()?;
                 if String::from_utf8_lossy(&link.stdout).contains("prog/xdp") {
                     return Ok(());
                 }
@@ -196,11 +173,7 @@ impl Lab {
     }
 
     fn edge_name(&self, edge: usize) -> Result<String> {
-        let edge = self
-            .topology()
-            .edges
-            .get(edge)
-            .with_context(|| format!("no edge with index {edge}"))?;
+        let edge = self.topology().edges.get(edge).with_context(|| format!("no edge with index {edge}"))?;
         Ok(edge.name.clone())
     }
 
@@ -224,10 +197,7 @@ impl Daemon<'_> {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!(
-                    "the daemon was not ready within {timeout:?}:\n{}",
-                    self.process.log_tail()
-                );
+                bail!("the daemon was not ready within {timeout:?}:\n{}", self.process.log_tail());
             }
             thread::sleep(POLL);
         }
@@ -300,10 +270,7 @@ impl Daemon<'_> {
     /// It exits with another code than 0 (what it says is quoted), or prints no JSON.
     pub fn cli_json(&self, args: &[&str]) -> Result<serde_json::Value> {
         let output = self.cli(&[args, &["-o", "json"]].concat())?;
-        let (out, err) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if !output.status.success() {
             bail!("weir {} ended with {}: {err}", args.join(" "), output.status);
         }

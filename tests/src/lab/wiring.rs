@@ -24,6 +24,9 @@ use std::{
 
 /// Bytes on the inner path: 1500, and room for the largest tunnel header.
 const INNER_MTU: u16 = 1600;
+/// Addresses, protocol and ports, to spread flows over edges by. Policy 1 ("layer 4") would take the hash that the client's
+/// socket left in the packet, which another connection of the same 5-tuple does not share.
+const FIVE_TUPLE: &str = "55";
 /// First and last port that sockets without a chosen source port take in a client: all below are free for flow maps.
 const EPHEMERAL_PORTS: &str = "50000 60999";
 /// Connections that a backend's listener may have waiting.
@@ -46,12 +49,7 @@ pub(crate) fn namespace_names(id: &str, topology: &Topology) -> Vec<String> {
     let mut names = vec![router_name(id)];
     names.extend(topology.clients.iter().map(|client| client_name(id, client)));
     names.extend(topology.edges.iter().map(|edge| format!("{id}-{}", edge.name)));
-    names.extend(
-        topology
-            .backends
-            .iter()
-            .map(|backend| format!("{id}-{}", backend.name)),
-    );
+    names.extend(topology.backends.iter().map(|backend| format!("{id}-{}", backend.name)));
     names
 }
 
@@ -76,41 +74,18 @@ pub(crate) fn client_port(client: &Client) -> String {
 /// Makes all namespaces and wires them. Whoever calls has recorded the names, so that a failure half-way is cleaned.
 pub(crate) fn raise(id: &str, topology: &Topology) -> Result<Namespaces> {
     let names = namespace_names(id, topology);
-    ip_batch(
-        &[],
-        &names
-            .iter()
-            .map(|name| format!("netns add {name}"))
-            .collect::<Vec<_>>(),
-    )?;
+    ip_batch(&[], &names.iter().map(|name| format!("netns add {name}")).collect::<Vec<_>>())?;
     let open_all = |pairs: Vec<(String, String)>| -> Result<BTreeMap<String, Netns>> {
-        pairs
-            .into_iter()
-            .map(|(key, name)| Ok((key, Netns::open(&name)?)))
-            .collect()
+        pairs.into_iter().map(|(key, name)| Ok((key, Netns::open(&name)?))).collect()
     };
     let namespaces = Namespaces {
         router: Netns::open(&router_name(id))?,
-        clients: open_all(
-            topology
-                .clients
-                .iter()
-                .map(|c| (c.region.clone(), client_name(id, c)))
-                .collect(),
-        )?,
+        clients: open_all(topology.clients.iter().map(|c| (c.region.clone(), client_name(id, c))).collect())?,
         edges: open_all(
-            topology
-                .edges
-                .iter()
-                .map(|e| (e.name.clone(), format!("{id}-{}", e.name)))
-                .collect(),
+            topology.edges.iter().map(|e| (e.name.clone(), format!("{id}-{}", e.name))).collect(),
         )?,
         backends: open_all(
-            topology
-                .backends
-                .iter()
-                .map(|b| (b.name.clone(), format!("{id}-{}", b.name)))
-                .collect(),
+            topology.backends.iter().map(|b| (b.name.clone(), format!("{id}-{}", b.name))).collect(),
         )?,
     };
     set_sysctls(&namespaces)?;
@@ -122,10 +97,7 @@ pub(crate) fn raise(id: &str, topology: &Topology) -> Result<Namespaces> {
     for edge in &topology.edges {
         namespaces.edges[&edge.name].ip(&host_commands(edge.v4, edge.v6, &[]))?;
     }
-    let vips = [
-        format!("addr add {VIP_V4}/32 dev lo"),
-        format!("addr add {VIP_V6}/128 dev lo nodad"),
-    ];
+    let vips = [format!("addr add {VIP_V4}/32 dev lo"), format!("addr add {VIP_V6}/128 dev lo nodad")];
     for backend in &topology.backends {
         namespaces.backends[&backend.name].ip(&host_commands(backend.v4, backend.v6, &vips))?;
     }
@@ -145,14 +117,16 @@ fn set_sysctls(namespaces: &Namespaces) -> Result<()> {
         ("ipv6/conf/default/accept_ra", "0"),
         ("ipv4/conf/all/accept_redirects", "0"),
     ];
-    const ROUTER: [(&str, &str); 11] = [
+    const ROUTER: [(&str, &str); 13] = [
         ("ipv4/ip_forward", "1"),
         ("ipv6/conf/all/forwarding", "1"),
         ("ipv6/conf/default/forwarding", "1"),
         ("ipv6/conf/all/keep_addr_on_down", "1"),
         ("ipv6/conf/default/keep_addr_on_down", "1"),
-        ("ipv4/fib_multipath_hash_policy", "1"),
-        ("ipv6/fib_multipath_hash_policy", "1"),
+        ("ipv4/fib_multipath_hash_policy", "3"),
+        ("ipv6/fib_multipath_hash_policy", "3"),
+        ("ipv4/fib_multipath_hash_fields", FIVE_TUPLE),
+        ("ipv6/fib_multipath_hash_fields", FIVE_TUPLE),
         ("ipv4/conf/all/send_redirects", "0"),
         ("ipv4/conf/default/send_redirects", "0"),
         ("ipv4/icmp_ratelimit", "0"),
@@ -174,15 +148,9 @@ fn set_sysctls(namespaces: &Namespaces) -> Result<()> {
         })
     };
     set(&namespaces.router, &ROUTER)?;
-    namespaces
-        .clients
-        .values()
-        .try_for_each(|netns| set(netns, &CLIENT))?;
+    namespaces.clients.values().try_for_each(|netns| set(netns, &CLIENT))?;
     namespaces.edges.values().try_for_each(|netns| set(netns, &[]))?;
-    namespaces
-        .backends
-        .values()
-        .try_for_each(|netns| set(netns, &BACKEND))
+    namespaces.backends.values().try_for_each(|netns| set(netns, &BACKEND))
 }
 
 fn router_links(topology: &Topology, namespaces: &Namespaces) -> Vec<String> {
@@ -191,22 +159,15 @@ fn router_links(topology: &Topology, namespaces: &Namespaces) -> Vec<String> {
         commands.extend(rack_links(index, rack));
     }
     for backend in &topology.backends {
-        let rack = topology
-            .racks
-            .iter()
-            .find(|rack| rack.path == backend.rack)
-            .expect("made from the same shape");
+        let rack =
+            topology.racks.iter().find(|rack| rack.path == backend.rack).expect("made from the same shape");
         let (port, netns) = (backend_port(backend), namespaces.backends[&backend.name].name());
         commands.push(veth(&port, INNER_MTU, netns));
         commands.push(format!("link set {port} master {} up", rack.bridge));
     }
     for edge in &topology.edges {
         commands.push(veth(&edge.name, INNER_MTU, namespaces.edges[&edge.name].name()));
-        commands.extend(gateway(
-            &edge.name,
-            gateway_v4(edge.v4, 1),
-            gateway_v6(edge.v6, 1),
-        ));
+        commands.extend(gateway(&edge.name, gateway_v4(edge.v4, 1), gateway_v6(edge.v6, 1)));
     }
     for client in &topology.clients {
         let port = client_port(client);
@@ -254,10 +215,7 @@ fn host_commands(v4: Ipv4Addr, v6: Ipv6Addr, extra: &[String]) -> Vec<String> {
 
 fn vip_routes(edges: &[Edge]) -> [String; 2] {
     let hops = |via: &dyn Fn(&Edge) -> String| {
-        edges
-            .iter()
-            .map(|edge| format!(" nexthop via {}", via(edge)))
-            .collect::<String>()
+        edges.iter().map(|edge| format!(" nexthop via {}", via(edge))).collect::<String>()
     };
     [
         format!("route add {VIP_PREFIX_V4}{}", hops(&|edge| edge.v4.to_string())),
@@ -275,10 +233,7 @@ fn set_offloads(topology: &Topology, namespaces: &Namespaces) -> Result<()> {
             let output = (Command::new("ethtool").args(["-K", port, "tx", "off"]).output())
                 .context("cannot run `ethtool`: install ethtool")?;
             if !output.status.success() {
-                bail!(
-                    "ethtool -K {port} tx off: {}",
-                    String::from_utf8_lossy(&output.stderr).trim()
-                );
+                bail!("ethtool -K {port} tx off: {}", String::from_utf8_lossy(&output.stderr).trim());
             }
         }
         Ok(())

@@ -56,11 +56,7 @@ impl FlowMap {
     pub fn moved(&self, after: &FlowMap) -> Vec<Moved> {
         let moved = |(&port, from): (&u16, &String)| {
             let to = after.served.get(&port);
-            (to != Some(from)).then(|| Moved {
-                port,
-                from: from.clone(),
-                to: to.cloned(),
-            })
+            (to != Some(from)).then(|| Moved { port, from: from.clone(), to: to.cloned() })
         };
         self.served.iter().filter_map(moved).collect()
     }
@@ -79,11 +75,7 @@ impl Lab {
         ports: impl IntoIterator<Item = u16>,
     ) -> Result<FlowMap> {
         self.map_flows(client, ports, |client, port| {
-            http::ask(&mut http::connect(
-                http::source(client, vip, port),
-                vip,
-                TCP_TIMEOUT,
-            )?)
+            http::ask(&mut http::connect(http::source(client, vip, port), vip, TCP_TIMEOUT)?)
         })
     }
 
@@ -98,9 +90,7 @@ impl Lab {
         vip: SocketAddr,
         ports: impl IntoIterator<Item = u16>,
     ) -> Result<FlowMap> {
-        self.map_flows(client, ports, |client, port| {
-            ask_udp(http::source(client, vip, port), vip)
-        })
+        self.map_flows(client, ports, |client, port| ask_udp(http::source(client, vip, port), vip))
     }
 
     fn map_flows(
@@ -129,9 +119,7 @@ impl Lab {
         thread::scope(|scope| {
             let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
             let join = |worker: thread::ScopedJoinHandle<'_, Result<()>>| {
-                worker
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
             workers.into_iter().try_for_each(join)
         })?;
@@ -159,36 +147,19 @@ mod tests {
     use super::*;
 
     fn map(flows: &[(u16, &str)]) -> FlowMap {
-        let served = flows
-            .iter()
-            .map(|&(port, name)| (port, name.to_owned()))
-            .collect();
-        FlowMap {
-            served,
-            failed: BTreeMap::new(),
-        }
+        let served = flows.iter().map(|&(port, name)| (port, name.to_owned())).collect();
+        FlowMap { served, failed: BTreeMap::new() }
     }
 
     #[test]
     fn moved_flows_are_those_that_changed_or_vanished() {
-        let (before, after) = (
-            map(&[(1, "a"), (2, "a"), (3, "b")]),
-            map(&[(1, "a"), (2, "b"), (4, "b")]),
-        );
+        let (before, after) = (map(&[(1, "a"), (2, "a"), (3, "b")]), map(&[(1, "a"), (2, "b"), (4, "b")]));
         let moved = before.moved(&after);
         assert_eq!(
             moved,
             [
-                Moved {
-                    port: 2,
-                    from: "a".into(),
-                    to: Some("b".into())
-                },
-                Moved {
-                    port: 3,
-                    from: "b".into(),
-                    to: None
-                }
+                Moved { port: 2, from: "a".into(), to: Some("b".into()) },
+                Moved { port: 3, from: "b".into(), to: None }
             ]
         );
         assert_eq!(before.moved(&before), []);

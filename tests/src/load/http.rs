@@ -18,12 +18,8 @@ pub(crate) fn connect(source: SocketAddr, vip: SocketAddr, timeout: Duration) ->
     socket.set_reuse_address(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
-    socket
-        .bind(&SockAddr::from(source))
-        .with_context(|| format!("cannot bind {source}"))?;
-    socket
-        .connect_timeout(&SockAddr::from(vip), timeout)
-        .context("cannot connect")?;
+    socket.bind(&SockAddr::from(source)).with_context(|| format!("cannot bind {source}"))?;
+    socket.connect_timeout(&SockAddr::from(vip), timeout).context("cannot connect")?;
     socket.set_read_timeout(Some(timeout))?;
     socket.set_write_timeout(Some(timeout))?;
     Ok(socket.into())
@@ -62,21 +58,13 @@ fn complete_body(answer: &[u8]) -> Result<Option<String>> {
     }
     let mut fields = lines.filter_map(|line| line.split_once(':'));
     let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-    let length: usize = length
-        .context("the answer has no Content-Length")?
-        .1
-        .trim()
-        .parse()?;
+    let length: usize = length.context("the answer has no Content-Length")?.1.trim().parse()?;
     Ok((body.len() >= length).then(|| body[..length].trim_end().to_owned()))
 }
 
 /// A client's address of the family of a VIP, with a port.
 pub(crate) fn source(client: &crate::lab::Client, vip: SocketAddr, port: u16) -> SocketAddr {
-    let address = if vip.is_ipv4() {
-        IpAddr::V4(client.v4)
-    } else {
-        IpAddr::V6(client.v6)
-    };
+    let address = if vip.is_ipv4() { IpAddr::V4(client.v4) } else { IpAddr::V6(client.v6) };
     SocketAddr::new(address, port)
 }
 

@@ -206,15 +206,7 @@ impl Shared {
         let answer = ask().map_err(|error| format!("{error:#}"));
         let is_answered = answer.is_ok();
         let client = self.client.region.clone();
-        let request = Request {
-            client,
-            vip,
-            port,
-            is_kept,
-            sent_ns,
-            done_ns: monotonic_ns(),
-            answer,
-        };
+        let request = Request { client, vip, port, is_kept, sent_ns, done_ns: monotonic_ns(), answer };
         let mut records = self.records();
         if records.len() < RECORDS_MAX {
             records.push(request);
@@ -234,16 +226,12 @@ fn keep(shared: &Shared, index: usize) {
     let load = &shared.load;
     let vip = load.vips[index % load.vips.len()];
     let ports = KEPT_PORTS.skip(index).step_by(load.kept).cycle();
-    let mut ticks = Ticks::new(
-        load.kept_period,
-        load.kept_period.mul_f64(index as f64 / load.kept as f64),
-    );
+    let mut ticks = Ticks::new(load.kept_period, load.kept_period.mul_f64(index as f64 / load.kept as f64));
     for port in ports {
         let mut stream = None;
         ticks.wait(shared);
-        let is_open = shared.request(vip, port, false, || {
-            http::ask(stream.insert(shared.connect(vip, port)?))
-        });
+        let is_open =
+            shared.request(vip, port, false, || http::ask(stream.insert(shared.connect(vip, port)?)));
         if let (true, Some(mut stream)) = (is_open, stream) {
             let mut is_alive = true;
             while is_alive && shared.goes_on() {
@@ -262,10 +250,7 @@ fn open(shared: &Shared, index: usize) {
     let load = &shared.load;
     let period = Duration::from_secs(1).mul_f64(load.openers as f64 / f64::from(load.new_per_second));
     let mut ticks = Ticks::new(period, period.mul_f64(index as f64 / load.openers as f64));
-    let ports = NEW_PORTS
-        .take(load.new_ports.into())
-        .skip(index)
-        .step_by(load.openers);
+    let ports = NEW_PORTS.take(load.new_ports.into()).skip(index).step_by(load.openers);
     for port in ports.cycle() {
         ticks.wait(shared);
         if !shared.goes_on() {
@@ -285,10 +270,7 @@ struct Ticks {
 
 impl Ticks {
     fn new(period: Duration, phase: Duration) -> Self {
-        Ticks {
-            next: Instant::now() + phase,
-            period,
-        }
+        Ticks { next: Instant::now() + phase, period }
     }
 
     /// Until the next one, or until the traffic is stopped (looked at every period).

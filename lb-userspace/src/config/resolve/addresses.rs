@@ -101,12 +101,9 @@ fn repeated_backends(backends: &[Endpoint<'_>], report: &mut Report) {
         let address = backend.address;
         if let Some(first) = in_set.get(&(backend.set, address)) {
             report.add(|| {
-                Finding::new(
-                    &backend.span,
-                    format!("two backends of one set have the address {address}"),
-                )
-                .and(&first.span, "first used here")
-                .help("remove one; to give a host a larger share, raise its weight")
+                Finding::new(&backend.span, format!("two backends of one set have the address {address}"))
+                    .and(&first.span, "first used here")
+                    .help("remove one; to give a host a larger share, raise its weight")
             });
             continue;
         }
@@ -173,10 +170,8 @@ fn inside_tunnel_sources(node: &Node, backends: &[Endpoint<'_>], vips: &[Vip], r
             (prefix != Ipv6Prefix::UNSPECIFIED && prefix.contains(v6)).then(|| prefix.to_string())
         }
     };
-    let spans = backends
-        .iter()
-        .map(|b| (b.address, &b.span))
-        .chain(vips.iter().map(|v| (v.address, &v.span)));
+    let spans =
+        backends.iter().map(|b| (b.address, &b.span)).chain(vips.iter().map(|v| (v.address, &v.span)));
     for (address, span) in spans {
         if let Some(prefix) = inside(address) {
             report.add(|| {

@@ -26,15 +26,9 @@ pub(super) struct Checks<'a> {
 
 /// Resolves all checks.
 pub(super) fn resolve<'a>(raw: &[RawCheck<'a>], report: &mut Report) -> Checks<'a> {
-    let kind = Kind {
-        one: "check",
-        many: "checks",
-    };
+    let kind = Kind { one: "check", many: "checks" };
     let names = Names::collect(kind, raw.iter().map(|check| check.name.as_ref()), report);
-    Checks {
-        names,
-        checks: raw.iter().map(|check| resolve_one(check, report)).collect(),
-    }
+    Checks { names, checks: raw.iter().map(|check| resolve_one(check, report)).collect() }
 }
 
 fn resolve_one(raw: &RawCheck<'_>, report: &mut Report) -> Option<Check> {
@@ -46,9 +40,7 @@ fn resolve_one(raw: &RawCheck<'_>, report: &mut Report) -> Option<Check> {
     });
     let is_tcp = given_kind?;
     let kind = match (is_tcp, given_port) {
-        (false, None) => Some(CheckKind::Heartbeat {
-            port: DEFAULT_HEARTBEAT_PORT,
-        }),
+        (false, None) => Some(CheckKind::Heartbeat { port: DEFAULT_HEARTBEAT_PORT }),
         (false, Some(port)) => port.map(|port| CheckKind::Heartbeat { port }),
         (true, Some(port)) => port.map(|port| CheckKind::Tcp { port }),
         (true, None) if raw.mistyped => None,
@@ -61,36 +53,18 @@ fn resolve_one(raw: &RawCheck<'_>, report: &mut Report) -> Option<Check> {
         }
     };
 
-    let shortest = if is_tcp {
-        MIN_TCP_INTERVAL
-    } else {
-        MIN_HEARTBEAT_INTERVAL
-    };
-    let interval = raw
-        .interval
-        .as_ref()
-        .and_then(|text| duration("interval", &who, text, shortest, report));
+    let shortest = if is_tcp { MIN_TCP_INTERVAL } else { MIN_HEARTBEAT_INTERVAL };
+    let interval = raw.interval.as_ref().and_then(|text| duration("interval", &who, text, shortest, report));
     let timeout = match &raw.timeout {
         Some(text) => duration("timeout", &who, text, Duration::from_micros(1), report),
         None if is_tcp => Some(DEFAULT_TCP_TIMEOUT),
         None => interval,
     };
-    let default_fall = if is_tcp {
-        DEFAULT_TCP_FALL
-    } else {
-        DEFAULT_HEARTBEAT_FALL
-    };
+    let default_fall = if is_tcp { DEFAULT_TCP_FALL } else { DEFAULT_HEARTBEAT_FALL };
     let fall = streak("fall", &who, raw.fall.as_ref(), default_fall, report);
     let rise = streak("rise", &who, raw.rise.as_ref(), DEFAULT_RISE, report);
     let name = raw.name.as_ref()?.value.to_owned();
-    Some(Check {
-        name,
-        kind: kind?,
-        interval: interval?,
-        timeout: timeout?,
-        fall: fall?,
-        rise: rise?,
-    })
+    Some(Check { name, kind: kind?, interval: interval?, timeout: timeout?, fall: fall?, rise: rise? })
 }
 
 /// One of a few words; `what` is how messages call the value.
@@ -118,11 +92,8 @@ pub(super) fn port(who: &str, given: &At<i64>, report: &mut Report) -> Option<u1
     let port = u16::try_from(given.value).ok().filter(|&port| port != 0);
     if port.is_none() {
         report.add(|| {
-            Finding::new(
-                &given.span,
-                format!("port {} of {who} is out of range", given.value),
-            )
-            .help("ports go from 1 to 65535")
+            Finding::new(&given.span, format!("port {} of {who} is out of range", given.value))
+                .help("ports go from 1 to 65535")
         });
     }
     port
@@ -130,16 +101,11 @@ pub(super) fn port(who: &str, given: &At<i64>, report: &mut Report) -> Option<u1
 
 fn streak(key: &str, who: &str, given: Option<&At<i64>>, default: u32, report: &mut Report) -> Option<u32> {
     let Some(given) = given else { return Some(default) };
-    let count = u32::try_from(given.value)
-        .ok()
-        .filter(|count| (1..=MAX_STREAK).contains(count));
+    let count = u32::try_from(given.value).ok().filter(|count| (1..=MAX_STREAK).contains(count));
     if count.is_none() {
         report.add(|| {
-            Finding::new(
-                &given.span,
-                format!("{key} = {} of {who} is out of range", given.value),
-            )
-            .help(format!("it counts consecutive probes, 1 to {MAX_STREAK}"))
+            Finding::new(&given.span, format!("{key} = {} of {who} is out of range", given.value))
+                .help(format!("it counts consecutive probes, 1 to {MAX_STREAK}"))
         });
     }
     count
@@ -155,23 +121,16 @@ fn duration(
 ) -> Option<Duration> {
     let Some(duration) = parse_duration(text.value) else {
         report.add(|| {
-            Finding::new(
-                &text.span,
-                format!("{key} {} of {who} is no duration", quote(text.value)),
+            Finding::new(&text.span, format!("{key} {} of {who} is no duration", quote(text.value))).help(
+                "write a whole number and a unit (us, ms, s or m), such as \"250us\", \"3ms\" or \"1s\"",
             )
-            .help("write a whole number and a unit (us, ms, s or m), such as \"250us\", \"3ms\" or \"1s\"")
         });
         return None;
     };
     if duration < shortest || duration > MAX_CHECK_TIME {
         report.add(|| {
-            Finding::new(
-                &text.span,
-                format!("{key} {} of {who} is out of range", quote(text.value)),
-            )
-            .help(format!(
-                "it goes from {shortest:?} to {MAX_CHECK_TIME:?} for a check of this kind"
-            ))
+            Finding::new(&text.span, format!("{key} {} of {who} is out of range", quote(text.value)))
+                .help(format!("it goes from {shortest:?} to {MAX_CHECK_TIME:?} for a check of this kind"))
         });
         return None;
     }
@@ -189,11 +148,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         "m" => 60_000_000,
         _ => return None,
     };
-    number
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(micros_per_unit)
-        .map(Duration::from_micros)
+    number.parse::<u64>().ok()?.checked_mul(micros_per_unit).map(Duration::from_micros)
 }
 
 #[cfg(test)]
@@ -206,18 +161,7 @@ mod tests {
         assert_eq!(parse_duration("3ms"), Some(Duration::from_millis(3)));
         assert_eq!(parse_duration("1s"), Some(Duration::from_secs(1)));
         assert_eq!(parse_duration("2m"), Some(Duration::from_secs(120)));
-        for bad in [
-            "",
-            "3",
-            "ms",
-            "3 ms",
-            "-3ms",
-            "1.5s",
-            "3h",
-            "3MS",
-            "18446744073709551615s",
-            "3ms ",
-        ] {
+        for bad in ["", "3", "ms", "3 ms", "-3ms", "1.5s", "3h", "3MS", "18446744073709551615s", "3ms "] {
             assert_eq!(parse_duration(bad), None, "{bad:?}");
         }
     }

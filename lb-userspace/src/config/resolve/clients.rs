@@ -18,10 +18,7 @@ pub(super) struct Clients<'a> {
 
 /// Resolves all prefixes. Nested ones are meant so; the same one twice has no answer.
 pub(super) fn resolve<'a>(raw: &[(Text<'a>, Texts<'a>)], report: &mut Report) -> Clients<'a> {
-    let kind = Kind {
-        one: "client region",
-        many: "client regions",
-    };
+    let kind = Kind { one: "client region", many: "client regions" };
     let names = Names::collect(kind, raw.iter().map(|(name, _)| Some(name)), report);
     let mut seen: Vec<(IpPrefix, Span)> = Vec::new();
     let mut resolved = Vec::new();
@@ -41,22 +38,13 @@ pub(super) fn resolve<'a>(raw: &[(Text<'a>, Texts<'a>)], report: &mut Report) ->
             }
         }
         prefixes.sort_unstable();
-        resolved.push(Some(ClientRegion {
-            name: name.value.to_owned(),
-            prefixes,
-        }));
+        resolved.push(Some(ClientRegion { name: name.value.to_owned(), prefixes }));
     }
     report_repeated(seen, report);
 
-    let default = ClientRegion {
-        name: DEFAULT.to_owned(),
-        prefixes: Vec::new(),
-    };
+    let default = ClientRegion { name: DEFAULT.to_owned(), prefixes: Vec::new() };
     let others = names.arrange(resolved).unwrap_or_default();
-    Clients {
-        names,
-        regions: std::iter::once(default).chain(others).collect(),
-    }
+    Clients { names, regions: std::iter::once(default).chain(others).collect() }
 }
 
 fn report_repeated(mut seen: Vec<(IpPrefix, Span)>, report: &mut Report) {
@@ -93,11 +81,10 @@ pub(super) fn parse(text: &Text<'_>, what: &str, report: &mut Report) -> Option<
             Finding::new(&text.span, format!("{what} {given} is longer than its address"))
                 .help(format!("the length goes from 0 to {max}"))
         }
-        PrefixError::HostBits { corrected } => Finding::new(
-            &text.span,
-            format!("{what} {given} has bits set beyond its length"),
-        )
-        .help(format!("write \"{corrected}\"")),
+        PrefixError::HostBits { corrected } => {
+            Finding::new(&text.span, format!("{what} {given} has bits set beyond its length"))
+                .help(format!("write \"{corrected}\""))
+        }
     });
     None
 }

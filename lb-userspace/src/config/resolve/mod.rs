@@ -25,10 +25,7 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
         return None;
     }
     let topology = topology::resolve(&raw.regions, report);
-    let node = raw
-        .node
-        .as_ref()
-        .and_then(|node| node::resolve(node, &topology, report));
+    let node = raw.node.as_ref().and_then(|node| node::resolve(node, &topology, report));
     let clients = clients::resolve(&raw.client_regions, report);
     let checks = checks::resolve(&raw.checks, report);
     let sets = sets::resolve(&raw.sets, &topology, &checks.names, report);

@@ -43,11 +43,7 @@ impl<'a> Names<'a> {
                 continue;
             };
             check_name(kind.one, name, span, report);
-            sorted.push(Name {
-                name,
-                span: span.clone(),
-                position,
-            });
+            sorted.push(Name { name, span: span.clone(), position });
         }
         sorted.sort_by(|a, b| (a.name, a.span.start).cmp(&(b.name, b.span.start)));
         sorted.dedup_by(|again, first| {
@@ -75,11 +71,8 @@ impl<'a> Names<'a> {
         let id = self.find(text.value);
         if id.is_none() {
             report.add(|| {
-                let message = format!(
-                    "{who} names {} {}, which is not defined",
-                    self.kind.one,
-                    quote(text.value)
-                );
+                let message =
+                    format!("{who} names {} {}, which is not defined", self.kind.one, quote(text.value));
                 Finding::new(&text.span, message).did_you_mean(text.value, self.kind.many, self.iter())
             });
         }
@@ -96,10 +89,7 @@ impl<'a> Names<'a> {
         if self.sorted.len() != resolved.len() {
             return None;
         }
-        self.sorted
-            .iter()
-            .map(|known| resolved[known.position].take())
-            .collect()
+        self.sorted.iter().map(|known| resolved[known.position].take()).collect()
     }
 }
 

@@ -32,10 +32,7 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
         .and_then(|text| topology::refer(topology, "[node]", text, Some(Level::Region), report));
     // Each line reports its own problems, so all of them run before any gives up.
     let zone = resolve_zone(raw, region, topology, report);
-    let interfaces = raw
-        .interfaces
-        .as_ref()
-        .and_then(|texts| resolve_interfaces(texts, report));
+    let interfaces = raw.interfaces.as_ref().and_then(|texts| resolve_interfaces(texts, report));
     let modes = [("native", XdpMode::Native), ("generic", XdpMode::Generic)];
     let mode = match &raw.mode {
         None => Some(XdpMode::Native),
@@ -47,19 +44,10 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
     let state_dir = path("state_dir", raw.state_dir.as_ref(), DEFAULT_STATE_DIR, report);
     let socket = path("socket", raw.socket.as_ref(), DEFAULT_SOCKET, report);
     let bpffs = path("bpffs", raw.bpffs.as_ref(), DEFAULT_BPFFS, report);
-    if let Some(text) = raw
-        .socket
-        .as_ref()
-        .filter(|text| text.value.len() > MAX_SOCKET_PATH_BYTES)
-    {
+    if let Some(text) = raw.socket.as_ref().filter(|text| text.value.len() > MAX_SOCKET_PATH_BYTES) {
         report.add(|| {
-            Finding::new(
-                &text.span,
-                format!("the path of the socket is {} bytes long", text.value.len()),
-            )
-            .help(format!(
-                "unix sockets allow {MAX_SOCKET_PATH_BYTES}; choose a shorter one"
-            ))
+            Finding::new(&text.span, format!("the path of the socket is {} bytes long", text.value.len()))
+                .help(format!("unix sockets allow {MAX_SOCKET_PATH_BYTES}; choose a shorter one"))
         });
     }
     Some(Node {
@@ -90,12 +78,9 @@ fn resolve_zone(
         && !topology.is_within(zone, region)
     {
         report.add(|| {
-            Finding::new(
-                &text.span,
-                format!("zone {} of [node] lies outside its region", quote(text.value)),
-            )
-            .and(&region_text.span, "the node's region")
-            .help("the host stands in one place: correct the region or the zone")
+            Finding::new(&text.span, format!("zone {} of [node] lies outside its region", quote(text.value)))
+                .and(&region_text.span, "the node's region")
+                .help("the host stands in one place: correct the region or the zone")
         });
         return None;
     }
@@ -126,18 +111,12 @@ fn resolve_interfaces(texts: &Texts<'_>, report: &mut Report) -> Option<Vec<Stri
                 ))
             });
         }
-        if let Some(first) = texts.value[..position]
-            .iter()
-            .find(|known| known.value == text.value)
-        {
+        if let Some(first) = texts.value[..position].iter().find(|known| known.value == text.value) {
             good = false;
             report.add(|| {
-                Finding::new(
-                    &text.span,
-                    format!("interface {} is listed twice", quote(text.value)),
-                )
-                .and(&first.span, "first listed here")
-                .help("remove one")
+                Finding::new(&text.span, format!("interface {} is listed twice", quote(text.value)))
+                    .and(&first.span, "first listed here")
+                    .help("remove one")
             });
         }
     }
@@ -150,9 +129,7 @@ fn is_interface_name(name: &str) -> bool {
     length_fits
         && name != "."
         && name != ".."
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
+        && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
 }
 
 fn resolve_key(raw: &RawNode<'_>, report: &mut Report) -> Option<HashKey> {
@@ -232,22 +209,16 @@ fn tunnel_v6(text: Option<&Text<'_>>, report: &mut Report) -> Option<Ipv6Prefix>
 
 fn wrong_family(text: &Text<'_>, key: &str, family: &str, report: &mut Report) {
     report.add(|| {
-        Finding::new(
-            &text.span,
-            format!("{key} {} is no {family} prefix", quote(text.value)),
-        )
-        .help("tunnel_source_v4 takes IPv4, tunnel_source_v6 takes IPv6")
+        Finding::new(&text.span, format!("{key} {} is no {family} prefix", quote(text.value)))
+            .help("tunnel_source_v4 takes IPv4, tunnel_source_v6 takes IPv6")
     });
 }
 
 fn tunnel_fits(text: &Text<'_>, length: u8, shortest: u8, unusable: bool, report: &mut Report) -> bool {
     if length < shortest {
         report.add(|| {
-            Finding::new(
-                &text.span,
-                format!("tunnel source {} is too large", quote(text.value)),
-            )
-            .help(format!("the length must be at least /{shortest}"))
+            Finding::new(&text.span, format!("tunnel source {} is too large", quote(text.value)))
+                .help(format!("the length must be at least /{shortest}"))
         });
     } else if unusable {
         report.add(|| {
@@ -265,11 +236,8 @@ fn path(key: &str, text: Option<&Text<'_>>, default: &str, report: &mut Report) 
     };
     if !text.value.starts_with('/') || text.value.contains('\0') {
         report.add(|| {
-            Finding::new(
-                &text.span,
-                format!("{key} {} is no absolute path", quote(text.value)),
-            )
-            .help("begin it with \"/\": the daemon's working directory is not yours")
+            Finding::new(&text.span, format!("{key} {} is no absolute path", quote(text.value)))
+                .help("begin it with \"/\": the daemon's working directory is not yours")
         });
         return None;
     }

@@ -39,21 +39,11 @@ pub(super) fn resolve<'a>(
     sets: &Sets<'_>,
     report: &mut Report,
 ) -> Services<'a> {
-    let kind = Kind {
-        one: "service",
-        many: "services",
-    };
+    let kind = Kind { one: "service", many: "services" };
     let names = Names::collect(kind, raw.iter().map(|service| service.name.as_ref()), report);
     let mut vips = Vec::new();
-    let services = raw
-        .iter()
-        .map(|service| resolve_one(service, clients, sets, &mut vips, report))
-        .collect();
-    Services {
-        names,
-        services,
-        vips,
-    }
+    let services = raw.iter().map(|service| resolve_one(service, clients, sets, &mut vips, report)).collect();
+    Services { names, services, vips }
 }
 
 fn resolve_one(
@@ -64,10 +54,8 @@ fn resolve_one(
     report: &mut Report,
 ) -> Option<Service> {
     let who = called("service", raw.name.as_ref());
-    let vip = raw
-        .address
-        .as_ref()
-        .and_then(|text| addresses::parse(&format!("address of {who}"), text, report));
+    let vip =
+        raw.address.as_ref().and_then(|text| addresses::parse(&format!("address of {who}"), text, report));
     let port = raw.port.as_ref().and_then(|given| port(&who, given, report));
     let protocol = raw.protocol.as_ref().and_then(|text| {
         let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
@@ -81,22 +69,10 @@ fn resolve_one(
         }
     };
     if let (Some(address), Some(text)) = (vip, &raw.address) {
-        vips.push(Vip {
-            address,
-            port,
-            protocol,
-            span: text.span.clone(),
-        });
+        vips.push(Vip { address, port, protocol, span: text.span.clone() });
     }
     let pool_names = raw.pools.iter().map(|pool| pool.name.as_ref());
-    let pool_names = Names::collect(
-        Kind {
-            one: "pool",
-            many: "pools",
-        },
-        pool_names,
-        report,
-    );
+    let pool_names = Names::collect(Kind { one: "pool", many: "pools" }, pool_names, report);
     let pools = resolve_pools(&who, raw, sets, report);
     let plans = resolve_plans(&who, raw, &pool_names, clients, report);
     Some(Service {
@@ -119,10 +95,7 @@ fn resolve_pools(who: &str, raw: &RawService<'_>, sets: &Sets<'_>, report: &mut 
     }
     // A set's first place in the service, by its id.
     let mut used: Vec<(usize, Span)> = Vec::new();
-    raw.pools
-        .iter()
-        .map(|pool| resolve_pool(who, pool, sets, &mut used, report))
-        .collect()
+    raw.pools.iter().map(|pool| resolve_pool(who, pool, sets, &mut used, report)).collect()
 }
 
 fn resolve_pool(
@@ -140,12 +113,9 @@ fn resolve_pool(
         };
         match used.binary_search_by_key(&id, |(known, _)| *known) {
             Ok(at) => report.add(|| {
-                Finding::new(
-                    &text.span,
-                    format!("{service} lists set {} twice", quote(text.value)),
-                )
-                .and(&used[at].1, "first listed here")
-                .help("remove one: within a service a set belongs to one pool")
+                Finding::new(&text.span, format!("{service} lists set {} twice", quote(text.value)))
+                    .and(&used[at].1, "first listed here")
+                    .help("remove one: within a service a set belongs to one pool")
             }),
             Err(at) => {
                 used.insert(at, (id, text.span.clone()));
@@ -166,11 +136,7 @@ fn resolve_pool(
         check_shares(&who, raw, &ids, sets, table_size, report);
     }
     let ids: Option<Vec<SetId>> = ids.into_iter().map(SetId::from_index).collect();
-    Some(Pool {
-        name: raw.name.as_ref()?.value.to_owned(),
-        sets: ids?,
-        table_size,
-    })
+    Some(Pool { name: raw.name.as_ref()?.value.to_owned(), sets: ids?, table_size })
 }
 
 fn table_size(who: &str, raw: &RawPool<'_>, report: &mut Report) -> Option<u32> {
@@ -182,13 +148,8 @@ fn table_size(who: &str, raw: &RawPool<'_>, report: &mut Report) -> Option<u32> 
         report.add(|| {
             let fitting = TABLE_SIZES.into_iter().find(|&size| i64::from(size) >= *value);
             let nearest = fitting.unwrap_or(TABLE_SIZES[TABLE_SIZES.len() - 1]);
-            Finding::new(
-                span,
-                format!("table_size {value} of {who} is not one of the primes that Weir uses"),
-            )
-            .help(format!(
-                "write table_size = {nearest}; possible are {TABLE_SIZES:?}"
-            ))
+            Finding::new(span, format!("table_size {value} of {who} is not one of the primes that Weir uses"))
+                .help(format!("write table_size = {nearest}; possible are {TABLE_SIZES:?}"))
         });
     }
     size
@@ -216,14 +177,11 @@ fn check_shares(
     };
     let span = raw.table_size.as_ref().map_or(&raw.span, |size| &size.span);
     report.add(|| {
-        let finding = Finding::new(
-            span,
-            format!("table_size {table_size} of {who} is too small: {coarse}"),
-        );
+        let finding = Finding::new(span, format!("table_size {table_size} of {who} is too small: {coarse}"));
         match coarse.needed {
-            Some(needed) => finding.help(format!(
-                "write table_size = {needed}, or bring the weights closer together"
-            )),
+            Some(needed) => {
+                finding.help(format!("write table_size = {needed}, or bring the weights closer together"))
+            }
             None => {
                 finding.help("no table size would do: bring the weights closer together, or split the pool")
             }
@@ -253,11 +211,8 @@ fn resolve_plans(
             good = false;
         }
     }
-    let names_default = raw
-        .plan
-        .iter()
-        .flat_map(|plan| &plan.entries)
-        .any(|(region, _)| region.value == DEFAULT);
+    let names_default =
+        raw.plan.iter().flat_map(|plan| &plan.entries).any(|(region, _)| region.value == DEFAULT);
     if !names_default {
         match raw.pools.len() {
             // Without pools there is a problem already.
@@ -271,9 +226,7 @@ fn resolve_plans(
         }
     }
     let default = default.filter(|_| good)?;
-    let others = others
-        .into_iter()
-        .map(|plan| plan.unwrap_or_else(|| default.clone()));
+    let others = others.into_iter().map(|plan| plan.unwrap_or_else(|| default.clone()));
     Some(std::iter::once(default.clone()).chain(others).collect())
 }
 
@@ -328,30 +281,20 @@ fn resolve_plan(
     }
     if steps.value.len() > MAX_PLAN_STEPS {
         report.add(|| {
-            Finding::new(
-                &steps.span,
-                format!("{plan_name} names {} pools", steps.value.len()),
-            )
-            .help(format!(
-                "MAX_PLAN_STEPS is {MAX_PLAN_STEPS}; join sets into fewer pools"
-            ))
+            Finding::new(&steps.span, format!("{plan_name} names {} pools", steps.value.len()))
+                .help(format!("MAX_PLAN_STEPS is {MAX_PLAN_STEPS}; join sets into fewer pools"))
         });
         return None;
     }
     let mut plan: Vec<PoolIndex> = Vec::new();
     for (step, text) in steps.value.iter().enumerate() {
-        let pool = pools
-            .refer(&plan_name, text, report)
-            .and_then(PoolIndex::from_index);
+        let pool = pools.refer(&plan_name, text, report).and_then(PoolIndex::from_index);
         let earlier = steps.value[..step].iter().find(|known| known.value == text.value);
         match (pool, earlier) {
             (Some(_), Some(first)) => report.add(|| {
-                Finding::new(
-                    &text.span,
-                    format!("{plan_name} names pool {} twice", quote(text.value)),
-                )
-                .and(&first.span, "first named here")
-                .help("remove one: a pool that was tried is not tried again")
+                Finding::new(&text.span, format!("{plan_name} names pool {} twice", quote(text.value)))
+                    .and(&first.span, "first named here")
+                    .help("remove one: a pool that was tried is not tried again")
             }),
             (Some(pool), None) => plan.push(pool),
             (None, _) => {}

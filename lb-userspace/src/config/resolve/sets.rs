@@ -47,19 +47,9 @@ pub(super) fn resolve<'a>(
     report: &mut Report,
 ) -> Sets<'a> {
     let set_names = raw.iter().map(|set| set.name.as_ref());
-    let names = Names::collect(
-        Kind {
-            one: "set",
-            many: "sets",
-        },
-        set_names,
-        report,
-    );
+    let names = Names::collect(Kind { one: "set", many: "sets" }, set_names, report);
     let all_backends = || raw.iter().flat_map(|set| &set.backends);
-    let kind = Kind {
-        one: "backend",
-        many: "backends",
-    };
+    let kind = Kind { one: "backend", many: "backends" };
     let backend_names = Names::collect(kind, all_backends().map(|backend| backend.name.as_ref()), report);
 
     let mut resolved = Sets {
@@ -85,10 +75,7 @@ fn resolve_one<'a>(
     report: &mut Report,
 ) {
     let who = called("set", raw.name.as_ref());
-    let domain = raw
-        .domain
-        .as_ref()
-        .and_then(|text| topology::refer(topology, &who, text, None, report));
+    let domain = raw.domain.as_ref().and_then(|text| topology::refer(topology, &who, text, None, report));
     let checks = resolve_checks(&who, raw, checks, report);
     if raw.backends.is_empty() && !raw.mistyped {
         report.add(|| {
@@ -96,11 +83,7 @@ fn resolve_one<'a>(
                 .help("add a [[set.backend]] below it, or remove the set")
         });
     }
-    let id = raw
-        .name
-        .as_ref()
-        .and_then(|name| out.names.find(name.value))
-        .and_then(SetId::from_index);
+    let id = raw.name.as_ref().and_then(|name| out.names.find(name.value)).and_then(SetId::from_index);
     let mut members = Some(Vec::new());
     let mut ids = Vec::new();
     for backend in &raw.backends {
@@ -109,17 +92,10 @@ fn resolve_one<'a>(
             (Some(members), Some(name), Some(weight)) => members.push((name.value, weight)),
             _ => members = None,
         }
-        let home = Home {
-            set: id,
-            position,
-            domain: domain.zip(raw.domain.as_ref().map(|d| &d.span)),
-        };
+        let home = Home { set: id, position, domain: domain.zip(raw.domain.as_ref().map(|d| &d.span)) };
         let backend = resolve_backend(backend, &home, weight, topology, &mut out.addresses, report);
         ids.extend(
-            backend
-                .as_ref()
-                .and_then(|b| out.backend_names.find(&b.name))
-                .and_then(BackendId::from_index),
+            backend.as_ref().and_then(|b| out.backend_names.find(&b.name)).and_then(BackendId::from_index),
         );
         out.backends.push(backend);
     }
@@ -127,12 +103,7 @@ fn resolve_one<'a>(
     out.members.push(members);
     out.sets.push((|| {
         let name = raw.name.as_ref()?.value.to_owned();
-        Some(Set {
-            name,
-            domain: domain?,
-            checks: checks?,
-            backends: ids,
-        })
+        Some(Set { name, domain: domain?, checks: checks?, backends: ids })
     })());
 }
 
@@ -155,12 +126,9 @@ fn resolve_checks(
         if let Some((_, first)) = seen.iter().find(|(known, _)| *known == id) {
             good = false;
             report.add(|| {
-                Finding::new(
-                    &text.span,
-                    format!("{who} lists check {} twice", quote(text.value)),
-                )
-                .and(first, "first listed here")
-                .help("remove one")
+                Finding::new(&text.span, format!("{who} lists check {} twice", quote(text.value)))
+                    .and(first, "first listed here")
+                    .help("remove one")
             });
         } else {
             seen.push((id, &text.span));
@@ -194,49 +162,31 @@ fn resolve_backend<'a>(
         {
             report.add(|| {
                 let outside = format!("rack {} of {who} lies outside its set's domain", quote(text.value));
-                Finding::new(&text.span, outside)
-                    .and(domain_span, "the set's domain")
-                    .help(format!(
-                        "move the backend to a set of its own domain, or give the set a domain that holds both \
+                Finding::new(&text.span, outside).and(domain_span, "the set's domain").help(format!(
+                    "move the backend to a set of its own domain, or give the set a domain that holds both \
                          (now {})",
-                        quote(&topology[domain].path)
-                    ))
+                    quote(&topology[domain].path)
+                ))
             });
         }
         Some(rack)
     });
-    let address = raw
-        .address
-        .as_ref()
-        .and_then(|text| addresses::parse(&format!("address of {who}"), text, report));
+    let address =
+        raw.address.as_ref().and_then(|text| addresses::parse(&format!("address of {who}"), text, report));
     if let (Some(address), Some(text)) = (address, &raw.address) {
         let backend = raw.name.as_ref().map_or("", |name| name.value);
         let span = text.span.clone();
-        addresses.push(Endpoint {
-            backend,
-            set: home.position,
-            rack,
-            address,
-            span,
-        });
+        addresses.push(Endpoint { backend, set: home.position, rack, address, span });
     }
     let name = raw.name.as_ref()?.value.to_owned();
-    Some(Backend {
-        name,
-        set: home.set?,
-        rack: rack?,
-        address: address?,
-        weight: weight?,
-    })
+    Some(Backend { name, set: home.set?, rack: rack?, address: address?, weight: weight? })
 }
 
 fn resolve_weight(raw: &RawBackend<'_>, report: &mut Report) -> Option<u32> {
     let Some(At { value, span }) = &raw.weight else {
         return Some(DEFAULT_WEIGHT);
     };
-    let weight = u32::try_from(*value)
-        .ok()
-        .filter(|weight| (1..=MAX_WEIGHT).contains(weight));
+    let weight = u32::try_from(*value).ok().filter(|weight| (1..=MAX_WEIGHT).contains(weight));
     if weight.is_none() {
         let who = called("backend", raw.name.as_ref());
         report.add(|| {

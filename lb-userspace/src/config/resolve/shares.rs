@@ -1,7 +1,7 @@
 //! Whether a table has enough slots for its members' weights.
 //!
-//! The quotas are those of DESIGN section 5: largest remainder with a floor of one slot. This is arithmetic on the
-//! weights only, so that checking a configuration does not cost the building of all its tables.
+//! The quotas are those of `lb_maglev`: largest remainder with a floor of one slot. This is arithmetic on the weights
+//! only, so that checking a configuration does not cost the building of all its tables.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -36,13 +36,8 @@ impl fmt::Display for Coarse<'_> {
             u128::from(self.weight) * u128::from(self.slots) * 100 / u128::from(self.total_weight);
         let exact = format!("{}.{:02}", exact_hundredths / 100, exact_hundredths % 100);
         let (name, slots) = (quote(self.name), counted(quota as usize, "slot"));
-        let Self {
-            weight, total_weight, ..
-        } = self;
-        write!(
-            f,
-            "backend {name} (weight {weight} of {total_weight}) would get {slots} instead of {exact}"
-        )
+        let Self { weight, total_weight, .. } = self;
+        write!(f, "backend {name} (weight {weight} of {total_weight}) would get {slots} instead of {exact}")
     }
 }
 
@@ -60,9 +55,7 @@ pub(super) fn too_coarse<'a>(members: &mut [(&'a str, u32)], slots: u32) -> Opti
         slots,
         members: members.len(),
         quota: quotas(&weights, slots).map(|quotas| quotas[at]),
-        needed: TABLE_SIZES
-            .into_iter()
-            .find(|&size| first_off(&weights, size).is_none()),
+        needed: TABLE_SIZES.into_iter().find(|&size| first_off(&weights, size).is_none()),
     })
 }
 
@@ -111,10 +104,7 @@ fn quotas(weights: &[u32], slots: u32) -> Option<Vec<u32>> {
     }
     remainders.sort_unstable();
     // Each remainder is below one slot, so there are fewer slots left than members.
-    for (_, at) in remainders
-        .into_iter()
-        .take(usize::try_from(unassigned).unwrap_or(usize::MAX))
-    {
+    for (_, at) in remainders.into_iter().take(usize::try_from(unassigned).unwrap_or(usize::MAX)) {
         quotas[at] += 1;
     }
     Some(quotas)
@@ -122,6 +112,8 @@ fn quotas(weights: &[u32], slots: u32) -> Option<Vec<u32>> {
 
 #[cfg(test)]
 mod tests {
+    use lb_maglev::Member;
+
     use super::*;
 
     #[test]
@@ -147,19 +139,53 @@ mod tests {
     fn the_remedy_is_the_smallest_size_that_does() {
         let mut members = [("heavy", 65_535), ("light", 10)];
         let coarse = too_coarse(&mut members, 4093).expect("0.62 slots are not 1");
-        assert_eq!(
-            (coarse.name, coarse.quota, coarse.needed),
-            ("light", Some(1), Some(65_537))
-        );
+        assert_eq!((coarse.name, coarse.quota, coarse.needed), ("light", Some(1), Some(65_537)));
         let mut members = [("heavy", 65_535), ("light", 1), ("other", 65_535)];
-        assert_eq!(
-            too_coarse(&mut members, 4093).and_then(|coarse| coarse.needed),
-            Some(655_373)
-        );
+        assert_eq!(too_coarse(&mut members, 4093).and_then(|coarse| coarse.needed), Some(655_373));
         let mut members: Vec<_> = (0..20).map(|_| ("heavy", 65_535)).chain([("light", 1)]).collect();
-        assert_eq!(
-            too_coarse(&mut members, 65_537).map(|coarse| coarse.needed),
-            Some(None)
-        );
+        assert_eq!(too_coarse(&mut members, 65_537).map(|coarse| coarse.needed), Some(None));
+    }
+
+    /// The table builder has the last word on a table; what is accepted here must not fail there.
+    #[test]
+    fn the_table_builder_agrees() {
+        let names: Vec<String> = (0..3000).map(|n| format!("b{n}")).collect();
+        let mut refused = 0;
+        for (count, spread) in [
+            (1, 1),
+            (2, 400),
+            (7, 3000),
+            (40, 30),
+            (40, 97),
+            (60, 3000),
+            (500, 40),
+            (450, 3000),
+            (300, 1),
+            (1200, 1),
+            (400, 2),
+            (3000, 5),
+        ] {
+            let weight = |n: usize| 1 + (n * 7 % spread) as u32;
+            let mut members: Vec<_> =
+                names[..count].iter().enumerate().map(|(n, name)| (&**name, weight(n))).collect();
+            let named: Vec<_> =
+                members.iter().zip(0..).map(|(&(name, weight), id)| Member { name, weight, id }).collect();
+            for slots in [4093, 16_381] {
+                let built = lb_maglev::build(&named, slots);
+                let coarse = too_coarse(&mut members, slots);
+                assert_eq!(
+                    built.is_err(),
+                    coarse.is_some(),
+                    "{count} members, {slots} slots: {built:?} {coarse:?}"
+                );
+                if let (Err(lb_maglev::Error::ShareOff { needed_slots, weight, .. }), Some(coarse)) =
+                    (built, coarse)
+                {
+                    assert_eq!((needed_slots, weight), (coarse.needed, coarse.weight));
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 2, "the cases are too easy: {refused}");
     }
 }

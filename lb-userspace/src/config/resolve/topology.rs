@@ -18,11 +18,7 @@ pub(super) fn resolve(regions: &[RawRegion<'_>], report: &mut Report) -> Topolog
             let zone_path = format!("{region_path}/{}", zone.value);
             for rack in &racks.value {
                 check_name("rack", rack.value, &rack.span, report);
-                paths.push((
-                    format!("{zone_path}/{}", rack.value),
-                    Level::Rack,
-                    rack.span.clone(),
-                ));
+                paths.push((format!("{zone_path}/{}", rack.value), Level::Rack, rack.span.clone()));
             }
             paths.push((zone_path, Level::Zone, zone.span.clone()));
         }
@@ -42,15 +38,8 @@ pub(super) fn resolve(regions: &[RawRegion<'_>], report: &mut Report) -> Topolog
 
 /// Connects each domain with the one above it.
 fn link(paths: Vec<(String, Level, Span)>) -> Topology {
-    let new = |(path, level, _)| Domain {
-        path,
-        level,
-        parent: None,
-        children: Vec::new(),
-    };
-    let mut topology = Topology {
-        domains: paths.into_iter().map(new).collect(),
-    };
+    let new = |(path, level, _)| Domain { path, level, parent: None, children: Vec::new() };
+    let mut topology = Topology { domains: paths.into_iter().map(new).collect() };
     for id in topology.ids() {
         let Some((above, _)) = topology[id].path.rsplit_once('/') else {
             continue;
@@ -87,10 +76,7 @@ pub(super) fn refer(
         };
         let given = quote(text.value);
         let message = match id {
-            Some(id) => format!(
-                "{who} names {given} as its {one}, but that is a {}",
-                topology[id].level
-            ),
+            Some(id) => format!("{who} names {given} as its {one}, but that is a {}", topology[id].level),
             None => format!("{who} names {one} {given}, which the topology does not have"),
         };
         // The names below a zone are the likeliest meant, where a rack was wanted.
@@ -98,11 +84,7 @@ pub(super) fn refer(
             id.is_none_or(|id| domain.path.starts_with(&format!("{}/", topology[id].path)))
         };
         let known = topology.domains.iter().filter(fits);
-        let near: Vec<&str> = known
-            .clone()
-            .filter(below)
-            .map(|domain| domain.path.as_str())
-            .collect();
+        let near: Vec<&str> = known.clone().filter(below).map(|domain| domain.path.as_str()).collect();
         let all = known.map(|domain| domain.path.as_str());
         let finding = Finding::new(&text.span, message);
         if id.is_some() && !near.is_empty() {

@@ -7,9 +7,7 @@ const FIFO_PRIORITY: libc::c_int = 10;
 
 /// Puts the calling thread under `SCHED_FIFO` if the system allows it, and says what came of it in words.
 pub(super) fn raise() -> String {
-    let parameters = libc::sched_param {
-        sched_priority: FIFO_PRIORITY,
-    };
+    let parameters = libc::sched_param { sched_priority: FIFO_PRIORITY };
     let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     // SAFETY: the call reads one `sched_param` through a pointer to a live local, and 0 names the calling thread.
     let result = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };

@@ -7,9 +7,9 @@ use lb_common::abi::admission::Admission;
 use serde::Serialize;
 
 use crate::config::{BackendId, Config, DomainId, Level};
-use crate::health::judge::{Outcome, TargetState};
 use crate::health::prober::ProbingStatus;
-use crate::health::target::Targets;
+use crate::health::round::Outcome;
+use crate::health::target::{TargetState, Targets};
 use crate::plan::state::{Override, State};
 
 /// States of everything, as the control thread knew them at one moment.
@@ -54,12 +54,7 @@ pub struct AdmissionStatus {
 
 impl From<Admission> for AdmissionStatus {
     fn from(word: Admission) -> Self {
-        Self {
-            new: word.new_share(),
-            old: word.old_share(),
-            clean: word.is_clean(),
-            held: word.is_held(),
-        }
+        Self { new: word.new_share(), old: word.old_share(), clean: word.is_clean(), held: word.is_held() }
     }
 }
 
@@ -159,50 +154,28 @@ impl Raw {
     pub(super) fn name(self, config: &Config) -> Snapshot {
         let check = |&target: &usize| check_status(&self.targets, &self.states[target], target);
         let backends =
-            self.backends
-                .into_iter()
-                .zip(&config.backends)
-                .enumerate()
-                .map(|(index, (raw, backend))| BackendStatus {
+            self.backends.into_iter().zip(&config.backends).enumerate().map(|(index, (raw, backend))| {
+                BackendStatus {
                     id: BackendId::from_index(index).expect("the number of backends is limited"),
                     name: backend.name.clone(),
                     standing: raw.into(),
                     checks: self.targets.of_backend[index].iter().map(check).collect(),
-                });
-        let domains = config
-            .topology
-            .ids()
-            .zip(self.domains)
-            .map(|(id, raw)| DomainStatus {
-                id,
-                path: config.topology[id].path.clone(),
-                level: config.topology[id].level,
-                standing: raw.into(),
+                }
             });
-        Snapshot {
-            backends: backends.collect(),
-            domains: domains.collect(),
-            control: self.control,
-        }
+        let domains = config.topology.ids().zip(self.domains).map(|(id, raw)| DomainStatus {
+            id,
+            path: config.topology[id].path.clone(),
+            level: config.topology[id].level,
+            standing: raw.into(),
+        });
+        Snapshot { backends: backends.collect(), domains: domains.collect(), control: self.control }
     }
 }
 
 impl From<RawStanding> for Standing {
     fn from(raw: RawStanding) -> Self {
-        let RawStanding {
-            state,
-            automatic,
-            held,
-            word,
-            since,
-        } = raw;
-        Self {
-            state,
-            automatic,
-            held,
-            since,
-            admission: word.into(),
-        }
+        let RawStanding { state, automatic, held, word, since } = raw;
+        Self { state, automatic, held, since, admission: word.into() }
     }
 }
 

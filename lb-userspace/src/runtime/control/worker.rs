@@ -12,9 +12,10 @@ use tokio::sync::{mpsc, watch};
 use super::snapshot::{ControlStatus, Raw, RawStanding};
 use super::{ActError, Acted, COMMAND_QUEUE, Command, priority};
 use crate::config::Config;
-use crate::health::judge::{Judge, Round, Verdict};
+use crate::health::judge::{Judge, Verdict};
 use crate::health::prober::Prober;
 use crate::health::prober_tcp::Gather;
+use crate::health::round::Round;
 use crate::plan::planner::{AdmissionStore, Change, Fact, Planner, Subject};
 use crate::plan::state::Action;
 use crate::runtime::clock::{Alarm, monotonic_ns};
@@ -89,10 +90,7 @@ impl Worker {
     pub(super) fn run(mut self, changes: Vec<Change>, facts: Vec<Fact>) {
         self.scheduling = priority::raise();
         let decided_ns = monotonic_ns();
-        let mut done: Vec<_> = changes
-            .into_iter()
-            .map(|change| self.store(change, decided_ns))
-            .collect();
+        let mut done: Vec<_> = changes.into_iter().map(|change| self.store(change, decided_ns)).collect();
         done.extend(self.believe(facts, decided_ns));
         self.report(done, decided_ns);
         self.note_judged();
@@ -109,10 +107,7 @@ impl Worker {
     }
 
     fn wait(&self) -> io::Result<()> {
-        let next = [self.parts.prober.next_ns(), self.parts.gather.next_ns()]
-            .into_iter()
-            .flatten()
-            .min();
+        let next = [self.parts.prober.next_ns(), self.parts.gather.next_ns()].into_iter().flatten().min();
         if let Some(next_ns) = next {
             self.alarm.set(next_ns)?;
         }
@@ -135,12 +130,7 @@ impl Worker {
             self.carry_out(verdict, due_ns);
             judged = true;
         }
-        if self
-            .parts
-            .gather
-            .next_ns()
-            .is_some_and(|next_ns| next_ns <= now_ns)
-        {
+        if self.parts.gather.next_ns().is_some_and(|next_ns| next_ns <= now_ns) {
             self.parts.gather.drain();
         }
         while let Some(round) = self.parts.gather.judge(now_ns) {
@@ -164,12 +154,7 @@ impl Worker {
                 Ok(Command::Snapshot(answer)) => {
                     let _ = answer.send(self.snapshot());
                 }
-                Ok(Command::Act {
-                    subject,
-                    action,
-                    reason,
-                    answer,
-                }) => {
+                Ok(Command::Act { subject, action, reason, answer }) => {
                     let _ = answer.send(self.act(subject, action, &reason));
                 }
                 Ok(Command::Stop) => self.stopped = true,
@@ -179,10 +164,7 @@ impl Worker {
     }
 
     fn act(&mut self, subject: Subject, action: Action, reason: &str) -> Result<Acted, ActError> {
-        let acted = self
-            .parts
-            .planner
-            .act(subject, action, reason, jiff::Timestamp::now())?;
+        let acted = self.parts.planner.act(subject, action, reason, jiff::Timestamp::now())?;
         let decided_ns = monotonic_ns();
         let stored_ns = match acted.change {
             Some(change) => self.store(change, decided_ns).stored_ns,
@@ -201,13 +183,7 @@ impl Worker {
                 monotonic_ns: stored_ns,
             });
         }
-        Ok(Acted {
-            from: acted.from,
-            to: acted.to,
-            changed: acted.changed,
-            decided_ns,
-            stored_ns,
-        })
+        Ok(Acted { from: acted.from, to: acted.to, changed: acted.changed, decided_ns, stored_ns })
     }
 
     fn carry_out(&mut self, verdict: Verdict, due_ns: u64) {
@@ -222,11 +198,8 @@ impl Worker {
             } else {
                 "connected again: answers arrive, misses count again"
             };
-            let mut event = NewEvent::daemon(
-                self.parts.config.node.name.clone(),
-                cause.to_owned(),
-                monotonic_ns(),
-            );
+            let mut event =
+                NewEvent::daemon(self.parts.config.node.name.clone(), cause.to_owned(), monotonic_ns());
             event.evidence_ns = Some(due_ns);
             self.emit(event);
         }
@@ -252,21 +225,12 @@ impl Worker {
                 Subject::Domain(id) => self.since_domains[id.index()] = jiff::Timestamp::now(),
             }
         }
-        Done {
-            change,
-            decided_ns,
-            stored_ns,
-        }
+        Done { change, decided_ns, stored_ns }
     }
 
     /// Tells of stores, after all of them are done.
     fn report(&mut self, done: Vec<Done>, now_ns: u64) {
-        for Done {
-            change,
-            decided_ns,
-            stored_ns,
-        } in done
-        {
+        for Done { change, decided_ns, stored_ns } in done {
             let kind = match change.subject {
                 Subject::Backend(_) => EventKind::BackendState,
                 Subject::Domain(_) => EventKind::DomainState,
@@ -287,10 +251,7 @@ impl Worker {
 
     fn emit(&mut self, mut event: NewEvent) {
         if self.unreported > 0 {
-            event.cause.push_str(&format!(
-                " ({} events before this one were lost)",
-                self.unreported
-            ));
+            event.cause.push_str(&format!(" ({} events before this one were lost)", self.unreported));
         }
         if self.parts.events.try_send(event).is_ok() {
             self.unreported = 0;

@@ -39,10 +39,7 @@ async fn all(journal: &Journal) -> Vec<Event> {
 }
 
 fn append_raw(directory: &Path, text: &str) {
-    let mut file = fs::OpenOptions::new()
-        .append(true)
-        .open(directory.join(JOURNAL_FILE))
-        .unwrap();
+    let mut file = fs::OpenOptions::new().append(true).open(directory.join(JOURNAL_FILE)).unwrap();
     file.write_all(text.as_bytes()).unwrap();
 }
 
@@ -53,19 +50,13 @@ async fn numbers_go_on_over_restarts() {
     assert!(all(&journal).await.is_empty());
     let first = journal.record(event("a"));
     journal.record(event("b"));
-    let mode = fs::metadata(dir.path().join(JOURNAL_FILE))
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = fs::metadata(dir.path().join(JOURNAL_FILE)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 
     let again = Journal::open(dir.path()).unwrap();
     assert_eq!(all(&again).await[0], first);
     assert_eq!(again.record(event("c")).seq, 3);
-    assert_eq!(
-        numbers(&all(&Journal::open(dir.path()).unwrap()).await),
-        [1, 2, 3]
-    );
+    assert_eq!(numbers(&all(&Journal::open(dir.path()).unwrap()).await), [1, 2, 3]);
 }
 
 #[tokio::test]
@@ -80,10 +71,7 @@ async fn torn_last_line_is_skipped_and_ended() {
 
     let again = Journal::open(dir.path()).unwrap();
     let events = all(&again).await;
-    assert_eq!(
-        events.iter().map(|e| e.subject.as_str()).collect::<Vec<_>>(),
-        ["a", "b"]
-    );
+    assert_eq!(events.iter().map(|e| e.subject.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(again.status().skipped_lines, 1);
 }
 
@@ -116,14 +104,8 @@ async fn damaged_lines_are_skipped_and_counted() {
     let lines: Vec<&str> = text.lines().collect();
     let long = "x".repeat(200_000);
     // Not JSON; an event out of its turn; not UTF-8; far too long; empty.
-    let damaged = [
-        lines[0], "{]", lines[2], lines[1], "\u{fffd}", &long, "", lines[2], "{}", "",
-    ]
-    .join("\n");
-    let damaged: Vec<u8> = damaged
-        .bytes()
-        .map(|byte| if byte == 0xbd { 0xff } else { byte })
-        .collect();
+    let damaged = [lines[0], "{]", lines[2], lines[1], "\u{fffd}", &long, "", lines[2], "{}", ""].join("\n");
+    let damaged: Vec<u8> = damaged.bytes().map(|byte| if byte == 0xbd { 0xff } else { byte }).collect();
     fs::write(&path, damaged).unwrap();
 
     let again = Journal::open(dir.path()).unwrap();
@@ -140,10 +122,8 @@ async fn files_are_put_aside_by_size_and_the_oldest_goes() {
     for _ in 0..200 {
         journal.record(event("a"));
     }
-    let mut names: Vec<_> = fs::read_dir(dir.path())
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     let expected: Vec<String> = (0..=KEPT_FILES)
         .map(|age| aged(Path::new(""), age).into_os_string().into_string().unwrap())
@@ -160,10 +140,7 @@ async fn files_are_put_aside_by_size_and_the_oldest_goes() {
     assert_eq!(left, (201 - left.len() as u64..=200).collect::<Vec<_>>());
     // A crash right after a rotation leaves no newest file.
     fs::remove_file(dir.path().join(JOURNAL_FILE)).unwrap();
-    let before = Journal::open_with(dir.path(), max_bytes)
-        .unwrap()
-        .status()
-        .last_seq;
+    let before = Journal::open_with(dir.path(), max_bytes).unwrap().status().last_seq;
     assert!(before > 100 && before < 200, "{before}");
 }
 
@@ -176,14 +153,8 @@ async fn memory_is_bounded_and_holds_the_last() {
     let events = all(&journal).await;
     assert_eq!(events.len(), MAX_EVENTS_IN_MEMORY);
     assert_eq!(events[0].seq, extra as u64 + 1);
-    assert_eq!(
-        numbers(&journal.events(None, 2, Duration::ZERO).await),
-        [4105, 4106]
-    );
-    assert_eq!(
-        numbers(&journal.events(Some(20), 2, Duration::ZERO).await),
-        [21, 22]
-    );
+    assert_eq!(numbers(&journal.events(None, 2, Duration::ZERO).await), [4105, 4106]);
+    assert_eq!(numbers(&journal.events(Some(20), 2, Duration::ZERO).await), [21, 22]);
     // Ahead of everything, and nothing asked for.
     assert!(journal.events(Some(9_999), 2, Duration::ZERO).await.is_empty());
     assert!(journal.events(None, 0, PATIENCE).await.is_empty());
@@ -193,12 +164,7 @@ async fn memory_is_bounded_and_holds_the_last() {
 async fn waiting_ends_with_an_event_or_with_time() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(dir.path()).unwrap();
-    assert!(
-        journal
-            .events(Some(0), 10, Duration::from_millis(1))
-            .await
-            .is_empty()
-    );
+    assert!(journal.events(Some(0), 10, Duration::from_millis(1)).await.is_empty());
     let (sender, receiver) = mpsc::channel(4);
     let thread = journal.spawn(receiver).unwrap();
     let waiters: Vec<_> = (0..3)
@@ -210,10 +176,7 @@ async fn waiting_ends_with_an_event_or_with_time() {
     tokio::task::yield_now().await;
     sender.send(event("a")).await.unwrap();
     for waiter in waiters {
-        let found = tokio::time::timeout(PATIENCE, waiter)
-            .await
-            .expect("a waiter slept on")
-            .unwrap();
+        let found = tokio::time::timeout(PATIENCE, waiter).await.expect("a waiter slept on").unwrap();
         assert_eq!(numbers(&found), [1]);
     }
     drop(sender);
@@ -229,9 +192,7 @@ async fn thread_writes_everything_before_it_ends() {
         sender.try_send(event("a")).unwrap();
     }
     drop(sender);
-    tokio::task::spawn_blocking(move || journal.spawn(receiver).unwrap().join().unwrap())
-        .await
-        .unwrap();
+    tokio::task::spawn_blocking(move || journal.spawn(receiver).unwrap().join().unwrap()).await.unwrap();
     assert_eq!(Journal::open(dir.path()).unwrap().status().last_seq, 1_000);
 }
 
@@ -253,10 +214,7 @@ async fn full_disk_stops_nothing_and_is_made_up_for() {
     lock(&journal.shared.writer).file = JournalFile::new(dir.path(), MAX_FILE_BYTES);
     journal.record(event("c"));
     assert_eq!(journal.status().last_error, None);
-    assert_eq!(
-        numbers(&all(&Journal::open(dir.path()).unwrap()).await),
-        [1, 2, 3]
-    );
+    assert_eq!(numbers(&all(&Journal::open(dir.path()).unwrap()).await), [1, 2, 3]);
 }
 
 #[tokio::test]

@@ -1,0 +1,172 @@
+//! `weir backend ...`
+
+use clap::Subcommand;
+use comfy_table::Cell;
+
+use super::{
+    client::{Client, encode},
+    operate::{self, ActionArgs},
+    output::{Output, bytes, flows, moment, number, span, state, word},
+};
+use crate::{
+    api::types::{BackendActionRequest, BackendView, CheckState, CheckView},
+    plan::state::Action,
+};
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  weir backend list
+  weir backend list -o json";
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  weir backend show w1r1b1
+  weir backend show w1r1b1 -o json";
+const DRAIN_EXAMPLES: &str = "\
+Examples:
+  weir backend drain w1r1b1 --reason 'kernel upgrade'
+
+New flows go elsewhere, established ones stay, until `weir backend restore`. No flow of another backend moves.";
+const FAIL_EXAMPLES: &str = "\
+Examples:
+  weir backend fail w1r1b1 --reason 'answers with errors'
+
+All flows go elsewhere at once, until `weir backend restore`. No flow of another backend moves.";
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  weir backend restore w1r1b1 --reason 'kernel upgraded'
+
+The checks have the say again. Restoring brings back exactly the placement from before.";
+
+/// What to do with backends.
+#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+#[command(after_long_help = "\
+Examples:
+  weir backend list
+  weir backend drain w1r1b1 --reason 'kernel upgrade'
+  weir backend restore w1r1b1 --reason 'kernel upgraded'")]
+pub enum BackendCommand {
+    /// List all backends
+    #[command(after_long_help = LIST_EXAMPLES)]
+    List,
+    /// Show one backend: its state, its checks, the way to it
+    #[command(after_long_help = SHOW_EXAMPLES)]
+    Show {
+        /// Name of the backend
+        name: String,
+    },
+    /// Send no new flows to a backend; established ones stay
+    #[command(after_long_help = DRAIN_EXAMPLES)]
+    Drain(ActionArgs),
+    /// Send nothing to a backend
+    #[command(after_long_help = FAIL_EXAMPLES)]
+    Fail(ActionArgs),
+    /// Take back `drain` or `fail`: the checks have the say again
+    #[command(after_long_help = RESTORE_EXAMPLES)]
+    Restore(ActionArgs),
+}
+
+pub(super) async fn run(command: BackendCommand, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    match command {
+        BackendCommand::List => {
+            let answer = client.get("/v1/backends").await?;
+            if out.is_json() {
+                return Ok(out.json(&answer.json)?);
+            }
+            let backends: Vec<BackendView> = answer.parse()?;
+            let header =
+                ["NAME", "STATE", "TAKES FLOWS", "RACK", "ADDRESS", "WEIGHT", "PACKETS", "BYTES", "WHY"];
+            Ok(out.table(&header, backends.iter().map(row).collect())?)
+        }
+        BackendCommand::Show { name } => {
+            let answer = client.get(&format!("/v1/backends/{}", encode(&name))).await?;
+            if out.is_json() {
+                return Ok(out.json(&answer.json)?);
+            }
+            show(&answer.parse()?, out)
+        }
+        BackendCommand::Drain(args) => act(Action::Drain, args, client, out).await,
+        BackendCommand::Fail(args) => act(Action::Fail, args, client, out).await,
+        BackendCommand::Restore(args) => act(Action::Restore, args, client, out).await,
+    }
+}
+
+async fn act(action: Action, args: ActionArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    let path = format!("/v1/backends/{}/{}", encode(&args.name), operate::path_of(action));
+    let answer = client.post(&path, &BackendActionRequest { reason: args.reason }).await?;
+    operate::show(&answer, out)
+}
+
+fn row(backend: &BackendView) -> Vec<Cell> {
+    vec![
+        Cell::new(&backend.name),
+        state(backend.health.state),
+        Cell::new(flows(backend.effective)),
+        Cell::new(&backend.rack),
+        Cell::new(backend.address),
+        number(backend.weight.into()),
+        number(backend.packets),
+        Cell::new(bytes(backend.bytes)).set_alignment(comfy_table::CellAlignment::Right),
+        Cell::new(why(backend)),
+    ]
+}
+
+/// Why it does not take all flows: the operator, its checks, the domain that limits it, and the way to it.
+fn why(backend: &BackendView) -> String {
+    let mut causes = vec![word(&backend.health)];
+    if backend.health.word.is_none() {
+        let failing = backend.checks.iter().filter(|check| check.state == CheckState::Failing);
+        causes.extend(failing.map(|check| format!("{} is failing", check.name)));
+    }
+    causes.extend(backend.limited_by.as_ref().map(|domain| format!("{domain} is limited")));
+    if backend.next_hop.is_none() {
+        causes.push("no next hop".to_owned());
+    }
+    causes.retain(|cause| !cause.is_empty());
+    causes.join("; ")
+}
+
+fn show(backend: &BackendView, out: &mut Output) -> anyhow::Result<()> {
+    let limited =
+        backend.limited_by.as_ref().map_or_else(String::new, |domain| format!(", because of {domain}"));
+    let next_hop = backend.next_hop.as_ref();
+    let way =
+        next_hop.map_or_else(|| "not known".to_owned(), |hop| format!("{} by {}", hop.mac, hop.interface));
+    let mut fields = vec![
+        ("name", Cell::new(&backend.name)),
+        ("state", state(backend.health.state)),
+        ("since", Cell::new(moment(backend.health.since))),
+        ("checks say", state(backend.health.automatic)),
+        ("takes flows", Cell::new(format!("{}{limited}", flows(backend.effective)))),
+        ("rack", Cell::new(&backend.rack)),
+        ("set", Cell::new(&backend.set)),
+        ("address", Cell::new(backend.address)),
+        ("weight", Cell::new(backend.weight)),
+        ("next hop", Cell::new(way)),
+        ("forwarded", Cell::new(format!("{} packets, {}", backend.packets, bytes(backend.bytes)))),
+    ];
+    if let Some(held) = &backend.health.word {
+        fields.push((
+            "operator",
+            Cell::new(format!("{} (since {})", word(&backend.health), moment(held.since))),
+        ));
+    }
+    out.fields(fields)?;
+    if backend.checks.is_empty() {
+        return Ok(out.line("\nno checks: always believed UP")?);
+    }
+    out.line("")?;
+    let header = ["CHECK", "PORT", "STATE", "LAST", "ROUND TRIP", "ANSWERED", "MISSED"];
+    Ok(out.table(&header, backend.checks.iter().map(check_row).collect())?)
+}
+
+fn check_row(check: &CheckView) -> Vec<Cell> {
+    vec![
+        Cell::new(&check.name),
+        number(check.port.into()),
+        Cell::new(check.state.name()),
+        Cell::new(&check.last),
+        Cell::new(check.last_rtt_ns.map_or_else(String::new, span)),
+        number(check.answered),
+        number(check.missed),
+    ]
+}

@@ -1,0 +1,137 @@
+//! `weir domain ...`
+
+use clap::Subcommand;
+use comfy_table::Cell;
+
+use super::{
+    client::{Client, encode},
+    operate::{self, ActionArgs},
+    output::{Output, flows, moment, number, state, word},
+};
+use crate::{
+    api::types::{DomainActionRequest, DomainView},
+    plan::state::Action,
+};
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  weir domain list
+  weir domain list -o json";
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  weir domain show west/w1
+  weir domain show west/w1/r1 -o json";
+const DRAIN_EXAMPLES: &str = "\
+Examples:
+  weir domain drain west/w1/r1 --reason 'replacing the switch'
+
+New flows go elsewhere, established ones stay, until `weir domain restore`. No flow of another domain moves.";
+const FAIL_EXAMPLES: &str = "\
+Examples:
+  weir domain fail west/w1 --reason 'cooling failed'
+
+All flows go elsewhere at once, until `weir domain restore`. No flow of another domain moves.";
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  weir domain restore west/w1 --reason 'cooling works again'
+
+The checks have the say again. Restoring brings back exactly the placement from before.";
+
+/// What to do with regions, zones and racks.
+#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+#[command(after_long_help = "\
+Examples:
+  weir domain list
+  weir domain drain west/w1 --reason 'moving racks'
+  weir domain restore west/w1 --reason 'racks moved'")]
+pub enum DomainCommand {
+    /// List all domains
+    #[command(after_long_help = LIST_EXAMPLES)]
+    List,
+    /// Show one domain
+    #[command(after_long_help = SHOW_EXAMPLES)]
+    Show {
+        /// Path of the domain: region, region/zone or region/zone/rack
+        path: String,
+    },
+    /// Send no new flows to a domain; established ones stay
+    #[command(after_long_help = DRAIN_EXAMPLES)]
+    Drain(ActionArgs),
+    /// Send nothing to a domain
+    #[command(after_long_help = FAIL_EXAMPLES)]
+    Fail(ActionArgs),
+    /// Take back `drain` or `fail`: the checks have the say again
+    #[command(after_long_help = RESTORE_EXAMPLES)]
+    Restore(ActionArgs),
+}
+
+pub(super) async fn run(command: DomainCommand, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    match command {
+        DomainCommand::List => {
+            let answer = client.get("/v1/domains").await?;
+            if out.is_json() {
+                return Ok(out.json(&answer.json)?);
+            }
+            let domains: Vec<DomainView> = answer.parse()?;
+            let header =
+                ["PATH", "LEVEL", "STATE", "TAKES FLOWS", "UP", "SUSPECT", "DOWN", "DRAINING", "WHY"];
+            Ok(out.table(&header, domains.iter().map(row).collect())?)
+        }
+        DomainCommand::Show { path } => {
+            let answer = client.get(&format!("/v1/domains/{}", encode(&path))).await?;
+            if out.is_json() {
+                return Ok(out.json(&answer.json)?);
+            }
+            show(&answer.parse()?, out)
+        }
+        DomainCommand::Drain(args) => act(Action::Drain, args, client, out).await,
+        DomainCommand::Fail(args) => act(Action::Fail, args, client, out).await,
+        DomainCommand::Restore(args) => act(Action::Restore, args, client, out).await,
+    }
+}
+
+async fn act(action: Action, args: ActionArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    let path = format!("/v1/domains/actions/{}", operate::path_of(action));
+    let answer = client.post(&path, &DomainActionRequest { domain: args.name, reason: args.reason }).await?;
+    operate::show(&answer, out)
+}
+
+fn row(domain: &DomainView) -> Vec<Cell> {
+    let DomainView { path, level, health, admission, backends } = domain;
+    vec![
+        Cell::new(path),
+        Cell::new(level),
+        state(health.state),
+        Cell::new(flows(admission.shares)),
+        number(backends.up),
+        number(backends.suspect),
+        number(backends.down),
+        number(backends.draining),
+        Cell::new(word(health)),
+    ]
+}
+
+fn show(domain: &DomainView, out: &mut Output) -> anyhow::Result<()> {
+    let DomainView { path, level, health, admission, backends } = domain;
+    let counts = format!(
+        "{} ({} UP, {} SUSPECT, {} DOWN, {} DRAINING by their own state)",
+        backends.total(),
+        backends.up,
+        backends.suspect,
+        backends.down,
+        backends.draining
+    );
+    let mut fields = vec![
+        ("path", Cell::new(path)),
+        ("level", Cell::new(level)),
+        ("state", state(health.state)),
+        ("since", Cell::new(moment(health.since))),
+        ("checks say", state(health.automatic)),
+        ("takes flows", Cell::new(flows(admission.shares))),
+        ("backends", Cell::new(counts)),
+    ];
+    if let Some(held) = &health.word {
+        fields.push(("operator", Cell::new(format!("{} (since {})", word(health), moment(held.since)))));
+    }
+    Ok(out.fields(fields)?)
+}

@@ -1,0 +1,222 @@
+//! Exit codes, which error means which, and what to do about it. This is the only place that knows.
+
+use std::{error::Error, io};
+
+use super::{client::ClientError, privilege::PrivilegeError};
+use crate::{
+    api::{
+        problem::{Problem, ProblemKind},
+        server::BindError,
+    },
+    config::ConfigError,
+    dataplane::error::{DataPlaneError, ErrorClass},
+    runtime::{lock::LockError, overrides::OverridesError},
+    telemetry::{journal::JournalError, log::LogError},
+};
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
+        /// What `weir` exits with.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum ExitCode {
+            $($(#[$doc])* $name = $number,)*
+        }
+
+        impl ExitCode {
+            /// All codes, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The code in words, as the help shows it.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Done.
+    Ok = 0, "done";
+    /// Anything that has no code of its own.
+    Failure = 1, "failed for another reason";
+    /// The command line or a value in it is wrong.
+    Usage = 2, "the command line is wrong";
+    /// The configuration, or the persisted overrides, are invalid.
+    Config = 3, "the configuration or the saved state is invalid";
+    /// The daemon cannot be reached.
+    Unreachable = 4, "the daemon cannot be reached";
+    /// There is no such service, backend or domain.
+    NotFound = 5, "there is no such service, backend or domain";
+    /// Privileges are missing.
+    Privilege = 6, "privileges are missing";
+    /// The kernel or an interface cannot do it.
+    Unsupported = 7, "the kernel or an interface cannot do it";
+    /// The present state does not allow it.
+    Refused = 8, "refused in the present state (a second daemon, other pins, a conflict)";
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// What an error comes to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Diagnosis {
+    /// What to exit with.
+    pub code: ExitCode,
+    /// What to do about it.
+    pub remedy: Option<String>,
+}
+
+/// Judges an error by the first of its causes that has a meaning here.
+#[must_use]
+pub fn diagnose(error: &anyhow::Error) -> Diagnosis {
+    let known = error.chain().find_map(known);
+    known.unwrap_or(Diagnosis { code: ExitCode::Failure, remedy: None })
+}
+
+/// Whether the reader of our output went away, which is no error: `weir events | head`.
+#[must_use]
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    // The client's own errors are not about our output.
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn known(error: &(dyn Error + 'static)) -> Option<Diagnosis> {
+    let is = |code, remedy: &str| Some(Diagnosis { code, remedy: Some(remedy.to_owned()) });
+    if error.is::<ConfigError>() {
+        // It shows its own remedies, each at its place.
+        return Some(Diagnosis { code: ExitCode::Config, remedy: None });
+    }
+    if let Some(error) = error.downcast_ref() {
+        return Some(of_client(error));
+    }
+    if let Some(error) = error.downcast_ref::<Problem>() {
+        return Some(of_problem(error));
+    }
+    if let Some(error) = error.downcast_ref::<DataPlaneError>() {
+        // It tells its remedy itself.
+        return Some(Diagnosis { code: of_data_plane(error), remedy: None });
+    }
+    if let Some(error) = error.downcast_ref::<PrivilegeError>() {
+        return Some(Diagnosis { code: ExitCode::Privilege, remedy: Some(error.remedy()) });
+    }
+    match error.downcast_ref() {
+        Some(LockError::Held { pid: Some(pid), .. }) => {
+            let remedy =
+                format!("stop that daemon first: systemctl stop weir, or kill {pid}; forwarding goes on");
+            return is(ExitCode::Refused, &remedy);
+        }
+        Some(LockError::Held { pid: None, .. }) => {
+            return is(ExitCode::Refused, "stop that daemon first: systemctl stop weir; forwarding goes on");
+        }
+        Some(LockError::Io { source, .. }) => return Some(of_io(source, "is the state directory writable?")),
+        None => {}
+    }
+    if let Some(error) = error.downcast_ref() {
+        return Some(of_overrides(error));
+    }
+    match error.downcast_ref() {
+        Some(BindError::InUse { .. }) => {
+            return is(ExitCode::Refused, "stop that daemon first, or set another node.socket");
+        }
+        Some(BindError::NotASocket { .. }) => {
+            return is(ExitCode::Refused, "move the file away, or set another node.socket");
+        }
+        Some(BindError::Io { source, .. }) => return Some(of_io(source, "set another node.socket")),
+        None => {}
+    }
+    if let Some(JournalError { source, .. }) = error.downcast_ref() {
+        return Some(of_io(source, "move the file away; numbers of events then begin at 1 again"));
+    }
+    if let Some(LogError::Filter(_)) = error.downcast_ref() {
+        return is(ExitCode::Usage, "set WEIR_LOG to error, warn, info, debug or trace, or unset it");
+    }
+    None
+}
+
+fn of_client(error: &ClientError) -> Diagnosis {
+    let (code, remedy) = match error {
+        ClientError::Absent { .. } | ClientError::NobodyListens { .. } => {
+            let remedy = "is the daemon running? systemctl status weir, or start it with weir daemon; \
+                          name another socket with --socket or WEIR_SOCKET";
+            (ExitCode::Unreachable, remedy)
+        }
+        ClientError::Denied { .. } => (ExitCode::Privilege, "run it as the daemon's user: sudo weir ..."),
+        ClientError::TimedOut { .. } => (
+            ExitCode::Unreachable,
+            "the daemon may be stuck: journalctl -u weir says more; forwarding goes on",
+        ),
+        ClientError::Connection { .. } => {
+            (ExitCode::Unreachable, "the daemon may have stopped: systemctl status weir; forwarding goes on")
+        }
+        ClientError::TooLarge { .. } | ClientError::NotUnderstood { .. } => {
+            (ExitCode::Failure, "is it weir's socket, and is the daemon of this version? weir --version")
+        }
+        ClientError::Problem(problem) => return of_problem(problem),
+    };
+    Diagnosis { code, remedy: Some(remedy.to_owned()) }
+}
+
+fn of_problem(problem: &Problem) -> Diagnosis {
+    let code = match problem.kind {
+        ProblemKind::Invalid | ProblemKind::TooLarge => ExitCode::Usage,
+        ProblemKind::NotFound => ExitCode::NotFound,
+        ProblemKind::Conflict => ExitCode::Refused,
+        ProblemKind::Timeout => ExitCode::Unreachable,
+        ProblemKind::NoRoute
+        | ProblemKind::Method
+        | ProblemKind::Internal
+        | ProblemKind::Busy
+        | ProblemKind::Unknown => ExitCode::Failure,
+    };
+    Diagnosis { code, remedy: Some(problem.remedy.clone()).filter(|remedy| !remedy.is_empty()) }
+}
+
+fn of_data_plane(error: &DataPlaneError) -> ExitCode {
+    match error.class() {
+        ErrorClass::Privilege => ExitCode::Privilege,
+        ErrorClass::Unsupported => ExitCode::Unsupported,
+        ErrorClass::RefusedByState => ExitCode::Refused,
+        ErrorClass::Other => ExitCode::Failure,
+    }
+}
+
+fn of_overrides(error: &OverridesError) -> Diagnosis {
+    match error {
+        OverridesError::Corrupt { path, .. } => {
+            let path = path.display();
+            let remedy = format!(
+                "nothing was changed. Repair the file, or move it away (mv {path} {path}.bad) if no drain or failure in \
+                 it has to stand any more"
+            );
+            Diagnosis { code: ExitCode::Config, remedy: Some(remedy) }
+        }
+        OverridesError::Read { source, .. } => of_io(source, "is the state directory readable?"),
+        OverridesError::Write { source, .. } => {
+            of_io(source, "is the state directory writable, and is the disk full?")
+        }
+        OverridesError::Full => {
+            Diagnosis { code: ExitCode::Refused, remedy: Some("restore some of them first".to_owned()) }
+        }
+    }
+}
+
+fn of_io(error: &io::Error, remedy: &str) -> Diagnosis {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            Diagnosis { code: ExitCode::Privilege, remedy: Some("run it as root: sudo weir ...".to_owned()) }
+        }
+        _ => Diagnosis { code: ExitCode::Failure, remedy: Some(remedy.to_owned()) },
+    }
+}
+
+/// The exit codes as the help shows them.
+#[must_use]
+pub fn help() -> String {
+    let lines = ExitCode::ALL.iter().map(|code| format!("  {}  {}", *code as u8, code.text()));
+    format!("Exit codes:\n{}", lines.collect::<Vec<_>>().join("\n"))
+}

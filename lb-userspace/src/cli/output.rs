@@ -1,0 +1,214 @@
+//! What people and programs read: tables, lines and JSON on standard output.
+
+use std::{
+    env, fmt,
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+
+use crate::{
+    api::types::{HealthView, Shares},
+    plan::state::{Action, State},
+};
+
+/// Form of the output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Format {
+    /// Tables for people.
+    #[default]
+    Table,
+    /// JSON for programs: the API's answer as it is.
+    Json,
+}
+
+/// Where the output goes.
+pub struct Output {
+    /// Its form.
+    pub format: Format,
+    colour: bool,
+    writer: Box<dyn Write>,
+}
+
+impl Output {
+    /// Output to standard output; with colour if that is a terminal and `NO_COLOR` is not set.
+    #[must_use]
+    pub fn stdout(format: Format) -> Self {
+        let stdout = io::stdout();
+        let colour = stdout.is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { format, colour, writer: Box::new(stdout) }
+    }
+
+    /// Whether programs read it.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Writes one line.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn line(&mut self, text: impl fmt::Display) -> io::Result<()> {
+        writeln!(self.writer, "{text}")
+    }
+
+    /// Writes JSON as it is, as one line.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn json(&mut self, json: &[u8]) -> io::Result<()> {
+        self.writer.write_all(json)?;
+        self.writer.write_all(b"\n")
+    }
+
+    /// Writes a table without borders.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn table(&mut self, header: &[&str], rows: Vec<Vec<Cell>>) -> io::Result<()> {
+        let mut table = self.new_table();
+        table.set_header(header.iter().map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
+        table.add_rows(rows);
+        self.write_table(&mut table)
+    }
+
+    /// Writes names with their values, one under the other.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn fields(&mut self, fields: Vec<(&str, Cell)>) -> io::Result<()> {
+        let mut table = self.new_table();
+        table.add_rows(fields.into_iter().map(|(name, value)| vec![Cell::new(name), value]));
+        self.write_table(&mut table)
+    }
+
+    /// Makes sure that everything is out.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+
+    fn new_table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        if self.colour {
+            table.enforce_styling();
+        } else {
+            table.force_no_tty();
+        }
+        table
+    }
+
+    fn write_table(&mut self, table: &mut Table) -> io::Result<()> {
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        self.line(table.trim_fmt())
+    }
+}
+
+/// A cell with a number, aligned to the right.
+pub(super) fn number(value: u64) -> Cell {
+    Cell::new(value).set_alignment(CellAlignment::Right)
+}
+
+/// A cell with a state in its colour.
+pub(super) fn state(state: State) -> Cell {
+    let colour = match state {
+        State::Up => Color::Green,
+        State::Suspect | State::Draining => Color::Yellow,
+        State::Down => Color::Red,
+    };
+    Cell::new(state.name()).fg(colour)
+}
+
+/// Which flows are let through, in words.
+pub(super) fn flows(shares: Shares) -> String {
+    match (shares.new, shares.old) {
+        (255, 255) => "all".to_owned(),
+        (0, 255) => "established".to_owned(),
+        (0, 0) => "none".to_owned(),
+        (new, old) => format!("{} of new, {} of established", percent(new), percent(old)),
+    }
+}
+
+fn percent(share: u8) -> String {
+    match share {
+        255 => "100 %".to_owned(),
+        share => format!("{:.0} %", f64::from(share) * 100.0 / 256.0),
+    }
+}
+
+/// The operator's word that stands, in words; empty if there is none.
+pub(super) fn word(health: &HealthView) -> String {
+    health.word.as_ref().map_or_else(String::new, |word| {
+        let did = match word.action {
+            Action::Drain => "drained",
+            Action::Fail => "failed",
+            Action::Restore => "restored",
+        };
+        format!("{did} by operator: {}", word.reason)
+    })
+}
+
+/// A moment, to the millisecond, in UTC.
+pub(super) fn moment(time: jiff::Timestamp) -> String {
+    format!("{time:.3}")
+}
+
+/// A span of nanoseconds in the unit that suits it.
+pub(super) fn span(ns: u64) -> String {
+    let ns_f = ns as f64;
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.1} us", ns_f / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", ns_f / 1e6),
+        _ => format!("{:.1} s", ns_f / 1e9),
+    }
+}
+
+/// A span of seconds: `3 d 4 h`, `5 min 6 s`.
+pub(super) fn uptime(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);
+    let (minutes, rest) = (seconds / 60 % 60, Duration::from_secs(seconds % 60).as_secs());
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{rest} s"),
+        (0, 0, minutes) => format!("{minutes} min {rest} s"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+/// A number of bytes in the unit that suits it.
+pub(super) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1_000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_read_well_at_their_borders() {
+        assert_eq!(
+            [0, 999, 1_000, 999_949, 999_951].map(bytes),
+            ["0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB"]
+        );
+        assert_eq!(bytes(u64::MAX), "18446.7 PB");
+        assert_eq!([999, 1_000, 1_500_000, 2_000_000_000].map(span), ["999 ns", "1.0 us", "1.5 ms", "2.0 s"]);
+        assert_eq!([59, 60, 3_661, 90_000].map(uptime), ["59 s", "1 min 0 s", "1 h 1 min", "1 d 1 h"]);
+        assert_eq!(flows(Shares { new: 128, old: 255 }), "50 % of new, 100 % of established");
+        assert_eq!(flows(Shares { new: 0, old: 255 }), "established");
+    }
+}

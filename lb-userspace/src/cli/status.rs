@@ -1,0 +1,160 @@
+//! `weir status`
+
+use comfy_table::Cell;
+
+use super::{
+    client::Client,
+    output::{Output, bytes, moment, number, span, state, uptime},
+};
+use crate::api::types::{OverrideView, StateCounts, Status, VerdictKind};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  weir status
+  weir status -o json";
+
+/// Names that a line shows before it only counts.
+const MAX_LISTED: usize = 8;
+/// Digits of the digest that are shown.
+const SHORT_DIGEST: usize = 12;
+
+pub(super) async fn run(client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    let answer = client.get("/v1/status").await?;
+    if out.is_json() {
+        return Ok(out.json(&answer.json)?);
+    }
+    let status: Status = answer.parse()?;
+    out.fields(overview(&status))?;
+    out.line("")?;
+    out.table(
+        &["", "UP", "SUSPECT", "DOWN", "DRAINING"],
+        vec![counts("backends", &status.backends), counts("domains", &status.domains)],
+    )?;
+    if !status.traffic.reasons.is_empty() {
+        out.line("")?;
+        out.table(&["NOT FORWARDED", "REASON", "PACKETS", "BYTES"], reasons(&status))?;
+    }
+    if !status.overrides.is_empty() {
+        out.line("")?;
+        out.table(
+            &["OVERRIDE", "STATE", "SINCE", "REASON"],
+            status.overrides.iter().map(override_row).collect(),
+        )?;
+    }
+    Ok(())
+}
+
+fn overview(status: &Status) -> Vec<(&'static str, Cell)> {
+    let Status { node, daemon, config, xdp, traffic, control, journal, .. } = status;
+    let place = node.zone.as_ref().unwrap_or(&node.region);
+    let adopted = if daemon.adopted { ", took over a running data plane" } else { "" };
+    let interfaces = xdp.interfaces.iter().map(|interface| {
+        let state = if interface.attached { "" } else { " (NOT ATTACHED)" };
+        format!("{}{state}", interface.name)
+    });
+    let digest: String = config.digest.chars().take(SHORT_DIGEST).collect();
+    let mut fields = vec![
+        ("node", Cell::new(format!("{} in {place}", node.name))),
+        (
+            "daemon",
+            Cell::new(format!(
+                "weir {}, pid {}, up {}{adopted}",
+                daemon.version,
+                daemon.pid,
+                uptime(daemon.uptime_s)
+            )),
+        ),
+        ("xdp", Cell::new(format!("{} on {}", mode(status), interfaces.collect::<Vec<_>>().join(", ")))),
+        ("config", Cell::new(format!("{}, digest {digest}", config.file.display()))),
+        ("services", Cell::new(status.services)),
+        (
+            "forwarded",
+            Cell::new(format!("{} packets, {}", traffic.forwarded_packets, bytes(traffic.forwarded_bytes))),
+        ),
+        (
+            "control thread",
+            Cell::new(format!(
+                "{}, {} rounds, {} late, at most {} late, {} stores",
+                control.scheduling,
+                control.rounds,
+                control.late_rounds,
+                span(control.max_lateness_ns),
+                control.stores
+            )),
+        ),
+        ("events", Cell::new(journal.last_seq)),
+    ];
+    fields.extend(troubles(status).into_iter().map(|text| ("ATTENTION", Cell::new(text))));
+    fields
+}
+
+fn mode(status: &Status) -> &'static str {
+    match status.xdp.mode {
+        crate::config::XdpMode::Native => "native",
+        crate::config::XdpMode::Generic => "generic",
+    }
+}
+
+/// What somebody should look at, one line each.
+fn troubles(status: &Status) -> Vec<String> {
+    let Status { control, journal, unresolved_next_hops: unresolved, .. } = status;
+    let mut lines = Vec::new();
+    if status.isolated {
+        lines.push(
+            "isolated: every target is silent, so this host itself is cut off; the last state is held"
+                .to_owned(),
+        );
+    }
+    if !unresolved.is_empty() {
+        let names: Vec<_> = unresolved.iter().take(MAX_LISTED).map(String::as_str).collect();
+        let more = match unresolved.len().saturating_sub(MAX_LISTED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        lines.push(format!("no next hop for {}{more}: their packets are dropped", names.join(", ")));
+    }
+    if let Some(error) = &journal.last_error {
+        lines.push(format!("the event journal cannot be written: {error}; events are kept in memory"));
+    }
+    if control.lost_events + journal.unwritten > 0 {
+        lines.push(format!("{} events are missing in the journal", control.lost_events + journal.unwritten));
+    }
+    if control.lost_results > 0 {
+        lines.push(format!("{} results of slow checks were lost", control.lost_results));
+    }
+    if journal.skipped_lines > 0 {
+        lines.push(format!("{} damaged lines of the event journal were skipped", journal.skipped_lines));
+    }
+    lines
+}
+
+fn counts(name: &str, counts: &StateCounts) -> Vec<Cell> {
+    let numbers = [counts.up, counts.suspect, counts.down, counts.draining].map(number);
+    std::iter::once(Cell::new(name)).chain(numbers).collect()
+}
+
+/// Drops first: they are what one looks for.
+fn reasons(status: &Status) -> Vec<Vec<Cell>> {
+    let mut reasons: Vec<_> = status.traffic.reasons.iter().collect();
+    reasons.sort_by_key(|count| count.verdict != VerdictKind::Drop);
+    let rows = reasons.into_iter().map(|count| {
+        let verdict = match count.verdict {
+            VerdictKind::Pass => "passed",
+            VerdictKind::Drop => "dropped",
+            VerdictKind::Answer => "answered",
+            VerdictKind::Forward => "forwarded",
+        };
+        let size = Cell::new(bytes(count.bytes)).set_alignment(comfy_table::CellAlignment::Right);
+        vec![Cell::new(verdict), Cell::new(&count.reason), number(count.packets), size]
+    });
+    rows.collect()
+}
+
+fn override_row(view: &OverrideView) -> Vec<Cell> {
+    let shown = match (view.active, view.word.action) {
+        (false, _) => Cell::new("waiting: not in the configuration"),
+        (true, crate::plan::state::Action::Fail) => state(crate::plan::state::State::Down),
+        (true, _) => state(crate::plan::state::State::Draining),
+    };
+    vec![Cell::new(&view.subject), shown, Cell::new(moment(view.word.since)), Cell::new(&view.word.reason)]
+}

@@ -1,0 +1,236 @@
+//! The running daemon as the API sees it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    api::{
+        Control,
+        problem::{Problem, ProblemKind},
+        types::{
+            Acted, BackendView, DomainView, ExplainQuery, Explanation, OverrideView, ServiceView, Status,
+            SubjectKind, SubjectName,
+        },
+    },
+    config::Config,
+    dataplane::{
+        counters::{CounterReader, Counters},
+        explain::explain,
+        live::LiveTables,
+        loader::{DataPlane, Start},
+        nexthop::NextHops,
+    },
+    plan::{
+        planner::Subject,
+        state::{Action, Override},
+    },
+    runtime::{
+        control::{ActError, Handle, Snapshot},
+        overrides::Overrides,
+        views::{self, Facts},
+    },
+    telemetry::{event::Event, journal::Journal},
+};
+
+/// What the daemon started, behind [`Control`].
+pub struct Service {
+    config: Arc<Config>,
+    config_path: PathBuf,
+    digest: String,
+    adopted: bool,
+    started: jiff::Timestamp,
+    counters: CounterReader,
+    live: LiveTables,
+    hops: NextHops,
+    control: Handle,
+    journal: Journal,
+    /// Held while an operator's word is stored and recorded, so that both happen in the same order.
+    overrides: tokio::sync::Mutex<()>,
+    words: Mutex<Overrides>,
+    /// Holds the lock on the pins.
+    _data_plane: DataPlane,
+}
+
+impl Service {
+    /// The service over everything that was started.
+    #[allow(clippy::too_many_arguments, reason = "takes everything that the daemon started")]
+    pub(super) fn new(
+        config: Arc<Config>,
+        config_path: &Path,
+        digest: &[u8; 32],
+        data_plane: DataPlane,
+        hops: NextHops,
+        control: Handle,
+        journal: Journal,
+        overrides: Overrides,
+    ) -> Self {
+        Self {
+            config,
+            config_path: std::path::absolute(config_path).unwrap_or_else(|_| config_path.to_owned()),
+            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            adopted: matches!(data_plane.start(), Start::Adopted { .. }),
+            started: jiff::Timestamp::now(),
+            counters: data_plane.counters(),
+            live: data_plane.live(),
+            hops,
+            control,
+            journal,
+            overrides: tokio::sync::Mutex::default(),
+            words: Mutex::new(overrides),
+            _data_plane: data_plane,
+        }
+    }
+
+    /// States, or those of nothing when the control thread does not answer: the API then still tells the rest.
+    async fn snapshot(&self) -> Snapshot {
+        self.control.snapshot().await.unwrap_or_else(|error| {
+            tracing::error!(%error, "no states from the control thread");
+            Snapshot {
+                backends: Vec::new(),
+                domains: Vec::new(),
+                control: crate::runtime::control::ControlStatus::default(),
+            }
+        })
+    }
+
+    async fn facts(&self) -> (Snapshot, Counters) {
+        (self.snapshot().await, self.counters.read())
+    }
+
+    fn subject(&self, name: &SubjectName) -> Result<Subject, Problem> {
+        let found = match name.kind {
+            SubjectKind::Backend => self.config.find_backend(&name.name).map(Subject::Backend),
+            SubjectKind::Domain => self.config.topology.find(&name.name).map(Subject::Domain),
+        };
+        found.ok_or_else(|| Problem::unknown_subject(name))
+    }
+
+    fn override_views(&self) -> Vec<OverrideView> {
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = |(subject, word): (&SubjectName, &Override)| OverrideView {
+            subject: subject.clone(),
+            word: word.clone(),
+            active: self.subject(subject).is_ok(),
+        };
+        words.iter().map(view).collect()
+    }
+
+    /// Writes an operator's word down so that it outlives the daemon.
+    fn record(&self, subject: &SubjectName, action: Action, reason: String) -> Result<(), Problem> {
+        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let recorded = match action {
+            Action::Restore => words.clear(subject).map(drop),
+            Action::Drain | Action::Fail => {
+                words.set(subject.clone(), Override { action, reason, since: jiff::Timestamp::now() })
+            }
+        };
+        recorded.map_err(|error| {
+            let cause =
+                std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+            Problem::new(
+                ProblemKind::Internal,
+                format!("it is done, but will not outlive the daemon: {error}{cause}"),
+                "free space or mend the permissions there, then give the command again",
+            )
+        })
+    }
+}
+
+impl Control for Service {
+    async fn status(&self) -> Status {
+        let (snapshot, counters) = self.facts().await;
+        let facts = Facts {
+            config: &self.config,
+            snapshot: &snapshot,
+            counters: &counters,
+            hops: &self.hops.snapshot(),
+        };
+        views::status(
+            &facts,
+            &self.config_path,
+            &self.digest,
+            self.adopted,
+            self.started,
+            self.journal.status(),
+            self.override_views(),
+        )
+    }
+
+    async fn services(&self) -> Vec<ServiceView> {
+        let (snapshot, counters) = self.facts().await;
+        let facts = Facts {
+            config: &self.config,
+            snapshot: &snapshot,
+            counters: &counters,
+            hops: &self.hops.snapshot(),
+        };
+        views::services(&facts)
+    }
+
+    async fn backends(&self) -> Vec<BackendView> {
+        let (snapshot, counters) = self.facts().await;
+        let facts = Facts {
+            config: &self.config,
+            snapshot: &snapshot,
+            counters: &counters,
+            hops: &self.hops.snapshot(),
+        };
+        views::backends(&facts)
+    }
+
+    async fn domains(&self) -> Vec<DomainView> {
+        let (snapshot, counters) = self.facts().await;
+        let facts = Facts {
+            config: &self.config,
+            snapshot: &snapshot,
+            counters: &counters,
+            hops: &self.hops.snapshot(),
+        };
+        views::domains(&facts)
+    }
+
+    async fn act(&self, subject: SubjectName, action: Action, reason: String) -> Result<Acted, Problem> {
+        let found = self.subject(&subject)?;
+        let _in_order = self.overrides.lock().await;
+        let acted = self.control.act(found, action, reason.clone()).await.map_err(refused)?;
+        tokio::task::block_in_place(|| self.record(&subject, action, reason))?;
+        Ok(Acted {
+            subject,
+            action,
+            from: acted.from,
+            to: acted.to,
+            changed: acted.changed,
+            decided_ns: acted.decided_ns,
+            stored_ns: acted.stored_ns,
+        })
+    }
+
+    async fn explain(&self, query: ExplainQuery) -> Result<Explanation, Problem> {
+        if query.src.is_ipv4() != query.dst.is_ipv4() {
+            return Err(Problem::new(
+                ProblemKind::Invalid,
+                format!("{} and {} are of different families", query.src.ip(), query.dst.ip()),
+                "give a client and a VIP that are both IPv4 or both IPv6",
+            ));
+        }
+        Ok(tokio::task::block_in_place(|| explain(&self.live.observe(), &self.config, query)))
+    }
+
+    async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {
+        self.journal.events(after, limit, wait).await
+    }
+}
+
+fn refused(error: ActError) -> Problem {
+    let (kind, remedy) = match error {
+        ActError::Refused(_) => (ProblemKind::Invalid, "see `weir backend --help` and `weir domain --help`"),
+        ActError::Busy => (ProblemKind::Busy, "try again"),
+        ActError::Stopped => {
+            (ProblemKind::Internal, "look into the daemon's log, then restart it: forwarding goes on")
+        }
+    };
+    Problem::new(kind, error.to_string(), remedy)
+}

@@ -1,0 +1,460 @@
+//! A daemon without a data plane.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use lb_common::abi::admission::Admission;
+use lb_userspace::{
+    api::{Control, problem::Problem, problem::ProblemKind, server::Server, types::*},
+    config::{Level, OnAllDown, Protocol, XdpMode},
+    plan::state::{Action, Override, State},
+    telemetry::{
+        event::{Event, EventKind, NewEvent},
+        journal::Journal,
+    },
+};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+/// Longer than anything here takes, so that only a hang meets it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The moment of everything that has one.
+pub(crate) fn moment() -> jiff::Timestamp {
+    "2026-05-01T12:00:00.25Z".parse().unwrap()
+}
+
+/// The state behind the API.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) status: Status,
+    pub(crate) services: Vec<ServiceView>,
+    pub(crate) backends: Vec<BackendView>,
+    pub(crate) domains: Vec<DomainView>,
+}
+
+/// The fake.
+pub(crate) struct Fake {
+    pub(crate) world: Mutex<World>,
+    pub(crate) journal: Journal,
+    /// Actions under way, and the most that there were at once.
+    acting: AtomicUsize,
+    pub(crate) most_acting: AtomicUsize,
+}
+
+impl Control for Fake {
+    async fn status(&self) -> Status {
+        let mut status = self.world.lock().unwrap().status.clone();
+        status.journal.last_seq = self.journal.status().last_seq;
+        status
+    }
+
+    async fn services(&self) -> Vec<ServiceView> {
+        self.world.lock().unwrap().services.clone()
+    }
+
+    async fn backends(&self) -> Vec<BackendView> {
+        self.world.lock().unwrap().backends.clone()
+    }
+
+    async fn domains(&self) -> Vec<DomainView> {
+        self.world.lock().unwrap().domains.clone()
+    }
+
+    async fn act(&self, subject: SubjectName, action: Action, reason: String) -> Result<Acted, Problem> {
+        let acting = self.acting.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_acting.fetch_max(acting, Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        let acted = self.change(&subject, action, &reason);
+        self.acting.fetch_sub(1, Ordering::SeqCst);
+        let acted = acted?;
+        self.journal.record(NewEvent {
+            monotonic_ns: 1,
+            kind: EventKind::Override,
+            subject: subject.to_string(),
+            from: Some(acted.from),
+            to: Some(acted.to),
+            cause: format!("operator: {reason}"),
+            evidence_ns: None,
+            decided_ns: Some(acted.decided_ns),
+            stored_ns: Some(acted.stored_ns),
+        });
+        Ok(acted)
+    }
+
+    async fn explain(&self, query: ExplainQuery) -> Result<Explanation, Problem> {
+        if query.dst.port() == 1 {
+            return Err(Problem::new(ProblemKind::Internal, "no tables", "restart the daemon"));
+        }
+        Ok(explanation(query))
+    }
+
+    async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {
+        self.journal.events(after, limit, wait).await
+    }
+}
+
+impl Fake {
+    fn change(&self, subject: &SubjectName, action: Action, reason: &str) -> Result<Acted, Problem> {
+        let mut world = self.world.lock().unwrap();
+        let health = match subject.kind {
+            SubjectKind::Backend => {
+                world.backends.iter_mut().find(|b| b.name == subject.name).map(|b| &mut b.health)
+            }
+            SubjectKind::Domain => {
+                world.domains.iter_mut().find(|d| d.path == subject.name).map(|d| &mut d.health)
+            }
+        };
+        let health = health.ok_or_else(|| Problem::unknown_subject(subject))?;
+        if reason == "conflict" {
+            return Err(Problem::new(
+                ProblemKind::Conflict,
+                "the daemon is stopping",
+                "wait for the next one",
+            ));
+        }
+        let from = health.state;
+        let to = match action {
+            Action::Drain => State::Draining,
+            Action::Fail => State::Down,
+            Action::Restore => health.automatic,
+        };
+        health.state = to;
+        health.word = (action != Action::Restore).then(|| Override {
+            action,
+            reason: reason.to_owned(),
+            since: moment(),
+        });
+        let subject = subject.clone();
+        Ok(Acted { subject, action, from, to, changed: from != to, decided_ns: 1_000, stored_ns: 13_345 })
+    }
+}
+
+/// A running fake; it stops when it is dropped.
+pub(crate) struct Daemon {
+    pub(crate) fake: Arc<Fake>,
+    pub(crate) socket: PathBuf,
+    pub(crate) dir: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Daemon {
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("run/weir.sock");
+        let journal = Journal::open(dir.path()).unwrap();
+        let acting = AtomicUsize::new(0);
+        let fake =
+            Arc::new(Fake { world: Mutex::new(world()), journal, acting, most_acting: AtomicUsize::new(0) });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = {
+            let (fake, socket) = (fake.clone(), socket.clone());
+            thread::spawn(move || {
+                let runtime =
+                    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+                runtime.unwrap().block_on(async {
+                    let server = Server::bind(&socket).unwrap();
+                    ready.send(()).unwrap();
+                    server
+                        .serve(fake, async {
+                            let _ = stopped.await;
+                        })
+                        .await;
+                });
+            })
+        };
+        is_ready.recv_timeout(PATIENCE).unwrap();
+        Self { fake, socket, dir, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Sends bytes and returns the status code and the body of the answer.
+    pub(crate) fn send(&self, request: &[u8]) -> (u16, String) {
+        exchange(&self.socket, request)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n").as_bytes())
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &str) -> (u16, String) {
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        );
+        self.send(format!("{head}{body}").as_bytes())
+    }
+
+    /// Runs `weir` with these arguments against this daemon.
+    pub(crate) fn weir(&self, arguments: &[&str]) -> Output {
+        weir().arg("--socket").arg(&self.socket).args(arguments).output().unwrap()
+    }
+
+    /// Standard output of `weir`, which must succeed.
+    pub(crate) fn stdout(&self, arguments: &[&str]) -> String {
+        let output = self.weir(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub(crate) fn record(&self, subject: &str) -> Event {
+        self.fake.journal.record(NewEvent {
+            monotonic_ns: 1,
+            kind: EventKind::DomainState,
+            subject: subject.to_owned(),
+            from: Some(State::Up),
+            to: Some(State::Suspect),
+            cause: "5 of 5 backends missed round 81".to_owned(),
+            evidence_ns: Some(1_000_000),
+            decided_ns: Some(4_100_000),
+            stored_ns: Some(4_104_200),
+        })
+    }
+
+    /// Stops the server and waits for its end.
+    pub(crate) fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The binary, without anything of our own environment that it would listen to.
+pub(crate) fn weir() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    command.env_remove("WEIR_SOCKET").env_remove("WEIR_LOG").env("COLUMNS", "100");
+    command
+}
+
+pub(crate) fn exchange(socket: &Path, request: &[u8]) -> (u16, String) {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // A refused request may be answered before all of it is sent.
+    let _ = stream.write_all(request);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let is_problem = head.to_ascii_lowercase().contains("content-type: application/problem+json");
+    assert_eq!(is_problem, status >= 400, "{answer}");
+    (status, body.to_owned())
+}
+
+fn health(state: State, automatic: State, word: Option<Override>) -> HealthView {
+    HealthView { state, automatic, since: moment(), word }
+}
+
+fn backend(name: &str, rack: &str, address: &str, health: HealthView, effective: Shares) -> BackendView {
+    let (new, old) = health.state.shares();
+    BackendView {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        rack: rack.to_owned(),
+        set: "web-w1".to_owned(),
+        weight: 100,
+        health,
+        admission: Admission::new(new, old).into(),
+        effective,
+        limited_by: None,
+        checks: vec![CheckView {
+            name: "heartbeat".to_owned(),
+            port: 6777,
+            state: CheckState::Passing,
+            last: "answered".to_owned(),
+            answered: 12_000,
+            missed: 3,
+            last_rtt_ns: Some(61_250),
+        }],
+        next_hop: Some(NextHop { interface: "eth0".to_owned(), mac: "02:00:00:00:00:01".to_owned() }),
+        packets: 1_234_567,
+        bytes: 987_654_321,
+    }
+}
+
+fn domain(path: &str, level: Level, health: HealthView) -> DomainView {
+    let (new, old) = health.state.shares();
+    let backends = StateCounts { up: 2, suspect: 0, down: 1, draining: 0 };
+    DomainView { path: path.to_owned(), level, health, admission: Admission::new(new, old).into(), backends }
+}
+
+/// Backends and domains out of order, one of each kind of trouble.
+fn world() -> World {
+    let word = Override { action: Action::Drain, reason: "kernel upgrade".to_owned(), since: moment() };
+    let mut limited = backend(
+        "w1r2b1",
+        "west/w1/r2",
+        "10.1.2.11",
+        health(State::Up, State::Up, None),
+        Shares { new: 0, old: 0 },
+    );
+    limited.limited_by = Some("west/w1/r2".to_owned());
+    limited.next_hop = None;
+    let mut failing = backend(
+        "e1r1b1",
+        "east/e1/r1",
+        "2001:db8::11",
+        health(State::Down, State::Down, None),
+        Shares { new: 0, old: 0 },
+    );
+    failing.checks[0].state = CheckState::Failing;
+    failing.checks[0].last = "no answer".to_owned();
+    let drained = health(State::Draining, State::Up, Some(word.clone()));
+    let drained = backend("w1r1b1", "west/w1/r1", "10.1.1.11", drained, Shares { new: 0, old: 255 });
+    let backends = vec![limited, failing, drained];
+    let up = || health(State::Up, State::Up, None);
+    let domains = vec![
+        domain("west/w1/r2", Level::Rack, health(State::Down, State::Down, None)),
+        domain("west", Level::Region, up()),
+        domain("west/w1", Level::Zone, up()),
+    ];
+    World { status: status(&backends, &domains, word), services: vec![service()], backends, domains }
+}
+
+fn service() -> ServiceView {
+    let pool = |name: &str, available| PoolView {
+        name: name.to_owned(),
+        table_size: 65_537,
+        sets: vec![format!("web-{name}")],
+        backends: 2,
+        available,
+        admission: Admission::OPEN.into(),
+    };
+    let plan = |region: &str, pools: [&str; 2]| PlanView {
+        client_region: region.to_owned(),
+        pools: pools.map(str::to_owned).to_vec(),
+    };
+    ServiceView {
+        name: "web".to_owned(),
+        address: "2001:db8::10".parse().unwrap(),
+        port: 80,
+        protocol: Protocol::Tcp,
+        on_all_down: OnAllDown::FailOpen,
+        pools: vec![pool("east", 1), pool("west", 0)],
+        plans: vec![plan("default", ["west", "east"]), plan("east", ["east", "west"])],
+        traffic: ServiceTraffic { packets: 2_469_134, bytes: 1_975_308_642, opening: 4_321, dropped: 17 },
+    }
+}
+
+fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> Status {
+    let reason = |reason: &str, verdict, packets| ReasonCount {
+        reason: reason.to_owned(),
+        verdict,
+        packets,
+        bytes: packets * 60,
+    };
+    let gone = SubjectName { kind: SubjectKind::Domain, name: "north/n1".to_owned() };
+    let drained = SubjectName { kind: SubjectKind::Backend, name: "w1r1b1".to_owned() };
+    Status {
+        node: NodeStatus {
+            name: "edge-1".to_owned(),
+            region: "west".to_owned(),
+            zone: Some("west/w1".to_owned()),
+        },
+        daemon: DaemonStatus {
+            version: "0.1.0".to_owned(),
+            abi: 1,
+            pid: 4242,
+            started: moment(),
+            uptime_s: 3_725,
+            adopted: true,
+        },
+        config: ConfigStatus {
+            file: "/etc/weir/weir.toml".into(),
+            digest: "0123456789abcdef0123456789abcdef".to_owned(),
+        },
+        xdp: XdpStatus {
+            mode: XdpMode::Native,
+            bpffs: "/sys/fs/bpf/weir".into(),
+            interfaces: vec![
+                InterfaceStatus { name: "eth0".to_owned(), ifindex: 2, attached: true },
+                InterfaceStatus { name: "eth1".to_owned(), ifindex: 3, attached: false },
+            ],
+        },
+        services: 1,
+        backends: backends.iter().map(|backend| backend.health.state).collect(),
+        domains: domains.iter().map(|domain| domain.health.state).collect(),
+        isolated: true,
+        traffic: TrafficStatus {
+            forwarded_packets: 2_469_134,
+            forwarded_bytes: 1_975_308_642,
+            reasons: vec![
+                reason("pass_not_vip", VerdictKind::Pass, 5_000),
+                reason("echo_answered", VerdictKind::Answer, 3),
+                reason("all_down", VerdictKind::Drop, 17),
+            ],
+        },
+        control: ControlStatus {
+            scheduling: "SCHED_FIFO".to_owned(),
+            rounds: 12_003,
+            late_rounds: 2,
+            max_lateness_ns: 410_000,
+            stores: 9,
+            lost_events: 0,
+            lost_results: 0,
+        },
+        journal: JournalStatus::default(),
+        unresolved_next_hops: vec!["w1r2b1".to_owned()],
+        overrides: vec![
+            OverrideView { subject: drained, word: word.clone(), active: true },
+            OverrideView { subject: gone, word: Override { action: Action::Fail, ..word }, active: false },
+        ],
+    }
+}
+
+fn explanation(query: ExplainQuery) -> Explanation {
+    let step = |kind, text: &str| ExplainStep::new(kind, text);
+    let forwarded = query.opening;
+    Explanation {
+        query,
+        hash: "0123456789abcdef".to_owned(),
+        service: Some("web".to_owned()),
+        client_region: Some("default".to_owned()),
+        plan: vec!["west".to_owned(), "east".to_owned()],
+        steps: vec![
+            step(StepKind::Classify, "the destination is service web"),
+            step(StepKind::Plan, "the client is in region default, whose plan is west, then east"),
+            ExplainStep {
+                pool: Some("west".to_owned()),
+                backend: Some("w1r1b1".to_owned()),
+                probe: Some(0),
+                new_share: Some(0),
+                old_share: Some(255),
+                taken: Some(false),
+                ..step(StepKind::Probe, "probe 0 finds w1r1b1, which takes no new flows")
+            },
+        ],
+        backend: forwarded.then(|| ExplainBackend {
+            name: "w1r2b1".to_owned(),
+            rack: "west/w1/r2".to_owned(),
+            address: "10.1.2.11".parse().unwrap(),
+        }),
+        outer: forwarded.then(|| Outer {
+            source: "10.255.3.4".parse().unwrap(),
+            destination: "10.1.2.11".parse().unwrap(),
+        }),
+        next_hop: forwarded
+            .then(|| NextHop { interface: "eth0".to_owned(), mac: "02:00:00:00:00:01".to_owned() }),
+        verdict: if forwarded { VerdictKind::Forward } else { VerdictKind::Drop },
+        reason: if forwarded { "forwarded" } else { "all_down" }.to_owned(),
+    }
+}

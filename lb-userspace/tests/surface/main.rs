@@ -1,0 +1,7 @@
+//! The API over a real socket, and the command line as a real process, against a daemon whose world is a table.
+
+mod api;
+mod commands;
+mod fake;
+mod help;
+mod tables;

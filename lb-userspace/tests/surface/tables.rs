@@ -1,0 +1,195 @@
+//! What people see, letter by letter.
+
+use crate::fake::Daemon;
+
+#[track_caller]
+fn shows(daemon: &Daemon, arguments: &[&str], expected: &str) {
+    let shown = daemon.stdout(arguments);
+    assert_eq!(shown.trim_end_matches('\n'), expected.trim_matches('\n'), "{arguments:?} shows:\n{shown}");
+    assert!(!shown.contains('\u{1b}'), "colour in a pipe: {shown:?}");
+    assert!(shown.lines().all(|line| line == line.trim_end()), "space at the end of a line: {shown:?}");
+}
+
+#[test]
+fn status() {
+    let expected = "
+node            edge-1 in west/w1
+daemon          weir 0.1.0, pid 4242, up 1 h 2 min, took over a running data plane
+xdp             native on eth0, eth1 (NOT ATTACHED)
+config          /etc/weir/weir.toml, digest 0123456789ab
+services        1
+forwarded       2469134 packets, 2.0 GB
+control thread  SCHED_FIFO, 12003 rounds, 2 late, at most 410.0 us late, 9 stores
+events          0
+ATTENTION       isolated: every target is silent, so this host itself is cut off; the last state is held
+ATTENTION       no next hop for w1r2b1: their packets are dropped
+
+          UP  SUSPECT  DOWN  DRAINING
+backends   1        0     1         1
+domains    2        0     1         0
+
+NOT FORWARDED  REASON         PACKETS  BYTES
+dropped        all_down            17    1.0 kB
+passed         pass_not_vip      5000  300.0 kB
+answered       echo_answered        3     180 B
+
+OVERRIDE         STATE                              SINCE                     REASON
+backend w1r1b1   DRAINING                           2026-05-01T12:00:00.250Z  kernel upgrade
+domain north/n1  waiting: not in the configuration  2026-05-01T12:00:00.250Z  kernel upgrade
+";
+    shows(&Daemon::start(), &["status"], expected);
+}
+
+#[test]
+fn services() {
+    let daemon = Daemon::start();
+    shows(
+        &daemon,
+        &["service", "list"],
+        "
+NAME  ADDRESS                POOLS  BACKENDS  AVAILABLE  PACKETS  BYTES   DROPPED
+web   [2001:db8::10]:80/tcp      2         4          1  2469134  2.0 GB       17
+",
+    );
+    let expected = "
+name         web
+address      [2001:db8::10]:80/tcp
+on all down  fail-open
+forwarded    2469134 packets, 2.0 GB, 4321 of them opening
+dropped      17 packets
+
+POOL  BACKENDS  AVAILABLE  TAKES FLOWS  TABLE  SETS
+east         2          1  all          65537  web-east
+west         2          0  all          65537  web-west
+
+CLIENT REGION  POOLS IN ORDER
+default        west, east
+east           east, west
+";
+    shows(&daemon, &["service", "show", "web"], expected);
+}
+
+#[test]
+fn backends() {
+    let daemon = Daemon::start();
+    let expected = "
+NAME    STATE     TAKES FLOWS  RACK        ADDRESS       WEIGHT  PACKETS  BYTES     WHY
+e1r1b1  DOWN      none         east/e1/r1  2001:db8::11     100  1234567  987.7 MB  heartbeat is failing
+w1r1b1  DRAINING  established  west/w1/r1  10.1.1.11        100  1234567  987.7 MB  drained by operator: kernel upgrade
+w1r2b1  UP        none         west/w1/r2  10.1.2.11        100  1234567  987.7 MB  west/w1/r2 is limited; no next hop
+";
+    shows(&daemon, &["backend", "list"], expected);
+    let expected = "
+name         w1r1b1
+state        DRAINING
+since        2026-05-01T12:00:00.250Z
+checks say   UP
+takes flows  established
+rack         west/w1/r1
+set          web-w1
+address      10.1.1.11
+weight       100
+next hop     02:00:00:00:00:01 by eth0
+forwarded    1234567 packets, 987.7 MB
+operator     drained by operator: kernel upgrade (since 2026-05-01T12:00:00.250Z)
+
+CHECK      PORT  STATE    LAST      ROUND TRIP  ANSWERED  MISSED
+heartbeat  6777  passing  answered  61.2 us        12000       3
+";
+    shows(&daemon, &["backend", "show", "w1r1b1"], expected);
+    let shown = daemon.stdout(&["backend", "show", "w1r2b1"]);
+    assert!(shown.contains("takes flows  none, because of west/w1/r2\n"), "{shown}");
+    assert!(shown.contains("next hop     not known\n"), "{shown}");
+    daemon.fake.world.lock().unwrap().backends[0].checks.clear();
+    assert!(daemon.stdout(&["backend", "show", "w1r2b1"]).ends_with("\n\nno checks: always believed UP\n"));
+}
+
+#[test]
+fn domains() {
+    let daemon = Daemon::start();
+    let expected = "
+PATH        LEVEL   STATE  TAKES FLOWS  UP  SUSPECT  DOWN  DRAINING  WHY
+west        region  UP     all           2        0     1         0
+west/w1     zone    UP     all           2        0     1         0
+west/w1/r2  rack    DOWN   none          2        0     1         0
+";
+    shows(&daemon, &["domain", "list"], expected);
+    let _ = daemon.stdout(&["domain", "drain", "west/w1", "--reason", "new switch"]);
+    let expected = "
+path         west/w1
+level        zone
+state        DRAINING
+since        2026-05-01T12:00:00.250Z
+checks say   UP
+takes flows  all
+backends     3 (2 UP, 0 SUSPECT, 1 DOWN, 0 DRAINING by their own state)
+operator     drained by operator: new switch (since 2026-05-01T12:00:00.250Z)
+";
+    shows(&daemon, &["domain", "show", "west/w1"], expected);
+}
+
+#[test]
+fn actions() {
+    let daemon = Daemon::start();
+    shows(
+        &daemon,
+        &["backend", "drain", "w1r2b1", "--reason", "r"],
+        "backend w1r2b1: UP -> DRAINING, in the data plane 12.3 us after the decision",
+    );
+    shows(
+        &daemon,
+        &["backend", "drain", "w1r2b1", "--reason", "r"],
+        "backend w1r2b1 is DRAINING already: nothing changed",
+    );
+    shows(
+        &daemon,
+        &["domain", "fail", "west/w1", "--reason", "r"],
+        "domain west/w1: UP -> DOWN, in the data plane 12.3 us after the decision",
+    );
+    shows(
+        &daemon,
+        &["domain", "restore", "west/w1", "--reason", "r"],
+        "domain west/w1: DOWN -> UP, in the data plane 12.3 us after the decision",
+    );
+}
+
+#[test]
+fn explanations() {
+    let daemon = Daemon::start();
+    shows(&daemon, &["explain", "198.51.100.7:40000", "192.0.2.10:80/tcp"], "
+198.51.100.7:40000 -> 192.0.2.10:80/tcp: a packet that opens a flow, hash 0123456789abcdef
+1. the destination is service web
+2. the client is in region default, whose plan is west, then east
+3. probe 0 finds w1r1b1, which takes no new flows
+=> forwarded to backend w1r2b1 in west/w1/r2 (10.1.2.11) of service web, from 10.255.3.4 to 10.1.2.11, by eth0 to 02:00:00:00:00:01
+");
+    shows(&daemon, &["explain", "[2001:db8:a::7]:40000", "[2001:db8::10]:80/udp", "--established"], "
+[2001:db8:a::7]:40000 -> [2001:db8::10]:80/udp: a packet that belongs to an established flow, hash 0123456789abcdef
+1. the destination is service web
+2. the client is in region default, whose plan is west, then east
+3. probe 0 finds w1r1b1, which takes no new flows
+=> dropped of service web: no pool of its plan takes it
+");
+}
+
+#[test]
+fn events() {
+    let daemon = Daemon::start();
+    daemon.record("west/w1");
+    let _ = daemon.stdout(&["domain", "fail", "west/w1", "--reason", "cooling failed"]);
+    let shown = daemon.stdout(&["events"]);
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(
+        lines[0],
+        "TIME                      SEQ     SUBJECT                   CHANGE                DETECT     STORE      CAUSE"
+    );
+    // The time is that of the machine's start; the rest is fixed.
+    let after_time: Vec<&str> = lines[1..].iter().map(|line| &line[24..]).collect();
+    assert_eq!(
+        after_time,
+        [
+            "  1       domain west/w1            UP -> SUSPECT         3.1 ms     4.2 us     5 of 5 backends missed round 81",
+            "  2       domain west/w1            UP -> DOWN            -          12.3 us    operator: cooling failed",
+        ]
+    );
+}
