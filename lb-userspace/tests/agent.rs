@@ -81,7 +81,8 @@ fn heartbeats_are_answered_until_the_agent_goes() {
 fn only_the_given_sources_are_answered() {
     with_namespace(|namespace| {
         network(namespace);
-        let sources = |text: &str| AgentOptions { sources: vec![IpPrefix::parse(text).unwrap()], ..options() };
+        let sources =
+            |text: &str| AgentOptions { sources: vec![IpPrefix::parse(text).unwrap()], ..options() };
         let agent = Agent::start(&sources("10.2.0.0/16")).unwrap();
         assert!(in_peer(namespace, heartbeat).is_none());
         assert!(count(&agent, "source_refused") >= 1);

@@ -20,7 +20,8 @@ use lb_userspace::plan::compile::compile;
 use lb_userspace::plan::image::ImageTables;
 use namespace::{Namespace, eventually, names, run, with_namespace};
 
-const HOP: NextHop = NextHop { ifindex: 1, destination: [2, 0, 0, 0, 0, 2], source: [2, 0, 0, 0, 0, 1], mtu: 1600 };
+const HOP: NextHop =
+    NextHop { ifindex: 1, destination: [2, 0, 0, 0, 0, 2], source: [2, 0, 0, 0, 0, 1], mtu: 1600 };
 
 fn try_install(config: &Config) -> Result<DataPlane, DataPlaneError> {
     DataPlane::install(&compile(config).unwrap(), &Options::new(config))
@@ -190,7 +191,8 @@ fn what_cannot_be_done_is_refused_with_a_remedy_and_changes_nothing() {
         assert_eq!(error.class(), ErrorClass::Unsupported);
         assert!(error.to_string().contains("`e9`") && error.to_string().contains("e1"), "{error}");
 
-        let nowhere = namespace.config(|text| text.replace(namespace.bpffs.to_str().unwrap(), "/tmp/weir-none"));
+        let nowhere =
+            namespace.config(|text| text.replace(namespace.bpffs.to_str().unwrap(), "/tmp/weir-none"));
         let error = refused(&nowhere);
         assert_eq!(error.class(), ErrorClass::Unsupported);
         assert!(error.to_string().contains("mount -t bpf"), "{error}");
@@ -198,12 +200,16 @@ fn what_cannot_be_done_is_refused_with_a_remedy_and_changes_nothing() {
         // Another installation, with pins elsewhere, has e1.
         let elsewhere = namespace.bpffs.with_file_name("other");
         let other = namespace.config(|text| {
-            text.replace("\"e0\"", "\"e1\"").replace(namespace.bpffs.to_str().unwrap(), elsewhere.to_str().unwrap())
+            text.replace("\"e0\"", "\"e1\"")
+                .replace(namespace.bpffs.to_str().unwrap(), elsewhere.to_str().unwrap())
         });
         let _other = install(&other).unwrap();
         let both = namespace.config(|text| text.replace("\"e0\"", "\"e0\", \"e1\""));
         let error = refused(&both);
-        assert!(matches!(&error, DataPlaneError::InterfaceBusy { name, program: Some(_) } if name == "e1"), "{error}");
+        assert!(
+            matches!(&error, DataPlaneError::InterfaceBusy { name, program: Some(_) } if name == "e1"),
+            "{error}"
+        );
         assert_eq!(program("e0"), None, "the first interface is as before");
         assert_eq!(names(&namespace.bpffs.join("v1")), ["links"]);
         drop(install(&config).unwrap());

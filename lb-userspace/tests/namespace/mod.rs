@@ -23,7 +23,10 @@ pub(crate) struct Namespace {
 
 /// Runs a test in a network of its own, on a thread of its own.
 pub(crate) fn with_namespace(test: impl FnOnce(&Namespace) + Send) {
-    assert!(nix::unistd::geteuid().is_root(), "this test makes network namespaces and loads BPF programs: run it as root");
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test makes network namespaces and loads BPF programs: run it as root"
+    );
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let namespace = Namespace::new();
@@ -42,7 +45,8 @@ impl Namespace {
         let none: Option<&str> = None;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("mounts become private");
         let folder = Folder::new();
-        mount(Some("bpf"), &folder.0, Some("bpf"), MsFlags::empty(), none).expect("a BPF file system is mounted");
+        mount(Some("bpf"), &folder.0, Some("bpf"), MsFlags::empty(), none)
+            .expect("a BPF file system is mounted");
         run("ip link set lo up");
         let peer = Command::new("unshare")
             .args(["--net", "sleep", "600"])
@@ -52,7 +56,9 @@ impl Namespace {
         let namespace = Self { bpffs: folder.0.join("weir"), _folder: folder, peer };
         let own = std::fs::read_link("/proc/thread-self/ns/net").expect("/proc is mounted");
         let path = format!("/proc/{}/ns/net", namespace.peer.id());
-        eventually("the peer has its own network", || std::fs::read_link(&path).is_ok_and(|peer| peer != own));
+        eventually("the peer has its own network", || {
+            std::fs::read_link(&path).is_ok_and(|peer| peer != own)
+        });
         run_in_peer(&namespace, "ip link set lo up");
         namespace
     }
