@@ -1,0 +1,109 @@
+//! The agent answers heartbeats and decapsulates, in the kernel. Needs root.
+
+mod namespace;
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use lb_common::abi::heartbeat::{DEFAULT_PORT, Heartbeat, REPLY};
+use lb_common::abi::pod::Pod;
+use lb_userspace::config::{IpPrefix, XdpMode};
+use lb_userspace::runtime::agent::{Agent, AgentOptions};
+use namespace::{Namespace, run, with_namespace};
+
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+const PEER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
+
+fn options() -> AgentOptions {
+    AgentOptions {
+        interface: "e0".to_owned(),
+        addresses: vec![IpAddr::V4(OWN)],
+        heartbeat_port: DEFAULT_PORT,
+        sources: Vec::new(),
+        mode: XdpMode::Generic,
+        stats_interval: None,
+    }
+}
+
+fn network(namespace: &Namespace) {
+    namespace.veth("e0", "p0", 0);
+    run(&format!("ip addr add {OWN}/24 dev e0"));
+    namespace.run(&format!("ip addr add {PEER}/24 dev p0"));
+}
+
+/// Does something in the peer's network.
+fn in_peer<T: Send>(namespace: &Namespace, act: impl FnOnce() -> T + Send) -> T {
+    let file = std::fs::File::open(format!("/proc/{}/ns/net", namespace.peer())).unwrap();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            act()
+        });
+        thread.join().unwrap()
+    })
+}
+
+/// Sends a heartbeat from the peer and waits for the reply.
+fn heartbeat() -> Option<Heartbeat> {
+    let socket = UdpSocket::bind((PEER, 0)).unwrap();
+    socket.connect((OWN, DEFAULT_PORT)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut reply = [0; size_of::<Heartbeat>()];
+    // The first packet may wait for ARP longer than one timeout.
+    for _ in 0..4 {
+        socket.send(Heartbeat::request(7, 8, 9).as_bytes()).unwrap();
+        if socket.recv(&mut reply).is_ok() {
+            return Heartbeat::from_bytes(&reply);
+        }
+    }
+    None
+}
+
+fn count(agent: &Agent, name: &str) -> u64 {
+    let counters = agent.counters().unwrap();
+    counters.iter().find(|(n, ..)| *n == name).map(|(_, packets, _)| *packets).unwrap()
+}
+
+#[test]
+fn heartbeats_are_answered_until_the_agent_goes() {
+    with_namespace(|namespace| {
+        network(namespace);
+        let agent = Agent::start(&options()).unwrap();
+        let reply = in_peer(namespace, heartbeat).expect("a reply");
+        assert_eq!(Heartbeat { kind: REPLY, ..Heartbeat::request(7, 8, 9) }, reply);
+        assert!(count(&agent, "heartbeat_answered") >= 1);
+        drop(agent);
+        assert!(in_peer(namespace, heartbeat).is_none());
+    });
+}
+
+#[test]
+fn only_the_given_sources_are_answered() {
+    with_namespace(|namespace| {
+        network(namespace);
+        let sources =
+            |text: &str| AgentOptions { sources: vec![IpPrefix::parse(text).unwrap()], ..options() };
+        let agent = Agent::start(&sources("10.2.0.0/16")).unwrap();
+        assert!(in_peer(namespace, heartbeat).is_none());
+        assert!(count(&agent, "source_refused") >= 1);
+        drop(agent);
+        let _agent = Agent::start(&sources("10.1.0.0/16")).unwrap();
+        assert!(in_peer(namespace, heartbeat).is_some());
+    });
+}
+
+#[test]
+fn bad_options_are_refused() {
+    with_namespace(|namespace| {
+        network(namespace);
+        let refused = |options: AgentOptions| match Agent::start(&options) {
+            Ok(_) => panic!("started"),
+            Err(error) => format!("{error:#}"),
+        };
+        assert!(refused(AgentOptions { addresses: Vec::new(), ..options() }).contains("--address"));
+        let error = refused(AgentOptions { interface: "e9".to_owned(), ..options() });
+        assert!(error.contains("`e9`") && error.contains("e0"), "{error}");
+        let _agent = Agent::start(&options()).unwrap();
+        assert!(refused(options()).contains("already runs another XDP program"));
+    });
+}

@@ -1,0 +1,331 @@
+//! Installing, adopting, replacing and detaching the data plane, in the kernel. Needs root.
+
+mod namespace;
+
+use std::fs;
+use std::net::SocketAddr;
+
+use aya::Ebpf;
+use aya::maps::MapInfo;
+use aya::programs::Xdp;
+use lb_common::abi::admission::Admission;
+use lb_userspace::api::types::{ExplainQuery, VerdictKind};
+use lb_userspace::config::{Config, Protocol};
+use lb_userspace::dataplane::explain::explain;
+use lb_userspace::dataplane::netlink::{Interface, Netlink};
+use lb_userspace::dataplane::object::{AGENT, AGENT_PROGRAM};
+use lb_userspace::dataplane::writer::NextHop;
+use lb_userspace::dataplane::{DataPlane, DataPlaneError, ErrorClass, Options, Start, detach};
+use lb_userspace::plan::compile::compile;
+use lb_userspace::plan::image::ImageTables;
+use namespace::{Namespace, eventually, names, run, with_namespace};
+
+const HOP: NextHop =
+    NextHop { ifindex: 1, destination: [2, 0, 0, 0, 0, 2], source: [2, 0, 0, 0, 0, 1], mtu: 1600 };
+
+fn try_install(config: &Config) -> Result<DataPlane, DataPlaneError> {
+    DataPlane::install(&compile(config).unwrap(), &Options::new(config))
+}
+
+/// Installs. A lock that was just let go of may for a moment still be held by a process that another test's thread is
+/// about to start, between its fork and its exec.
+fn install(config: &Config) -> Result<DataPlane, DataPlaneError> {
+    let mut result = try_install(config);
+    eventually("the lock is free", || {
+        if matches!(result, Err(DataPlaneError::InUse { .. })) {
+            result = try_install(config);
+        }
+        !matches!(result, Err(DataPlaneError::InUse { .. }))
+    });
+    result
+}
+
+fn refused(config: &Config) -> DataPlaneError {
+    match install(config) {
+        Ok(dataplane) => panic!("installed: {:?}", dataplane.start()),
+        Err(error) => error,
+    }
+}
+
+fn interface(name: &str) -> Interface {
+    let all = Netlink::new().unwrap().interfaces().unwrap();
+    all.into_iter().find(|interface| interface.name == name).unwrap()
+}
+
+/// Id of the XDP program on an interface.
+fn program(name: &str) -> Option<u32> {
+    interface(name).xdp.and_then(|(id, _)| id)
+}
+
+fn unchanged(namespace: &Namespace) -> Config {
+    namespace.config(|text| text)
+}
+
+#[test]
+fn a_fresh_start_attaches_and_pins() {
+    with_namespace(|namespace| {
+        namespace.veth("e0", "p0", 0);
+        let dataplane = install(&unchanged(namespace)).unwrap();
+        assert_eq!(dataplane.start(), Start::Fresh);
+        assert!(matches!(interface("e0").xdp, Some((Some(_), true))), "native");
+        let pins = namespace.bpffs.join("v1");
+        assert_eq!(names(&pins), ["current", "links"]);
+        assert_eq!(names(&pins.join("links")), ["e0"]);
+        assert_eq!(names(&pins.join("current")).len(), 12, "11 maps and the program");
+        drop(dataplane);
+        assert!(program("e0").is_some(), "forwarding outlives the daemon");
+    });
+}
+
+#[test]
+fn the_same_image_is_adopted_with_all_its_words() {
+    with_namespace(|namespace| {
+        namespace.veth("e0", "p0", 0);
+        let config = unchanged(namespace);
+        let first = install(&config).unwrap();
+        let id = program("e0");
+        first.admission_writer().store_backend(1, Admission::CLOSED).unwrap();
+        first.admission_writer().store_array(0, Admission::new(3, 4)).unwrap();
+        first.next_hop_writer().write(2, &HOP).unwrap();
+        let error = try_install(&config).unwrap_err();
+        assert!(matches!(error, DataPlaneError::InUse { .. }), "{error}");
+        assert_eq!(error.class(), ErrorClass::RefusedByState);
+        drop(first);
+
+        let second = install(&config).unwrap();
+        assert_eq!(second.start(), Start::Adopted { program_replaced: false });
+        assert_eq!(program("e0"), id, "the program was not touched");
+        assert_eq!(second.admission_writer().load_backend(1), Some(Admission::CLOSED));
+        assert_eq!(second.admission_writer().load_backend(0), Some(Admission::OPEN));
+        assert_eq!(second.admission_writer().load_array(0), Some(Admission::new(3, 4)));
+        assert_eq!(second.next_hop_writer().read(2), Some(HOP));
+        assert_eq!(second.next_hop_writer().read(1), None);
+    });
+}
+
+#[test]
+fn another_image_replaces_the_generation_and_keeps_flows_where_backends_are_the_same() {
+    with_namespace(|namespace| {
+        namespace.veth("e0", "p0", 0);
+        drop(install(&unchanged(namespace)).unwrap());
+        let id = program("e0");
+        let flows = || MapInfo::from_pin(namespace.bpffs.join("v1/current/FLOWS")).unwrap().id();
+        let first_flows = flows();
+        let other_port = namespace.config(|text| text.replace("port = 80", "port = 81"));
+        let second = install(&other_port).unwrap();
+        assert_eq!(second.start(), Start::Replaced { flows_kept: true });
+        assert_ne!(program("e0"), id);
+        assert!(program("e0").is_some());
+        assert_eq!(flows(), first_flows);
+        drop(second);
+        let other_backend = namespace.config(|text| text.replace("10.1.0.12", "10.1.0.13"));
+        let third = install(&other_backend).unwrap();
+        assert_eq!(third.start(), Start::Replaced { flows_kept: false });
+        assert_ne!(flows(), first_flows);
+        assert_eq!(names(&namespace.bpffs.join("v1")), ["current", "links"], "nothing is left over");
+    });
+}
+
+#[test]
+fn another_program_is_replaced_over_the_same_maps() {
+    with_namespace(|namespace| {
+        namespace.veth("e0", "p0", 0);
+        let config = unchanged(namespace);
+        let first = install(&config).unwrap();
+        first.admission_writer().store_backend(0, Admission::CLOSED).unwrap();
+        drop(first);
+        // As if another binary had installed it: its program is not the one that this binary carries.
+        let pin = namespace.bpffs.join("v1/current/program");
+        fs::remove_file(&pin).unwrap();
+        let mut other = Ebpf::load(AGENT).unwrap();
+        let other: &mut Xdp = other.program_mut(AGENT_PROGRAM).unwrap().try_into().unwrap();
+        other.load().unwrap();
+        other.pin(&pin).unwrap();
+        let id = program("e0");
+        let second = install(&config).unwrap();
+        assert_eq!(second.start(), Start::Adopted { program_replaced: true });
+        assert_eq!(second.admission_writer().load_backend(0), Some(Admission::CLOSED));
+        assert_ne!(program("e0"), id);
+        drop(second);
+        let id = program("e0");
+        assert_eq!(install(&config).unwrap().start(), Start::Adopted { program_replaced: false });
+        assert_eq!(program("e0"), id);
+    });
+}
+
+#[test]
+fn interfaces_follow_the_configuration() {
+    with_namespace(|namespace| {
+        namespace.veth("e0", "p0", 0);
+        namespace.veth("e1.5", "p1", 1);
+        let with = |interfaces: &str, mode: &str| {
+            let line = format!("interfaces = {interfaces}\nmode = \"{mode}\"");
+            namespace.config(|text| text.replace("interfaces = [\"e0\"]", &line))
+        };
+        drop(install(&with(r#"["e0"]"#, "native")).unwrap());
+        drop(install(&with(r#"["e0", "e1.5"]"#, "native")).unwrap());
+        assert!(program("e0").is_some() && program("e0") == program("e1.5"));
+        drop(install(&with(r#"["e1.5"]"#, "native")).unwrap());
+        assert_eq!(program("e0"), None);
+        assert!(program("e1.5").is_some());
+        drop(install(&with(r#"["e1.5"]"#, "generic")).unwrap());
+        assert!(matches!(interface("e1.5").xdp, Some((Some(_), false))), "generic");
+        // The interface is made anew, so its link is void.
+        run("ip link del e1.5");
+        namespace.veth("e1.5", "p1", 1);
+        drop(install(&with(r#"["e1.5"]"#, "generic")).unwrap());
+        assert!(program("e1.5").is_some());
+        assert_eq!(names(&namespace.bpffs.join("v1/links")), ["e1%2e5"]);
+    });
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_with_a_remedy_and_changes_nothing() {
+    with_namespace(|namespace| {
+        namespace.veth("e0", "p0", 0);
+        namespace.veth("e1", "p1", 1);
+        let config = unchanged(namespace);
+
+        let missing = namespace.config(|text| text.replace("\"e0\"", "\"e0\", \"e9\""));
+        let error = refused(&missing);
+        assert_eq!(error.class(), ErrorClass::Unsupported);
+        assert!(error.to_string().contains("`e9`") && error.to_string().contains("e1"), "{error}");
+
+        let nowhere =
+            namespace.config(|text| text.replace(namespace.bpffs.to_str().unwrap(), "/tmp/weir-none"));
+        let error = refused(&nowhere);
+        assert_eq!(error.class(), ErrorClass::Unsupported);
+        assert!(error.to_string().contains("mount -t bpf"), "{error}");
+
+        // Another installation, with pins elsewhere, has e1.
+        let elsewhere = namespace.bpffs.with_file_name("other");
+        let other = namespace.config(|text| {
+            text.replace("\"e0\"", "\"e1\"")
+                .replace(namespace.bpffs.to_str().unwrap(), elsewhere.to_str().unwrap())
+        });
+        let _other = install(&other).unwrap();
+        let both = namespace.config(|text| text.replace("\"e0\"", "\"e0\", \"e1\""));
+        let error = refused(&both);
+        assert!(
+            matches!(&error, DataPlaneError::InterfaceBusy { name, program: Some(_) } if name == "e1"),
+            "{error}"
+        );
+        assert_eq!(program("e0"), None, "the first interface is as before");
+        assert_eq!(names(&namespace.bpffs.join("v1")), ["links"]);
+        drop(install(&config).unwrap());
+
+        fs::create_dir(namespace.bpffs.join("v7")).unwrap();
+        let error = refused(&config);
+        assert!(matches!(&error, DataPlaneError::OtherAbi { found, .. } if found == "7"), "{error}");
+        assert_eq!(error.class(), ErrorClass::RefusedByState);
+        fs::remove_dir(namespace.bpffs.join("v7")).unwrap();
+
+        let pins = namespace.bpffs.join("v1/current");
+        fs::rename(pins.join("POOLS"), pins.join("POOLZ")).unwrap();
+        let error = refused(&config);
+        assert!(matches!(&error, DataPlaneError::BadPin { path, .. } if path.ends_with("POOLZ")), "{error}");
+        fs::rename(pins.join("POOLZ"), pins.join("PLANS")).unwrap();
+        let error = refused(&config);
+        assert!(error.to_string().contains("map PLANS"), "{error}");
+        assert!(program("e0").is_some(), "what ran goes on running");
+        assert_eq!(names(&pins).len(), 11, "nothing was removed");
+    });
+}
+
+#[test]
+fn what_a_crash_leaves_behind_is_settled() {
+    with_namespace(|namespace| {
+        namespace.veth("e0", "p0", 0);
+        let config = unchanged(namespace);
+        let pins = namespace.bpffs.join("v1");
+        // While the first generation was being pinned.
+        fs::create_dir_all(pins.join("next")).unwrap();
+        let first = install(&config).unwrap();
+        assert_eq!(first.start(), Start::Fresh);
+        first.admission_writer().store_backend(0, Admission::CLOSED).unwrap();
+        drop(first);
+        let id = program("e0");
+
+        // After the links were switched, before the folders were; then between the two renames; then before the end.
+        for (left, with_old) in [("next", false), ("next", true), ("current", true)] {
+            fs::rename(pins.join("current"), pins.join("moving")).unwrap();
+            fs::rename(pins.join("moving"), pins.join(left)).unwrap();
+            if with_old {
+                fs::create_dir(pins.join("old")).unwrap();
+            }
+            let again = install(&config).unwrap();
+            assert_eq!(again.start(), Start::Adopted { program_replaced: false }, "{left} {with_old}");
+            assert_eq!(again.admission_writer().load_backend(0), Some(Admission::CLOSED));
+            assert_eq!(program("e0"), id);
+            assert_eq!(names(&pins), ["current", "links"]);
+        }
+
+        // While another generation was being pinned: it is dropped.
+        fs::create_dir(pins.join("next")).unwrap();
+        fs::write(pins.join("next/ROOT"), "").unwrap_err();
+        let again = install(&config).unwrap();
+        assert_eq!(again.start(), Start::Adopted { program_replaced: false });
+        assert_eq!(names(&pins), ["current", "links"]);
+    });
+}
+
+#[test]
+fn detaching_removes_everything_of_any_version() {
+    with_namespace(|namespace| {
+        namespace.veth("e0", "p0", 0);
+        let dataplane = install(&unchanged(namespace)).unwrap();
+        let error = detach(&namespace.bpffs).unwrap_err();
+        assert!(matches!(error, DataPlaneError::InUse { .. }), "{error}");
+        drop(dataplane);
+        fs::rename(namespace.bpffs.join("v1"), namespace.bpffs.join("v99")).unwrap();
+        let mut detached = detach(&namespace.bpffs);
+        eventually("the lock is free", || {
+            if detached.is_err() {
+                detached = detach(&namespace.bpffs);
+            }
+            detached.is_ok()
+        });
+        let detached = detached.unwrap();
+        assert_eq!(detached.interfaces, ["e0"]);
+        assert_eq!(program("e0"), None);
+        assert!(!namespace.bpffs.exists());
+        assert_eq!(detach(&namespace.bpffs).unwrap(), Default::default(), "nothing to do");
+    });
+}
+
+#[test]
+fn explaining_over_the_live_maps_says_what_the_image_says() {
+    with_namespace(|namespace| {
+        namespace.veth("e0", "p0", 0);
+        let config = unchanged(namespace);
+        let dataplane = install(&config).unwrap();
+        for backend in 0..4 {
+            dataplane.next_hop_writer().write(backend, &HOP).unwrap();
+        }
+        let mut model = ImageTables::new(compile(&config).unwrap());
+        model.set_next_hops(HOP.ifindex, HOP.destination, HOP.source, HOP.mtu);
+        let live = dataplane.live();
+        let rack = config.topology.find("west/w1/r1").unwrap().index();
+        for word in [Admission::OPEN, Admission::new(0, 255), Admission::CLOSED, Admission::new(128, 255)] {
+            dataplane.admission_writer().store_array(rack, word).unwrap();
+            model.set_admission(rack, word);
+            let observation = live.observe();
+            let mut backends = std::collections::BTreeSet::new();
+            for port in 1..500 {
+                let query = ExplainQuery {
+                    src: SocketAddr::from(([198, 51, 100, 7], port)),
+                    dst: SocketAddr::from(([192, 0, 2, 10], 80)),
+                    protocol: Protocol::Tcp,
+                    opening: port % 2 == 0,
+                };
+                let explanation = explain(&observation, &config, query);
+                assert_eq!(explanation, explain(&model, &config, query));
+                assert_eq!(explanation.verdict, VerdictKind::Forward);
+                assert_eq!(explanation.service.as_deref(), Some("web"));
+                assert_eq!(explanation.client_region.as_deref(), Some("west"));
+                backends.insert(explanation.backend.unwrap().name);
+            }
+            assert_eq!(backends.len(), if word == Admission::CLOSED { 2 } else { 4 }, "{word:?}");
+        }
+    });
+}
