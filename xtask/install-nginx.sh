@@ -10,7 +10,7 @@ if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' > "$policy"
     chmod 755 "$policy"
 fi
-apt-get install -y --no-install-recommends --no-remove nginx
+apt-get install -q -y --no-install-recommends --no-remove nginx
 if command -v systemctl > /dev/null; then
     systemctl disable nginx || echo 'nginx could not be disabled: it may start at the next boot' >&2
 fi

@@ -21,6 +21,7 @@ use lb_common::{
     },
     datapath::{
         ports::Tables,
+        select::{self, Probe, Probed},
         steer::{self, Origin, Walk, Walked},
         trace::{Silent, Trace},
     },
@@ -66,6 +67,14 @@ pub extern "C" fn weir_walk(plan: u32, h: u64, opening: u32, origin: u32, servic
     let origin = if origin == Origin::Relay as u32 { Origin::Relay } else { Origin::Client };
     let request = Walk { plan, h, opening: opening != 0, origin, service_flags: service_flags as u8 };
     steer::walk(&Maps, &request, &mut Silent).0
+}
+
+/// [`select::probe`] as a global function. Bit 0 of `flags`: opening; bit 1: ignore health.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_probe(pool: u32, h: u64, first: u32, flags: u32) -> u64 {
+    let request = Probe { pool, h, first, opening: flags & 1 != 0, ignore_health: flags & 2 != 0 };
+    select::probe(&Maps, &request, &mut Silent).0
 }
 
 impl Tables for Maps {
@@ -142,6 +151,12 @@ impl Tables for Maps {
             request.origin as u32,
             request.service_flags as u32,
         ))
+    }
+
+    #[inline(always)]
+    fn probe(&self, request: &Probe, _: &mut impl Trace) -> Probed {
+        let flags = request.opening as u32 | (request.ignore_health as u32) << 1;
+        Probed(weir_probe(request.pool, request.h, request.first, flags))
     }
 
     #[inline(always)]

@@ -55,6 +55,8 @@ enum Fault {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Bench {
+    /// Nanoseconds per packet of the XDP program
+    Datapath,
     /// Time from cutting off a rack to the last packet sent to it
     Failover,
 }
@@ -82,6 +84,7 @@ fn demo(fault: Fault) -> Result<ExitCode> {
 
 fn bench(name: Bench) -> Result<ExitCode> {
     let measurements = match name {
+        Bench::Datapath => bench::datapath()?,
         Bench::Failover => bench::failover()?,
     };
     println!("{}", serde_json::to_string_pretty(&measurements)?);

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     build,
-    shell::{Cmd, step},
+    shell::{Cmd, require_root_or_sudo, step},
     workspace::{bpf_dir, host_cargo, root},
 };
 
@@ -66,6 +66,7 @@ fn maglev() -> Result<String> {
 }
 
 fn in_lab(name: Name) -> Result<String> {
+    require_root_or_sudo()?;
     let binaries = build::everything(true)?;
     let bench = Cmd::new(&binaries.lab)
         .args(["bench", name.as_str()])

@@ -4,7 +4,11 @@ use std::ffi::OsString;
 
 use anyhow::Result;
 
-use crate::{build, shell::Cmd, workspace::bpf_dir};
+use crate::{
+    build,
+    shell::{Cmd, require_root_or_sudo},
+    workspace::bpf_dir,
+};
 
 /// Raise the lab in network namespaces, cut a rack and a zone, and watch traffic leave them.
 ///
@@ -18,6 +22,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    require_root_or_sudo()?;
     // Not optimised: that takes minutes the first time, and what the demo shows happens in the XDP programs.
     let binaries = build::everything(false)?;
     Cmd::new(&binaries.lab)

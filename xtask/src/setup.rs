@@ -103,7 +103,7 @@ fn complete_toolchain() -> Result<BpfToolchain> {
          Remedy: apt-get install --reinstall rustc-web cargo-web libstd-rust-web-dev-bpf",
     )?;
     if find_linker(llvm_major).is_none() {
-        eprintln!("    building bpf-linker {BPF_LINKER_VERSION}: about a minute on two cores");
+        eprintln!("    building bpf-linker {BPF_LINKER_VERSION}: half a minute on two cores");
         install_linker_command().run().context(
             "bpf-linker could not be built.\n\
              Remedy: see cargo's message above; the LLVM it needs comes from llvm-22-dev and libpolly-22-dev",
@@ -137,11 +137,11 @@ impl Debian {
             return Ok(());
         }
         eprintln!("    missing packages: {}", packages.join(" "));
-        apt_get().arg("update").run()?;
+        apt_get().args(["update", "-q"]).run()?;
         let mut unknown = without_candidate(packages);
         if !unknown.is_empty() && add_security_archive {
             self.add_security_archive()?;
-            apt_get().arg("update").run()?;
+            apt_get().args(["update", "-q"]).run()?;
             unknown = without_candidate(packages);
         }
         if !unknown.is_empty() {
@@ -197,7 +197,7 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     let plain: Vec<&str> = packages.iter().copied().filter(|package| *package != NGINX).collect();
     if !plain.is_empty() {
         // --no-remove: rustc-web cannot stand beside Debian's own rustc or rustup, and what the user chose is not ours.
-        let options = ["install", "-y", "--no-install-recommends", "--no-remove"];
+        let options = ["install", "-q", "-y", "--no-install-recommends", "--no-remove"];
         apt_get().args(options).args(&plain).run().with_context(remedy)?;
     }
     if packages.contains(&NGINX) {

@@ -201,7 +201,7 @@ impl std::fmt::Display for Cmd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut line = String::new();
         if self.root && !is_root() {
-            line.push_str("sudo ");
+            line.push_str(if self.env.is_empty() { "sudo " } else { "sudo env " });
         }
         for (name, value) in &self.env {
             write!(line, "{name}={} ", quoted(value))?;
@@ -229,6 +229,17 @@ fn quoted(word: &OsStr) -> String {
 pub(crate) fn is_root() -> bool {
     // The owner of one's own /proc entry is one's effective user.
     std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+/// Fails if a command that needs root could not run. To be asked before minutes of building, not after.
+pub(crate) fn require_root_or_sudo() -> Result<()> {
+    if !is_root() && find_program("sudo").is_none() {
+        bail!(
+            "apt, network namespaces and XDP need root, and there is no sudo here.\n\
+             Remedy: run the same command as root, or install sudo."
+        );
+    }
+    Ok(())
 }
 
 /// Finds a program in PATH, and where Debian keeps programs for root, which are not in everyone's PATH.

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     build::{self, HostBinaries},
     libtest::Counts,
-    shell::{Cmd, find_program, step},
+    shell::{Cmd, find_program, require_root_or_sudo, step},
     workspace::{Metadata, bpf_dir, host_cargo, root},
 };
 
@@ -68,6 +68,7 @@ struct Row {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    require_root_or_sudo()?;
     let metadata = build::set_up_and_build_bpf()?;
     let tests = step("build binaries and tests", || build_tests(&metadata, args.suite.as_deref()))?;
     let binaries = HostBinaries::in_dir(&metadata.profile_dir(false))?;

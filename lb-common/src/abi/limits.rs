@@ -26,6 +26,9 @@ pub const MAX_SLOT_CHUNKS: usize = 4_096;
 pub const MAX_SERVICE_BUCKETS: usize = 65_536;
 /// Slots of a table that are tried for one flow before its plan's next pool.
 pub const MAX_PROBES: u32 = 16;
+/// Slots of a table that are tried for one flow, once every pool of its plan was tried, before it is refused. With nine
+/// tenths of a pool down, 16 slots miss the rest for one flow in five, 256 for one in 500 billion.
+pub const MAX_THOROUGH_PROBES: u32 = 256;
 /// Counters for reasons, the first ones of each CPU's block. Reasons are append-only.
 pub const REASON_SLOTS: usize = 64;
 /// CPUs whose counters fit.

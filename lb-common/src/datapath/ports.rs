@@ -2,6 +2,7 @@
 //! tests over plain vectors, `weir explain` over the daemon's mapping of the live maps.
 
 use super::{
+    select::{self, Probe, Probed},
     steer::{self, Walk, Walked},
     trace::Trace,
 };
@@ -84,6 +85,14 @@ pub trait Tables {
         Self: Sized,
     {
         steer::walk(self, request, trace)
+    }
+    /// [`select::probe`], for the same reason.
+    #[inline(always)]
+    fn probe(&self, request: &Probe, trace: &mut impl Trace) -> Probed
+    where
+        Self: Sized,
+    {
+        select::probe(self, request, trace)
     }
     /// Adds to this CPU's counter in `slot`.
     fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool);

@@ -9,7 +9,7 @@ use super::{
 use crate::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
-    limits::MAX_PROBES,
+    limits::{MAX_PROBES, MAX_THOROUGH_PROBES},
     plan::PoolEntry,
     reason::Reason,
 };
@@ -43,11 +43,24 @@ const fn min(a: u32, b: u32) -> u32 {
     if b < a { b } else { a }
 }
 
-/// Whether a backend and all its domains admit a flow: the byte for the backend is less than the backend's limit, and the
-/// byte for domains is less than the limit of each.
+/// 1 if an operator took out a backend or a domain above it, else 0.
+#[inline(always)]
+fn is_held(admissions: &AdmissionWords, entry: &BackendEntry) -> u32 {
+    let [own, rack, zone, region] = words(admissions, entry);
+    ((own | rack | zone | region) & Admission::HELD) / Admission::HELD
+}
+
+/// Whether a backend and all its domains admit a flow.
 #[must_use]
 #[inline(always)]
 pub fn admits(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, opening: bool) -> bool {
+    admits_bit(admissions, entry, h, opening) != 0
+}
+
+/// 1 if a backend and all its domains admit a flow, else 0: the byte for the backend is less than the backend's limit, and the
+/// byte for domains is less than the limit of each.
+#[inline(always)]
+fn admits_bit(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, opening: bool) -> u32 {
     let [own, rack, zone, region] =
         words(admissions, entry).map(|word| share_limit(Admission(word).share(opening)));
     let own_byte = share_byte(h, subject(entry));
@@ -58,7 +71,7 @@ pub fn admits(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, opening
         & byte.wrapping_sub(rack)
         & byte.wrapping_sub(zone)
         & byte.wrapping_sub(region);
-    all_less >> 31 != 0
+    all_less >> 31
 }
 
 /// What a backend's share is compared by: its tunnel endpoint, which stays the same when the configuration renumbers.
@@ -94,35 +107,73 @@ pub fn at_home<'a, T: Tables>(
     Ok(open.then_some(Placement { backend, entry, home: true }))
 }
 
-/// Tries up to [`MAX_PROBES`] slots of a pool's table until a member admits the flow, or, with `ignore_health`, until one that no
-/// operator took out. Gives its index, and how many refused before.
-///
-/// # Errors
-/// [`Reason::Inconsistent`] when maps contradict each other.
-#[inline(always)]
-pub fn probe<T: Tables>(
-    tables: &T,
-    pool: &PoolEntry,
-    h: u64,
-    opening: bool,
-    ignore_health: bool,
-    trace: &mut impl Trace,
-) -> Result<Option<(u32, u32)>, Reason> {
-    if pool.table_slots == 0 {
-        return Ok(None);
-    }
-    let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-    for probe in 0..MAX_PROBES {
-        let (backend, entry) = member(tables, pool, probe_hash(h, probe))?;
-        let taken = if ignore_health {
-            !combined(admissions, entry).is_held()
-        } else {
-            admits(admissions, entry, h, opening)
-        };
-        trace.step(Step::Probe { probe, backend, admission: combined(admissions, entry), taken });
-        if taken {
-            return Ok(Some((backend, probe)));
+/// Input of [`probe`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Probe {
+    /// Index of the pool.
+    pub pool: u32,
+    /// The flow's hash.
+    pub h: u64,
+    /// Number of the first probe: 0 for [`MAX_PROBES`] of them, anything else for all up to [`MAX_THOROUGH_PROBES`].
+    pub first: u32,
+    /// Whether the packet may open a flow.
+    pub opening: bool,
+    /// Whether any member will do that no operator took out.
+    pub ignore_health: bool,
+}
+
+/// Result of [`probe`] in one word, so that it fits a register where probing is a function of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Probed(pub u64);
+
+impl Probed {
+    const EXHAUSTED: u64 = u64::MAX;
+    const INCONSISTENT: u64 = u64::MAX - 1;
+
+    /// The member that takes the flow and how many refused before, if one does.
+    ///
+    /// # Errors
+    /// [`Reason::Inconsistent`] when maps contradict each other.
+    #[inline(always)]
+    pub const fn taken(self) -> Result<Option<(u32, u32)>, Reason> {
+        match self.0 {
+            Self::EXHAUSTED => Ok(None),
+            Self::INCONSISTENT => Err(Reason::Inconsistent),
+            word => Ok(Some((word as u32, (word >> 32) as u32))),
         }
     }
-    Ok(None)
+}
+
+/// Tries slots of a pool's table until a member admits the flow.
+///
+/// Returns the word at once wherever it is known: an `Option` of two numbers carried to one place leaves registers unset
+/// that the verifier wants set.
+#[inline(always)]
+pub fn probe<T: Tables>(tables: &T, request: &Probe, trace: &mut impl Trace) -> Probed {
+    let &Probe { h, first, opening, ignore_health, .. } = request;
+    let (Some(pool), Some(admissions)) = (tables.pool(request.pool), tables.admissions()) else {
+        return Probed(Probed::INCONSISTENT);
+    };
+    let pool = *pool;
+    if pool.table_slots == 0 {
+        return Probed(Probed::EXHAUSTED);
+    }
+    let end = if first == 0 { MAX_PROBES } else { MAX_THOROUGH_PROBES };
+    for i in 0..MAX_THOROUGH_PROBES {
+        let probe = first + i;
+        if probe >= end {
+            break;
+        }
+        let Ok((backend, entry)) = member(tables, &pool, probe_hash(h, probe)) else {
+            return Probed(Probed::INCONSISTENT);
+        };
+        // Bits and no branches, here too.
+        let free = ignore_health as u32 & !is_held(admissions, entry);
+        let taken = (admits_bit(admissions, entry, h, opening) | free) != 0;
+        trace.step(Step::Probe { probe, backend, admission: combined(admissions, entry), taken });
+        if taken {
+            return Probed(backend as u64 | (probe as u64) << 32);
+        }
+    }
+    Probed(Probed::EXHAUSTED)
 }

@@ -5,12 +5,12 @@ use super::{
     hash::{pool_byte, share_limit, spill_hash},
     parse::Transport,
     ports::Tables,
-    select,
+    select::{self, Probe},
     trace::{Step, Trace},
 };
 use crate::abi::{
     backend::BackendEntry,
-    limits::MAX_PLAN_STEPS,
+    limits::{MAX_PLAN_STEPS, MAX_PROBES},
     plan::{POOL_RELAY, PlanEntry, PoolEntry},
     reason::Reason,
     service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_SPILLS, ServiceEntry},
@@ -165,11 +165,16 @@ pub fn walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Wa
     }
 }
 
-/// Times that the plan is gone through: from the flow's starting step on, then the steps before that, then, for services
-/// that fail open, all of them whatever their health.
-const PASSES: u32 = 3;
+/// Times that the plan is gone through.
+const PASSES: u32 = 4;
+/// From the flow's starting step on.
 const PASS_ONWARD: u32 = 0;
+/// The steps before that.
 const PASS_BEFORE: u32 = 1;
+/// All of them, with more probes: a flow is not refused for bad luck while a pool has members left.
+const PASS_THOROUGH: u32 = 2;
+/// For services that fail open, all of them whatever their health.
+const PASS_FAIL_OPEN: u32 = 3;
 
 #[inline(always)]
 fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Result<Walked, Reason> {
@@ -177,10 +182,10 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
     let plan = tables.plan(request.plan).ok_or(Reason::Inconsistent)?;
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     let h2 = spill_hash(h);
-    // One loop and not three nested in a function each: what the verifier walks through is iterations times ways.
+    // One loop and not a function for each pass: what the verifier walks through is iterations times ways.
     for round in 0..PASSES * MAX_PLAN_STEPS as u32 {
         let (pass, step) = (round / MAX_PLAN_STEPS as u32, round % MAX_PLAN_STEPS as u32);
-        let ignore_health = pass > PASS_BEFORE;
+        let ignore_health = pass == PASS_FAIL_OPEN;
         if step >= plan.steps || (ignore_health && service_flags & SERVICE_FAIL_OPEN == 0) {
             continue;
         }
@@ -202,9 +207,10 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
         if !entered {
             continue;
         }
-        if let Some((backend, probe)) = select::probe(tables, &pool, h, opening, ignore_health, trace)? {
-            let home = round == 0 && probe == 0;
-            return Ok(Walked::placed(backend, home, ignore_health));
+        let first = if pass == PASS_THOROUGH { MAX_PROBES } else { 0 };
+        let probe = Probe { pool: plan.pools[step as usize] as u32, h, first, opening, ignore_health };
+        if let Some((backend, probes)) = tables.probe(&probe, trace).taken()? {
+            return Ok(Walked::placed(backend, round == 0 && probes == 0, ignore_health));
         }
     }
     Err(if origin == Origin::Relay { Reason::RelayRefused } else { Reason::AllDown })
@@ -214,7 +220,7 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
 /// last one at the latest. Raising the share of later steps moves flows only outward.
 #[inline(always)]
 fn is_before_start(plan: &PlanEntry, step: u32, h2: u16) -> bool {
-    step + 1 < plan.steps && h2 > plan.shares[step as usize % MAX_PLAN_STEPS]
+    step + 1 < plan.steps && h2 > plan.shares[step as usize]
 }
 
 #[inline(always)]

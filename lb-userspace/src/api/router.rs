@@ -257,16 +257,10 @@ pub fn check_reason(text: &str) -> Result<String, String> {
 }
 
 fn parse_action(text: &str) -> Result<Action, Problem> {
-    match text {
-        "drain" => Ok(Action::Drain),
-        "fail" => Ok(Action::Fail),
-        "restore" => Ok(Action::Restore),
-        _ => Err(Problem::new(
-            ProblemKind::NoRoute,
-            format!("there is no action \"{}\"", text.escape_debug()),
-            "the actions are drain, fail and restore",
-        )),
-    }
+    Action::ALL.into_iter().find(|action| action.name() == text).ok_or_else(|| {
+        let detail = format!("there is no action \"{}\"", text.escape_debug());
+        Problem::new(ProblemKind::NoRoute, detail, "the actions are drain, fail and restore")
+    })
 }
 
 fn segment<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {

@@ -3,14 +3,23 @@
 //! Shares run from 0 (none) to 255 (all). Fields that end in `_ns` are nanoseconds; those of moments are readings of
 //! `CLOCK_MONOTONIC`. Fields that do not apply are left out.
 
-use std::{fmt, net::IpAddr, net::SocketAddr, path::PathBuf};
+use std::{fmt, net::IpAddr};
 
 use lb_common::abi::admission::Admission;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Level, OnAllDown, Protocol, XdpMode},
+    config::{Level, OnAllDown, Protocol},
     plan::state::{Action, Override, State},
+};
+
+mod explain;
+mod status;
+
+pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
+pub use status::{
+    ConfigStatus, ControlStatus, DaemonStatus, InterfaceStatus, JournalStatus, NodeStatus, OverrideView,
+    ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,
 };
 
 /// What an action or an override is about.
@@ -30,160 +39,6 @@ pub enum SubjectKind {
     Domain,
     /// A backend.
     Backend,
-}
-
-/// Answer of `GET /v1/status`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Status {
-    /// The edge host.
-    pub node: NodeStatus,
-    /// The daemon.
-    pub daemon: DaemonStatus,
-    /// The configuration in force.
-    pub config: ConfigStatus,
-    /// The XDP program.
-    pub xdp: XdpStatus,
-    /// How many services there are.
-    pub services: u64,
-    /// Backends by their own effective state.
-    pub backends: StateCounts,
-    /// Domains by effective state.
-    pub domains: StateCounts,
-    /// Whether every target is silent at once: the host itself is cut off and the last state is held.
-    pub isolated: bool,
-    /// What was done with packets since the program was attached.
-    pub traffic: TrafficStatus,
-    /// The thread that decides.
-    pub control: ControlStatus,
-    /// The event journal.
-    pub journal: JournalStatus,
-    /// Backends that cannot be reached because their next hop is not known, by name.
-    pub unresolved_next_hops: Vec<String>,
-    /// Operators' words, those whose subject the configuration no longer names included.
-    pub overrides: Vec<OverrideView>,
-}
-
-/// See [`Status::node`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct NodeStatus {
-    /// Name of the edge host.
-    pub name: String,
-    /// Region it stands in.
-    pub region: String,
-    /// Path of the zone it stands in.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub zone: Option<String>,
-}
-
-/// See [`Status::daemon`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct DaemonStatus {
-    /// Version of the program.
-    pub version: String,
-    /// Version of the data plane's binary interface.
-    pub abi: u32,
-    /// Process id.
-    pub pid: u32,
-    /// When it started.
-    pub started: jiff::Timestamp,
-    /// Seconds since then.
-    pub uptime_s: u64,
-    /// Whether it took over a data plane that was already forwarding.
-    pub adopted: bool,
-}
-
-/// See [`Status::config`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ConfigStatus {
-    /// The file.
-    pub file: PathBuf,
-    /// Digest of the compiled data plane, hexadecimal. Equal on hosts that place flows equally.
-    pub digest: String,
-}
-
-/// See [`Status::xdp`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct XdpStatus {
-    /// How the program is attached.
-    pub mode: XdpMode,
-    /// Where the pins are.
-    pub bpffs: PathBuf,
-    /// Where it is attached.
-    pub interfaces: Vec<InterfaceStatus>,
-}
-
-/// See [`XdpStatus::interfaces`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct InterfaceStatus {
-    /// The interface.
-    pub name: String,
-    /// Its index.
-    pub ifindex: u32,
-    /// Whether the program is attached.
-    pub attached: bool,
-}
-
-/// How many subjects are in which state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct StateCounts {
-    /// In [`State::Up`].
-    pub up: u64,
-    /// In [`State::Suspect`].
-    pub suspect: u64,
-    /// In [`State::Down`].
-    pub down: u64,
-    /// In [`State::Draining`].
-    pub draining: u64,
-}
-
-impl StateCounts {
-    /// Counts one more.
-    pub const fn add(&mut self, state: State) {
-        match state {
-            State::Up => self.up += 1,
-            State::Suspect => self.suspect += 1,
-            State::Down => self.down += 1,
-            State::Draining => self.draining += 1,
-        }
-    }
-
-    /// All of them.
-    #[must_use]
-    pub const fn total(&self) -> u64 {
-        self.up + self.suspect + self.down + self.draining
-    }
-}
-
-impl FromIterator<State> for StateCounts {
-    fn from_iter<I: IntoIterator<Item = State>>(states: I) -> Self {
-        let mut counts = Self::default();
-        states.into_iter().for_each(|state| counts.add(state));
-        counts
-    }
-}
-
-/// See [`Status::traffic`].
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct TrafficStatus {
-    /// Packets sent to backends.
-    pub forwarded_packets: u64,
-    /// Bytes of those packets as they arrived.
-    pub forwarded_bytes: u64,
-    /// Everything else, one entry for each reason that counted a packet, in the order of their numbers.
-    pub reasons: Vec<ReasonCount>,
-}
-
-/// See [`TrafficStatus::reasons`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ReasonCount {
-    /// Name of the reason (`lb_common::abi::reason`).
-    pub reason: String,
-    /// What was done with the packets.
-    pub verdict: VerdictKind,
-    /// How many.
-    pub packets: u64,
-    /// Their bytes.
-    pub bytes: u64,
 }
 
 /// What the program does with a packet.
@@ -211,54 +66,6 @@ impl VerdictKind {
             Self::Forward => "forward",
         }
     }
-}
-
-/// See [`Status::control`].
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct ControlStatus {
-    /// How the thread is scheduled: `SCHED_FIFO`, or `SCHED_OTHER` with the reason.
-    pub scheduling: String,
-    /// Rounds judged.
-    pub rounds: u64,
-    /// Rounds whose misses were not believed, because the thread itself was late.
-    pub late_rounds: u64,
-    /// How late a round was sent at most.
-    pub max_lateness_ns: u64,
-    /// Admission words stored.
-    pub stores: u64,
-    /// Events that found the channel to the journal full.
-    pub lost_events: u64,
-    /// Results of slow checks that found the channel to the thread full.
-    pub lost_results: u64,
-}
-
-/// See [`Status::journal`].
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct JournalStatus {
-    /// Number of the last event, 0 if there was none.
-    pub last_seq: u64,
-    /// Writes that failed; the events stay in memory and are written when that works again.
-    pub write_errors: u64,
-    /// Events that were never written: they left memory before that worked again.
-    pub unwritten: u64,
-    /// Lines that could not be read when the journal was opened.
-    pub skipped_lines: u64,
-    /// The last write error, while it lasts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
-}
-
-/// An operator's word with what it is about.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct OverrideView {
-    /// What it is about.
-    #[serde(flatten)]
-    pub subject: SubjectName,
-    /// The word.
-    #[serde(flatten)]
-    pub word: Override,
-    /// Whether the configuration names the subject. If it does not, the word waits until it does.
-    pub active: bool,
 }
 
 /// One service: an element of `GET /v1/services`.
@@ -517,153 +324,6 @@ pub struct Acted {
     pub decided_ns: u64,
     /// When the word was stored: effective from the next packet on.
     pub stored_ns: u64,
-}
-
-/// What to explain: `GET /v1/explain?src=IP:PORT&dst=IP:PORT&protocol=tcp&opening=true`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ExplainQuery {
-    /// The client.
-    pub src: SocketAddr,
-    /// VIP and port; of the same family.
-    pub dst: SocketAddr,
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Whether the packet opens the flow (TCP SYN), as against belonging to an established one.
-    pub opening: bool,
-}
-
-/// Where a packet goes and why: what the data plane's own code decides about it with the state of this moment.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Explanation {
-    /// What was asked.
-    pub query: ExplainQuery,
-    /// Keyed hash of the 5-tuple, 16 hexadecimal digits.
-    pub hash: String,
-    /// The service; left out if the destination is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
-    /// The client region that the source belongs to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_region: Option<String>,
-    /// Names of the plan's pools, first choice first.
-    pub plan: Vec<String>,
-    /// Each step of the decision, in order.
-    pub steps: Vec<ExplainStep>,
-    /// The backend that was chosen, also when the packet was dropped after that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend: Option<ExplainBackend>,
-    /// Addresses of the outer packet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outer: Option<Outer>,
-    /// Where the outer packet is sent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_hop: Option<NextHop>,
-    /// What is done with the packet.
-    pub verdict: VerdictKind,
-    /// Name of the reason (`lb_common::abi::reason`).
-    pub reason: String,
-}
-
-/// One step of a decision. Besides `kind` and `text`, a step carries what it is about.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ExplainStep {
-    /// What kind of step.
-    pub kind: StepKind,
-    /// The step as one line of plain English, without a full stop.
-    pub text: String,
-    /// Name of the pool.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<String>,
-    /// Name of the backend.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backend: Option<String>,
-    /// Path of the backend's rack.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rack: Option<String>,
-    /// Path of the backend's zone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub zone: Option<String>,
-    /// The backend's region.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
-    /// Number of the probe, from 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probe: Option<u32>,
-    /// Share of new flows that is let through here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub new_share: Option<u8>,
-    /// Share of established flows that is let through here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub old_share: Option<u8>,
-    /// Whether the flow was taken here: the pool was entered, the backend chosen.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub taken: Option<bool>,
-}
-
-impl ExplainStep {
-    /// A step with nothing but its text.
-    #[must_use]
-    pub fn new(kind: StepKind, text: impl Into<String>) -> Self {
-        Self {
-            kind,
-            text: text.into(),
-            pool: None,
-            backend: None,
-            rack: None,
-            zone: None,
-            region: None,
-            probe: None,
-            new_share: None,
-            old_share: None,
-            taken: None,
-        }
-    }
-}
-
-/// Kinds of steps, in the order of the datapath's stages.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum StepKind {
-    /// The packet was read.
-    Parse,
-    /// A service was found, or none.
-    Classify,
-    /// Client region and plan.
-    Plan,
-    /// A pool was looked at.
-    Pool,
-    /// The flow table was asked.
-    FlowTable,
-    /// A slot of a pool's table was tried.
-    Probe,
-    /// Every pool was down and the service fails open.
-    FailOpen,
-    /// The flow was written into the flow table.
-    Remembered,
-    /// The outer packet was made.
-    Encap,
-    /// The end.
-    Verdict,
-}
-
-/// See [`Explanation::backend`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ExplainBackend {
-    /// Its name.
-    pub name: String,
-    /// Path of its rack.
-    pub rack: String,
-    /// Tunnel endpoint.
-    pub address: IpAddr,
-}
-
-/// See [`Explanation::outer`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Outer {
-    /// Outer source, with the flow's entropy.
-    pub source: IpAddr,
-    /// Outer destination.
-    pub destination: IpAddr,
 }
 
 impl fmt::Display for SubjectName {

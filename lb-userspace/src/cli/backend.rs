@@ -91,7 +91,7 @@ pub(super) async fn run(command: BackendCommand, client: &Client, out: &mut Outp
 }
 
 async fn act(action: Action, args: ActionArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
-    let path = format!("/v1/backends/{}/{}", encode(&args.name), operate::path_of(action));
+    let path = format!("/v1/backends/{}/{}", encode(&args.name), action.name());
     let answer = client.post(&path, &BackendActionRequest { reason: args.reason }).await?;
     operate::show(&answer, out)
 }

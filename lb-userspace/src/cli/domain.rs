@@ -91,7 +91,7 @@ pub(super) async fn run(command: DomainCommand, client: &Client, out: &mut Outpu
 }
 
 async fn act(action: Action, args: ActionArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
-    let path = format!("/v1/domains/actions/{}", operate::path_of(action));
+    let path = format!("/v1/domains/actions/{}", action.name());
     let answer = client.post(&path, &DomainActionRequest { domain: args.name, reason: args.reason }).await?;
     operate::show(&answer, out)
 }

@@ -23,8 +23,6 @@ acts on it. With -o json the answer is one array; with --follow it is one event 
 
 /// Events that are shown if nobody says how many.
 const DEFAULT_COUNT: usize = 20;
-/// What one request of a follower waits for an event, below what the daemon allows.
-const FOLLOW_WAIT: std::time::Duration = MAX_WAIT;
 
 /// Arguments of `weir events`.
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
@@ -58,19 +56,22 @@ pub(super) async fn run(args: &EventsArgs, client: &Client, out: &mut Output) ->
         events.clear();
     }
     if out.is_json() && !follow {
-        return Ok(if count == 0 { out.json(b"[]")? } else { out.json(&answer.json)? });
+        let json: &[u8] = if count == 0 { b"[]" } else { &answer.json };
+        return Ok(out.json(json)?);
     }
     if !out.is_json() {
         out.line(HEADER)?;
     }
     show(&events, out)?;
-    while follow {
-        let path = format!("/v1/events?after={last}&limit={MAX_EVENTS}&wait={}", FOLLOW_WAIT.as_secs());
-        let events: Vec<Event> = client.get_patiently(&path, FOLLOW_WAIT).await?.parse()?;
+    if !follow {
+        return Ok(());
+    }
+    loop {
+        let path = format!("/v1/events?after={last}&limit={MAX_EVENTS}&wait={}", MAX_WAIT.as_secs());
+        let events: Vec<Event> = client.get_patiently(&path, MAX_WAIT).await?.parse()?;
         last = events.last().map_or(last, |event| event.seq);
         show(&events, out)?;
     }
-    Ok(())
 }
 
 /// Columns have fixed widths, so that what follows later lines up with what came before.

@@ -10,6 +10,7 @@ use crate::{
     },
     config::ConfigError,
     dataplane::error::{DataPlaneError, ErrorClass},
+    plan::compile::CompileError,
     runtime::{lock::LockError, overrides::OverridesError},
     telemetry::{journal::JournalError, log::LogError},
 };
@@ -135,6 +136,14 @@ fn known(error: &(dyn Error + 'static)) -> Option<Diagnosis> {
     if let Some(LogError::Filter(_)) = error.downcast_ref() {
         return is(ExitCode::Usage, "set WEIR_LOG to error, warn, info, debug or trace, or unset it");
     }
+    if error.is::<CompileError>() {
+        return is(ExitCode::Config, "change the configuration accordingly");
+    }
+    let denied =
+        error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
+    if denied {
+        return is(ExitCode::Privilege, "run it as root: sudo weir ...");
+    }
     None
 }
 
@@ -219,4 +228,71 @@ fn of_io(error: &io::Error, remedy: &str) -> Diagnosis {
 pub fn help() -> String {
     let lines = ExitCode::ALL.iter().map(|code| format!("  {}  {}", *code as u8, code.text()));
     format!("Exit codes:\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use anyhow::Context as _;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn code(error: impl Into<anyhow::Error>) -> ExitCode {
+        // Context in front of it must not hide what it is.
+        diagnose(&Err::<(), _>(error.into()).context("starting").unwrap_err()).code
+    }
+
+    #[test]
+    fn each_kind_of_error_has_its_code() {
+        let path = || Path::new("/x").to_owned();
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        assert_eq!(code(Config::load(Path::new("/nonexistent/weir.toml")).unwrap_err()), ExitCode::Config);
+        assert_eq!(code(ClientError::Absent { socket: path() }), ExitCode::Unreachable);
+        assert_eq!(code(ClientError::Denied { socket: path() }), ExitCode::Privilege);
+        assert_eq!(code(Problem::not_found("backend", "b")), ExitCode::NotFound);
+        assert_eq!(code(ClientError::Problem(Problem::not_found("backend", "b"))), ExitCode::NotFound);
+        assert_eq!(code(LockError::Held { path: path(), pid: None }), ExitCode::Refused);
+        assert_eq!(code(LockError::Io { path: path(), source: denied() }), ExitCode::Privilege);
+        assert_eq!(
+            code(OverridesError::Corrupt { path: path(), detail: "EOF".to_owned() }),
+            ExitCode::Config
+        );
+        assert_eq!(code(OverridesError::Read { path: path(), source: denied() }), ExitCode::Privilege);
+        assert_eq!(code(BindError::InUse { path: path() }), ExitCode::Refused);
+        assert_eq!(code(BindError::Io { path: path(), source: full() }), ExitCode::Failure);
+        assert_eq!(code(JournalError { path: path(), source: denied() }), ExitCode::Privilege);
+        assert_eq!(code(LogError::Filter("x".to_owned())), ExitCode::Usage);
+        let missing = DataPlaneError::NoInterface { name: "eth9".to_owned(), existing: Vec::new() };
+        assert_eq!(code(missing), ExitCode::Unsupported);
+        let other = DataPlaneError::OtherAbi { path: path(), bpffs: path(), found: "7".to_owned() };
+        assert_eq!(code(other), ExitCode::Refused);
+        assert_eq!(
+            code(DataPlaneError::NoPrivilege { what: "load".to_owned(), source: denied() }),
+            ExitCode::Privilege
+        );
+        assert_eq!(code(denied()), ExitCode::Privilege);
+        assert_eq!(code(full()), ExitCode::Failure);
+        assert_eq!(code(anyhow::anyhow!("something")), ExitCode::Failure);
+    }
+
+    #[test]
+    fn damaged_overrides_come_with_their_path_and_a_way_out() {
+        let error =
+            OverridesError::Corrupt { path: "/var/lib/weir/overrides.json".into(), detail: "EOF".to_owned() };
+        let remedy = diagnose(&error.into()).remedy.unwrap();
+        assert!(
+            remedy.contains("mv /var/lib/weir/overrides.json /var/lib/weir/overrides.json.bad"),
+            "{remedy}"
+        );
+    }
+
+    #[test]
+    fn only_our_own_output_breaks_quietly() {
+        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(is_broken_pipe(&broken().into()));
+        assert!(!is_broken_pipe(&JournalError { path: "/x".into(), source: broken() }.into()));
+    }
 }

@@ -6,10 +6,7 @@ use super::{
     client::Answer,
     output::{Output, span},
 };
-use crate::{
-    api::{router::check_reason, types::Acted},
-    plan::state::Action,
-};
+use crate::api::{router::check_reason, types::Acted};
 
 /// Arguments of an action.
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
@@ -19,15 +16,6 @@ pub struct ActionArgs {
     /// Why, in one line; kept in the event journal and shown while the word stands
     #[arg(long, value_parser = check_reason, value_name = "TEXT")]
     pub reason: String,
-}
-
-/// Name of an action in addresses of the API.
-pub(super) const fn path_of(action: Action) -> &'static str {
-    match action {
-        Action::Drain => "drain",
-        Action::Fail => "fail",
-        Action::Restore => "restore",
-    }
 }
 
 /// Says what an action came to.

@@ -200,6 +200,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn colour_is_there_exactly_when_it_is_wanted() {
+        for colour in [false, true] {
+            let out = Output { format: Format::Table, colour, writer: Box::new(io::sink()) };
+            let mut table = out.new_table();
+            table.add_row(vec![state(State::Down)]);
+            assert_eq!(table.to_string().contains('\u{1b}'), colour);
+        }
+    }
+
+    #[test]
     fn quantities_read_well_at_their_borders() {
         assert_eq!(
             [0, 999, 1_000, 999_949, 999_951].map(bytes),

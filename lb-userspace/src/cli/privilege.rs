@@ -46,9 +46,9 @@ fn effective(status: &str) -> Option<u64> {
 
 fn check(verb: &'static str, effective: u64) -> Result<(), PrivilegeError> {
     let has = |number: u32| effective & (1 << number) != 0;
-    let is_missing =
-        |&&(name, number): &&(&str, u32)| !has(number) && !(name == "CAP_BPF" && has(CAP_SYS_ADMIN));
-    let missing: Vec<_> = NEEDED.iter().filter(is_missing).map(|(name, _)| *name).collect();
+    let is_held = |name: &str, number: u32| has(number) || name == "CAP_BPF" && has(CAP_SYS_ADMIN);
+    let missing: Vec<_> =
+        NEEDED.into_iter().filter(|&(name, number)| !is_held(name, number)).map(|(name, _)| name).collect();
     if missing.is_empty() { Ok(()) } else { Err(PrivilegeError { verb, missing }) }
 }
 

@@ -19,8 +19,8 @@ pub const MIN_ISOLATION_RACKS: u32 = 2;
 pub struct Member {
     /// Where it stands.
     pub rack: DomainId,
-    /// Whether its misses are evidence about its domains: not if it was DOWN on its own account before, nor if an
-    /// operator took it out.
+    /// Whether it is evidence about its domains: not while it is DOWN on its own account, nor if an operator took it
+    /// out.
     pub counts: bool,
     /// Its last probe of some check was missed.
     pub missing: bool,

@@ -178,13 +178,18 @@ impl Judge {
         let members = checked.map(|(index, targets)| {
             let states = || targets.iter().map(|&target| &self.states[target]);
             let id = BackendId::from_index(index).expect("the number of backends is limited");
-            let first_miss = states().filter(|s| s.is_missing()).map(|s| s.detector.first_miss_ns()).min();
+            let missing = states().any(TargetState::is_missing);
+            // Misses of an isolated host were not counted: they have no first one.
+            let counted = states().filter(|s| s.is_missing() && s.detector.misses() > 0);
+            let first_miss = counted.map(|s| s.detector.first_miss_ns()).min();
+            let passes = |s: &TargetState| s.detector.is_up() && matches!(s.last, Outcome::Answered { .. });
+            let steady = states().all(passes);
             Member {
                 rack: self.racks[index],
-                counts: self.backends[index] != State::Down && !held(Subject::Backend(id)),
-                missing: first_miss.is_some(),
+                counts: (self.backends[index] != State::Down || steady) && !held(Subject::Backend(id)),
+                missing,
                 confirmed: states().any(TargetState::is_confirmed),
-                steady: states().all(|s| s.detector.is_up() && matches!(s.last, Outcome::Answered { .. })),
+                steady,
                 answered: states().any(|s| s.last_answer_ns >= since_ns),
                 first_miss_ns: first_miss.unwrap_or(u64::MAX),
             }
@@ -210,9 +215,10 @@ impl Judge {
                 if tally.is_confirmed() { (State::Down, fall) } else { (State::Suspect, 1) };
             self.domains[id.index()] = state;
             self.calm[id.index()] = 0;
+            let evidence_ns = tally.first_miss_ns.min(round.due_ns);
             let missing = if state == State::Down { tally.confirmed } else { tally.missing };
             let cause = Cause::Silent { missing, members: tally.members, rounds };
-            facts.push(Fact { subject: Subject::Domain(id), state, cause, evidence_ns: tally.first_miss_ns });
+            facts.push(Fact { subject: Subject::Domain(id), state, cause, evidence_ns: Some(evidence_ns) });
         }
         facts
     }
@@ -239,7 +245,7 @@ impl Judge {
                 self.domains[id.index()] = State::Up;
                 let cause = Cause::Answering { answering, members: tally.members };
                 let subject = Subject::Domain(id);
-                facts.push(Fact { subject, state: State::Up, cause, evidence_ns: round.due_ns });
+                facts.push(Fact { subject, state: State::Up, cause, evidence_ns: Some(round.due_ns) });
             }
         }
         facts
@@ -268,7 +274,7 @@ impl Judge {
                 Subject::Backend(BackendId::from_index(index).expect("the number of backends is limited"));
             facts.push(match failed {
                 Some(&target) => self.missed(subject, target),
-                None => Fact { subject, state, cause: Cause::Passed, evidence_ns: round.due_ns },
+                None => Fact { subject, state, cause: Cause::Passed, evidence_ns: Some(round.due_ns) },
             });
         }
         facts
@@ -282,7 +288,7 @@ impl Judge {
         };
         let check = self.targets.groups[self.targets.targets[target].group].check.clone();
         let cause = Cause::Missed { check, how: how.name(), streak: known.detector.misses() };
-        Fact { subject, state: State::Down, cause, evidence_ns: known.detector.first_miss_ns() }
+        Fact { subject, state: State::Down, cause, evidence_ns: Some(known.detector.first_miss_ns()) }
     }
 
     /// Whether the domain and all above it are UP, so that what lies in it speaks for itself.
@@ -303,7 +309,7 @@ impl Judge {
         let mut fact = |subject, state: &mut State| {
             if *state != State::Up {
                 *state = State::Up;
-                facts.push(Fact { subject, state: State::Up, cause: Cause::Unchecked, evidence_ns: 0 });
+                facts.push(Fact { subject, state: State::Up, cause: Cause::Unchecked, evidence_ns: None });
             }
         };
         for (index, state) in self.backends.iter_mut().enumerate() {

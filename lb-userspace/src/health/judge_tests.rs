@@ -89,8 +89,8 @@ fn a_false_alarm_ends_with_the_next_good_round() {
     let mut scene = grid();
     let rack = scene.below("r1/z1/k1");
     assert_eq!(scene.silent(&rack[..4]), said(&[("r1/z1/k1", State::Suspect)]));
-    assert_eq!(scene.silent(&rack[..1]), said(&[("r1/z1/k1", State::Up)]));
-    assert_eq!(scene.silent(&rack[1..2]), []);
+    assert_eq!(scene.silent(&rack[4..]), said(&[("r1/z1/k1", State::Up)]));
+    assert_eq!(scene.silent(&[]), []);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn evidence_is_when_the_first_missing_answer_was_due() {
         let round = Round { group: 0, since_ns: due_ns - 50, due_ns, outcomes: &outcomes };
         facts.extend(scene.judge.round(&round, |_| false).facts);
     }
-    assert_eq!(facts.iter().map(|fact| fact.evidence_ns).collect::<Vec<_>>(), [100, 100]);
+    assert_eq!(facts.iter().map(|fact| fact.evidence_ns).collect::<Vec<_>>(), [Some(100); 2]);
     assert_eq!(facts[1].cause.to_string(), "5 of 5 backends missed 2 probes in a row");
 }
 
@@ -314,7 +314,7 @@ fn a_backend_is_up_only_if_all_its_checks_pass() {
 const SETTLED: u32 = 4 * PARTIAL_RECOVERY_FACTOR * 3;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// After any history, once all answer again everything is UP.
     #[test]

@@ -152,8 +152,8 @@ pub struct Fact {
     pub state: State,
     /// Why.
     pub cause: Cause,
-    /// When the evidence was due, by `CLOCK_MONOTONIC`.
-    pub evidence_ns: u64,
+    /// When the evidence was due, by `CLOCK_MONOTONIC`; none if it took no evidence.
+    pub evidence_ns: Option<u64>,
 }
 
 /// One store into the data plane.
@@ -307,7 +307,7 @@ impl Planner {
         let entry = self.entry_mut(fact.subject);
         let from = entry.effective();
         entry.automatic = fact.state;
-        Self::store(entry, fact.subject, from, fact.cause, Some(fact.evidence_ns))
+        Self::store(entry, fact.subject, from, fact.cause, fact.evidence_ns)
     }
 
     /// Takes in an operator's action, given at `now` for `reason`.

@@ -29,7 +29,7 @@ fn fresh(config: &Config) -> Planner {
 }
 
 fn fact(subject: Subject, state: State) -> Fact {
-    Fact { subject, state, cause: Cause::Passed, evidence_ns: 1 }
+    Fact { subject, state, cause: Cause::Passed, evidence_ns: Some(1) }
 }
 
 fn feed(planner: &mut Planner, subject: Subject, input: Input) -> Option<Change> {
@@ -135,8 +135,8 @@ proptest! {
         prop_assert_eq!(words(&one), words(&other));
         for subject in subjects {
             let mine = || events.iter().filter(|(of, ..)| *of == subject).map(|(_, input, _)| *input);
-            let believed = mine().filter_map(|i| if let Input::Believe(state) = i { Some(state) } else { None }).last();
-            let acted = mine().filter_map(|i| if let Input::Act(action) = i { Some(action) } else { None }).last();
+            let believed = mine().filter_map(|i| if let Input::Believe(state) = i { Some(state) } else { None }).next_back();
+            let acted = mine().filter_map(|i| if let Input::Act(action) = i { Some(action) } else { None }).next_back();
             let state = match acted {
                 Some(Action::Drain) => State::Draining,
                 Some(Action::Fail) => State::Down,

@@ -59,6 +59,21 @@ pub enum Action {
     Restore,
 }
 
+impl Action {
+    /// All actions.
+    pub const ALL: [Self; 3] = [Self::Drain, Self::Fail, Self::Restore];
+
+    /// Name in CLI, API and events.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::Fail => "fail",
+            Self::Restore => "restore",
+        }
+    }
+}
+
 /// An operator's word that stands until it is restored.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Override {

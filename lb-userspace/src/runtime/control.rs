@@ -9,6 +9,7 @@ mod snapshot;
 mod worker;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
@@ -81,13 +82,12 @@ pub enum SpawnError {
 enum Command {
     Snapshot(oneshot::Sender<snapshot::Raw>),
     Act { subject: Subject, action: Action, reason: String, answer: oneshot::Sender<Result<Acted, ActError>> },
-    Stop,
 }
 
 /// Starts probing and deciding.
 ///
 /// The words stand as they are in `store` until evidence, an override or an operator changes them. The receiver gets an
-/// event for each change; if it is not read, events are lost and counted.
+/// event for each change; if it is not read, events are lost and counted. It ends when the thread has ended.
 ///
 /// # Errors
 /// When a socket or the thread cannot be made, or TCP checks are configured and there is no tokio runtime.
@@ -108,6 +108,7 @@ pub fn spawn(
     let bell = Arc::new(
         EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(std::io::Error::from)?,
     );
+    let stop = Arc::new(AtomicBool::new(false));
     let worker = worker::Worker::new(worker::Parts {
         config: Arc::clone(&config),
         store,
@@ -117,6 +118,7 @@ pub fn spawn(
         gather,
         commands: command_queue,
         bell: Arc::clone(&bell),
+        stop: Arc::clone(&stop),
         events,
         judged,
     })?;
@@ -124,7 +126,7 @@ pub fn spawn(
         let _tcp_tasks = tcp_tasks;
         worker.run(changes, facts);
     })?;
-    let shared = Shared { config, commands, bell, judged: judged_watch };
+    let shared = Shared { config, commands, bell, stop, judged: judged_watch };
     Ok((Handle(Arc::new(shared)), event_receiver))
 }
 
@@ -132,6 +134,7 @@ struct Shared {
     config: Arc<Config>,
     commands: SyncSender<Command>,
     bell: Arc<EventFd>,
+    stop: Arc<AtomicBool>,
     judged: watch::Receiver<bool>,
 }
 
@@ -147,9 +150,16 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.bell.write(1);
+    }
+}
+
 impl Drop for Shared {
     fn drop(&mut self) {
-        let _ = self.send(Command::Stop);
+        self.stop();
     }
 }
 
@@ -189,6 +199,10 @@ impl Handle {
 
     /// Ends the thread and the probes. The words in the data plane stay as they are.
     pub fn stop(&self) {
-        let _ = self.0.send(Command::Stop);
+        self.0.stop();
     }
 }
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use nix::time::{ClockId, clock_gettime};
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, timeout_at},
@@ -22,7 +21,7 @@ use super::{
     event::{Event, NewEvent},
     journal_file::{JournalFile, MAX_FILE_BYTES, aged},
 };
-use crate::api::types::JournalStatus;
+use crate::{api::types::JournalStatus, runtime::clock::monotonic_ns};
 
 /// Events that are kept in memory.
 pub const MAX_EVENTS_IN_MEMORY: usize = 4_096;
@@ -225,13 +224,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The time of day at which the monotonic clock read `monotonic_ns`; now, if that is to come or the clock is silent.
-fn time_of_day(monotonic_ns: u64) -> jiff::Timestamp {
+/// The time of day at which the monotonic clock read `ns`; now, if that is to come.
+fn time_of_day(ns: u64) -> jiff::Timestamp {
     let now = jiff::Timestamp::now();
-    let Ok(monotonic_now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else {
-        return now;
-    };
-    let age = Duration::from(monotonic_now).saturating_sub(Duration::from_nanos(monotonic_ns));
+    let age = Duration::from_nanos(monotonic_ns().saturating_sub(ns));
     now.checked_sub(age).unwrap_or(now)
 }
 

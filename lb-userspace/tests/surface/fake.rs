@@ -81,10 +81,10 @@ impl Control for Fake {
         self.journal.record(NewEvent {
             monotonic_ns: 1,
             kind: EventKind::Override,
-            subject: subject.to_string(),
+            subject: subject.name.clone(),
             from: Some(acted.from),
             to: Some(acted.to),
-            cause: format!("operator: {reason}"),
+            cause: format!("operator: {}: {reason}", action.name()),
             evidence_ns: None,
             decided_ns: Some(acted.decided_ns),
             stored_ns: Some(acted.stored_ns),

@@ -189,7 +189,7 @@ fn events() {
         after_time,
         [
             "  1       domain west/w1            UP -> SUSPECT         3.1 ms     4.2 us     5 of 5 backends missed round 81",
-            "  2       domain west/w1            UP -> DOWN            -          12.3 us    operator: cooling failed",
+            "  2       west/w1                   UP -> DOWN            -          12.3 us    operator: fail: cooling failed",
         ]
     );
 }

@@ -1,6 +1,8 @@
 //! Benchmarks that need the lab. Each returns its measurements; the `lab` binary prints them as JSON.
+mod datapath;
 mod failover;
 
+pub use datapath::datapath;
 pub use failover::failover;
 
 use serde::Serialize;

@@ -66,11 +66,12 @@ pub fn run(cut: Cut) -> Result<bool> {
     let daemon = lab.start_daemon(&lab.write_config(&ConfigOptions::default())?)?;
     daemon.wait_ready(READY_TIMEOUT)?;
     wait_for_vips(&lab)?;
+    // Dense enough that a packet goes to each rack every millisecond or two.
     let load = SteadyLoad {
-        kept: 24,
-        kept_period: Duration::from_millis(100),
-        new_per_second: 150,
-        new_ports: 500,
+        kept: 40,
+        kept_period: Duration::from_millis(50),
+        new_per_second: 500,
+        new_ports: 1000,
         ..SteadyLoad::default()
     };
     let regions = &lab.topology().shape.regions;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 
 use nix::errno::Errno;
@@ -34,6 +35,7 @@ pub(super) struct Parts {
     pub(super) gather: Gather,
     pub(super) commands: Receiver<Command>,
     pub(super) bell: Arc<EventFd>,
+    pub(super) stop: Arc<AtomicBool>,
     pub(super) events: mpsc::Sender<NewEvent>,
     pub(super) judged: watch::Sender<bool>,
 }
@@ -57,7 +59,6 @@ pub(super) struct Worker {
     unreported: u64,
     since_backends: Vec<jiff::Timestamp>,
     since_domains: Vec<jiff::Timestamp>,
-    stopped: bool,
 }
 
 impl Worker {
@@ -81,7 +82,6 @@ impl Worker {
             unreported: 0,
             since_backends: vec![now; parts.config.backends.len()],
             since_domains: vec![now; parts.config.topology.domains.len()],
-            stopped: false,
             parts,
         })
     }
@@ -94,7 +94,7 @@ impl Worker {
         done.extend(self.believe(facts, decided_ns));
         self.report(done, decided_ns);
         self.note_judged();
-        while !self.stopped {
+        while !self.parts.stop.load(Ordering::Relaxed) {
             if let Err(error) = self.wait() {
                 // Only a closed descriptor could be the reason: a defect, after which probing would be blind.
                 let cause = format!("the control thread cannot wait any more and ends: {error}");
@@ -157,7 +157,6 @@ impl Worker {
                 Ok(Command::Act { subject, action, reason, answer }) => {
                     let _ = answer.send(self.act(subject, action, &reason));
                 }
-                Ok(Command::Stop) => self.stopped = true,
                 Err(_) => return,
             }
         }

@@ -244,8 +244,7 @@ async fn unreadable_journal_is_an_error_that_names_it() {
 
 #[test]
 fn time_of_day_follows_the_monotonic_clock() {
-    let now_ns =
-        u64::try_from(Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap()).as_nanos()).unwrap();
+    let now_ns = monotonic_ns();
     let earlier = time_of_day(now_ns.saturating_sub(1_000_000_000));
     let later = time_of_day(now_ns);
     let apart = later.duration_since(earlier).as_millis();

@@ -1,0 +1,213 @@
+//! How an edge host is doing.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{SubjectName, VerdictKind};
+use crate::{
+    config::XdpMode,
+    plan::state::{Override, State},
+};
+
+/// Answer of `GET /v1/status`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The edge host.
+    pub node: NodeStatus,
+    /// The daemon.
+    pub daemon: DaemonStatus,
+    /// The configuration in force.
+    pub config: ConfigStatus,
+    /// The XDP program.
+    pub xdp: XdpStatus,
+    /// How many services there are.
+    pub services: u64,
+    /// Backends by their own effective state.
+    pub backends: StateCounts,
+    /// Domains by effective state.
+    pub domains: StateCounts,
+    /// Whether every target is silent at once: the host itself is cut off and the last state is held.
+    pub isolated: bool,
+    /// What was done with packets since the program was attached.
+    pub traffic: TrafficStatus,
+    /// The thread that decides.
+    pub control: ControlStatus,
+    /// The event journal.
+    pub journal: JournalStatus,
+    /// Backends that cannot be reached because their next hop is not known, by name.
+    pub unresolved_next_hops: Vec<String>,
+    /// Operators' words, those whose subject the configuration no longer names included.
+    pub overrides: Vec<OverrideView>,
+}
+
+/// See [`Status::node`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Name of the edge host.
+    pub name: String,
+    /// Region it stands in.
+    pub region: String,
+    /// Path of the zone it stands in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
+/// See [`Status::daemon`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// Version of the program.
+    pub version: String,
+    /// Version of the data plane's binary interface.
+    pub abi: u32,
+    /// Process id.
+    pub pid: u32,
+    /// When it started.
+    pub started: jiff::Timestamp,
+    /// Seconds since then.
+    pub uptime_s: u64,
+    /// Whether it took over a data plane that was already forwarding.
+    pub adopted: bool,
+}
+
+/// See [`Status::config`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ConfigStatus {
+    /// The file.
+    pub file: PathBuf,
+    /// Digest of the compiled data plane, hexadecimal. Equal on hosts that place flows equally.
+    pub digest: String,
+}
+
+/// See [`Status::xdp`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct XdpStatus {
+    /// How the program is attached.
+    pub mode: XdpMode,
+    /// Where the pins are.
+    pub bpffs: PathBuf,
+    /// Where it is attached.
+    pub interfaces: Vec<InterfaceStatus>,
+}
+
+/// See [`XdpStatus::interfaces`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// The interface.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// Whether the program is attached.
+    pub attached: bool,
+}
+
+/// How many subjects are in which state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct StateCounts {
+    /// In [`State::Up`].
+    pub up: u64,
+    /// In [`State::Suspect`].
+    pub suspect: u64,
+    /// In [`State::Down`].
+    pub down: u64,
+    /// In [`State::Draining`].
+    pub draining: u64,
+}
+
+impl StateCounts {
+    /// Counts one more.
+    pub const fn add(&mut self, state: State) {
+        match state {
+            State::Up => self.up += 1,
+            State::Suspect => self.suspect += 1,
+            State::Down => self.down += 1,
+            State::Draining => self.draining += 1,
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.up + self.suspect + self.down + self.draining
+    }
+}
+
+impl FromIterator<State> for StateCounts {
+    fn from_iter<I: IntoIterator<Item = State>>(states: I) -> Self {
+        let mut counts = Self::default();
+        states.into_iter().for_each(|state| counts.add(state));
+        counts
+    }
+}
+
+/// See [`Status::traffic`].
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TrafficStatus {
+    /// Packets sent to backends.
+    pub forwarded_packets: u64,
+    /// Bytes of those packets as they arrived.
+    pub forwarded_bytes: u64,
+    /// Everything else, one entry for each reason that counted a packet, in the order of their numbers.
+    pub reasons: Vec<ReasonCount>,
+}
+
+/// See [`TrafficStatus::reasons`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReasonCount {
+    /// Name of the reason (`lb_common::abi::reason`).
+    pub reason: String,
+    /// What was done with the packets.
+    pub verdict: VerdictKind,
+    /// How many.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// See [`Status::control`].
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ControlStatus {
+    /// How the thread is scheduled: `SCHED_FIFO`, or `SCHED_OTHER` with the reason.
+    pub scheduling: String,
+    /// Rounds judged.
+    pub rounds: u64,
+    /// Rounds whose misses were not believed, because the thread itself was late.
+    pub late_rounds: u64,
+    /// How late a round was sent at most.
+    pub max_lateness_ns: u64,
+    /// Admission words stored.
+    pub stores: u64,
+    /// Events that found the channel to the journal full.
+    pub lost_events: u64,
+    /// Results of slow checks that found the channel to the thread full.
+    pub lost_results: u64,
+}
+
+/// See [`Status::journal`].
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct JournalStatus {
+    /// Number of the last event, 0 if there was none.
+    pub last_seq: u64,
+    /// Writes that failed; the events stay in memory and are written when that works again.
+    pub write_errors: u64,
+    /// Events that were never written: they left memory before that worked again.
+    pub unwritten: u64,
+    /// Lines that could not be read when the journal was opened.
+    pub skipped_lines: u64,
+    /// The last write error, while it lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// An operator's word with what it is about.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OverrideView {
+    /// What it is about.
+    #[serde(flatten)]
+    pub subject: SubjectName,
+    /// The word.
+    #[serde(flatten)]
+    pub word: Override,
+    /// Whether the configuration names the subject. If it does not, the word waits until it does.
+    pub active: bool,
+}
