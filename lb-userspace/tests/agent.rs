@@ -31,18 +31,6 @@ fn network(namespace: &Namespace) {
     namespace.run(&format!("ip addr add {PEER}/24 dev p0"));
 }
 
-/// Does something in the peer's network.
-fn in_peer<T: Send>(namespace: &Namespace, act: impl FnOnce() -> T + Send) -> T {
-    let file = std::fs::File::open(format!("/proc/{}/ns/net", namespace.peer())).unwrap();
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            act()
-        });
-        thread.join().unwrap()
-    })
-}
-
 /// Sends a heartbeat from the peer and waits for the reply.
 fn heartbeat() -> Option<Heartbeat> {
     let socket = UdpSocket::bind((PEER, 0)).unwrap();
@@ -69,11 +57,11 @@ fn heartbeats_are_answered_until_the_agent_goes() {
     with_namespace(|namespace| {
         network(namespace);
         let agent = Agent::start(&options()).unwrap();
-        let reply = in_peer(namespace, heartbeat).expect("a reply");
+        let reply = namespace.in_peer(heartbeat).expect("a reply");
         assert_eq!(Heartbeat { kind: REPLY, ..Heartbeat::request(7, 8, 9) }, reply);
         assert!(count(&agent, "heartbeat_answered") >= 1);
         drop(agent);
-        assert!(in_peer(namespace, heartbeat).is_none());
+        assert!(namespace.in_peer(heartbeat).is_none());
     });
 }
 
@@ -84,11 +72,11 @@ fn only_the_given_sources_are_answered() {
         let sources =
             |text: &str| AgentOptions { sources: vec![IpPrefix::parse(text).unwrap()], ..options() };
         let agent = Agent::start(&sources("10.2.0.0/16")).unwrap();
-        assert!(in_peer(namespace, heartbeat).is_none());
+        assert!(namespace.in_peer(heartbeat).is_none());
         assert!(count(&agent, "source_refused") >= 1);
         drop(agent);
         let _agent = Agent::start(&sources("10.1.0.0/16")).unwrap();
-        assert!(in_peer(namespace, heartbeat).is_some());
+        assert!(namespace.in_peer(heartbeat).is_some());
     });
 }
 

@@ -4,12 +4,13 @@ mod namespace;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 
 use aya::Ebpf;
 use aya::maps::MapInfo;
 use aya::programs::Xdp;
 use lb_common::abi::admission::Admission;
-use lb_userspace::api::types::{ExplainQuery, VerdictKind};
+use lb_userspace::api::types::{ExplainQuery, StepKind, VerdictKind};
 use lb_userspace::config::{Config, Protocol};
 use lb_userspace::dataplane::explain::explain;
 use lb_userspace::dataplane::netlink::{Interface, Netlink};
@@ -326,6 +327,75 @@ fn explaining_over_the_live_maps_says_what_the_image_says() {
                 backends.insert(explanation.backend.unwrap().name);
             }
             assert_eq!(backends.len(), if word == Admission::CLOSED { 2 } else { 4 }, "{word:?}");
+        }
+    });
+}
+
+/// Sends a TCP SYN from a port of the peer's to the VIP.
+fn send_syn(port: u16) {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+    bind(fd.as_raw_fd(), &SockaddrIn::new(10, 1, 0, 2, port)).unwrap();
+    let result = connect(fd.as_raw_fd(), &SockaddrIn::new(192, 0, 2, 10, 80));
+    assert_eq!(result, Err(nix::errno::Errno::EINPROGRESS));
+}
+
+#[test]
+fn packets_are_counted_and_flows_away_from_home_are_seen() {
+    with_namespace(|namespace| {
+        namespace.veth("e0", "p0", 0);
+        run("ip addr add 10.1.0.1/24 dev e0");
+        namespace.run("ip addr add 10.1.0.2/24 dev p0");
+        namespace.run("ip route add 192.0.2.10/32 via 10.1.0.1");
+        let config = unchanged(namespace);
+        let dataplane = install(&config).unwrap();
+        let hop = NextHop { ifindex: interface("e0").index, ..HOP };
+        for backend in 0..4 {
+            dataplane.next_hop_writer().write(backend, &hop).unwrap();
+        }
+        let rack = config.topology.find("west/w1/r1").unwrap().index();
+        dataplane.admission_writer().store_array(rack, Admission::CLOSED).unwrap();
+        let live = dataplane.live();
+        let ports = 40_000..40_020;
+        let ask = |port, opening| {
+            let query = ExplainQuery {
+                src: SocketAddr::from(([10, 1, 0, 2], port)),
+                dst: SocketAddr::from(([192, 0, 2, 10], 80)),
+                protocol: Protocol::Tcp,
+                opening,
+            };
+            explain(&live.observe(), &config, query)
+        };
+        let away: Vec<_> = ports
+            .clone()
+            .filter(|&port| ask(port, true).steps.iter().any(|s| s.kind == StepKind::Remembered))
+            .collect();
+        assert!((1..20).contains(&away.len()), "some flows are at home in the rack that is gone: {away:?}");
+        let in_table = |port| {
+            ask(port, false).steps.iter().any(|s| s.kind == StepKind::FlowTable && s.backend.is_some())
+        };
+        assert!(!ports.clone().any(in_table), "nothing was sent yet, and asking changes nothing");
+
+        let placed: Vec<_> = ports.clone().map(|port| ask(port, true).backend.unwrap().name).collect();
+        namespace.in_peer(|| ports.clone().for_each(send_syn));
+        // At least: TCP repeats a SYN that nobody answers.
+        let is_counted = || dataplane.counters().read().services[0].opening >= 20;
+        eventually("every SYN is counted", is_counted);
+        // Between two reads a repeated SYN may come.
+        eventually("services and backends agree", || {
+            let counters = dataplane.counters().read();
+            counters.backends.iter().map(|counter| counter.packets).sum::<u64>()
+                == counters.services[0].packets
+        });
+        let counters = dataplane.counters().read();
+        assert_eq!((counters.backends[0].packets, counters.backends[1].packets), (0, 0), "the rack is gone");
+        assert_eq!(counters.services[0].dropped, 0);
+
+        // The rack is back: those flows stay where they went, as the flow table knows them.
+        dataplane.admission_writer().store_array(rack, Admission::new(255, 255)).unwrap();
+        for (port, placed) in ports.clone().zip(placed) {
+            assert_eq!(in_table(port), away.contains(&port), "{port}");
+            assert_eq!(ask(port, false).backend.unwrap().name, placed, "{port}");
         }
     });
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lb_userspace::config::Config;
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// How long something may take to come about.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
@@ -80,9 +80,16 @@ impl Namespace {
         run_in_peer(self, command);
     }
 
-    /// The peer's process: what joins its network.
-    pub(crate) fn peer(&self) -> u32 {
-        self.peer.id()
+    /// Does something in the peer namespace.
+    pub(crate) fn in_peer<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let file = std::fs::File::open(format!("/proc/{}/ns/net", self.peer.id())).expect("the peer lives");
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(file, CloneFlags::CLONE_NEWNET).expect("setns needs root");
+                act()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// A small configuration: one rack at 10.1.0.0/24 with two backends, one at 10.2.0.0/24 and fd00:2::/64 with two, one
