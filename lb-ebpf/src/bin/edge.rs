@@ -9,12 +9,23 @@ mod program {
         macros::xdp,
         programs::XdpContext,
     };
-    use lb_common::datapath::{self, trace::Silent, verdict::Verdict};
+    use aya_log_ebpf::error;
+    use lb_common::{
+        abi::reason::Reason,
+        datapath::{self, trace::Silent, verdict::Verdict},
+    };
     use lb_ebpf::{LICENSE, maps::Maps, packet::Frame};
 
     #[xdp]
     fn weir_edge(ctx: XdpContext) -> u32 {
-        match datapath::process(&mut Frame(&ctx), &Maps, &mut Silent).verdict {
+        let outcome = datapath::process(&mut Frame(&ctx), &Maps, &mut Silent);
+        if outcome.reason as u32 == Reason::Inconsistent as u32 {
+            // A fault of the daemon and not of the packet; the ring buffer bounds how much of this there can be.
+            let (service, backend) =
+                (outcome.service().unwrap_or(u32::MAX), outcome.backend().unwrap_or(u32::MAX));
+            error!(&ctx, "the maps contradict each other: service {}, backend {}", service, backend);
+        }
+        match outcome.verdict {
             Verdict::Pass => XDP_PASS,
             Verdict::Drop => XDP_DROP,
             Verdict::Tx => XDP_TX,

@@ -81,6 +81,7 @@ pub enum Start {
 pub struct DataPlane {
     generation: Arc<Generation>,
     start: Start,
+    program_id: u32,
     /// Holds the lock on the pins.
     _pins: Pins,
 }
@@ -97,6 +98,7 @@ pub struct Prepared {
     pins: Pins,
     interfaces: Vec<Interface>,
     mode: XdpMode,
+    program_id: u32,
     /// The program that is to be attached; none if it is already.
     program: Option<Program>,
 }
@@ -114,6 +116,12 @@ impl DataPlane {
     #[must_use]
     pub const fn start(&self) -> Start {
         self.start
+    }
+
+    /// The kernel's number of the program that is attached.
+    #[must_use]
+    pub const fn program_id(&self) -> u32 {
+        self.program_id
     }
 
     /// Writes admission words.
@@ -158,17 +166,18 @@ impl Prepared {
         let sizes = map_sizes(image, cpus, options.flow_entries);
         let running = pins.open_current()?;
         let target = Target { pins: &pins, interfaces: &interfaces, mode: options.mode };
-        let (generation, start, program) = match running {
+        let (generation, start, program_id, program) = match running {
             Some(running) if is_same(&running, image, &sizes) => {
-                let (generation, start) = adopt(&target, running)?;
-                (generation, start, None)
+                let (generation, start, id) = adopt(&target, running)?;
+                (generation, start, id, None)
             }
             running => {
                 let (generation, start, program) = build(&target, image, cpus, &sizes, running.as_ref())?;
-                (generation, start, Some(program))
+                (generation, start, program.id, Some(program))
             }
         };
-        Ok(Self { generation: Arc::new(generation), start, pins, interfaces, mode: options.mode, program })
+        let generation = Arc::new(generation);
+        Ok(Self { generation, start, pins, interfaces, mode: options.mode, program_id, program })
     }
 
     /// What was found.
@@ -195,7 +204,7 @@ impl Prepared {
     /// # Errors
     /// Why it cannot be attached. What ran before goes on running.
     pub fn put_in_place(self) -> Result<DataPlane, DataPlaneError> {
-        let Self { generation, start, pins, interfaces, mode, program } = self;
+        let Self { generation, start, pins, interfaces, mode, program_id, program } = self;
         if let Some(program) = program {
             let attached = links::ensure(&pins, (program.fd.as_fd(), program.id), &interfaces, mode);
             if let Err(error) = attached {
@@ -207,7 +216,7 @@ impl Prepared {
             }
             pins.switch()?;
         }
-        Ok(DataPlane { generation, start, _pins: pins })
+        Ok(DataPlane { generation, start, program_id, _pins: pins })
     }
 }
 
@@ -233,7 +242,7 @@ fn is_same(running: &Generation, image: &Image, sizes: &[(&'static str, u32)]) -
 }
 
 /// Takes over a running generation, and gives it this binary's program if it has another.
-fn adopt(target: &Target<'_>, running: Generation) -> Result<(Generation, Start), DataPlaneError> {
+fn adopt(target: &Target<'_>, running: Generation) -> Result<(Generation, Start, u32), DataPlaneError> {
     let current = target.pins.current();
     let pinned = current.join(PROGRAM);
     let info = ProgramInfo::from_pin(&pinned).map_err(|error| target.pins.bad(&pinned, error))?;
@@ -249,7 +258,8 @@ fn adopt(target: &Target<'_>, running: Generation) -> Result<(Generation, Start)
     } else {
         links::ensure(target.pins, (fd.as_fd(), info.id()), target.interfaces, target.mode)?;
     }
-    Ok((running, Start::Adopted { program_replaced }))
+    let id = if program_replaced { own.id } else { info.id() };
+    Ok((running, Start::Adopted { program_replaced }, id))
 }
 
 /// Builds a generation beside what runs, pinned so that a crash can be cleaned up after.

@@ -22,6 +22,7 @@ use crate::{
         control::{self, Handle},
         lock::Lock,
         overrides::Overrides,
+        program_log,
         service::Service,
     },
     telemetry::{event::NewEvent, journal::Journal},
@@ -103,6 +104,7 @@ async fn serve(
     overrides: Overrides,
     mut signals: Signals,
 ) {
+    let program_log = program_log::spawn(data_plane.program_id());
     let interfaces = config.node.interfaces.join(", ");
     tracing::info!(interfaces, socket = %config.node.socket.display(), "forwarding");
     let service = Arc::new(Service::new(
@@ -118,6 +120,9 @@ async fn serve(
     sd_notify("READY=1");
     server.serve(service, signals.stop()).await;
     sd_notify("STOPPING=1");
+    if let Some(task) = program_log {
+        task.abort();
+    }
     tracing::info!("stopping; forwarding goes on as it was told last");
 }
 

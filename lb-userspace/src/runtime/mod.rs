@@ -6,5 +6,6 @@ pub mod control;
 pub mod daemon;
 pub mod lock;
 pub mod overrides;
+mod program_log;
 pub mod service;
 mod views;
