@@ -5,7 +5,9 @@
 //! - [`datapath`]: every decision about a packet, as pure functions over a few ports. The same source runs in the
 //!   XDP program, in unit tests and behind `weir explain`.
 #![no_std]
-#[cfg(any(test, feature = "std"))]
+#[cfg(any(test, feature = "alloc"))]
+extern crate alloc;
+#[cfg(test)]
 extern crate std;
 
 pub mod abi;

@@ -2,6 +2,7 @@
 pub mod bench;
 pub mod clock;
 pub mod demo;
+pub mod e2e;
 pub mod golden;
 pub mod journal;
 pub mod lab;

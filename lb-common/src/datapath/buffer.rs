@@ -2,7 +2,7 @@
 
 use super::ports::Packet;
 use crate::net::ethernet;
-use std::vec::Vec;
+use alloc::vec::Vec;
 
 /// Room before the frame that a driver leaves (`XDP_PACKET_HEADROOM`).
 pub const HEADROOM: usize = 256;
@@ -19,7 +19,7 @@ impl Buffer {
     /// A frame that arrived on an interface.
     #[must_use]
     pub fn new(frame: &[u8], ingress_ifindex: u32) -> Self {
-        let mut bytes = std::vec![0; HEADROOM];
+        let mut bytes = alloc::vec![0; HEADROOM];
         bytes.extend_from_slice(frame);
         Self { bytes, start: HEADROOM, ingress_ifindex }
     }

@@ -15,7 +15,7 @@
 //! [`agent`] is the other end: what a backend does with what arrives. [`echo`] answers pings to a VIP; [`hash`] holds all hash functions; [`trace`] lets `weir explain` watch.
 
 pub mod agent;
-#[cfg(any(test, feature = "std"))]
+#[cfg(any(test, feature = "alloc"))]
 pub mod buffer;
 pub mod classify;
 pub mod echo;

@@ -64,10 +64,9 @@ pub fn place<'a, T: Tables>(
     }
     trace.step(Step::Plan { plan: plan_index });
     let spills = service.flags & SERVICE_SPILLS != 0;
-    if !spills && (origin == Origin::Client || first.flags & POOL_RELAY == 0) {
-        if let Some(home) = select::at_home(tables, &first, h, trace)? {
-            return Ok(home);
-        }
+    let may_go_home = !spills && (origin == Origin::Client || first.flags & POOL_RELAY == 0);
+    if may_go_home && let Some(home) = select::at_home(tables, &first, h, trace)? {
+        return Ok(home);
     }
     if let Some(known) = flow::known(tables, transport, h, origin, trace)? {
         return Ok(known);

@@ -69,8 +69,8 @@ impl Trace for Silent {
     fn step(&mut self, _: Step) {}
 }
 
-#[cfg(any(test, feature = "std"))]
-impl Trace for std::vec::Vec<Step> {
+#[cfg(any(test, feature = "alloc"))]
+impl Trace for alloc::vec::Vec<Step> {
     fn step(&mut self, step: Step) {
         self.push(step);
     }

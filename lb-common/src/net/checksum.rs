@@ -22,7 +22,7 @@ pub const fn word(bytes: [u8; 2]) -> u32 {
 #[must_use]
 #[inline(always)]
 pub const fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
-    const { assert!(N % 2 == 0 && N <= 65_536) };
+    const { assert!(N.is_multiple_of(2) && N <= 65_536) };
     let mut total = 0;
     let mut at = 0;
     while at < N {

@@ -8,6 +8,7 @@ use std::{
 };
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: weir.test\r\n\r\n";
+const LAST_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: weir.test\r\nConnection: close\r\n\r\n";
 /// Longest answer that is read, header and body.
 const ANSWER_MAX: usize = 4096;
 
@@ -43,6 +44,14 @@ pub(crate) fn ask(stream: &mut TcpStream) -> Result<String> {
             bail!("the answer is longer than {ANSWER_MAX} bytes");
         }
     }
+}
+
+/// Sends one request after which the server is to close, reads until it does, and returns the body of the answer.
+pub(crate) fn ask_last(stream: &mut TcpStream) -> Result<String> {
+    stream.write_all(LAST_REQUEST).context("cannot send")?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_MAX as u64 + 1).read_to_end(&mut answer).context("not read to the end")?;
+    complete_body(&answer)?.context("closed before the answer was complete")
 }
 
 /// The body, once all of it is there.
