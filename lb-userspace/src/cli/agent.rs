@@ -103,7 +103,7 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
 pub(super) fn run(args: AgentArgs) -> anyhow::Result<()> {
     log::init(args.log_format)?;
     privilege::require("agent")?;
-    agent::run(AgentOptions {
+    agent::run(&AgentOptions {
         interface: args.interface,
         addresses: args.addresses,
         heartbeat_port: args.heartbeat_port,

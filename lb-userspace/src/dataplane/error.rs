@@ -84,7 +84,8 @@ pub enum DataPlaneError {
     /// Pins of another ABI are there.
     #[error(
         "{} holds the running data plane of another version (ABI {found}, this is ABI {ABI_VERSION}); it goes on \
-         forwarding untouched. To replace it, run `weir detach --bpffs {}` of that version, then start again",
+         forwarding untouched. To replace it, run `weir detach --bpffs {}`, which stops the \
+         forwarding, then start again",
         path.display(), bpffs.display()
     )]
     OtherAbi {

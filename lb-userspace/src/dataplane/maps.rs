@@ -106,13 +106,13 @@ impl<T: Pod> MappedArray<T> {
             let offset = word * size;
             match size {
                 8 => {
-                    chunk.copy_from_slice(&self.word64(index, offset)?.load(Ordering::Relaxed).to_ne_bytes())
+                    chunk.copy_from_slice(&self.word64(index, offset)?.load(Ordering::Relaxed).to_ne_bytes());
                 }
                 4 => {
-                    chunk.copy_from_slice(&self.word32(index, offset)?.load(Ordering::Relaxed).to_ne_bytes())
+                    chunk.copy_from_slice(&self.word32(index, offset)?.load(Ordering::Relaxed).to_ne_bytes());
                 }
                 _ => {
-                    chunk.copy_from_slice(&self.word16(index, offset)?.load(Ordering::Relaxed).to_ne_bytes())
+                    chunk.copy_from_slice(&self.word16(index, offset)?.load(Ordering::Relaxed).to_ne_bytes());
                 }
             }
         }

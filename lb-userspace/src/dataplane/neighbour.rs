@@ -176,7 +176,7 @@ impl Neighbourhood {
     }
 
     /// Neighbours whose address is to be asked for now. Their next turn is set.
-    pub(super) fn to_ask(&mut self, now: Instant) -> Vec<HopKey> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<HopKey> {
         let mut ask = Vec::new();
         for (key, hop) in &mut self.hops {
             if hop.due.is_some_and(|due| due <= now) {
@@ -190,7 +190,7 @@ impl Neighbourhood {
     }
 
     /// Neighbours whose address is valid: asking for it again keeps it so, as no packet that the kernel sees does.
-    pub(super) fn to_confirm(&self) -> Vec<HopKey> {
+    pub(super) fn confirmable(&self) -> Vec<HopKey> {
         self.hops.iter().filter(|(_, hop)| hop.valid && !hop.permanent).map(|(key, _)| *key).collect()
     }
 
@@ -274,14 +274,14 @@ mod tests {
         n.neighbour(&neighbour(NeighbourState::Failed, None), now);
         assert_eq!(n.way(0), way, "held");
         assert!(n.is_doubtful(0));
-        assert_eq!(n.to_ask(now), [(3, address())]);
-        assert!(n.to_ask(now).is_empty(), "not twice at once");
+        assert_eq!(n.take_due(now), [(3, address())]);
+        assert!(n.take_due(now).is_empty(), "not twice at once");
         let mut at = now;
         for _ in 0..20 {
             let due = n.next_due().unwrap();
             assert!(due > at && due - at <= LAST_RETRY);
             at = due;
-            assert_eq!(n.to_ask(at).len(), 1);
+            assert_eq!(n.take_due(at).len(), 1);
         }
         assert!(n.is_settled(0), "tried often enough");
         n.neighbour(&neighbour(NeighbourState::Reachable, Some(MAC)), at);

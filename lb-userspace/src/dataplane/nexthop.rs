@@ -227,7 +227,7 @@ impl Keeper {
             self.look_up_routes(now)?;
             self.read_neighbours(now)?;
         }
-        for (ifindex, address) in self.known.to_ask(now) {
+        for (ifindex, address) in self.known.take_due(now) {
             self.ask_for(ifindex, address);
         }
         Ok(())
@@ -265,7 +265,7 @@ impl Keeper {
         self.look_up_routes(now)?;
         self.known.forget_unused();
         self.read_neighbours(now)?;
-        for (ifindex, address) in self.known.to_confirm() {
+        for (ifindex, address) in self.known.confirmable() {
             self.ask_for(ifindex, address);
         }
         self.resync_due = now + RESYNC;

@@ -92,12 +92,8 @@ impl Pins {
         self.folder.join(LINKS).join(escape(interface))
     }
 
-    pub(super) fn bad(&self, path: &Path, problem: impl ToString) -> DataPlaneError {
-        DataPlaneError::BadPin {
-            path: path.to_owned(),
-            bpffs: self.bpffs.clone(),
-            problem: problem.to_string(),
-        }
+    pub(super) fn bad(&self, path: &Path, problem: impl Into<String>) -> DataPlaneError {
+        DataPlaneError::BadPin { path: path.to_owned(), bpffs: self.bpffs.clone(), problem: problem.into() }
     }
 
     /// All pinned links.

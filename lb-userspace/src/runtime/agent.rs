@@ -51,12 +51,12 @@ pub struct AgentOptions {
 /// # Errors
 /// What is wrong with the options, the interface or the kernel; a [`DataPlaneError`] is among the causes where the exit code
 /// depends on it.
-pub fn run(options: AgentOptions) -> Result<()> {
+pub fn run(options: &AgentOptions) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Taken over before the program is attached, so that no signal ends the process without detaching in order.
         let mut signals = Signals::new()?;
-        let agent = Agent::start(&options)?;
+        let agent = Agent::start(options)?;
         tracing::info!(interface = options.interface, "the agent is in place");
         let mut ticks = options.stats_interval.map(interval);
         if let Some(ticks) = &mut ticks {
