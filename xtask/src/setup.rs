@@ -34,13 +34,14 @@ const fn need(program: &'static str, packages: &'static [&'static str], purpose:
     Need { program, packages, purpose }
 }
 
-const NEEDS: [Need; 8] = [
+const NEEDS: [Need; 9] = [
     need("cc", &["gcc", "libc6-dev"], "linking"),
     need("ip", &["iproute2"], "namespaces and veth pairs of the lab"),
     need("nginx", &[NGINX], "the lab's backends"),
     need("curl", &["curl"], "the lab's clients"),
     need("ethtool", &["ethtool"], "checksum offloads in the lab"),
     need("ping", &["iputils-ping"], "tests of the echo answer"),
+    need("strace", &["strace"], "tests that count system calls"),
     need("sysctl", &["procps"], "settings inside the lab's namespaces"),
     need("nsenter", &["util-linux"], "entering the lab's namespaces"),
 ];
