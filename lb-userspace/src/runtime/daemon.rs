@@ -9,7 +9,7 @@ use crate::{
     api::{server::Server, types::SubjectKind},
     config::Config,
     dataplane::{
-        loader::{DataPlane, Options, Prepared, Start},
+        loader::{Options, Prepared, Start},
         nexthop::NextHops,
     },
     plan::{
@@ -23,7 +23,7 @@ use crate::{
         lock::Lock,
         overrides::Overrides,
         program_log,
-        service::Service,
+        service::{Parts, Service},
     },
     telemetry::{event::NewEvent, journal::Journal},
 };
@@ -66,19 +66,17 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     if warmed_up {
         let data_plane = prepared.put_in_place()?;
         journal.record(NewEvent::daemon(node.name.clone(), describe(start), monotonic_ns()));
-        serve(
-            server,
-            &config,
-            config_path,
-            &image.digest,
+        let parts = Parts {
+            config: Arc::clone(&config),
+            config_path: config_path.to_owned(),
+            digest: image.digest,
             data_plane,
             hops,
-            &control,
-            &journal,
+            control: control.clone(),
+            journal: journal.clone(),
             overrides,
-            signals,
-        )
-        .await;
+        };
+        serve(server, parts, signals).await;
     }
     control.stop();
     drop(control);
@@ -91,32 +89,11 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
 }
 
 /// Serves the API until a signal says stop.
-#[allow(clippy::too_many_arguments, reason = "hands everything that was started to the one that serves it")]
-async fn serve(
-    server: Server,
-    config: &Arc<Config>,
-    config_path: &Path,
-    digest: &[u8; 32],
-    data_plane: DataPlane,
-    hops: NextHops,
-    control: &Handle,
-    journal: &Journal,
-    overrides: Overrides,
-    mut signals: Signals,
-) {
-    let program_log = program_log::spawn(data_plane.program_id());
-    let interfaces = config.node.interfaces.join(", ");
-    tracing::info!(interfaces, socket = %config.node.socket.display(), "forwarding");
-    let service = Arc::new(Service::new(
-        Arc::clone(config),
-        config_path,
-        digest,
-        data_plane,
-        hops,
-        control.clone(),
-        journal.clone(),
-        overrides,
-    ));
+async fn serve(server: Server, parts: Parts, mut signals: Signals) {
+    let program_log = program_log::spawn(parts.data_plane.program_id());
+    let node = &parts.config.node;
+    tracing::info!(interfaces = node.interfaces.join(", "), socket = %node.socket.display(), "forwarding");
+    let service = Arc::new(Service::new(parts));
     sd_notify("READY=1");
     server.serve(service, signals.stop()).await;
     sd_notify("STOPPING=1");

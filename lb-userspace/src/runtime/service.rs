@@ -1,7 +1,7 @@
 //! The running daemon as the API sees it.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use crate::{
     },
     config::Config,
     dataplane::{
-        counters::{CounterReader, Counters},
+        counters::CounterReader,
         explain::explain,
         live::LiveTables,
         loader::{DataPlane, Start},
@@ -28,27 +28,37 @@ use crate::{
         state::{Action, Override},
     },
     runtime::{
-        control::{ActError, Handle, Snapshot},
+        control::{ActError, ControlStatus, Handle, Snapshot},
         overrides::Overrides,
-        views::{self, Facts},
+        views::{self, Facts, Origin},
     },
     telemetry::{event::Event, journal::Journal},
 };
 
+/// What the daemon started.
+pub(super) struct Parts {
+    pub(super) config: Arc<Config>,
+    pub(super) config_path: PathBuf,
+    /// Digest of the image.
+    pub(super) digest: [u8; 32],
+    pub(super) data_plane: DataPlane,
+    pub(super) hops: NextHops,
+    pub(super) control: Handle,
+    pub(super) journal: Journal,
+    pub(super) overrides: Overrides,
+}
+
 /// What the daemon started, behind [`Control`].
 pub struct Service {
     config: Arc<Config>,
-    config_path: PathBuf,
-    digest: String,
-    adopted: bool,
-    started: jiff::Timestamp,
+    origin: Origin,
     counters: CounterReader,
     live: LiveTables,
     hops: NextHops,
     control: Handle,
     journal: Journal,
     /// Held while an operator's word is stored and recorded, so that both happen in the same order.
-    overrides: tokio::sync::Mutex<()>,
+    in_order: tokio::sync::Mutex<()>,
     words: Mutex<Overrides>,
     /// Holds the lock on the pins.
     _data_plane: DataPlane,
@@ -56,48 +66,40 @@ pub struct Service {
 
 impl Service {
     /// The service over everything that was started.
-    #[allow(clippy::too_many_arguments, reason = "takes everything that the daemon started")]
-    pub(super) fn new(
-        config: Arc<Config>,
-        config_path: &Path,
-        digest: &[u8; 32],
-        data_plane: DataPlane,
-        hops: NextHops,
-        control: Handle,
-        journal: Journal,
-        overrides: Overrides,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { config, config_path, digest, data_plane, hops, control, journal, overrides } = parts;
         Self {
             config,
-            config_path: std::path::absolute(config_path).unwrap_or_else(|_| config_path.to_owned()),
-            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-            adopted: matches!(data_plane.start(), Start::Adopted { .. }),
-            started: jiff::Timestamp::now(),
+            origin: Origin {
+                config_path: std::path::absolute(&config_path).unwrap_or(config_path),
+                digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+                adopted: matches!(data_plane.start(), Start::Adopted { .. }),
+                started: jiff::Timestamp::now(),
+            },
             counters: data_plane.counters(),
             live: data_plane.live(),
             hops,
             control,
             journal,
-            overrides: tokio::sync::Mutex::default(),
+            in_order: tokio::sync::Mutex::default(),
             words: Mutex::new(overrides),
             _data_plane: data_plane,
         }
     }
 
-    /// States, or those of nothing when the control thread does not answer: the API then still tells the rest.
-    async fn snapshot(&self) -> Snapshot {
-        self.control.snapshot().await.unwrap_or_else(|error| {
+    /// What `view` makes of how things stand. When the control thread does not answer, there are no states in it: the API
+    /// then still tells the rest.
+    async fn view<T>(&self, view: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let snapshot = self.control.snapshot().await.unwrap_or_else(|error| {
             tracing::error!(%error, "no states from the control thread");
-            Snapshot {
-                backends: Vec::new(),
-                domains: Vec::new(),
-                control: crate::runtime::control::ControlStatus::default(),
-            }
+            Snapshot { backends: Vec::new(), domains: Vec::new(), control: ControlStatus::default() }
+        });
+        view(&Facts {
+            config: &self.config,
+            snapshot: &snapshot,
+            counters: &self.counters.read(),
+            hops: &self.hops.snapshot(),
         })
-    }
-
-    async fn facts(&self) -> (Snapshot, Counters) {
-        (self.snapshot().await, self.counters.read())
     }
 
     fn subject(&self, name: &SubjectName) -> Result<Subject, Problem> {
@@ -141,60 +143,25 @@ impl Service {
 
 impl Control for Service {
     async fn status(&self) -> Status {
-        let (snapshot, counters) = self.facts().await;
-        let facts = Facts {
-            config: &self.config,
-            snapshot: &snapshot,
-            counters: &counters,
-            hops: &self.hops.snapshot(),
-        };
-        views::status(
-            &facts,
-            &self.config_path,
-            &self.digest,
-            self.adopted,
-            self.started,
-            self.journal.status(),
-            self.override_views(),
-        )
+        let (journal, overrides) = (self.journal.status(), self.override_views());
+        self.view(|facts| views::status(facts, &self.origin, journal, overrides)).await
     }
 
     async fn services(&self) -> Vec<ServiceView> {
-        let (snapshot, counters) = self.facts().await;
-        let facts = Facts {
-            config: &self.config,
-            snapshot: &snapshot,
-            counters: &counters,
-            hops: &self.hops.snapshot(),
-        };
-        views::services(&facts)
+        self.view(views::services).await
     }
 
     async fn backends(&self) -> Vec<BackendView> {
-        let (snapshot, counters) = self.facts().await;
-        let facts = Facts {
-            config: &self.config,
-            snapshot: &snapshot,
-            counters: &counters,
-            hops: &self.hops.snapshot(),
-        };
-        views::backends(&facts)
+        self.view(views::backends).await
     }
 
     async fn domains(&self) -> Vec<DomainView> {
-        let (snapshot, counters) = self.facts().await;
-        let facts = Facts {
-            config: &self.config,
-            snapshot: &snapshot,
-            counters: &counters,
-            hops: &self.hops.snapshot(),
-        };
-        views::domains(&facts)
+        self.view(views::domains).await
     }
 
     async fn act(&self, subject: SubjectName, action: Action, reason: String) -> Result<Acted, Problem> {
         let found = self.subject(&subject)?;
-        let _in_order = self.overrides.lock().await;
+        let _in_order = self.in_order.lock().await;
         let acted = self.control.act(found, action, reason.clone()).await.map_err(refused)?;
         tokio::task::block_in_place(|| self.record(&subject, action, reason))?;
         Ok(Acted {

@@ -1,6 +1,6 @@
 //! What the API says, computed from configuration, states, counters and next hops.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use lb_common::abi::{ABI_VERSION, admission::Admission, reason::Reason};
 
@@ -29,31 +29,36 @@ pub(super) struct Facts<'a> {
     pub(super) hops: &'a HopSnapshot,
 }
 
+/// Where the running data plane comes from.
+pub(super) struct Origin {
+    pub(super) config_path: PathBuf,
+    /// Digest of the image, hexadecimal.
+    pub(super) digest: String,
+    pub(super) adopted: bool,
+    pub(super) started: jiff::Timestamp,
+}
+
 /// `GET /v1/status`.
-#[allow(clippy::too_many_arguments, reason = "what only the status tells")]
 pub(super) fn status(
     facts: &Facts<'_>,
-    config_path: &Path,
-    digest: &str,
-    adopted: bool,
-    started: jiff::Timestamp,
+    origin: &Origin,
     journal: JournalStatus,
     overrides: Vec<OverrideView>,
 ) -> Status {
     let node = &facts.config.node;
     let path = |id: DomainId| facts.config.topology[id].path.clone();
-    let uptime = jiff::Timestamp::now().duration_since(started).as_secs();
+    let uptime = jiff::Timestamp::now().duration_since(origin.started).as_secs();
     Status {
         node: NodeStatus { name: node.name.clone(), region: path(node.region), zone: node.zone.map(path) },
         daemon: DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: ABI_VERSION,
             pid: std::process::id(),
-            started,
+            started: origin.started,
             uptime_s: u64::try_from(uptime).unwrap_or(0),
-            adopted,
+            adopted: origin.adopted,
         },
-        config: ConfigStatus { file: config_path.to_owned(), digest: digest.to_owned() },
+        config: ConfigStatus { file: origin.config_path.clone(), digest: origin.digest.clone() },
         xdp: XdpStatus {
             mode: node.mode,
             bpffs: node.bpffs.clone(),
