@@ -2,7 +2,9 @@
 
 mod namespace;
 
+use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lb_common::abi::heartbeat::{DEFAULT_PORT, Heartbeat, REPLY};
@@ -93,5 +95,34 @@ fn bad_options_are_refused() {
         assert!(error.contains("`e9`") && error.contains("e0"), "{error}");
         let _agent = Agent::start(&options()).unwrap();
         assert!(refused(options()).contains("already runs another XDP program"));
+    });
+}
+
+/// Whoever reads the counters may go away; the program must not.
+#[test]
+fn a_closed_standard_output_does_not_detach_the_agent() {
+    with_namespace(|namespace| {
+        network(namespace);
+        let mut agent = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["agent", "--interface", "e0", "--address", &OWN.to_string()])
+            .args(["--mode", "generic", "--stats-interval", "100ms"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut counters = BufReader::new(agent.stdout.take().unwrap());
+        let mut line = String::new();
+        counters.read_line(&mut line).unwrap();
+        assert!(line.contains("heartbeat_answered"), "{line}");
+        drop(counters);
+        let log = BufReader::new(agent.stderr.take().unwrap());
+        let told = log.lines().map_while(Result::ok).any(|line| line.contains("cannot print the counters"));
+        let reply = namespace.in_peer(heartbeat);
+        let ended = agent.try_wait().unwrap();
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        assert!(told, "the agent ended without a word");
+        assert!(ended.is_none(), "the agent ended: {ended:?}");
+        assert!(reply.is_some(), "no reply to a heartbeat");
     });
 }

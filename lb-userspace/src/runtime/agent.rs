@@ -1,5 +1,6 @@
 //! `weir agent`: decapsulates what edges send to this backend, and answers their heartbeats.
 
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -68,8 +69,8 @@ pub fn run(options: &AgentOptions) -> Result<()> {
             tokio::select! {
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
-                _ = signals.user.recv() => agent.print_counters()?,
-                () = tick(&mut ticks) => agent.print_counters()?,
+                _ = signals.user.recv() => agent.tell_counters(),
+                () = tick(&mut ticks) => agent.tell_counters(),
             }
         }
         tracing::info!(interface = options.interface, "the agent is detached");
@@ -142,11 +143,18 @@ impl Agent {
             .collect()
     }
 
+    /// Prints the counters. That nobody reads them, or that they cannot be read, is no reason to stop decapsulating.
+    fn tell_counters(&self) {
+        if let Err(error) = self.print_counters() {
+            tracing::warn!("cannot print the counters: {error:#}");
+        }
+    }
+
     fn print_counters(&self) -> Result<()> {
         let counters = self.counters()?.into_iter();
         let fields = counters
             .map(|(name, packets, bytes)| (name.to_owned(), json!({ "packets": packets, "bytes": bytes })));
-        println!("{}", Value::Object(fields.collect::<JsonMap<_, _>>()));
+        writeln!(std::io::stdout(), "{}", Value::Object(fields.collect::<JsonMap<_, _>>()))?;
         Ok(())
     }
 }
