@@ -33,10 +33,10 @@ pub const CLIENTS: [&str; 2] = ["west", "east"];
 /// Source ports of flow maps: with both VIPs, 2,000 flows of each client.
 pub const PORTS: Range<u16> = 20_000..21_000;
 
-/// Heartbeats slow enough that a busy machine raises no false alarm: every 20 ms, DOWN after 3.
+/// Heartbeats slow enough that a busy machine raises no false alarm: every 50 ms, DOWN after 3.
 #[must_use]
 pub fn calm() -> ConfigOptions {
-    let pace = Duration::from_millis(20);
+    let pace = Duration::from_millis(50);
     ConfigOptions { interval: pace, timeout: pace, fall: 3, table_size: 16381, ..ConfigOptions::default() }
 }
 
@@ -47,6 +47,18 @@ pub fn calm() -> ConfigOptions {
 #[must_use]
 pub fn raise() -> Lab {
     let lab = Lab::builder().raise().unwrap_or_else(|error| panic!("{error:#}"));
+    lab.start_agents().unwrap();
+    lab
+}
+
+/// One rack of so many backends in region `west`, with agents: quickly made.
+///
+/// # Panics
+/// If the machine refuses.
+#[must_use]
+pub fn raise_rack(backends: usize) -> Lab {
+    let lab = Lab::builder().regions(&["west"]).zones(1).racks(1).backends(backends).raise();
+    let lab = lab.unwrap_or_else(|error| panic!("{error:#}"));
     lab.start_agents().unwrap();
     lab
 }

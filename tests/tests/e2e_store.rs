@@ -163,8 +163,7 @@ fn assert_one_store(lab: &Lab, daemon: &Daemon<'_>, map: &str, command: [&str; 3
 
 #[test]
 fn dropping_and_restoring_any_domain_is_one_store_and_no_bpf_call() {
-    let lab = Lab::builder().raise().unwrap_or_else(|error| panic!("{error:#}"));
-    lab.start_agents().unwrap();
+    let lab = e2e::raise();
     let daemon = e2e::start(&lab, &ConfigOptions { check: Check::None, ..e2e::calm() });
 
     // That a bpf(2) call would be seen: looking a client up in the trie is one.

@@ -19,14 +19,6 @@ const EXPLAINED: usize = 50;
 /// 99.9 % quantile of the chi-square distribution with 3 degrees of freedom.
 const CHI_SQUARE_3: f64 = 16.27;
 
-/// A lab of one rack.
-fn raise_small(backends: usize) -> Lab {
-    let lab = Lab::builder().regions(&["west"]).zones(1).racks(1).backends(backends).raise();
-    let lab = lab.unwrap_or_else(|error| panic!("{error:#}"));
-    lab.start_agents().unwrap();
-    lab
-}
-
 fn ping(lab: &Lab, client: &str, vip: IpAddr) {
     let mut ping = Command::new("ping");
     ping.args(["-n", "-i", "0.05", "-W", "5", "-c"]).args([PINGS.to_string(), vip.to_string()]);
@@ -74,7 +66,7 @@ fn curl_and_ping_reach_both_vips_from_both_client_regions_each_in_its_own_region
 
 #[test]
 fn flows_spread_over_backends_by_weight() {
-    let lab = raise_small(4);
+    let lab = e2e::raise_rack(4);
     let weights = [("w1r1b1", 100), ("w1r1b2", 300), ("w1r1b3", 100), ("w1r1b4", 300)];
     let weights: BTreeMap<String, u16> = weights.map(|(name, weight)| (name.to_owned(), weight)).into();
     let _daemon =
@@ -111,7 +103,7 @@ fn client_regions_are_served_by_their_own_regions_pool() {
 
 #[test]
 fn generic_mode_serves_both_families() {
-    let lab = raise_small(2);
+    let lab = e2e::raise_rack(2);
     let daemon = e2e::start(&lab, &ConfigOptions { mode: "generic".into(), ..e2e::calm() });
     let link = |netns: &lb_tests::lab::Netns| {
         netns.run(|| Ok(Command::new("ip").args(["link", "show", "dev", "eth0"]).output()?)).unwrap().stdout
