@@ -94,7 +94,9 @@ fn a_terminated_daemon_leaves_forwarding_in_place_until_it_is_detached() {
 #[test]
 fn a_hung_daemon_is_not_missed_and_mistakes_its_own_pause_for_no_fault() {
     let lab = raise(1);
-    let daemon = start(&lab, &watched());
+    // One miss would be enough.
+    let pace = Duration::from_millis(200);
+    let daemon = start(&lab, &ConfigOptions { interval: pace, timeout: pace, fall: 1, ..watched() });
     let traffic = traffic(&lab);
     let told = events(&daemon).len();
     daemon.signal(Signal::SIGSTOP).unwrap();
@@ -107,7 +109,7 @@ fn a_hung_daemon_is_not_missed_and_mistakes_its_own_pause_for_no_fault() {
     until("a good while passes", || traffic.count() > stopped + 500);
     daemon.signal(Signal::SIGCONT).unwrap();
     let rounds = status(&daemon)["control"]["rounds"].as_u64().unwrap();
-    until("it probes again", || status(&daemon)["control"]["rounds"].as_u64().unwrap() > rounds + 10);
+    until("it probes again", || status(&daemon)["control"]["rounds"].as_u64().unwrap() > rounds + 3);
     goes_on(&traffic, 0);
     let news = &events(&daemon)[told..];
     assert!(news.iter().all(|event| event.to.as_deref() != Some("DOWN")), "{news:?}");
