@@ -245,8 +245,8 @@ fn is_same(running: &Generation, image: &Image, sizes: &[(&'static str, u32)]) -
 fn adopt(target: &Target<'_>, running: Generation) -> Result<(Generation, Start, u32), DataPlaneError> {
     let current = target.pins.current();
     let pinned = current.join(PROGRAM);
+    let fd = sys::open_program(&pinned).map_err(|error| target.pins.bad(&pinned, error.to_string()))?;
     let info = ProgramInfo::from_pin(&pinned).map_err(|error| target.pins.bad(&pinned, error.to_string()))?;
-    let fd = sys::open_pin(&pinned).map_err(|error| target.pins.bad(&pinned, error.to_string()))?;
     let mut ebpf = load_object(&[], |name| Some(current.join(name)))?;
     let own = load_program(&mut ebpf)?;
     let program_replaced = own.tag != info.tag();

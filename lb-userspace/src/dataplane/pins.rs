@@ -152,6 +152,7 @@ impl Pins {
     /// The program of the generation in `folder`, if that is complete and some link runs it.
     fn adopted_program(&self, folder: &Path) -> Result<Option<OwnedFd>, DataPlaneError> {
         let path = folder.join(PROGRAM);
+        let Ok(program) = sys::open_program(&path) else { return Ok(None) };
         let Ok(info) = ProgramInfo::from_pin(&path) else { return Ok(None) };
         if Generation::open(folder).is_err() {
             return Ok(None);
@@ -159,7 +160,7 @@ impl Pins {
         if !self.links()?.iter().any(|link| link.info.program_id == info.id()) {
             return Ok(None);
         }
-        sys::open_pin(&path).map(Some).map_err(|error| DataPlaneError::io(&path, error))
+        Ok(Some(program))
     }
 
     /// Refuses what this version does not put into its folder.

@@ -118,6 +118,19 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     owned(bpf(BPF_OBJ_GET, &mut PinAttributes { path: path.as_ptr() as u64, fd: 0, flags: 0 })?)
 }
 
+/// Opens a pinned program; an error when what is pinned there is something else.
+///
+/// Only the descriptor's name in /proc tells: asked for its information, a map answers with a map's, which reads as a
+/// program's.
+pub(super) fn open_program(path: &Path) -> io::Result<OwnedFd> {
+    let fd = open_pin(path)?;
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    if name == Path::new("anon_inode:bpf-prog") {
+        return Ok(fd);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no BPF program"))
+}
+
 /// Attaches an XDP program to an interface. `flags` is one of `XDP_FLAGS_*_MODE`.
 pub(super) fn create_link(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
     let mut attributes =
