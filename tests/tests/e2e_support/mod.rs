@@ -167,8 +167,8 @@ pub(crate) fn events(daemon: &Daemon<'_>) -> Vec<Event> {
 
 /// What the last start said of itself.
 pub(crate) fn last_start(daemon: &Daemon<'_>) -> String {
-    let starts = events(daemon).into_iter().filter(|event| event.cause.starts_with("started: "));
-    starts.last().expect("the daemon has started").cause
+    let mut starts = events(daemon).into_iter().filter(|event| event.cause.starts_with("started: "));
+    starts.next_back().expect("the daemon has started").cause
 }
 
 /// The folder of the first edge's pins.
