@@ -69,7 +69,7 @@ const PURITY: [Purity; 2] = [
 ];
 
 /// Where `unsafe` may stand, and why it must.
-pub(crate) const UNSAFE_ALLOWED: [(&str, &str); 8] = [
+pub(crate) const UNSAFE_ALLOWED: &[(&str, &str)] = &[
     ("lb-common/src/abi/pod.rs", "map keys and values as bytes"),
     ("lb-ebpf/src/packet.rs", "the only pointer arithmetic on packets"),
     ("lb-ebpf/src/*maps.rs", "map values by pointer"),
