@@ -28,6 +28,7 @@ struct Orphan<'lab> {
     lab: &'lab Lab,
     traffic: Traffic,
     link: Link,
+    leaked: u64,
     files: BTreeMap<PathBuf, Vec<u8>>,
     config: String,
 }
@@ -38,13 +39,14 @@ impl<'lab> Orphan<'lab> {
         done(&daemon, &["backend", "drain", "w1r2b1", "--reason", "stands"]);
         daemon.kill9().unwrap();
         let config = fs::read_to_string(config_path(lab)).unwrap();
-        Orphan { lab, traffic: traffic(lab), link: link(lab), files: state_files(lab), config }
+        let (traffic, link, leaked) = (traffic(lab), link(lab), leaked(lab));
+        Orphan { lab, traffic, link, leaked, files: state_files(lab), config }
     }
 
     /// Asserts that nothing changed, neither packets nor files.
     #[track_caller]
     fn is_untouched(&self) {
-        assert_eq!(link(self.lab), self.link);
+        assert_eq!((link(self.lab), leaked(self.lab)), (self.link, self.leaked));
         assert_eq!(state_files(self.lab), self.files);
         assert!(!pins(self.lab).join("next").exists(), "half a data plane was left");
         nothing_lost(&self.traffic.records_from(0));

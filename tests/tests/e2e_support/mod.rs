@@ -238,6 +238,20 @@ fn received(lab: &Lab) -> i64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// IPv4 packets that the edge's kernel got and had no use for, so far: those for VIPs that no program took. A client repeats
+/// what was lost, so a short gap shows here and not in its requests.
+pub(crate) fn leaked(lab: &Lab) -> u64 {
+    let read = || Ok(fs::read_to_string("/proc/thread-self/net/snmp")?);
+    let text = lab.edge_netns(0).unwrap().run(read).unwrap();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Ip: "));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let fields = names.split(' ').zip(values.split(' ').map(|value| value.parse::<u64>().unwrap()));
+    fields
+        .filter(|(name, _)| ["InAddrErrors", "ForwDatagrams", "OutNoRoutes"].contains(name))
+        .map(|(_, n)| n)
+        .sum()
+}
+
 /// Packets that the program dropped, by reason.
 pub(crate) fn drops(daemon: &Daemon<'_>) -> BTreeMap<String, i64> {
     let status = status(daemon);
