@@ -398,11 +398,12 @@ fn everything_is_json_on_demand_and_a_reader_may_leave_or_follow() {
     let mut follow = command_behind(&[], &["events", "--follow", "-n", "0", "-o", "json", "--socket"]);
     let mut follow =
         follow.arg(daemon.socket()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let lines = BufReader::new(follow.stdout.take().unwrap()).lines();
     // It shows nothing of the past, so it can be seen to follow only by telling it something new, until it does.
     let mut number = 0;
     let (sender, receiver) = std::sync::mpsc::channel();
-    std::thread::spawn(move || sender.send(lines.next()));
+    // Reads to the end: a follower that nobody reads any more ends by itself.
+    std::thread::spawn(move || lines.for_each(|line| drop(sender.send(line))));
     let mut first = None;
     until("the follower prints a new event", || {
         number += 1;
@@ -410,7 +411,7 @@ fn everything_is_json_on_demand_and_a_reader_may_leave_or_follow() {
         first = receiver.try_recv().ok();
         first.is_some()
     });
-    let event: Value = serde_json::from_str(&first.flatten().unwrap().unwrap()).unwrap();
+    let event: Value = serde_json::from_str(&first.unwrap().unwrap()).unwrap();
     assert!(event["cause"].as_str().unwrap().contains("news "), "{event}");
     assert!(daemon.sigterm().unwrap().success());
     assert_eq!(follow.wait().unwrap().code(), Some(4), "it ends with the daemon");
