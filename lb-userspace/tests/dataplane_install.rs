@@ -13,6 +13,7 @@ use lb_common::abi::admission::Admission;
 use lb_userspace::api::types::{ExplainQuery, StepKind, VerdictKind};
 use lb_userspace::config::{Config, Protocol};
 use lb_userspace::dataplane::explain::explain;
+use lb_userspace::dataplane::loader::Prepared;
 use lb_userspace::dataplane::netlink::{Interface, Netlink};
 use lb_userspace::dataplane::object::{AGENT, AGENT_PROGRAM};
 use lb_userspace::dataplane::writer::NextHop;
@@ -211,6 +212,8 @@ fn what_cannot_be_done_is_refused_with_a_remedy_and_changes_nothing() {
             matches!(&error, DataPlaneError::InterfaceBusy { name, program: Some(_) } if name == "e1"),
             "{error}"
         );
+        let prepared = Prepared::new(&compile(&both).unwrap(), &Options::new(&both));
+        assert!(prepared.is_err(), "refused before anything is built or waited for");
         assert_eq!(program("e0"), None, "the first interface is as before");
         assert_eq!(names(&namespace.bpffs.join("v1")), ["links"]);
         drop(install(&config).unwrap());

@@ -72,6 +72,23 @@ enum Task<'a> {
     Keep,
 }
 
+/// Refuses interfaces that run a program of someone else, before anything is built or waited for.
+pub(super) fn refuse_busy(pins: &Pins, interfaces: &[Interface]) -> Result<(), DataPlaneError> {
+    let pinned = pins.links()?;
+    let is_ours = |interface: &Interface| pinned.iter().any(|link| is_of(link, interface));
+    match interfaces.iter().find(|interface| interface.xdp.is_some() && !is_ours(interface)) {
+        Some(busy) => Err(DataPlaneError::InterfaceBusy {
+            name: busy.name.clone(),
+            program: busy.xdp.and_then(|(program, _)| program),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn is_of(link: &PinnedLink, interface: &Interface) -> bool {
+    link.interface == interface.name && link.info.ifindex == interface.index
+}
+
 /// Makes every one of `interfaces` run the program with this id, and no other interface.
 ///
 /// New links come first, as only they can fail; so a failure changes nothing.
@@ -117,9 +134,7 @@ pub(super) fn ensure(
 }
 
 fn task<'a>(pinned: &'a [PinnedLink], interface: &Interface, mode: XdpMode, program_id: u32) -> Task<'a> {
-    let of_interface =
-        |link: &&PinnedLink| link.interface == interface.name && link.info.ifindex == interface.index;
-    let Some(link) = pinned.iter().find(of_interface) else {
+    let Some(link) = pinned.iter().find(|link| is_of(link, interface)) else {
         return Task::Create;
     };
     match interface.xdp {

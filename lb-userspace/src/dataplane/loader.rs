@@ -162,6 +162,7 @@ impl Prepared {
         probe_kernel()?;
         let pins = Pins::open(&options.bpffs)?;
         pins.repair()?;
+        links::refuse_busy(&pins, &interfaces)?;
         let cpus = possible_cpus()?;
         let sizes = map_sizes(image, cpus, options.flow_entries);
         let running = pins.open_current()?;
