@@ -148,6 +148,23 @@ fn done(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
     outcome.map(|()| ExitCode::Ok)
 }
 
+/// An error and its causes in one line, without those that the error before already quotes.
+fn told<'a>(chain: impl Iterator<Item = &'a (dyn std::error::Error + 'static)>) -> String {
+    let mut line = String::new();
+    let mut last = String::new();
+    for error in chain {
+        let text = error.to_string();
+        if line.is_empty() {
+            line.push_str(&text);
+        } else if !last.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        last = text;
+    }
+    line
+}
+
 /// Tells people what went wrong and what to do.
 fn report(error: &anyhow::Error, remedy: Option<&str>) {
     use io::Write;
@@ -156,9 +173,27 @@ fn report(error: &anyhow::Error, remedy: Option<&str>) {
     let _ = match error.downcast_ref::<crate::config::ConfigError>() {
         // It is several errors, each with its place.
         Some(error) => writeln!(stderr, "{error}"),
-        None => writeln!(stderr, "error: {error:#}"),
+        None => writeln!(stderr, "error: {}", told(error.chain())),
     };
     if let Some(remedy) = remedy {
         let _ = writeln!(stderr, " = help: {remedy}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let system = || io::Error::from(io::ErrorKind::StorageFull);
+        let quoting = crate::runtime::overrides::OverridesError::Read { path: "f".into(), source: system() };
+        let error = anyhow::Error::new(quoting).context("starting");
+        assert_eq!(
+            told(error.chain()),
+            format!("starting: cannot read the operators' overrides in f: {}", system())
+        );
+        let error = anyhow::Error::new(system()).context(format!("cannot write: {}", system()));
+        assert_eq!(told(error.chain()), format!("cannot write: {}", system()));
     }
 }
