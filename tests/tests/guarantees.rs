@@ -327,3 +327,18 @@ fn a_dead_racks_load_spreads_over_all_survivors() {
         assert!((0.75..1.33).contains(&(gained / fair)), "backend {backend}: {gained} of {fair}");
     }
 }
+
+/// A flow is not refused for bad luck: with nine racks of ten down, 16 probes alone would miss the tenth for one flow in five.
+#[test]
+fn no_flow_is_refused_while_a_member_is_left() {
+    let image = image(&vec![vec![vec![2; 10]]], "drop");
+    let mut tables = ImageTables::new(image.clone());
+    for rack in 1..10 {
+        let path = format!("a0/z0/k{rack}");
+        let index = image.names.domains.iter().position(|d| *d == path).expect("rack");
+        set(&mut tables, Cell::Domain(index), Admission::CLOSED);
+    }
+    for flow in 0..20_000 {
+        assert!(place(&tables, flow, true, Origin::Client).is_some(), "flow {flow} was refused");
+    }
+}
