@@ -50,13 +50,6 @@ impl Header {
         (self.0[6] & 0x3f) | self.0[7] != 0
     }
 
-    /// Time to live.
-    #[must_use]
-    #[inline(always)]
-    pub const fn ttl(&self) -> u8 {
-        self.0[8]
-    }
-
     /// Protocol number of the payload.
     #[must_use]
     #[inline(always)]

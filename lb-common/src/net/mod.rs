@@ -23,12 +23,6 @@ pub const fn address_bytes(address: core::net::IpAddr) -> [u8; 16] {
     }
 }
 
-/// The address that [`address_bytes`] made these bytes of.
-#[must_use]
-pub fn address_from_bytes(bytes: [u8; 16]) -> core::net::IpAddr {
-    core::net::IpAddr::V6(core::net::Ipv6Addr::from(bytes)).to_canonical()
-}
-
 /// An address in four 32-bit words whose bytes in memory are in network order. The form in which the datapath computes:
 /// BPF has registers for words, and byte arrays become one register a byte.
 pub type AddressWords = [u32; 4];
