@@ -2,7 +2,9 @@
 //! same decisions in this process.
 
 pub mod cases;
+pub mod judge;
 pub mod kernel;
+pub mod numbers;
 pub mod packets;
 
 use anyhow::{Context, Result};
