@@ -7,3 +7,4 @@ pub mod golden;
 pub mod journal;
 pub mod lab;
 pub mod load;
+pub mod verify;

@@ -11,6 +11,7 @@ mod shell;
 mod source;
 mod test;
 mod toolchain;
+mod verify;
 mod workspace;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Verb {
     Test(test::Args),
     /// Formatting, clippy, a warning-free BPF build, and the borders between the parts
     Lint,
+    /// Boot real kernels and try every XDP program and the golden packets on each
+    Verify(verify::Args),
     /// Measure, print a table and write target/bench/NAME.json
     Bench(bench::Args),
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Lint => lint::run(),
+        Verb::Verify(args) => verify::run(&args),
         Verb::Bench(args) => bench::run(&args),
     };
     match result {

@@ -74,7 +74,11 @@ impl Kernel {
         Ok(kernel)
     }
 
-    fn fill(&mut self, image: &Image) -> Result<()> {
+    /// Writes an image into the maps, over what they hold. It must be of the size that they were created for.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn fill(&mut self, image: &Image) -> Result<()> {
         let root = Root { counter_cpus: self.cpus, counter_stride: self.stride, ..image.root };
         self.set("ROOT", 0, &root)?;
         self.set_all("SERVICE_INDEX", &image.buckets)?;
@@ -93,7 +97,10 @@ impl Kernel {
         let mut clients: LpmTrie<_, [u8; 16], u32> =
             LpmTrie::try_from(self.ebpf.map_mut("CLIENTS").context("CLIENTS")?)?;
         for client in &image.clients {
-            clients.insert(&Key::new(client.length, client.address), client.region, 0)?;
+            let key = Key::new(client.length, client.address);
+            // Linux 5.10 wants room for another entry even to overwrite one.
+            let _ = clients.remove(&key);
+            clients.insert(&key, client.region, 0)?;
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ use lb_userspace::{
     },
 };
 
+/// The configuration that the golden packets are run against.
+pub const FIXTURE: &str = include_str!("fixture.toml");
 /// Interface on which frames arrive in a test run: the loopback's index.
 pub const INGRESS: u32 = 1;
 /// Where the next hop is.
@@ -82,7 +84,7 @@ pub struct Case {
 /// # Errors
 /// If the fixture is not a valid configuration.
 pub fn fixture() -> Result<Image> {
-    image(include_str!("fixture.toml"))
+    image(FIXTURE)
 }
 
 /// The image of a configuration, with next hops.
