@@ -3,6 +3,7 @@ pub mod bench;
 pub mod clock;
 pub mod demo;
 pub mod e2e;
+pub mod fuzz;
 pub mod golden;
 pub mod journal;
 pub mod lab;

@@ -98,6 +98,17 @@ pub fn check_counters(
     Ok(())
 }
 
+/// What was counted between two readings of a counter.
+#[must_use]
+pub const fn difference(now: &Counter, before: &Counter) -> Counter {
+    Counter {
+        packets: now.packets - before.packets,
+        bytes: now.bytes - before.bytes,
+        opening: now.opening - before.opening,
+        dropped: now.dropped - before.dropped,
+    }
+}
+
 /// Runs a case through the pure code and judges frame, action, reason and counters.
 ///
 /// # Errors
@@ -120,12 +131,6 @@ pub fn judge_program(kernel: &Kernel, image: &Image, case: &Case) -> Result<()> 
     let ran = kernel.run(EDGE_PROGRAM, &case.input)?;
     check(case, &ran)?;
     check_counters(image, case.input.len(), reason_of(&case.expected), |slot| {
-        let (now, before) = (kernel.counter(slot)?, before[slot as usize]);
-        Ok(Counter {
-            packets: now.packets - before.packets,
-            bytes: now.bytes - before.bytes,
-            opening: now.opening - before.opening,
-            dropped: now.dropped - before.dropped,
-        })
+        Ok(difference(&kernel.counter(slot)?, &before[slot as usize]))
     })
 }

@@ -1,7 +1,9 @@
 //! Golden packets: what comes in, what must come out, byte for byte, from the XDP program in the kernel and from the
 //! same decisions in this process.
 
+pub mod agent;
 pub mod cases;
+mod forget;
 pub mod judge;
 pub mod kernel;
 pub mod numbers;
@@ -96,6 +98,17 @@ pub fn image(text: &str) -> Result<Image> {
     let mut tables = ImageTables::new(compile(&config)?);
     tables.set_next_hops(INGRESS, NEXT_HOP, EGRESS, MTU);
     Ok(tables.image().clone())
+}
+
+impl Expected {
+    /// The frame that must come out, where one must.
+    #[must_use]
+    pub fn frame(&self) -> Option<&[u8]> {
+        match self {
+            Self::Answer(frame) | Self::Tx(frame) | Self::Redirect(frame) => Some(frame),
+            _ => None,
+        }
+    }
 }
 
 impl Change {
