@@ -52,6 +52,9 @@ const EMULATOR_NEEDS: [Need; 2] = [
     need("strip", &["binutils"], "making what they boot small"),
 ];
 
+/// What `fuzz` needs besides.
+const FUZZER_NEEDS: [Need; 1] = [need("c++", &["g++"], "building libFuzzer")];
+
 /// Debian's compiler with `core` for BPF, and what bpf-linker is built against.
 const BPF_PACKAGES: [&str; 9] = [
     "rustc-web",
@@ -102,12 +105,20 @@ pub(crate) fn ensure(args: &Args) -> Result<BpfToolchain> {
 
 /// Makes sure that kernels can be booted.
 pub(crate) fn ensure_emulator() -> Result<()> {
-    let missing: Vec<&Need> =
-        EMULATOR_NEEDS.iter().filter(|need| find_program(need.program).is_none()).collect();
+    ensure_programs("setup of the emulator", &EMULATOR_NEEDS)
+}
+
+/// Makes sure that libFuzzer can be built.
+pub(crate) fn ensure_fuzzer() -> Result<()> {
+    ensure_programs("setup of the fuzzer", &FUZZER_NEEDS)
+}
+
+fn ensure_programs(title: &str, needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| find_program(need.program).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    step("setup of the emulator", || {
+    step(title, || {
         let debian = Debian::find(&missing, false)?;
         let packages: Vec<&str> = missing.iter().flat_map(|need| need.packages).copied().collect();
         debian.install(&packages, false)

@@ -8,7 +8,7 @@ mod table;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// A machine to boot kernels in.
-pub(crate) struct Machine {
+struct Machine {
     guest: PathBuf,
     initramfs: PathBuf,
 }
@@ -128,13 +128,15 @@ impl Machine {
     }
 }
 
-/// One kernel, for `cargo xtask test`. `Err` with the reason when it cannot be tried on this machine.
-pub(crate) fn smoke(profile_dir: &Path) -> Result<(Outcome, Duration)> {
+/// For `cargo xtask test`: makes sure that there are an emulator and a release's kernel, and returns the kernel.
+pub(crate) fn prepare(release: Release) -> Result<PathBuf> {
     setup::ensure_emulator()?;
-    let kernel = Release::Bookworm.kernel(false)?;
-    let machine = Machine::with_guest(&profile_dir.join(GUEST))?;
-    let begin = Instant::now();
-    Ok((machine.try_kernel(Release::Bookworm.title(), &kernel), begin.elapsed()))
+    release.kernel(false)
+}
+
+/// Tries one kernel with the check that was built into `profile_dir`.
+pub(crate) fn smoke(release: Release, kernel: &Path, profile_dir: &Path) -> Result<Outcome> {
+    Ok(Machine::with_guest(&profile_dir.join(GUEST))?.try_kernel(release.title(), kernel))
 }
 
 fn write_results(outcomes: &[Outcome]) -> Result<()> {

@@ -8,6 +8,11 @@ mod targets;
 
 pub use input::{Input, damaged, seeds};
 
+use std::{env, fs, path::PathBuf};
+
+/// Variable that names a folder which is to hold the seeds when fuzzing begins.
+const SEEDS_FOLDER: &str = "WEIR_FUZZ_SEEDS";
+
 /// A fuzz target.
 pub struct Target {
     /// Its name, which is also that of its program in `tests/fuzz`.
@@ -34,4 +39,16 @@ pub const TARGETS: [Target; 5] = [
 #[must_use]
 pub fn target(name: &str) -> fn(&[u8]) {
     TARGETS.iter().find(|target| target.name == name).expect("a fuzz target of this name").run
+}
+
+/// Writes the seeds into the folder that the environment names, if it names one. A fuzzer calls it before it reads its
+/// corpus, so that what it begins with are the golden packets as they are now.
+///
+/// # Panics
+/// They cannot be written.
+pub fn write_seeds() {
+    let Some(folder) = env::var_os(SEEDS_FOLDER).map(PathBuf::from) else { return };
+    for (number, seed) in seeds().iter().enumerate() {
+        fs::write(folder.join(format!("golden-{number:03}")), seed).expect("writing a seed");
+    }
 }
