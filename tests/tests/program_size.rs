@@ -45,8 +45,14 @@ fn programs_stay_small() -> Result<()> {
         };
         // Kernels before 5.16 do not tell.
         let verified = verified.unwrap_or(0);
-        ensure!(verified <= verified_max, "{name}: {verified} instructions walked, at most {verified_max} wanted");
-        ensure!(machine_code <= machine_code_max, "{name}: {machine_code} bytes, at most {machine_code_max} wanted");
+        ensure!(
+            verified <= verified_max,
+            "{name}: {verified} instructions walked, at most {verified_max} wanted"
+        );
+        ensure!(
+            machine_code <= machine_code_max,
+            "{name}: {machine_code} bytes, at most {machine_code_max} wanted"
+        );
     }
     Ok(())
 }
