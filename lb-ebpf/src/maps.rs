@@ -3,6 +3,8 @@
 //! All arrays are memory-mapped by the daemon, which changes single words while programs run; see [`lb_common::abi`] for
 //! which ones. Sizes here are the smallest; the daemon sets what the configuration takes when it creates the maps.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
     macros::map,
@@ -14,17 +16,20 @@ use lb_common::{
         backend::BackendEntry,
         counter::Counter,
         flow::{FlowEntry, FlowKey},
+        guard::{GuardCounts, GuardEntry, NodeGuard},
         limits::SLOTS_PER_CHUNK,
         plan::{PlanEntry, PoolEntry},
         root::Root,
         service::{ServiceBucket, ServiceEntry},
     },
     datapath::{
+        admit::{self, Request},
         ports::{Clock, Tables},
         select::{self, Probe, Probed},
         steer::{self, Origin, Walk, Walked},
         trace::{Silent, Trace},
     },
+    net::AddressWords,
 };
 
 /// `BPF_F_MMAPABLE`: user space may map the array.
@@ -56,6 +61,16 @@ static COUNTERS: Array<Counter> = Array::with_max_entries(1, MMAPABLE);
 static CLIENTS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
 #[map]
 static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+#[map]
+static GUARDS: Array<GuardEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static NODE_GUARD: Array<NodeGuard> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BUCKETS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static GUARD_COUNTS: Array<GuardCounts> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BLOCKED: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
 
 /// The maps above as the decisions see them.
 pub struct Maps;
@@ -75,6 +90,14 @@ pub extern "C" fn weir_walk(plan: u32, h: u64, opening: u32, origin: u32, servic
 pub extern "C" fn weir_probe(pool: u32, h: u64, first: u32, flags: u32) -> u64 {
     let request = Probe { pool, h, first, opening: flags & 1 != 0, ignore_health: flags & 2 != 0 };
     select::probe(&Maps, &request, &mut Silent).0
+}
+
+/// [`admit::judge`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_admit(guard: u32, flags: u32, source_high: u64, source_low: u64) -> u32 {
+    let source = [source_high as u32, (source_high >> 32) as u32, source_low as u32, (source_low >> 32) as u32];
+    admit::judge(&Maps, &Request { guard, flags, source })
 }
 
 impl Clock for Maps {
@@ -171,6 +194,63 @@ impl Tables for Maps {
     fn probe(&self, request: &Probe, _: &mut impl Trace) -> Probed {
         let flags = request.opening as u32 | (request.ignore_health as u32) << 1;
         Probed(weir_probe(request.pool, request.h, request.first, flags))
+    }
+
+    #[inline(always)]
+    fn guard(&self, index: u32) -> Option<&GuardEntry> {
+        GUARDS.get(index)
+    }
+
+    #[inline(always)]
+    fn node_guard(&self) -> Option<&NodeGuard> {
+        NODE_GUARD.get(0)
+    }
+
+    #[inline(always)]
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
+        let [a, b, c, d] = *source;
+        BLOCKED.get(Key::new(160, [scope, a, b, c, d])).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        BUCKETS.get(bucket).copied()
+    }
+
+    #[inline(always)]
+    fn set_arrival(&self, bucket: u32, at: u64) {
+        if let Some(arrival) = BUCKETS.get_ptr_mut(bucket) {
+            // SAFETY: the pointer is to a live, aligned element of the array. Other CPUs may store to it at the same time: the word is
+            // written whole.
+            unsafe { *arrival = at };
+        }
+    }
+
+    #[inline(always)]
+    fn advance_arrival(&self, bucket: u32, by: u64) {
+        if let Some(arrival) = BUCKETS.get_ptr_mut(bucket) {
+            // The target has no `fetch_add`; this is the instruction for it, which every kernel knows.
+            // SAFETY: the pointer is to a live, aligned element of the array, to which the instruction adds; it touches nothing else.
+            unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) arrival, in(reg) by, options(nostack)) };
+        }
+    }
+
+    #[inline(always)]
+    fn count_guard(&self, guard: u32, reason: u32) {
+        let Some(root) = self.root() else { return };
+        // SAFETY: reads the number of the CPU that the program runs on; no pointer is involved.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        if let Some(counts) = GUARD_COUNTS.get_ptr_mut(cpu * root.guards + guard) {
+            // SAFETY: as in `count`.
+            unsafe { (*counts).packets[reason as usize & 7] += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn admit(&self, request: &Request) -> u32 {
+        let [a, b, c, d] = request.source;
+        let (high, low) = (a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32);
+        weir_admit(request.guard, request.flags, high, low)
     }
 
     #[inline(always)]

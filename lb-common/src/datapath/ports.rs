@@ -2,6 +2,7 @@
 //! tests over plain vectors, `weir explain` over the daemon's mapping of the live maps.
 
 use super::{
+    admit::{self, Request},
     select::{self, Probe, Probed},
     steer::{self, Walk, Walked},
     trace::Trace,
@@ -11,11 +12,12 @@ use crate::abi::{
     agent::{AgentAddress, AgentReason, AgentRoot},
     backend::BackendEntry,
     flow::{FlowEntry, FlowKey},
+    guard::{GuardEntry, NodeGuard},
     plan::{PlanEntry, PoolEntry},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
-use crate::net::ethernet;
+use crate::net::{AddressWords, ethernet};
 
 /// A frame, from the first byte of its Ethernet header on.
 pub trait Packet {
@@ -101,6 +103,32 @@ pub trait Tables: Clock {
         Self: Sized,
     {
         select::probe(self, request, trace)
+    }
+    /// Temporary: comes with the prefix tables.
+    fn prefix(&self, _table: u32, _address: &AddressWords) -> u32 {
+        0
+    }
+    /// The guard with this index: the protection of a service.
+    fn guard(&self, index: u32) -> Option<&GuardEntry>;
+    /// The guard of all services.
+    fn node_guard(&self) -> Option<&NodeGuard>;
+    /// Until when the longest matching one of the blocked source prefixes of a scope holds (see [`crate::abi::guard`]); 0 for none.
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32;
+    /// The theoretical arrival time in a bucket: see [`super::gcra`].
+    fn arrival(&self, bucket: u32) -> Option<u64>;
+    /// Sets the time in a bucket.
+    fn set_arrival(&self, bucket: u32, at: u64);
+    /// Moves the time in a bucket on, atomically.
+    fn advance_arrival(&self, bucket: u32, by: u64);
+    /// Counts a packet that a guard refused on this CPU, under reason [`FIRST_REASON`](crate::abi::guard::FIRST_REASON) + `reason`.
+    fn count_guard(&self, guard: u32, reason: u32);
+    /// [`admit::judge`], for the same reason as [`walk`](Self::walk).
+    #[inline(always)]
+    fn admit(&self, request: &Request) -> u32
+    where
+        Self: Sized,
+    {
+        admit::judge(self, request)
     }
     /// Adds to this CPU's counter in `slot`.
     fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool);

@@ -31,6 +31,14 @@ pub const MAX_KEY_FILE_BYTES: u64 = 256;
 pub const MAX_WEIGHT: u32 = 65_535;
 /// Consecutive probes of `fall` and `rise`.
 pub const MAX_STREAK: u32 = 100;
+/// Prefixes of one access list: allowed and denied ones together.
+pub const MAX_LIST_PREFIXES: usize = 102_400;
+/// Size of a file of prefixes, in bytes.
+pub const MAX_LIST_FILE_BYTES: u64 = 8 << 20;
+/// Packets or new flows a second of any limit.
+pub const MAX_RATE: u64 = 100_000_000;
+/// Packets or new flows at once of any limit.
+pub const MAX_BURST: u64 = 100_000_000;
 /// Problems that one report shows; the others are counted.
 pub const MAX_PROBLEMS: usize = 50;
 

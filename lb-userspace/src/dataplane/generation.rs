@@ -12,7 +12,8 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::Counter,
     flow::{FlowEntry, FlowKey},
-    limits::{ADMISSION_WORDS, SLOTS_PER_CHUNK},
+    guard::{GuardCounts, GuardEntry, NodeGuard},
+    limits::{ADMISSION_WORDS, MAX_BLOCKED, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
@@ -36,7 +37,7 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 11] = [
+const SHAPES: [Shape; 16] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
@@ -46,6 +47,11 @@ const SHAPES: [Shape; 11] = [
     array("BACKENDS", size_of::<BackendEntry>()),
     array("ADMISSION", 4 * ADMISSION_WORDS),
     array("COUNTERS", size_of::<Counter>()),
+    array("GUARDS", size_of::<GuardEntry>()),
+    array("NODE_GUARD", size_of::<NodeGuard>()),
+    array("BUCKETS", size_of::<u64>()),
+    array("GUARD_COUNTS", size_of::<GuardCounts>()),
+    Shape { name: BLOCKED, kind: MapType::LpmTrie, key_size: 24, value_size: 4 },
     Shape { name: CLIENTS, kind: MapType::LpmTrie, key_size: 20, value_size: 4 },
     Shape {
         name: FLOWS,
@@ -54,6 +60,8 @@ const SHAPES: [Shape; 11] = [
         value_size: size_of::<FlowEntry>(),
     },
 ];
+/// Name of the map of blocked source prefixes.
+pub(super) const BLOCKED: &str = "BLOCKED";
 const CLIENTS: &str = "CLIENTS";
 /// Name of the flow table.
 pub(super) const FLOWS: &str = "FLOWS";
@@ -72,6 +80,10 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
         "POOLS" => image.pools.len() as u32,
         "SLOTS" => image.slots.len().div_ceil(SLOTS_PER_CHUNK) as u32,
         "BACKENDS" => image.backends.len() as u32,
+        "GUARDS" => image.guards.services.len() as u32,
+        "BUCKETS" => image.guards.buckets(),
+        "GUARD_COUNTS" => image.guards.services.len() as u32 * cpus,
+        BLOCKED => MAX_BLOCKED as u32,
         "COUNTERS" => image.counter_slots() * cpus,
         CLIENTS => image.clients.len() as u32,
         FLOWS => flow_entries,
@@ -93,6 +105,11 @@ pub struct Generation {
     pub(super) backends: MappedArray<BackendEntry>,
     pub(super) admission: MappedArray<Admission>,
     pub(super) counters: MappedArray<Counter>,
+    pub(super) guards: MappedArray<GuardEntry>,
+    pub(super) node_guard: MappedArray<NodeGuard>,
+    pub(super) buckets_of_limits: MappedArray<u64>,
+    pub(super) guard_counts: MappedArray<GuardCounts>,
+    pub(super) blocked: LpmTrie<MapData, [u32; 5], u32>,
     pub(super) clients: LpmTrie<MapData, [u8; 16], u32>,
     pub(super) flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
 }
@@ -121,6 +138,11 @@ impl Generation {
             backends: mapped(&fds, "BACKENDS")?,
             admission: mapped_flat(&fds, "ADMISSION", ADMISSION_WORDS)?,
             counters: mapped(&fds, "COUNTERS")?,
+            guards: mapped(&fds, "GUARDS")?,
+            node_guard: mapped(&fds, "NODE_GUARD")?,
+            buckets_of_limits: mapped(&fds, "BUCKETS")?,
+            guard_counts: mapped(&fds, "GUARD_COUNTS")?,
+            blocked: typed(&fds, BLOCKED, Map::LpmTrie)?,
             clients: typed(&fds, CLIENTS, Map::LpmTrie)?,
             flows: typed(&fds, FLOWS, Map::LruHashMap)?,
             fds,
@@ -170,6 +192,8 @@ impl Generation {
         self.slots.fill(&image.slots).ok_or_else(|| small("SLOTS"))?;
         self.backends.fill(&image.backends).ok_or_else(|| small("BACKENDS"))?;
         self.admission.fill(&image.admission).ok_or_else(|| small("ADMISSION"))?;
+        self.guards.fill(&image.guards.services).ok_or_else(|| small("GUARDS"))?;
+        self.node_guard.write(0, &image.guards.node).ok_or_else(|| small("NODE_GUARD"))?;
         for client in &image.clients {
             self.clients
                 .insert(&Key::new(client.length, client.address), client.region, 0)

@@ -7,6 +7,7 @@ use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
     flow::{FlowEntry, FlowKey},
+    guard::{GuardEntry, NodeGuard},
     limits::ADMISSION_WORDS,
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
@@ -14,6 +15,7 @@ use lb_common::abi::{
     service::{ServiceBucket, ServiceEntry},
 };
 use lb_common::datapath::ports::{Clock, Tables};
+use lb_common::net::AddressWords;
 
 use super::generation::Generation;
 use crate::runtime::clock::monotonic_ns;
@@ -28,7 +30,6 @@ pub struct LiveTables {
 /// What does not change within a generation.
 #[derive(Debug)]
 struct Constant {
-    root: Root,
     buckets: Vec<ServiceBucket>,
     services: Vec<ServiceEntry>,
     plans: Vec<PlanEntry>,
@@ -40,6 +41,10 @@ struct Constant {
 /// passed over.
 pub struct Observation {
     tables: LiveTables,
+    /// With the live words of this moment.
+    root: Root,
+    guards: Vec<GuardEntry>,
+    node_guard: Option<NodeGuard>,
     backends: Vec<BackendEntry>,
     admissions: Box<AdmissionWords>,
 }
@@ -50,7 +55,6 @@ impl LiveTables {
             map.read_all(map.len())
         }
         let constant = Constant {
-            root: generation.root(),
             buckets: all(&generation.buckets),
             services: all(&generation.services),
             plans: all(&generation.plans),
@@ -70,6 +74,9 @@ impl LiveTables {
         }
         Observation {
             tables: self.clone(),
+            root: self.generation.root(),
+            guards: self.generation.guards.read_all(self.generation.guards.len()),
+            node_guard: self.generation.node_guard.read(0),
             backends: self.generation.backends.read_all(self.generation.backends.len()),
             admissions,
         }
@@ -89,7 +96,7 @@ impl Clock for Observation {
 
 impl Tables for Observation {
     fn root(&self) -> Option<&Root> {
-        Some(&self.tables.constant.root)
+        Some(&self.root)
     }
 
     fn bucket(&self, index: u32) -> Option<&ServiceBucket> {
@@ -133,6 +140,29 @@ impl Tables for Observation {
     fn remember(&self, _: &FlowKey, _: FlowEntry) {}
 
     fn forget(&self, _: &FlowKey) {}
+
+    fn guard(&self, index: u32) -> Option<&GuardEntry> {
+        self.guards.get(index as usize)
+    }
+
+    fn node_guard(&self) -> Option<&NodeGuard> {
+        self.node_guard.as_ref()
+    }
+
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
+        let [a, b, c, d] = *source;
+        self.tables.generation.blocked.get(&Key::new(160, [scope, a, b, c, d]), 0).unwrap_or(0)
+    }
+
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        self.tables.generation.buckets_of_limits.read(bucket as usize)
+    }
+
+    fn set_arrival(&self, _: u32, _: u64) {}
+
+    fn advance_arrival(&self, _: u32, _: u64) {}
+
+    fn count_guard(&self, _: u32, _: u32) {}
 
     fn count(&self, _: u32, _: u64, _: bool, _: bool) {}
 }

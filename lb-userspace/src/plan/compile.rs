@@ -14,13 +14,14 @@ use lb_common::abi::{
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
-    service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_VIP_ONLY, ServiceEntry, ServiceKey},
+    service::{SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_VIP_ONLY, ServiceEntry, ServiceKey},
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
 use lb_common::net::{address_bytes, protocol};
 use lb_maglev::{Member, TableBuilder};
 use thiserror::Error;
 
+use super::guard;
 use super::image::{ClientPrefix, Image, Names, pool_admission_index};
 use super::index;
 use crate::config::{Backend, BackendId, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Service};
@@ -138,9 +139,11 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
         backends,
         admission: vec![Admission::OPEN; ADMISSION_WORDS],
         clients: clients(config)?,
+        guards: guard::guards(config, &[]),
         names: names(config),
         digest: [0; 32],
     };
+    image.root.guards = image.guards.services.len() as u32;
     image.root.counter_stride = image.counter_slots();
     image.digest = image.compute_digest();
     image.root.config_digest = image.digest;
@@ -229,6 +232,7 @@ fn services(
             port: service.port.to_be_bytes(),
             protocol: protocol_number(service.protocol),
             flags: if one_plan { 0 } else { SERVICE_MULTI_PLAN }
+                | if service.protection.is_guarded() { SERVICE_GUARDED } else { 0 }
                 | match service.on_all_down {
                     OnAllDown::Drop => 0,
                     OnAllDown::FailOpen => SERVICE_FAIL_OPEN,
@@ -236,6 +240,7 @@ fn services(
             plan_base: plan_base as u32,
             plans: distinct.len() as u32,
             first: plans[plan_base].first,
+            guard: entries.len() as u32,
             ..ServiceEntry::zeroed()
         });
         first_pool += service.pools.len();
@@ -244,6 +249,7 @@ fn services(
     entries.extend(vips.into_iter().map(|address| ServiceEntry {
         address,
         flags: SERVICE_VIP_ONLY,
+        guard: u32::MAX,
         ..ServiceEntry::zeroed()
     }));
     Ok((entries, plans))

@@ -1,6 +1,7 @@
 //! The image: everything that a configuration puts into the data plane's maps, as plain vectors.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,6 +11,7 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::{Counter, backend_slot},
     flow::{FlowEntry, FlowKey},
+    guard::{GuardCounts, GuardEntry, NodeGuard},
     limits::{ADMISSION_WORDS, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
@@ -17,9 +19,11 @@ use lb_common::abi::{
     service::{ServiceBucket, ServiceEntry},
 };
 use lb_common::datapath::ports::{Clock, Tables};
+use lb_common::net::{AddressWords, words_address};
 use sha2::{Digest, Sha256};
 
-use crate::config::{Config, PoolIndex, ServiceId};
+use super::guard::Guards;
+use crate::config::{Config, IpPrefix, PoolIndex, ServiceId};
 
 /// What a configuration compiles to. See [`compile`](super::compile::compile).
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +47,8 @@ pub struct Image {
     pub admission: Vec<Admission>,
     /// Which client region an address belongs to; the longest match wins.
     pub clients: Vec<ClientPrefix>,
+    /// How services are protected.
+    pub guards: Guards,
     /// The names behind the indices.
     pub names: Names,
     /// Digest over all of this but what the running daemon changes (admission words, next hops) and what the host decides
@@ -108,6 +114,8 @@ impl Image {
         update_all(&mut hash, &self.slots);
         let constant: Vec<_> = self.backends.iter().map(without_what_changes).collect();
         update_all(&mut hash, &constant);
+        update_all(&mut hash, &self.guards.services);
+        hash.update(self.guards.node.as_bytes());
         for client in &self.clients {
             hash.update(client.address);
             hash.update(client.length.to_le_bytes());
@@ -148,6 +156,9 @@ pub struct ImageTables {
     admissions: Box<AdmissionWords>,
     flows: Mutex<HashMap<FlowKey, FlowEntry>>,
     counters: Mutex<Vec<Counter>>,
+    arrivals: Vec<AtomicU64>,
+    blocked: Vec<(IpPrefix, u32, u32)>,
+    guard_counts: Mutex<Vec<GuardCounts>>,
     now_ns: AtomicU64,
     random: AtomicU32,
 }
@@ -162,12 +173,15 @@ impl ImageTables {
             *word = admission.0;
         }
         Self {
-            image,
             admissions,
             flows: Mutex::default(),
+            arrivals: (0..image.guards.buckets()).map(|_| AtomicU64::new(0)).collect(),
+            blocked: Vec::new(),
+            guard_counts: Mutex::new(vec![GuardCounts::default(); image.guards.services.len()]),
             counters: Mutex::new(counters),
             now_ns: AtomicU64::new(0),
             random: AtomicU32::new(0),
+            image,
         }
     }
 
@@ -207,6 +221,30 @@ impl ImageTables {
             entry.ifindex = ifindex;
             entry.mtu = mtu;
         }
+    }
+
+    /// The guards, to change live words.
+    pub const fn guards_mut(&mut self) -> &mut Guards {
+        &mut self.image.guards
+    }
+
+    /// Sets and clears bits of the root's `features`.
+    pub const fn set_features(&mut self, features: u32) {
+        self.image.root.features = features;
+    }
+
+    /// Blocks a source prefix for one guard's service, or for all with [`SCOPE_ALL`](lb_common::abi::guard::SCOPE_ALL).
+    pub fn block(&mut self, prefix: IpPrefix, scope: u32, until: u32) {
+        self.blocked.push((prefix, scope, until));
+    }
+
+    /// Packets that a guard refused, by reason.
+    ///
+    /// # Panics
+    /// If there is no such guard.
+    #[must_use]
+    pub fn guard_counts(&self, guard: u32) -> GuardCounts {
+        self.guard_counts.lock().unwrap_or_else(PoisonError::into_inner)[guard as usize]
     }
 
     /// The counter in a slot; see [`lb_common::abi::counter`].
@@ -286,6 +324,43 @@ impl Tables for ImageTables {
 
     fn forget(&self, key: &FlowKey) {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    fn guard(&self, index: u32) -> Option<&GuardEntry> {
+        self.image.guards.services.get(index as usize)
+    }
+
+    fn node_guard(&self) -> Option<&NodeGuard> {
+        Some(&self.image.guards.node)
+    }
+
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
+        let address = IpAddr::from(words_address(source)).to_canonical();
+        let matches = self.blocked.iter().filter(|(p, s, _)| *s == scope && p.contains(address));
+        matches.max_by_key(|(prefix, ..)| prefix.length()).map_or(0, |(.., until)| *until)
+    }
+
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        self.arrivals.get(bucket as usize).map(|at| at.load(Ordering::Relaxed))
+    }
+
+    fn set_arrival(&self, bucket: u32, at: u64) {
+        if let Some(arrival) = self.arrivals.get(bucket as usize) {
+            arrival.store(at, Ordering::Relaxed);
+        }
+    }
+
+    fn advance_arrival(&self, bucket: u32, by: u64) {
+        if let Some(arrival) = self.arrivals.get(bucket as usize) {
+            arrival.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+
+    fn count_guard(&self, guard: u32, reason: u32) {
+        let mut counts = self.guard_counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(guard as usize) {
+            count.packets[reason as usize & 7] += 1;
+        }
     }
 
     fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool) {

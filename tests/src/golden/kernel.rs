@@ -11,7 +11,7 @@ use lb_common::abi::{
     admission::Admission,
     backend::BackendEntry,
     counter::Counter,
-    limits::{ADMISSION_WORDS, SLOTS_PER_CHUNK},
+    limits::{ADMISSION_WORDS, MAX_BLOCKED, SLOTS_PER_CHUNK},
     pod::Pod,
     root::Root,
 };
@@ -60,6 +60,10 @@ impl Kernel {
             .map_max_entries("POOLS", size(image.pools.len()))
             .map_max_entries("SLOTS", size(chunks))
             .map_max_entries("BACKENDS", size(image.backends.len()))
+            .map_max_entries("GUARDS", size(image.guards.services.len()))
+            .map_max_entries("BUCKETS", image.guards.buckets())
+            .map_max_entries("GUARD_COUNTS", cpus * size(image.guards.services.len()))
+            .map_max_entries("BLOCKED", MAX_BLOCKED as u32)
             .map_max_entries("COUNTERS", cpus * stride)
             .map_max_entries("CLIENTS", size(image.clients.len()))
             .map_max_entries("FLOWS", flow_entries)
@@ -82,6 +86,8 @@ impl Kernel {
         self.set_all("PLANS", &image.plans)?;
         self.set_all("POOLS", &image.pools)?;
         self.set_all("BACKENDS", &image.backends)?;
+        self.set_all("GUARDS", &image.guards.services)?;
+        self.set("NODE_GUARD", 0, &image.guards.node)?;
         let mut chunk = Box::new([0_u8; 2 * SLOTS_PER_CHUNK]);
         for (i, slots) in image.slots.chunks(SLOTS_PER_CHUNK).enumerate() {
             for (j, slot) in slots.iter().enumerate() {
@@ -131,6 +137,7 @@ impl Kernel {
             4 => self.set_bytes::<T, 4>(map, index, value),
             8 => self.set_bytes::<T, 8>(map, index, value),
             32 => self.set_bytes::<T, 32>(map, index, value),
+            192 => self.set_bytes::<T, 192>(map, index, value),
             128 => self.set_bytes::<T, 128>(map, index, value),
             256 => self.set_bytes::<T, 256>(map, index, value),
             other => anyhow::bail!("{map}: values of {other} bytes"),
