@@ -24,7 +24,7 @@ use lb_common::{
     },
     datapath::{
         admit::{self, Request},
-        ports::{Clock, Tables},
+        ports::{Buckets, Clock, Tables},
         select::{self, Probe, Probed},
         steer::{self, Origin, Walk, Walked},
         trace::{Silent, Trace},
@@ -111,6 +111,31 @@ impl Clock for Maps {
     fn random(&self) -> u32 {
         // SAFETY: advances the kernel's per-CPU generator; no pointer is involved.
         unsafe { bpf_get_prandom_u32() }
+    }
+}
+
+impl Buckets for Maps {
+    #[inline(always)]
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        BUCKETS.get(bucket).copied()
+    }
+
+    #[inline(always)]
+    fn set_arrival(&self, bucket: u32, at: u64) {
+        if let Some(arrival) = BUCKETS.get_ptr_mut(bucket) {
+            // SAFETY: the pointer is to a live, aligned element of the array. Other CPUs may store to it at the same time: the word is
+            // written whole.
+            unsafe { *arrival = at };
+        }
+    }
+
+    #[inline(always)]
+    fn advance_arrival(&self, bucket: u32, by: u64) {
+        if let Some(arrival) = BUCKETS.get_ptr_mut(bucket) {
+            // The target has no `fetch_add`; this is the instruction for it, which every kernel knows.
+            // SAFETY: the pointer is to a live, aligned element of the array, to which the instruction adds; it touches nothing else.
+            unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) arrival, in(reg) by, options(nostack)) };
+        }
     }
 }
 
@@ -210,29 +235,6 @@ impl Tables for Maps {
     fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
         let [a, b, c, d] = *source;
         BLOCKED.get(Key::new(160, [scope, a, b, c, d])).copied().unwrap_or(0)
-    }
-
-    #[inline(always)]
-    fn arrival(&self, bucket: u32) -> Option<u64> {
-        BUCKETS.get(bucket).copied()
-    }
-
-    #[inline(always)]
-    fn set_arrival(&self, bucket: u32, at: u64) {
-        if let Some(arrival) = BUCKETS.get_ptr_mut(bucket) {
-            // SAFETY: the pointer is to a live, aligned element of the array. Other CPUs may store to it at the same time: the word is
-            // written whole.
-            unsafe { *arrival = at };
-        }
-    }
-
-    #[inline(always)]
-    fn advance_arrival(&self, bucket: u32, by: u64) {
-        if let Some(arrival) = BUCKETS.get_ptr_mut(bucket) {
-            // The target has no `fetch_add`; this is the instruction for it, which every kernel knows.
-            // SAFETY: the pointer is to a live, aligned element of the array, to which the instruction adds; it touches nothing else.
-            unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) arrival, in(reg) by, options(nostack)) };
-        }
     }
 
     #[inline(always)]

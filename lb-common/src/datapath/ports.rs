@@ -61,8 +61,18 @@ pub trait Clock {
     fn random(&self) -> u32;
 }
 
+/// The buckets of limits: see [`super::gcra`].
+pub trait Buckets {
+    /// The theoretical arrival time in a bucket; `None` when there is no such bucket.
+    fn arrival(&self, bucket: u32) -> Option<u64>;
+    /// Sets the time in a bucket.
+    fn set_arrival(&self, bucket: u32, at: u64);
+    /// Moves the time in a bucket on, atomically.
+    fn advance_arrival(&self, bucket: u32, by: u64);
+}
+
 /// The maps. Every index may be out of range: `None` then, never a panic.
-pub trait Tables: Clock {
+pub trait Tables: Clock + Buckets {
     /// The root, or `None` before the first generation is in place.
     fn root(&self) -> Option<&Root>;
     /// A bucket of the service index.
@@ -114,12 +124,6 @@ pub trait Tables: Clock {
     fn node_guard(&self) -> Option<&NodeGuard>;
     /// Until when the longest matching one of the blocked source prefixes of a scope holds (see [`crate::abi::guard`]); 0 for none.
     fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32;
-    /// The theoretical arrival time in a bucket: see [`super::gcra`].
-    fn arrival(&self, bucket: u32) -> Option<u64>;
-    /// Sets the time in a bucket.
-    fn set_arrival(&self, bucket: u32, at: u64);
-    /// Moves the time in a bucket on, atomically.
-    fn advance_arrival(&self, bucket: u32, by: u64);
     /// Counts a packet that a guard refused on this CPU, under reason [`FIRST_REASON`](crate::abi::guard::FIRST_REASON) + `reason`.
     fn count_guard(&self, guard: u32, reason: u32);
     /// [`admit::judge`], for the same reason as [`walk`](Self::walk).

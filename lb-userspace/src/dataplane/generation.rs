@@ -194,6 +194,12 @@ impl Generation {
         self.admission.fill(&image.admission).ok_or_else(|| small("ADMISSION"))?;
         self.guards.fill(&image.guards.services).ok_or_else(|| small("GUARDS"))?;
         self.node_guard.write(0, &image.guards.node).ok_or_else(|| small("NODE_GUARD"))?;
+        for blocked in &image.guards.blocked {
+            let (length, key) = blocked.key();
+            self.blocked
+                .insert(&Key::new(length, key), blocked.until, 0)
+                .map_err(|error| format!("map {BLOCKED}: {error}"))?;
+        }
         for client in &image.clients {
             self.clients
                 .insert(&Key::new(client.length, client.address), client.region, 0)

@@ -14,7 +14,7 @@ use lb_common::abi::{
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
-use lb_common::datapath::ports::{Clock, Tables};
+use lb_common::datapath::ports::{Buckets, Clock, Tables};
 use lb_common::net::AddressWords;
 
 use super::generation::Generation;
@@ -94,6 +94,16 @@ impl Clock for Observation {
     }
 }
 
+impl Buckets for Observation {
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        self.tables.generation.buckets_of_limits.read(bucket as usize)
+    }
+
+    fn set_arrival(&self, _: u32, _: u64) {}
+
+    fn advance_arrival(&self, _: u32, _: u64) {}
+}
+
 impl Tables for Observation {
     fn root(&self) -> Option<&Root> {
         Some(&self.root)
@@ -153,14 +163,6 @@ impl Tables for Observation {
         let [a, b, c, d] = *source;
         self.tables.generation.blocked.get(&Key::new(160, [scope, a, b, c, d]), 0).unwrap_or(0)
     }
-
-    fn arrival(&self, bucket: u32) -> Option<u64> {
-        self.tables.generation.buckets_of_limits.read(bucket as usize)
-    }
-
-    fn set_arrival(&self, _: u32, _: u64) {}
-
-    fn advance_arrival(&self, _: u32, _: u64) {}
 
     fn count_guard(&self, _: u32, _: u32) {}
 

@@ -3,13 +3,15 @@
 use lb_common::abi::{
     guard::{
         GUARD_ACCESS, GUARD_ALLOW_LIST, GUARD_SERVICE_LIMITS, GUARD_SOURCE_LIMITS, GuardEntry, Limit,
-        NodeGuard, SERVICE_BUCKETS, SOURCE_BUCKETS, SOURCE_ROWS,
+        NodeGuard, SCOPE_BITS, SERVICE_BUCKETS, SOURCE_BUCKETS, SOURCE_ROWS,
     },
     limits::SOURCE_PLACES,
     pod::Pod,
 };
 
-use crate::config::{Config, Protection, Rate};
+use lb_common::net::{address_bytes, address_words};
+
+use crate::config::{Config, IpPrefix, Protection, Rate};
 
 /// The guards of all services, and what holds for all of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +20,35 @@ pub struct Guards {
     pub services: Vec<GuardEntry>,
     /// The node's.
     pub node: NodeGuard,
+    /// Source prefixes that are blocked from the start. Not part of the image's digest: switches come and go.
+    pub blocked: Vec<Blocked>,
+    /// Buckets that start at another time than 0, which is empty: for tests.
+    pub arrivals: Vec<(u32, u64)>,
 }
+
+/// A blocked source prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// The prefix.
+    pub prefix: IpPrefix,
+    /// [`SCOPE_ALL`](lb_common::abi::guard::SCOPE_ALL), or the guard of the one service.
+    pub scope: u32,
+    /// Until when: see [`lb_common::abi::guard`].
+    pub until: u32,
+}
+
+impl Blocked {
+    /// Key of the map of blocked prefixes: how many bits count, and the bits.
+    #[must_use]
+    pub fn key(&self) -> (u32, [u32; 5]) {
+        let [a, b, c, d] = address_words(&address_bytes(self.prefix.address()));
+        let above = if matches!(self.prefix, IpPrefix::V4(_)) { MAPPED_LENGTH } else { 0 };
+        (SCOPE_BITS + above + u32::from(self.prefix.length()), [self.scope, a, b, c, d])
+    }
+}
+
+/// Length of `::ffff:0:0/96`, in which IPv4 addresses stand.
+const MAPPED_LENGTH: u32 = 96;
 
 impl Guards {
     /// Words in the map of buckets: those of the services, then the rows of source buckets.
@@ -40,7 +70,7 @@ pub fn guards(config: &Config, access: &[u32]) -> Guards {
         source_mask: places - 1,
         ..NodeGuard::zeroed()
     };
-    Guards { services, node }
+    Guards { services, node, blocked: Vec::new(), arrivals: Vec::new() }
 }
 
 const _: () = assert!(SOURCE_PLACES.is_power_of_two());
@@ -91,7 +121,7 @@ pub fn limit(rate: Option<Rate>) -> Limit {
 mod tests {
     use super::*;
     use crate::config::limits::{MAX_BURST, MAX_RATE};
-    use crate::config::{AccessList, IpPrefix, Limits, SourceLimits};
+    use crate::config::{AccessList, Limits, SourceLimits};
 
     #[test]
     fn every_limit_that_may_be_configured_fits() {

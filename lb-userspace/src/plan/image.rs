@@ -18,12 +18,12 @@ use lb_common::abi::{
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
-use lb_common::datapath::ports::{Clock, Tables};
+use lb_common::datapath::ports::{Buckets, Clock, Tables};
 use lb_common::net::{AddressWords, words_address};
 use sha2::{Digest, Sha256};
 
 use super::guard::Guards;
-use crate::config::{Config, IpPrefix, PoolIndex, ServiceId};
+use crate::config::{Config, PoolIndex, ServiceId};
 
 /// What a configuration compiles to. See [`compile`](super::compile::compile).
 #[derive(Clone, Debug, PartialEq)]
@@ -157,7 +157,6 @@ pub struct ImageTables {
     flows: Mutex<HashMap<FlowKey, FlowEntry>>,
     counters: Mutex<Vec<Counter>>,
     arrivals: Vec<AtomicU64>,
-    blocked: Vec<(IpPrefix, u32, u32)>,
     guard_counts: Mutex<Vec<GuardCounts>>,
     now_ns: AtomicU64,
     random: AtomicU32,
@@ -175,8 +174,7 @@ impl ImageTables {
         Self {
             admissions,
             flows: Mutex::default(),
-            arrivals: (0..image.guards.buckets()).map(|_| AtomicU64::new(0)).collect(),
-            blocked: Vec::new(),
+            arrivals: arrivals(&image.guards),
             guard_counts: Mutex::new(vec![GuardCounts::default(); image.guards.services.len()]),
             counters: Mutex::new(counters),
             now_ns: AtomicU64::new(0),
@@ -233,11 +231,6 @@ impl ImageTables {
         self.image.root.features = features;
     }
 
-    /// Blocks a source prefix for one guard's service, or for all with [`SCOPE_ALL`](lb_common::abi::guard::SCOPE_ALL).
-    pub fn block(&mut self, prefix: IpPrefix, scope: u32, until: u32) {
-        self.blocked.push((prefix, scope, until));
-    }
-
     /// Packets that a guard refused, by reason.
     ///
     /// # Panics
@@ -274,6 +267,24 @@ impl Clock for ImageTables {
     fn random(&self) -> u32 {
         // A sequence that visits every number once: the same in every run, and without any pattern that a test could meet.
         self.random.fetch_add(0x9e37_79b9, Ordering::Relaxed)
+    }
+}
+
+impl Buckets for ImageTables {
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        self.arrivals.get(bucket as usize).map(|at| at.load(Ordering::Relaxed))
+    }
+
+    fn set_arrival(&self, bucket: u32, at: u64) {
+        if let Some(arrival) = self.arrivals.get(bucket as usize) {
+            arrival.store(at, Ordering::Relaxed);
+        }
+    }
+
+    fn advance_arrival(&self, bucket: u32, by: u64) {
+        if let Some(arrival) = self.arrivals.get(bucket as usize) {
+            arrival.fetch_add(by, Ordering::Relaxed);
+        }
     }
 }
 
@@ -336,24 +347,9 @@ impl Tables for ImageTables {
 
     fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
         let address = IpAddr::from(words_address(source)).to_canonical();
-        let matches = self.blocked.iter().filter(|(p, s, _)| *s == scope && p.contains(address));
-        matches.max_by_key(|(prefix, ..)| prefix.length()).map_or(0, |(.., until)| *until)
-    }
-
-    fn arrival(&self, bucket: u32) -> Option<u64> {
-        self.arrivals.get(bucket as usize).map(|at| at.load(Ordering::Relaxed))
-    }
-
-    fn set_arrival(&self, bucket: u32, at: u64) {
-        if let Some(arrival) = self.arrivals.get(bucket as usize) {
-            arrival.store(at, Ordering::Relaxed);
-        }
-    }
-
-    fn advance_arrival(&self, bucket: u32, by: u64) {
-        if let Some(arrival) = self.arrivals.get(bucket as usize) {
-            arrival.fetch_add(by, Ordering::Relaxed);
-        }
+        let blocked = self.image.guards.blocked.iter();
+        let matches = blocked.filter(|blocked| blocked.scope == scope && blocked.prefix.contains(address));
+        matches.max_by_key(|blocked| blocked.prefix.length()).map_or(0, |blocked| blocked.until)
     }
 
     fn count_guard(&self, guard: u32, reason: u32) {
@@ -376,6 +372,14 @@ impl Tables for ImageTables {
         counter.bytes += bytes;
         counter.opening += u64::from(opening);
     }
+}
+
+fn arrivals(guards: &Guards) -> Vec<AtomicU64> {
+    let arrivals: Vec<_> = (0..guards.buckets()).map(|_| AtomicU64::new(0)).collect();
+    for &(bucket, at) in &guards.arrivals {
+        arrivals[bucket as usize].store(at, Ordering::Relaxed);
+    }
+    arrivals
 }
 
 /// The region of the longest prefix that holds `address`, 0 if none does.

@@ -5,4 +5,5 @@ pub mod guard;
 pub mod image;
 mod index;
 pub mod planner;
+pub mod shed;
 pub mod state;

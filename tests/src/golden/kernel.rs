@@ -88,6 +88,15 @@ impl Kernel {
         self.set_all("BACKENDS", &image.backends)?;
         self.set_all("GUARDS", &image.guards.services)?;
         self.set("NODE_GUARD", 0, &image.guards.node)?;
+        for (bucket, at) in &image.guards.arrivals {
+            self.set("BUCKETS", *bucket, at)?;
+        }
+        let mut blocked_map: LpmTrie<_, [u32; 5], u32> =
+            LpmTrie::try_from(self.ebpf.map_mut("BLOCKED").context("BLOCKED")?)?;
+        for blocked in &image.guards.blocked {
+            let (length, key) = blocked.key();
+            blocked_map.insert(&Key::new(length, key), blocked.until, 0)?;
+        }
         let mut chunk = Box::new([0_u8; 2 * SLOTS_PER_CHUNK]);
         for (i, slots) in image.slots.chunks(SLOTS_PER_CHUNK).enumerate() {
             for (j, slot) in slots.iter().enumerate() {
