@@ -208,6 +208,13 @@ impl Generation {
         self.root.write(0, &Root { counter_cpus: cpus, ..image.root }).ok_or_else(|| small("ROOT"))
     }
 
+    /// The map of blocked source prefixes, for a handle of one's own.
+    pub(super) fn blocked_data(&self) -> Result<MapData, aya::maps::MapError> {
+        let (fd, _) = find(&self.fds, BLOCKED);
+        let fd = fd.try_clone_to_owned().map_err(aya::maps::MapError::IoError)?;
+        MapData::from_fd(fd)
+    }
+
     /// The outer destinations of all backends, by which flows keep their meaning when the image changes.
     pub(super) fn backend_addresses(&self) -> Vec<[u8; 16]> {
         self.backends.read_all(self.backends.len()).iter().map(|entry| entry.outer_destination).collect()

@@ -7,3 +7,4 @@ mod index;
 pub mod planner;
 pub mod shed;
 pub mod state;
+pub mod switches;
