@@ -96,7 +96,8 @@ pub extern "C" fn weir_probe(pool: u32, h: u64, first: u32, flags: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_admit(guard: u32, flags: u32, source_high: u64, source_low: u64) -> u32 {
-    let source = [source_high as u32, (source_high >> 32) as u32, source_low as u32, (source_low >> 32) as u32];
+    let source =
+        [source_high as u32, (source_high >> 32) as u32, source_low as u32, (source_low >> 32) as u32];
     admit::judge(&Maps, &Request { guard, flags, source })
 }
 

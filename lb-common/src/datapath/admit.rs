@@ -169,13 +169,7 @@ fn access<T: Tables>(tables: &T, guard: &GuardEntry, source: &AddressWords) -> u
 
 /// Sheds a new flow at random. One number for all shares: what passes the largest passes all of them.
 #[inline(always)]
-fn shed<T: Tables>(
-    tables: &T,
-    guard: &GuardEntry,
-    node: &NodeGuard,
-    is_emergency: bool,
-    moment: u32,
-) -> u32 {
+fn shed<T: Tables>(tables: &T, guard: &GuardEntry, node: &NodeGuard, is_emergency: bool, moment: u32) -> u32 {
     let mut by_operator = 0;
     let mut by_controller = 0;
     if guard.shed_until > moment {

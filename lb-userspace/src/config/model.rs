@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
-use super::protection::Protection;
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
+use super::protection::Protection;
 
 /// Everything that `weir.toml` says.
 ///

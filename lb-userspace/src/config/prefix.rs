@@ -206,7 +206,9 @@ impl<'de> Deserialize<'de> for IpPrefix {
         Self::parse(&text).map_err(|error| {
             let text = text.escape_debug();
             serde::de::Error::custom(match error {
-                PrefixError::Syntax => format!("\"{text}\" is no address with a length, such as 198.51.100.0/24"),
+                PrefixError::Syntax => {
+                    format!("\"{text}\" is no address with a length, such as 198.51.100.0/24")
+                }
                 PrefixError::Length { max } => format!("\"{text}\" has a length beyond {max}"),
                 PrefixError::HostBits { corrected } => {
                     format!("\"{text}\" has bits set beyond its length; \"{corrected}\" would do")

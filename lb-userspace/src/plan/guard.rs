@@ -62,7 +62,8 @@ impl Guards {
 #[must_use]
 pub fn guards(config: &Config, access: &[u32]) -> Guards {
     let tables = access.iter().copied().chain(std::iter::repeat(0));
-    let services: Vec<_> = config.services.iter().zip(tables).map(|(s, table)| entry(&s.protection, table)).collect();
+    let services: Vec<_> =
+        config.services.iter().zip(tables).map(|(s, table)| entry(&s.protection, table)).collect();
     let any_per_source = config.services.iter().any(|s| s.protection.limits.per_source.is_some());
     let places = if any_per_source { SOURCE_PLACES } else { 1 };
     let node = NodeGuard {

@@ -113,7 +113,9 @@ impl Switch {
             Self::Limit { packets_per_second, new_flows_per_second, .. } => {
                 let both = [packets_per_second, new_flows_per_second];
                 match both.into_iter().flatten().find(|rate| !(1..=MAX_RATE).contains(*rate)) {
-                    Some(rate) => Err(format!("a limit of {rate} is out of range; it goes from 1 to {MAX_RATE}")),
+                    Some(rate) => {
+                        Err(format!("a limit of {rate} is out of range; it goes from 1 to {MAX_RATE}"))
+                    }
                     None => Ok(()),
                 }
             }
@@ -206,10 +208,10 @@ impl SwitchWords {
             }
             (Switch::Limit { packets_per_second, new_flows_per_second, .. }, Some(index)) => {
                 let rate = |per_second: Option<u64>| {
-                    limit(per_second.map(|per_second| Rate {
-                        per_second,
-                        burst: (per_second / BURST_PART).max(1),
-                    }))
+                    limit(
+                        per_second
+                            .map(|per_second| Rate { per_second, burst: (per_second / BURST_PART).max(1) }),
+                    )
                 };
                 let words = &mut self.services[index];
                 words.limit_until = until;
@@ -272,7 +274,8 @@ mod tests {
     #[test]
     fn json_is_what_the_api_documents() {
         let switch: Switch =
-            serde_json::from_str(r#"{"kind": "block", "prefix": "203.0.113.0/24", "service": "web"}"#).unwrap();
+            serde_json::from_str(r#"{"kind": "block", "prefix": "203.0.113.0/24", "service": "web"}"#)
+                .unwrap();
         assert_eq!(switch.name(), "block:203.0.113.0/24@web");
         for bad in [
             r#"{"kind": "block", "prefix": "203.0.113.1/24"}"#,

@@ -232,7 +232,12 @@ fn tunnel_fits(text: &Text<'_>, length: u8, shortest: u8, unusable: bool, report
 }
 
 /// An absolute path.
-pub(super) fn path(key: &str, text: Option<&Text<'_>>, default: &str, report: &mut Report) -> Option<PathBuf> {
+pub(super) fn path(
+    key: &str,
+    text: Option<&Text<'_>>,
+    default: &str,
+    report: &mut Report,
+) -> Option<PathBuf> {
     let Some(text) = text else {
         return Some(PathBuf::from(default));
     };

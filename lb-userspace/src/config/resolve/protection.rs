@@ -180,8 +180,9 @@ fn limits(who: &str, raw: &RawLimits, report: &mut Report) -> Option<Limits> {
     let limits = Limits { packets, new_flows, max_new_flows: max_new_flows?, per_source: per_source? };
     if limits == Limits::default() && !raw.mistyped {
         report.add(|| {
-            Finding::new(&raw.span, format!("{who} says nothing"))
-                .help("add packets_per_second, new_flows_per_second, max_new_flows or per_source, or remove it")
+            Finding::new(&raw.span, format!("{who} says nothing")).help(
+                "add packets_per_second, new_flows_per_second, max_new_flows or per_source, or remove it",
+            )
         });
         return None;
     }
@@ -250,10 +251,12 @@ fn rate(
     }
     let (per_second, at_once) = (per_second?, at_once?);
     let default_burst = |rate: u64| (rate / DEFAULT_BURST_PART).max(1);
-    Some(per_second.map(|per_second| Rate {
-        per_second,
-        burst: at_once.unwrap_or_else(|| default_burst(per_second)),
-    }))
+    Some(
+        per_second.map(|per_second| Rate {
+            per_second,
+            burst: at_once.unwrap_or_else(|| default_burst(per_second)),
+        }),
+    )
 }
 
 /// `Some(None)` for what is absent.

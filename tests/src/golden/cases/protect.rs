@@ -2,7 +2,10 @@
 
 use super::*;
 use lb_common::abi::{
-    guard::{ALL, BUCKET_NEW_FLOWS, BUCKET_PACKETS, GUARD_SERVICE_LIMITS, GUARD_SOURCE_LIMITS, Limit, SCOPE_ALL, SERVICE_BUCKETS},
+    guard::{
+        ALL, BUCKET_NEW_FLOWS, BUCKET_PACKETS, GUARD_SERVICE_LIMITS, GUARD_SOURCE_LIMITS, Limit, SCOPE_ALL,
+        SERVICE_BUCKETS,
+    },
     root::FEATURE_EMERGENCY,
 };
 use lb_userspace::{
@@ -104,12 +107,32 @@ fn limited() -> Vec<Case> {
         image("below the service's limit", with_packet_limit, &opening, Expected::Tx(opening_out.clone())),
         image("over the service's limit of packets", packets_used_up, &running, service()),
         image("over the service's limit of new flows", new_flows_used_up, &opening, service()),
-        image("the same, an established flow", new_flows_used_up, &running, Expected::Tx(running_out.clone())),
-        image("below the source's limit", |i| source_limit(i, &[]), &opening, Expected::Tx(opening_out.clone())),
+        image(
+            "the same, an established flow",
+            new_flows_used_up,
+            &running,
+            Expected::Tx(running_out.clone()),
+        ),
+        image(
+            "below the source's limit",
+            |i| source_limit(i, &[]),
+            &opening,
+            Expected::Tx(opening_out.clone()),
+        ),
         image("over the source's limit of packets", |i| source_limit(i, &[0, 2]), &running, source()),
         image("over the source's limit of new flows", |i| source_limit(i, &[1, 3]), &opening, source()),
-        image("the same, an established flow", |i| source_limit(i, &[1, 3]), &running, Expected::Tx(running_out)),
-        image("others used up one of its places", |i| source_limit(i, &[0, 3]), &opening, Expected::Tx(opening_out)),
+        image(
+            "the same, an established flow",
+            |i| source_limit(i, &[1, 3]),
+            &running,
+            Expected::Tx(running_out),
+        ),
+        image(
+            "others used up one of its places",
+            |i| source_limit(i, &[0, 3]),
+            &opening,
+            Expected::Tx(opening_out),
+        ),
     ]
 }
 
@@ -140,12 +163,18 @@ fn shed() -> Vec<Case> {
     let (running, running_out) = frame(CLIENT, ACK);
     let other = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, SYN, &[]));
     let shed = || Expected::Drop(Reason::Shed);
-    let image = |name, change, input: Vec<u8>, expected| changed(name, &[Change::Image(change)], input, expected);
+    let image =
+        |name, change, input: Vec<u8>, expected| changed(name, &[Change::Image(change)], input, expected);
     vec![
         image("a new flow of a class that is shed", shed_ordinary, opening.clone(), shed()),
         image("the same, an established flow", shed_ordinary, running, Expected::Tx(running_out)),
         image("the same, a service without a guard", shed_ordinary, ethernet(V4, &other), shed()),
-        image("another class is shed", shed_only_the_lowest, opening.clone(), Expected::Tx(opening_out.clone())),
+        image(
+            "another class is shed",
+            shed_only_the_lowest,
+            opening.clone(),
+            Expected::Tx(opening_out.clone()),
+        ),
         image("nobody renewed the shedding", shed_long_ago, opening.clone(), Expected::Tx(opening_out)),
         image("a new flow of a service that is over its capacity", shed_the_service, opening, shed()),
     ]
@@ -211,9 +240,24 @@ fn switched() -> Vec<Case> {
             emergency(),
         ),
         image("a source blocked for the service", block_for_the_service, &running, emergency()),
-        image("a source blocked for another service", block_for_the_other, &running, Expected::Tx(running_out)),
-        image("a neighbour is blocked", |i| block(i, SCOPE_ALL, "198.51.100.128/25"), &opening, Expected::Tx(opening_out)),
-        image("a blocked source, IPv6", |i| block(i, SCOPE_ALL, "2001:db8:a::/48"), &frame6(CLIENT6, ACK).0, emergency()),
+        image(
+            "a source blocked for another service",
+            block_for_the_other,
+            &running,
+            Expected::Tx(running_out),
+        ),
+        image(
+            "a neighbour is blocked",
+            |i| block(i, SCOPE_ALL, "198.51.100.128/25"),
+            &opening,
+            Expected::Tx(opening_out),
+        ),
+        image(
+            "a blocked source, IPv6",
+            |i| block(i, SCOPE_ALL, "2001:db8:a::/48"),
+            &frame6(CLIENT6, ACK).0,
+            emergency(),
+        ),
         image(
             "everybody of IPv6 is blocked, but not IPv4",
             |i| block(i, SCOPE_ALL, "2000::/3"),
