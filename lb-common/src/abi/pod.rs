@@ -54,6 +54,10 @@ pod! {
     crate::abi::heartbeat::Heartbeat = 32;
     crate::abi::plan::PlanEntry = 64;
     crate::abi::plan::PoolEntry = 16;
+    crate::abi::prefix::PrefixLine = 64;
+    crate::abi::prefix::PrefixNode = 64;
+    crate::abi::prefix::PrefixRoot = 32;
+    crate::abi::prefix::PrefixTable = 64;
     crate::abi::root::Root = 192;
     crate::abi::service::ServiceBucket = 64;
     crate::abi::service::ServiceEntry = 64;

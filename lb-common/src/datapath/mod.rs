@@ -24,6 +24,7 @@ pub mod flow;
 pub mod hash;
 pub mod parse;
 pub mod ports;
+pub mod prefix;
 pub mod select;
 pub mod steer;
 pub mod trace;

@@ -4,4 +4,5 @@ pub mod compile;
 pub mod image;
 mod index;
 pub mod planner;
+pub mod prefix;
 pub mod state;
