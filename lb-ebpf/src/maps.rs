@@ -3,6 +3,8 @@
 //! All arrays are memory-mapped by the daemon, which changes single words while programs run; see [`lb_common::abi`] for
 //! which ones. Sizes here are the smallest; the daemon sets what the configuration takes when it creates the maps.
 
+use core::borrow::Borrow;
+
 use aya_ebpf::{
     helpers::bpf_get_smp_processor_id,
     macros::map,
@@ -16,15 +18,18 @@ use lb_common::{
         flow::{FlowEntry, FlowKey},
         limits::SLOTS_PER_CHUNK,
         plan::{PlanEntry, PoolEntry},
+        prefix::{ENTRIES_PER_LINE, PrefixEntries, PrefixNode, PrefixTable, PrefixValues, VALUES_PER_LINE},
         root::Root,
         service::{ServiceBucket, ServiceEntry},
     },
     datapath::{
         ports::Tables,
+        prefix::{self, PrefixNodes},
         select::{self, Probe, Probed},
         steer::{self, Origin, Walk, Walked},
         trace::{Silent, Trace},
     },
+    net::AddressWords,
 };
 
 /// `BPF_F_MMAPABLE`: user space may map the array.
@@ -55,6 +60,14 @@ static COUNTERS: Array<Counter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static CLIENTS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
 #[map]
+static PREFIX_TABLES: Array<PrefixTable> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_ENTRIES: Array<PrefixEntries> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_NODES: Array<PrefixNode> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_VALUES: Array<PrefixValues> = Array::with_max_entries(1, MMAPABLE);
+#[map]
 static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
 
 /// The maps above as the decisions see them.
@@ -75,6 +88,37 @@ pub extern "C" fn weir_walk(plan: u32, h: u64, opening: u32, origin: u32, servic
 pub extern "C" fn weir_probe(pool: u32, h: u64, first: u32, flags: u32) -> u64 {
     let request = Probe { pool, h, first, opening: flags & 1 != 0, ignore_health: flags & 2 != 0 };
     select::probe(&Maps, &request, &mut Silent).0
+}
+
+/// [`prefix::lookup`] as a global function: `a` to `d` are the words of the address.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_prefix(table: u32, a: u32, b: u32, c: u32, d: u32) -> u32 {
+    prefix::lookup(&Maps, table, &[a, b, c, d])
+}
+
+impl PrefixNodes for Maps {
+    #[inline(always)]
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        PREFIX_TABLES.get(index)
+    }
+
+    #[inline(always)]
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        let line = PREFIX_ENTRIES.get(index / ENTRIES_PER_LINE as u32)?;
+        Some(line.0[index as usize & (ENTRIES_PER_LINE - 1)])
+    }
+
+    #[inline(always)]
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        PREFIX_NODES.get(index)
+    }
+
+    #[inline(always)]
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        let line = PREFIX_VALUES.get(index / VALUES_PER_LINE as u32)?;
+        Some(line.0[index as usize & (VALUES_PER_LINE - 1)])
+    }
 }
 
 impl Tables for Maps {

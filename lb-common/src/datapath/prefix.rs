@@ -4,21 +4,21 @@
 use core::borrow::Borrow;
 
 use crate::{
-    abi::prefix::{
-        INLINE_ENTRIES, MAX_PREFIX_DEPTH, MAX_SKIP, NODE, PrefixNode, PrefixRoot, PrefixTable, STRIDE,
-    },
+    abi::prefix::{MAX_PREFIX_DEPTH, NODE, PrefixNode, PrefixRoot, PrefixTable, SKIP_BITS, STRIDE},
     net::AddressWords,
 };
 
-/// The three arrays that prefix tables lie in. Every index may be out of range: `None` then, never a panic. A port returns
+/// The arrays that prefix tables lie in. Every index may be out of range: `None` then, never a panic. A port returns
 /// elements by reference where it can, or by value where the memory may change meanwhile.
 pub trait PrefixNodes {
     /// A table.
     fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>>;
+    /// An entry, counted over all elements.
+    fn prefix_entry(&self, index: u32) -> Option<u32>;
     /// A node.
     fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>>;
-    /// An entry, counted over all lines.
-    fn prefix_entry(&self, index: u32) -> Option<u32>;
+    /// A value, counted over all elements.
+    fn prefix_value(&self, index: u32) -> Option<u16>;
 }
 
 /// The value of the longest prefix of `table` that holds `address`; 0 if none does, if there is no such table, and if the
@@ -37,30 +37,32 @@ fn try_lookup<N: PrefixNodes>(nodes: &N, table: u32, address: &AddressWords) -> 
     let is_ipv4 = a | b | (c ^ 0xffff) == 0;
     let (mut rest, root) =
         if is_ipv4 { (Bits(d << 32, 0), &table.v4) } else { (Bits(a << 32 | b, c << 32 | d), &table.v6) };
-    let &PrefixRoot { key, base, miss, skip, bits, .. } = root;
+    let &PrefixRoot { key, first_entry, miss, skip, bits, .. } = root;
     if leading(rest.0 ^ key, skip) != 0 {
         return Some(miss);
     }
     rest = rest.without(skip);
-    let mut entry = nodes.prefix_entry(base.wrapping_add(leading(rest.0, bits) as u32))?;
+    let entry = nodes.prefix_entry(first_entry.wrapping_add(leading(rest.0, bits) as u32))?;
+    if entry & NODE == 0 {
+        return Some(entry);
+    }
     rest = rest.without(bits);
+    let mut index = entry & !NODE;
     for _ in 0..MAX_PREFIX_DEPTH {
-        if entry & NODE == 0 {
-            return Some(entry);
-        }
-        let node = nodes.prefix_node(entry & !NODE)?;
+        let node = nodes.prefix_node(index)?;
         let node: &PrefixNode = node.borrow();
-        if leading(rest.0 ^ node.key, node.skip) != 0 {
-            return Some(node.miss);
+        let skip = node.path as u32 & ((1 << SKIP_BITS) - 1);
+        if leading(rest.0 ^ node.path, skip) != 0 {
+            return nodes.prefix_value(node.first_value).map(u32::from);
         }
-        rest = rest.without(node.skip);
-        let run = ones(node.bitmap << (63 - leading(rest.0, STRIDE))).wrapping_sub(1);
+        rest = rest.without(skip);
+        let slot = leading(rest.0, STRIDE);
+        if node.children >> slot & 1 == 0 {
+            let value = node.first_value.wrapping_add(ones(node.runs << (63 - slot)) as u32);
+            return nodes.prefix_value(value).map(u32::from);
+        }
+        index = node.first_child.wrapping_add(ones(node.children << (63 - slot)) as u32 - 1);
         rest = rest.without(STRIDE);
-        entry = if node.base == 0 {
-            node.entries[run as usize & (INLINE_ENTRIES - 1)]
-        } else {
-            nodes.prefix_entry(node.base.wrapping_add(run as u32))?
-        };
     }
     None
 }
@@ -70,18 +72,18 @@ fn try_lookup<N: PrefixNodes>(nodes: &N, table: u32, address: &AddressWords) -> 
 struct Bits(u64, u64);
 
 impl Bits {
-    /// All but the first `count` bits, at most [`MAX_SKIP`].
+    /// All but the first `count` bits, at most 63.
     #[inline(always)]
     const fn without(self, count: u32) -> Self {
-        let count = count & MAX_SKIP;
-        Self(self.0 << count | self.1 >> 1 >> (MAX_SKIP - count), self.1 << count)
+        let count = count & 63;
+        Self(self.0 << count | self.1 >> 1 >> (63 - count), self.1 << count)
     }
 }
 
-/// The first `count` bits of `word`, at most [`MAX_SKIP`], as a number.
+/// The first `count` bits of `word`, at most 63, as a number.
 #[inline(always)]
 const fn leading(word: u64, count: u32) -> u64 {
-    word >> 1 >> (MAX_SKIP - (count & MAX_SKIP))
+    word >> 1 >> (63 - (count & 63))
 }
 
 /// How many bits are set. Written out because BPF has no instruction for it; by halves as in Knuth, TAOCP 7.1.3.

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
-use lb_common::abi::limits::{MAX_PREFIX_ENTRIES, MAX_PREFIX_NODES, MAX_PREFIX_TABLES};
+use lb_common::abi::limits::{MAX_PREFIX_ENTRIES, MAX_PREFIX_NODES, MAX_PREFIX_TABLES, MAX_PREFIX_VALUES};
 use lb_common::abi::pod::Pod;
 use lb_common::abi::prefix::{
-    ENTRIES_PER_LINE, INLINE_ENTRIES, MAX_PREFIX_VALUE, MAX_ROOT_BITS, MAX_SKIP, NODE, PrefixLine,
-    PrefixNode, PrefixRoot, PrefixTable, SLOTS, STRIDE,
+    ENTRIES_PER_LINE, MAX_PREFIX_VALUE, MAX_ROOT_BITS, MAX_SKIP, NO_TABLE, NODE, NODE_SLOTS, PrefixEntries,
+    PrefixNode, PrefixRoot, PrefixTable, PrefixValues, STRIDE, VALUES_PER_LINE,
 };
 use lb_common::datapath::prefix::PrefixNodes;
 use thiserror::Error;
@@ -43,7 +43,7 @@ pub enum PrefixTableError {
         /// The prefix.
         prefix: IpPrefix,
     },
-    /// A value with the bit that tells nodes from values.
+    /// A value that is too large.
     #[error(
         "the value {value} of prefix {prefix} is greater than {MAX_PREFIX_VALUE}; this is a fault of Weir, please report it"
     )]
@@ -56,7 +56,7 @@ pub enum PrefixTableError {
     /// More tables than the data plane holds.
     #[error("more than {MAX_PREFIX_TABLES} different lists of prefixes; let services share lists")]
     TooManyTables,
-    /// More nodes or entries than the data plane holds.
+    /// More entries, nodes or values than the data plane holds.
     #[error(
         "the prefixes of all lists take more room than there is for prefix tables; merge adjacent prefixes, or let services \
          share lists"
@@ -67,19 +67,24 @@ pub enum PrefixTableError {
 /// Prefix tables as arrays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrefixTables {
-    /// The tables in the order in which they were added.
+    /// The tables in the order in which they were added, that of no prefixes first.
     pub tables: Vec<PrefixTable>,
+    /// The entries of all roots.
+    pub entries: Vec<PrefixEntries>,
     /// The nodes of all tables.
     pub nodes: Vec<PrefixNode>,
-    /// The entries of all tables that lie outside nodes.
-    pub lines: Vec<PrefixLine>,
+    /// The values of all nodes.
+    pub values: Vec<PrefixValues>,
 }
 
 impl PrefixTables {
-    /// Memory of all three arrays, in bytes.
+    /// Memory of all four arrays, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        let bytes = size_of_val(&*self.tables) + size_of_val(&*self.nodes) + size_of_val(&*self.lines);
+        let bytes = size_of_val(&*self.tables)
+            + size_of_val(&*self.entries)
+            + size_of_val(&*self.nodes)
+            + size_of_val(&*self.values);
         bytes as u64
     }
 }
@@ -89,30 +94,35 @@ impl PrefixNodes for PrefixTables {
         self.tables.get(index as usize)
     }
 
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        let line = self.entries.get(index as usize / ENTRIES_PER_LINE)?;
+        Some(line.0[index as usize % ENTRIES_PER_LINE])
+    }
+
     fn prefix_node(&self, index: u32) -> Option<impl std::borrow::Borrow<PrefixNode>> {
         self.nodes.get(index as usize)
     }
 
-    fn prefix_entry(&self, index: u32) -> Option<u32> {
-        let line = self.lines.get(index as usize / ENTRIES_PER_LINE)?;
-        Some(line.0[index as usize % ENTRIES_PER_LINE])
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        let line = self.values.get(index as usize / VALUES_PER_LINE)?;
+        Some(line.0[index as usize % VALUES_PER_LINE])
     }
 }
 
-/// The most memory that one list of so many prefixes takes, in bytes.
+/// The most memory that one list of so many prefixes takes, in bytes. Usual lists take a third of it.
 #[must_use]
 pub const fn most_bytes(v4_prefixes: usize, v6_prefixes: usize) -> u64 {
-    most_bytes_of(v4_prefixes as u64, 2) + most_bytes_of(v6_prefixes as u64, 3) + 64
+    most_bytes_of(v4_prefixes as u64, 2) + most_bytes_of(v6_prefixes as u64, 3) + 3 * 64
 }
 
-/// Each node parts its prefixes, or one ends in it: at most two for each prefix. In IPv6, a third one may be needed where
-/// more than [`MAX_SKIP`] bits are skipped. A node has entries outside for at most twice the prefixes that end in or below it
-/// and part there, plus one.
+/// In each node prefixes part or one ends, so there are at most two for each prefix. In IPv6 a third one may be needed where
+/// more than [`MAX_SKIP`] bits are skipped. Each prefix that ends in a node and each child parts the slots into at most two
+/// more runs, and each node has one value besides.
 const fn most_bytes_of(prefixes: u64, nodes_per_prefix: u64) -> u64 {
-    let root = 1 << MAX_ROOT_BITS;
-    let by_count = (prefixes + 1) << ROOT_ENTRIES_PER_PREFIX_LOG2;
-    let root_entries = if by_count < root { by_count } else { root };
-    prefixes * nodes_per_prefix * size_of::<PrefixNode>() as u64 + (root_entries + 4 * prefixes + 16) * 4
+    let entries = 1 << root_bits(prefixes as usize);
+    let nodes = prefixes * nodes_per_prefix;
+    let values = 2 * (prefixes + nodes) + 2 * nodes;
+    entries * 4 + nodes * size_of::<PrefixNode>() as u64 + values * 2
 }
 
 /// A prefix with its bits leftmost in 128.
@@ -120,7 +130,7 @@ const fn most_bytes_of(prefixes: u64, nodes_per_prefix: u64) -> u64 {
 struct Item {
     bits: u128,
     length: u32,
-    value: u32,
+    value: u16,
 }
 
 /// The two families' prefixes of one table, sorted.
@@ -131,7 +141,6 @@ struct List {
 }
 
 /// Builds tables one after another.
-#[derive(Default)]
 pub struct PrefixBuilder {
     built: Arrays,
     tables: Vec<PrefixTable>,
@@ -140,15 +149,25 @@ pub struct PrefixBuilder {
     known: HashMap<u64, Vec<u32>>,
 }
 
+impl Default for PrefixBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl PrefixBuilder {
-    /// A builder without tables.
+    /// A builder with the table of no prefixes.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        let mut builder =
+            Self { built: Arrays::default(), tables: Vec::new(), lists: Vec::new(), known: HashMap::new() };
+        let empty = builder.add(&[]);
+        debug_assert_eq!(empty, Ok(NO_TABLE), "it is the first");
+        builder
     }
 
-    /// Adds a table of these prefixes, in any order, and gives its index. Tables are numbered from 0 in the order in which
-    /// different lists are added; a list that equals an earlier one gives that one's index.
+    /// Adds a table of these prefixes, in any order, and gives its index. Tables are numbered from 1 in the order in which
+    /// different lists are added; a list that equals an earlier one gives that one's index, an empty one [`NO_TABLE`].
     ///
     /// # Errors
     /// See [`PrefixTableError`]. The builder must not be used after one.
@@ -174,12 +193,18 @@ impl PrefixBuilder {
     /// The arrays.
     #[must_use]
     pub fn finish(self) -> PrefixTables {
-        let lines = self.built.entries.chunks(ENTRIES_PER_LINE).map(|entries| {
-            let mut line = PrefixLine::zeroed();
-            line.0[..entries.len()].copy_from_slice(entries);
+        let Arrays { entries, nodes, values, .. } = self.built;
+        let entries = entries.chunks(ENTRIES_PER_LINE).map(|chunk| {
+            let mut line = PrefixEntries::zeroed();
+            line.0[..chunk.len()].copy_from_slice(chunk);
             line
         });
-        PrefixTables { lines: lines.collect(), tables: self.tables, nodes: self.built.nodes }
+        let values = values.chunks(VALUES_PER_LINE).map(|chunk| {
+            let mut line = PrefixValues::zeroed();
+            line.0[..chunk.len()].copy_from_slice(chunk);
+            line
+        });
+        PrefixTables { tables: self.tables, entries: entries.collect(), nodes, values: values.collect() }
     }
 }
 
@@ -187,9 +212,9 @@ impl List {
     fn new(prefixes: &[Prefix]) -> Result<Self, PrefixTableError> {
         let mut list = Self::default();
         for &Prefix { prefix, value } in prefixes {
-            if value > MAX_PREFIX_VALUE {
+            let Ok(value) = u16::try_from(value) else {
                 return Err(PrefixTableError::Value { prefix, value });
-            }
+            };
             let length = u32::from(prefix.length());
             match prefix.address() {
                 IpAddr::V4(address) => {
@@ -227,44 +252,76 @@ impl Item {
     }
 }
 
-/// Nodes and entries of the tables so far.
-struct Arrays {
-    nodes: Vec<PrefixNode>,
-    entries: Vec<u32>,
+/// What an entry of a root or a slot of a node leads to.
+#[derive(Clone, Copy)]
+enum Built {
+    Value(u16),
+    Node(PrefixNode),
 }
 
-impl Default for Arrays {
-    fn default() -> Self {
-        // No node's entries begin at 0, which says that they are inside the node.
-        Self { nodes: Vec::new(), entries: vec![0] }
-    }
+/// Nodes that slots lead to, ascending by slot.
+type Children = Vec<(usize, PrefixNode)>;
+
+/// Entries, nodes and values of the tables so far.
+#[derive(Default)]
+struct Arrays {
+    entries: Vec<u32>,
+    nodes: Vec<PrefixNode>,
+    values: Vec<u16>,
+    /// Where short sequences of values are: equal ones are stored once.
+    known: HashMap<Vec<u16>, u32>,
+}
+
+/// Longest sequence of values that is looked for among those stored.
+const MAX_SHARED_VALUES: usize = 4;
+
+/// By how many bits the entries of a root are indexed.
+const fn root_bits(prefixes: usize) -> u32 {
+    let Some(log2) = prefixes.checked_ilog2() else { return 0 };
+    let wanted = log2 + ROOT_ENTRIES_PER_PREFIX_LOG2;
+    if wanted < MAX_ROOT_BITS { wanted } else { MAX_ROOT_BITS }
 }
 
 impl Arrays {
     /// The root of a family's sorted prefixes.
     fn root(&mut self, items: &[Item]) -> Result<PrefixRoot, PrefixTableError> {
         let (miss, items) = take_whole(items, 0, 0);
-        let start = end_of_common(items, 0);
-        let key = key(items, 0, start);
-        let (inside, items) = take_whole(items, start, miss);
-        let wanted = items.len().checked_ilog2().map_or(0, |log2| log2 + ROOT_ENTRIES_PER_PREFIX_LOG2);
-        let bits = wanted.min(MAX_ROOT_BITS).min(128 - start);
+        let skip = end_of_common(items, 0);
+        let key = key(items, 0, skip);
+        let (inside, items) = take_whole(items, skip, miss);
+        let bits = root_bits(items.len()).min(128 - skip);
+        let first_entry = self.entries.len();
+        if first_entry + (1 << bits) > MAX_PREFIX_ENTRIES {
+            return Err(PrefixTableError::TooLarge);
+        }
         let mut slots = vec![inside; 1 << bits];
-        self.paint(items, start, bits, &mut slots)?;
-        let base = self.push_entries(slots.into_iter())?;
-        Ok(PrefixRoot { key, base, miss, skip: start, bits, reserved: [0; 2] })
+        let children = self.paint(items, skip, bits, &mut slots)?;
+        self.entries.extend(slots.into_iter().map(u32::from));
+        for (slot, node) in children {
+            self.entries[first_entry + slot] = NODE | self.push_nodes(&[(slot, node)])?;
+        }
+        Ok(PrefixRoot {
+            key,
+            first_entry: first_entry as u32,
+            miss: miss.into(),
+            skip,
+            bits,
+            reserved: [0; 2],
+        })
     }
 
-    /// Puts sorted prefixes, all longer than `start`, into the 2^`width` slots that the bits from `start` on choose from.
+    /// Puts the values of sorted prefixes, all longer than `start`, into the 2^`width` slots that the bits from `start` on
+    /// choose from. The result is where the longer ones lead.
     fn paint(
         &mut self,
         mut items: &[Item],
         start: u32,
         width: u32,
-        slots: &mut [u32],
-    ) -> Result<(), PrefixTableError> {
+        slots: &mut [u16],
+    ) -> Result<Children, PrefixTableError> {
         let end = start + width;
         let slot_of = |item: &Item| (item.bits << start).checked_shr(128 - width).unwrap_or(0) as usize;
+        let mut children = Children::new();
         // Sorted so, a prefix comes behind those that it lies in and before those that lie in it.
         while let Some(item) = items.first() {
             let slot = slot_of(item);
@@ -273,56 +330,65 @@ impl Arrays {
                 items = &items[1..];
             } else {
                 let (below, others) = items.split_at(items.partition_point(|other| slot_of(other) == slot));
-                slots[slot] = self.subtree(below, end, slots[slot])?;
+                match self.subtree(below, end, slots[slot])? {
+                    Built::Value(value) => slots[slot] = value,
+                    Built::Node(node) => children.push((slot, node)),
+                }
                 items = others;
             }
         }
-        Ok(())
+        Ok(children)
     }
 
-    /// The entry for sorted prefixes that have the first `depth` bits in common and are longer, inside one of value
+    /// What leads on to sorted prefixes that have the first `depth` bits in common and are longer, inside one of value
     /// `inherited`.
-    fn subtree(&mut self, items: &[Item], depth: u32, inherited: u32) -> Result<u32, PrefixTableError> {
+    fn subtree(&mut self, items: &[Item], depth: u32, inherited: u16) -> Result<Built, PrefixTableError> {
         let start = end_of_common(items, depth);
-        let key = key(items, depth, start);
+        let path = key(items, depth, start) | u64::from(start - depth);
         let (inside, items) = take_whole(items, start, inherited);
-        let mut slots = [inside; SLOTS];
-        self.paint(items, start, STRIDE, &mut slots)?;
-        if slots.iter().all(|&entry| entry == inherited) {
-            return Ok(inherited);
+        let mut slots = [inside; NODE_SLOTS];
+        let below = self.paint(items, start, STRIDE, &mut slots)?;
+        if below.is_empty() && slots.iter().all(|&value| value == inherited) {
+            return Ok(Built::Value(inherited));
         }
-        let mut node =
-            PrefixNode { key, bitmap: 1, miss: inherited, skip: start - depth, ..PrefixNode::zeroed() };
-        for slot in 1..SLOTS {
-            node.bitmap |= u64::from(slots[slot] != slots[slot - 1]) << slot;
+        let children = below.iter().fold(0, |bitmap, (slot, _)| bitmap | 1_u64 << slot);
+        let mut runs = 0;
+        let mut values = vec![inherited];
+        for (slot, &value) in slots.iter().enumerate().filter(|(slot, _)| children >> slot & 1 == 0) {
+            if runs == 0 || values.last() != Some(&value) {
+                runs |= 1_u64 << slot;
+                values.push(value);
+            }
         }
-        let runs = (0..SLOTS).filter(|slot| node.bitmap >> slot & 1 == 1).map(|slot| slots[slot]);
-        if node.bitmap.count_ones() as usize <= INLINE_ENTRIES {
-            node.entries.iter_mut().zip(runs).for_each(|(entry, run)| *entry = run);
-        } else {
-            node.base = self.push_entries(runs)?;
-        }
-        if self.nodes.len() == MAX_PREFIX_NODES {
-            return Err(PrefixTableError::TooLarge);
-        }
-        self.nodes.push(node);
-        Ok(NODE | (self.nodes.len() - 1) as u32)
+        let (first_child, first_value) = (self.push_nodes(&below)?, self.push_values(values)?);
+        Ok(Built::Node(PrefixNode { children, runs, path, first_child, first_value }))
     }
 
-    /// Puts entries behind the others and gives the first one's index.
-    fn push_entries(&mut self, entries: impl Iterator<Item = u32>) -> Result<u32, PrefixTableError> {
-        let base = self.entries.len();
-        self.entries.extend(entries);
-        if self.entries.len() > MAX_PREFIX_ENTRIES {
-            Err(PrefixTableError::TooLarge)
+    /// Puts nodes behind the others and gives the first one's number.
+    fn push_nodes(&mut self, nodes: &[(usize, PrefixNode)]) -> Result<u32, PrefixTableError> {
+        let first = self.nodes.len();
+        self.nodes.extend(nodes.iter().map(|(_, node)| node));
+        if self.nodes.len() > MAX_PREFIX_NODES { Err(PrefixTableError::TooLarge) } else { Ok(first as u32) }
+    }
+
+    /// Puts values behind the others, unless they are there, and gives the first one's number.
+    fn push_values(&mut self, values: Vec<u16>) -> Result<u32, PrefixTableError> {
+        let first = self.values.len();
+        if values.len() <= MAX_SHARED_VALUES {
+            if let Some(&known) = self.known.get(&values) {
+                return Ok(known);
+            }
+            self.values.extend(&values);
+            self.known.insert(values, first as u32);
         } else {
-            Ok(base as u32)
+            self.values.extend(values);
         }
+        if self.values.len() > MAX_PREFIX_VALUES { Err(PrefixTableError::TooLarge) } else { Ok(first as u32) }
     }
 }
 
 /// The value inside a prefix of `depth` bits and what lies deeper, given the sorted prefixes that share these bits.
-fn take_whole(items: &[Item], depth: u32, inherited: u32) -> (u32, &[Item]) {
+fn take_whole(items: &[Item], depth: u32, inherited: u16) -> (u16, &[Item]) {
     match items {
         [whole, deeper @ ..] if whole.length == depth => (whole.value, deeper),
         _ => (inherited, items),
