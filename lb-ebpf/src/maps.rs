@@ -6,9 +6,9 @@
 use core::borrow::Borrow;
 
 use aya_ebpf::{
-    helpers::bpf_get_smp_processor_id,
+    helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
     macros::map,
-    maps::{Array, LpmTrie, LruHashMap, lpm_trie::Key},
+    maps::{Array, LruHashMap},
 };
 use lb_common::{
     abi::{
@@ -23,7 +23,7 @@ use lb_common::{
         service::{ServiceBucket, ServiceEntry},
     },
     datapath::{
-        ports::Tables,
+        ports::{Clock, Tables},
         prefix::{self, PrefixNodes},
         select::{self, Probe, Probed},
         steer::{self, Origin, Walk, Walked},
@@ -36,8 +36,6 @@ use lb_common::{
 const MMAPABLE: u32 = 1 << 10;
 /// `BPF_F_NO_COMMON_LRU`: one LRU list per CPU, so that CPUs do not contend for it.
 const NO_COMMON_LRU: u32 = 1 << 1;
-/// `BPF_F_NO_PREALLOC`, which the kernel demands for a trie.
-const NO_PREALLOC: u32 = 1;
 
 #[map]
 static ROOT: Array<Root> = Array::with_max_entries(1, MMAPABLE);
@@ -58,8 +56,6 @@ static ADMISSION: Array<AdmissionWords> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static COUNTERS: Array<Counter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-static CLIENTS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
-#[map]
 static PREFIX_TABLES: Array<PrefixTable> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static PREFIX_ENTRIES: Array<PrefixEntries> = Array::with_max_entries(1, MMAPABLE);
@@ -78,7 +74,7 @@ pub struct Maps;
 #[inline(never)]
 pub extern "C" fn weir_walk(plan: u32, h: u64, opening: u32, origin: u32, service_flags: u32) -> u64 {
     let origin = if origin == Origin::Relay as u32 { Origin::Relay } else { Origin::Client };
-    let request = Walk { plan, h, opening: opening != 0, origin, service_flags: service_flags as u8 };
+    let request = Walk { plan, h, opening: opening != 0, origin, service_flags };
     steer::walk(&Maps, &request, &mut Silent).0
 }
 
@@ -118,6 +114,20 @@ impl PrefixNodes for Maps {
     fn prefix_value(&self, index: u32) -> Option<u16> {
         let line = PREFIX_VALUES.get(index / VALUES_PER_LINE as u32)?;
         Some(line.0[index as usize & (VALUES_PER_LINE - 1)])
+    }
+}
+
+impl Clock for Maps {
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: reads a clock; no pointer is involved.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: advances the kernel's per-CPU generator; no pointer is involved.
+        unsafe { bpf_get_prandom_u32() }
     }
 }
 
@@ -164,8 +174,9 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        CLIENTS.get(Key::new(128, *address)).copied().unwrap_or(0)
+    fn prefix(&self, table: u32, address: &AddressWords) -> u32 {
+        let [a, b, c, d] = *address;
+        weir_prefix(table, a, b, c, d)
     }
 
     #[inline(always)]
@@ -193,7 +204,7 @@ impl Tables for Maps {
             request.h,
             request.opening as u32,
             request.origin as u32,
-            request.service_flags as u32,
+            request.service_flags,
         ))
     }
 

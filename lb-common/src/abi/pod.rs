@@ -59,7 +59,7 @@ pod! {
     crate::abi::prefix::PrefixRoot = 32;
     crate::abi::prefix::PrefixTable = 64;
     crate::abi::prefix::PrefixValues = 64;
-    crate::abi::root::Root = 192;
+    crate::abi::root::Root = 256;
     crate::abi::service::ServiceBucket = 64;
     crate::abi::service::ServiceEntry = 64;
 }

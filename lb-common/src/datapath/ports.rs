@@ -2,6 +2,7 @@
 //! tests over plain vectors, `weir explain` over the daemon's mapping of the live maps.
 
 use super::{
+    prefix::{self, PrefixNodes},
     select::{self, Probe, Probed},
     steer::{self, Walk, Walked},
     trace::Trace,
@@ -15,7 +16,7 @@ use crate::abi::{
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
-use crate::net::ethernet;
+use crate::net::{AddressWords, ethernet};
 
 /// A frame, from the first byte of its Ethernet header on.
 pub trait Packet {
@@ -51,8 +52,16 @@ pub trait Packet {
     fn ingress_ifindex(&self) -> u32;
 }
 
+/// Time and chance.
+pub trait Clock {
+    /// CLOCK_MONOTONIC in nanoseconds, as of the last timer tick: up to 10 ms old, but cheap.
+    fn now_ns(&self) -> u64;
+    /// A number that nobody outside can predict.
+    fn random(&self) -> u32;
+}
+
 /// The maps. Every index may be out of range: `None` then, never a panic.
-pub trait Tables {
+pub trait Tables: Clock + PrefixNodes {
     /// The root, or `None` before the first generation is in place.
     fn root(&self) -> Option<&Root>;
     /// A bucket of the service index.
@@ -69,8 +78,23 @@ pub trait Tables {
     fn backend(&self, index: u32) -> Option<&BackendEntry>;
     /// The admission words of domains and pools.
     fn admissions(&self) -> Option<&AdmissionWords>;
+    /// [`prefix::lookup`]: the value of the longest prefix of a table that holds an address, 0 if none does. A port for
+    /// the same reason as [`walk`](Self::walk).
+    #[inline(always)]
+    fn prefix(&self, table: u32, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        prefix::lookup(self, table, address)
+    }
     /// The client region of an address by longest matching prefix; 0, the default region, when none matches.
-    fn client_region(&self, address: &[u8; 16]) -> u32;
+    #[inline(always)]
+    fn client_region(&self, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        self.root().map_or(0, |root| self.prefix(root.clients, address))
+    }
     /// The flow table's entry for a flow.
     fn flow(&self, key: &FlowKey) -> Option<FlowEntry>;
     /// Writes a flow into the flow table; when it is full, the least recently used entry goes.

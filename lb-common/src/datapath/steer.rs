@@ -15,7 +15,6 @@ use crate::abi::{
     reason::Reason,
     service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_SPILLS, ServiceEntry},
 };
-use crate::net::words_address;
 
 /// Where a packet comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,7 +47,6 @@ pub struct Placement<'a> {
 pub fn place<'a, T: Tables>(
     tables: &'a T,
     service: &'a ServiceEntry,
-    service_index: u32,
     transport: &Transport,
     h: u64,
     origin: Origin,
@@ -57,7 +55,7 @@ pub fn place<'a, T: Tables>(
     let mut plan_index = service.plan_base;
     let mut first = service.first;
     if service.flags & SERVICE_MULTI_PLAN != 0 {
-        let region = tables.client_region(&words_address(&transport.tuple.source));
+        let region = tables.client_region(&transport.tuple.source);
         plan_index += if region < service.plans { region } else { 0 };
         first = tables.plan(plan_index).ok_or(Reason::Inconsistent)?.first;
         trace.step(Step::ClientRegion { region });
@@ -80,7 +78,7 @@ pub fn place<'a, T: Tables>(
     let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
     let placement = Placement { backend, entry, home: walked.is_home() };
     if !walked.is_fail_open() {
-        flow::settle(tables, service_index, transport, origin, &placement, trace);
+        flow::settle(tables, transport, origin, &placement, trace);
     }
     Ok(placement)
 }
@@ -97,7 +95,7 @@ pub struct Walk {
     /// Where it comes from.
     pub origin: Origin,
     /// Flags of the service.
-    pub service_flags: u8,
+    pub service_flags: u32,
 }
 
 /// Result of [`walk`] in one word, so that it fits a register where the walk is a function of its own.

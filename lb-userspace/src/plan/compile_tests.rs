@@ -251,8 +251,8 @@ fn backends_are_reached_by_the_family_of_their_address() {
     let [v4, _, v6] = image.backends[..] else { panic!("{:?}", image.names.backends) };
     assert!(!v4.is_outer_ipv6() && v6.is_outer_ipv6());
     assert_eq!(v4.outer_destination[..5], [10, 1, 0, 1, 0]);
-    assert_eq!(v4.outer_source[..5], [10, 255, 0, 0, 0]);
-    assert_eq!(v6.outer_source[..4], [0xfd, 0, 0, 0xff]);
+    assert_eq!(image.root.outer_source_v4, [10, 255, 0, 0]);
+    assert_eq!(image.root.outer_source_v6[..4], [0xfd, 0, 0, 0xff]);
     assert_eq!((v4.ifindex, v4.mtu), (0, 0));
     let domain = |index: u16| image.names.domains[index as usize].as_str();
     assert_eq!([v4.rack, v4.zone, v4.region].map(domain), ["r0/z0/k0", "r0/z0", "r0"]);
@@ -285,7 +285,7 @@ fn the_longest_prefix_decides_the_client_region_as_in_the_configuration() {
     ] {
         let address: IpAddr = text.parse().unwrap();
         let expected = config.client_region_of(address).index() as u32;
-        assert_eq!(tables.client_region(&address_bytes(address)), expected, "{text}");
+        assert_eq!(tables.client_region(&address_words(&address_bytes(address))), expected, "{text}");
     }
 }
 
@@ -294,7 +294,7 @@ fn an_ipv6_prefix_that_holds_the_mapped_addresses_does_not_catch_ipv4_clients() 
     let mut config = small();
     config.client_regions[1].prefixes.push(IpPrefix::parse("::/0").unwrap());
     let tables = ImageTables::new(compile(&config).unwrap());
-    let region = |text: &str| tables.client_region(&address_bytes(text.parse().unwrap()));
+    let region = |text: &str| tables.client_region(&address_words(&address_bytes(text.parse().unwrap())));
     assert_eq!(region("1.2.3.4"), 0);
     assert_eq!(region("2001:db8:ffff::1"), 1);
 }

@@ -1,6 +1,8 @@
 //! The image: everything that a configuration puts into the data plane's maps, as plain vectors.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use lb_common::abi::{
@@ -12,12 +14,17 @@ use lb_common::abi::{
     limits::{ADMISSION_WORDS, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{PrefixNode, PrefixTable},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
-use lb_common::datapath::ports::Tables;
+use lb_common::datapath::{
+    ports::{Clock, Tables},
+    prefix::PrefixNodes,
+};
 use sha2::{Digest, Sha256};
 
+use super::prefix::PrefixTables;
 use crate::config::{Config, PoolIndex, ServiceId};
 
 /// What a configuration compiles to. See [`compile`](super::compile::compile).
@@ -40,24 +47,13 @@ pub struct Image {
     pub backends: Vec<BackendEntry>,
     /// The admission array: domains in the order of [`DomainId`](crate::config::DomainId), pools from [`MAX_DOMAINS`] on.
     pub admission: Vec<Admission>,
-    /// Which client region an address belongs to; the longest match wins.
-    pub clients: Vec<ClientPrefix>,
+    /// All prefix tables; which one is for what stands in the root and in the services.
+    pub prefix: PrefixTables,
     /// The names behind the indices.
     pub names: Names,
     /// Digest over all of this but what the running daemon changes (admission words, next hops) and what the host decides
     /// (CPUs). Also stands in `root`.
     pub digest: [u8; 32],
-}
-
-/// A prefix of a client region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ClientPrefix {
-    /// First address, IPv4 as IPv4-mapped.
-    pub address: [u8; 16],
-    /// How many leading bits of `address` count, 0 to 128: an IPv4 prefix's length plus 96.
-    pub length: u32,
-    /// Index of the client region.
-    pub region: u32,
 }
 
 /// Names by index, for what is told to people.
@@ -107,11 +103,10 @@ impl Image {
         update_all(&mut hash, &self.slots);
         let constant: Vec<_> = self.backends.iter().map(without_what_changes).collect();
         update_all(&mut hash, &constant);
-        for client in &self.clients {
-            hash.update(client.address);
-            hash.update(client.length.to_le_bytes());
-            hash.update(client.region.to_le_bytes());
-        }
+        update_all(&mut hash, &self.prefix.tables);
+        update_all(&mut hash, &self.prefix.entries);
+        update_all(&mut hash, &self.prefix.nodes);
+        update_all(&mut hash, &self.prefix.values);
         let names = &self.names;
         for list in [&names.backends, &names.domains, &names.services, &names.pools, &names.client_regions] {
             hash.update((list.len() as u64).to_le_bytes());
@@ -147,6 +142,8 @@ pub struct ImageTables {
     admissions: Box<AdmissionWords>,
     flows: Mutex<HashMap<FlowKey, FlowEntry>>,
     counters: Mutex<Vec<Counter>>,
+    now_ns: AtomicU64,
+    random: AtomicU32,
 }
 
 impl ImageTables {
@@ -158,7 +155,14 @@ impl ImageTables {
         for (word, admission) in admissions.0.iter_mut().zip(&image.admission) {
             *word = admission.0;
         }
-        Self { image, admissions, flows: Mutex::default(), counters: Mutex::new(counters) }
+        Self {
+            image,
+            admissions,
+            flows: Mutex::default(),
+            counters: Mutex::new(counters),
+            now_ns: AtomicU64::new(0),
+            random: AtomicU32::new(0),
+        }
     }
 
     /// The image, with the words and next hops that were set.
@@ -182,6 +186,11 @@ impl ImageTables {
     pub fn set_admission(&mut self, index: usize, word: Admission) {
         self.image.admission[index] = word;
         self.admissions.0[index] = word.0;
+    }
+
+    /// Sets the clock.
+    pub fn set_now_ns(&self, now_ns: u64) {
+        self.now_ns.store(now_ns, Ordering::Relaxed);
     }
 
     /// Gives every backend the same next hop: by `ifindex` to `destination` from `source`, with an MTU in bytes.
@@ -210,6 +219,35 @@ impl ImageTables {
         let mut all: Vec<_> = flows.iter().map(|(key, entry)| (*key, *entry)).collect();
         all.sort_by_key(|(key, _)| *key);
         all
+    }
+}
+
+impl Clock for ImageTables {
+    fn now_ns(&self) -> u64 {
+        self.now_ns.load(Ordering::Relaxed)
+    }
+
+    fn random(&self) -> u32 {
+        // A sequence that visits every number once: the same in every run, and without any pattern that a test could meet.
+        self.random.fetch_add(0x9e37_79b9, Ordering::Relaxed)
+    }
+}
+
+impl PrefixNodes for ImageTables {
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        self.image.prefix.prefix_table(index)
+    }
+
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        self.image.prefix.prefix_entry(index)
+    }
+
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        self.image.prefix.prefix_node(index)
+    }
+
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        self.image.prefix.prefix_value(index)
     }
 }
 
@@ -246,10 +284,6 @@ impl Tables for ImageTables {
         Some(&self.admissions)
     }
 
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        longest_match(&self.image.clients, address)
-    }
-
     fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
         self.flows.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
     }
@@ -275,17 +309,4 @@ impl Tables for ImageTables {
         counter.bytes += bytes;
         counter.opening += u64::from(opening);
     }
-}
-
-/// The region of the longest prefix that holds `address`, 0 if none does.
-fn longest_match(clients: &[ClientPrefix], address: &[u8; 16]) -> u32 {
-    let address = u128::from_be_bytes(*address);
-    clients
-        .iter()
-        .filter(|c| {
-            let differing = address ^ u128::from_be_bytes(c.address);
-            c.length == 0 || differing >> (128 - c.length) == 0
-        })
-        .max_by_key(|c| c.length)
-        .map_or(0, |c| c.region)
 }

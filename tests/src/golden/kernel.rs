@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
+    maps::{Array, HashMap},
     programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
@@ -61,7 +61,10 @@ impl Kernel {
             .map_max_entries("SLOTS", size(chunks))
             .map_max_entries("BACKENDS", size(image.backends.len()))
             .map_max_entries("COUNTERS", cpus * stride)
-            .map_max_entries("CLIENTS", size(image.clients.len()))
+            .map_max_entries("PREFIX_TABLES", size(image.prefix.tables.len()))
+            .map_max_entries("PREFIX_ENTRIES", size(image.prefix.entries.len()))
+            .map_max_entries("PREFIX_NODES", size(image.prefix.nodes.len()))
+            .map_max_entries("PREFIX_VALUES", size(image.prefix.values.len()))
             .map_max_entries("FLOWS", flow_entries)
             .load(object)?;
         for name in programs {
@@ -90,11 +93,10 @@ impl Kernel {
             self.array::<{ 2 * SLOTS_PER_CHUNK }>("SLOTS")?.set(i as u32, *chunk, 0)?;
         }
         self.set_admissions(&image.admission)?;
-        let mut clients: LpmTrie<_, [u8; 16], u32> =
-            LpmTrie::try_from(self.ebpf.map_mut("CLIENTS").context("CLIENTS")?)?;
-        for client in &image.clients {
-            clients.insert(&Key::new(client.length, client.address), client.region, 0)?;
-        }
+        self.set_all("PREFIX_TABLES", &image.prefix.tables)?;
+        self.set_all("PREFIX_ENTRIES", &image.prefix.entries)?;
+        self.set_all("PREFIX_NODES", &image.prefix.nodes)?;
+        self.set_all("PREFIX_VALUES", &image.prefix.values)?;
         Ok(())
     }
 
@@ -128,7 +130,11 @@ impl Kernel {
             16 => self.set_bytes::<T, 16>(map, index, value),
             40 => self.set_bytes::<T, 40>(map, index, value),
             64 => self.set_bytes::<T, 64>(map, index, value),
-            192 => self.set_bytes::<T, 192>(map, index, value),
+            4 => self.set_bytes::<T, 4>(map, index, value),
+            8 => self.set_bytes::<T, 8>(map, index, value),
+            32 => self.set_bytes::<T, 32>(map, index, value),
+            128 => self.set_bytes::<T, 128>(map, index, value),
+            256 => self.set_bytes::<T, 256>(map, index, value),
             other => anyhow::bail!("{map}: values of {other} bytes"),
         }
     }
