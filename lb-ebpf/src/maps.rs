@@ -4,6 +4,7 @@
 //! which ones. Sizes here are the smallest; the daemon sets what the configuration takes when it creates the maps.
 
 use core::arch::asm;
+use core::borrow::Borrow;
 
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
@@ -19,12 +20,14 @@ use lb_common::{
         guard::{GuardCounts, GuardEntry, NodeGuard},
         limits::SLOTS_PER_CHUNK,
         plan::{PlanEntry, PoolEntry},
+        prefix::{ENTRIES_PER_LINE, PrefixEntries, PrefixNode, PrefixTable, PrefixValues, VALUES_PER_LINE},
         root::Root,
         service::{ServiceBucket, ServiceEntry},
     },
     datapath::{
         admit::{self, Request},
         ports::{Buckets, Clock, Tables},
+        prefix::{self, PrefixNodes},
         select::{self, Probe, Probed},
         steer::{self, Origin, Walk, Walked},
         trace::{Silent, Trace},
@@ -58,7 +61,13 @@ static ADMISSION: Array<AdmissionWords> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static COUNTERS: Array<Counter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-static CLIENTS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
+static PREFIX_TABLES: Array<PrefixTable> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_ENTRIES: Array<PrefixEntries> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_NODES: Array<PrefixNode> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_VALUES: Array<PrefixValues> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
 #[map]
@@ -99,6 +108,37 @@ pub extern "C" fn weir_admit(guard: u32, flags: u32, source_high: u64, source_lo
     let source =
         [source_high as u32, (source_high >> 32) as u32, source_low as u32, (source_low >> 32) as u32];
     admit::judge(&Maps, &Request { guard, flags, source })
+}
+
+/// [`prefix::lookup`] as a global function: `a` to `d` are the words of the address.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_prefix(table: u32, a: u32, b: u32, c: u32, d: u32) -> u32 {
+    prefix::lookup(&Maps, table, &[a, b, c, d])
+}
+
+impl PrefixNodes for Maps {
+    #[inline(always)]
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        PREFIX_TABLES.get(index)
+    }
+
+    #[inline(always)]
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        let line = PREFIX_ENTRIES.get(index / ENTRIES_PER_LINE as u32)?;
+        Some(line.0[index as usize & (ENTRIES_PER_LINE - 1)])
+    }
+
+    #[inline(always)]
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        PREFIX_NODES.get(index)
+    }
+
+    #[inline(always)]
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        let line = PREFIX_VALUES.get(index / VALUES_PER_LINE as u32)?;
+        Some(line.0[index as usize & (VALUES_PER_LINE - 1)])
+    }
 }
 
 impl Clock for Maps {
@@ -183,8 +223,9 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        CLIENTS.get(Key::new(128, *address)).copied().unwrap_or(0)
+    fn prefix(&self, table: u32, address: &AddressWords) -> u32 {
+        let [a, b, c, d] = *address;
+        weir_prefix(table, a, b, c, d)
     }
 
     #[inline(always)]

@@ -27,6 +27,7 @@ pub mod gcra;
 pub mod hash;
 pub mod parse;
 pub mod ports;
+pub mod prefix;
 pub mod select;
 pub mod steer;
 pub mod trace;

@@ -3,6 +3,7 @@
 
 use super::{
     admit::{self, Request},
+    prefix::{self, PrefixNodes},
     select::{self, Probe, Probed},
     steer::{self, Walk, Walked},
     trace::Trace,
@@ -72,7 +73,7 @@ pub trait Buckets {
 }
 
 /// The maps. Every index may be out of range: `None` then, never a panic.
-pub trait Tables: Clock + Buckets {
+pub trait Tables: Clock + Buckets + PrefixNodes {
     /// The root, or `None` before the first generation is in place.
     fn root(&self) -> Option<&Root>;
     /// A bucket of the service index.
@@ -89,8 +90,23 @@ pub trait Tables: Clock + Buckets {
     fn backend(&self, index: u32) -> Option<&BackendEntry>;
     /// The admission words of domains and pools.
     fn admissions(&self) -> Option<&AdmissionWords>;
+    /// [`prefix::lookup`]: the value of the longest prefix of a table that holds an address, 0 if none does. A port for
+    /// the same reason as [`walk`](Self::walk).
+    #[inline(always)]
+    fn prefix(&self, table: u32, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        prefix::lookup(self, table, address)
+    }
     /// The client region of an address by longest matching prefix; 0, the default region, when none matches.
-    fn client_region(&self, address: &[u8; 16]) -> u32;
+    #[inline(always)]
+    fn client_region(&self, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        self.root().map_or(0, |root| self.prefix(root.clients, address))
+    }
     /// The flow table's entry for a flow.
     fn flow(&self, key: &FlowKey) -> Option<FlowEntry>;
     /// Writes a flow into the flow table; when it is full, the least recently used entry goes.
@@ -113,10 +129,6 @@ pub trait Tables: Clock + Buckets {
         Self: Sized,
     {
         select::probe(self, request, trace)
-    }
-    /// Temporary: comes with the prefix tables.
-    fn prefix(&self, _table: u32, _address: &AddressWords) -> u32 {
-        0
     }
     /// The guard with this index: the protection of a service.
     fn guard(&self, index: u32) -> Option<&GuardEntry>;

@@ -15,7 +15,6 @@ use crate::abi::{
     reason::Reason,
     service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_SPILLS, ServiceEntry},
 };
-use crate::net::words_address;
 
 /// Where a packet comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,7 +55,7 @@ pub fn place<'a, T: Tables>(
     let mut plan_index = service.plan_base;
     let mut first = service.first;
     if service.flags & SERVICE_MULTI_PLAN != 0 {
-        let region = tables.client_region(&words_address(&transport.tuple.source));
+        let region = tables.client_region(&transport.tuple.source);
         plan_index += if region < service.plans { region } else { 0 };
         first = tables.plan(plan_index).ok_or(Reason::Inconsistent)?.first;
         trace.step(Step::ClientRegion { region });

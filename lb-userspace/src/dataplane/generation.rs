@@ -16,6 +16,7 @@ use lb_common::abi::{
     limits::{ADMISSION_WORDS, MAX_BLOCKED, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{PrefixEntries, PrefixNode, PrefixTable, PrefixValues},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
@@ -37,7 +38,7 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 16] = [
+const SHAPES: [Shape; 19] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
@@ -52,7 +53,10 @@ const SHAPES: [Shape; 16] = [
     array("BUCKETS", size_of::<u64>()),
     array("GUARD_COUNTS", size_of::<GuardCounts>()),
     Shape { name: BLOCKED, kind: MapType::LpmTrie, key_size: 24, value_size: 4 },
-    Shape { name: CLIENTS, kind: MapType::LpmTrie, key_size: 20, value_size: 4 },
+    array("PREFIX_TABLES", size_of::<PrefixTable>()),
+    array("PREFIX_ENTRIES", size_of::<PrefixEntries>()),
+    array("PREFIX_NODES", size_of::<PrefixNode>()),
+    array("PREFIX_VALUES", size_of::<PrefixValues>()),
     Shape {
         name: FLOWS,
         kind: MapType::LruHash,
@@ -62,7 +66,6 @@ const SHAPES: [Shape; 16] = [
 ];
 /// Name of the map of blocked source prefixes.
 pub(super) const BLOCKED: &str = "BLOCKED";
-const CLIENTS: &str = "CLIENTS";
 /// Name of the flow table.
 pub(super) const FLOWS: &str = "FLOWS";
 
@@ -85,7 +88,10 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
         "GUARD_COUNTS" => image.guards.services.len() as u32 * cpus,
         BLOCKED => MAX_BLOCKED as u32,
         "COUNTERS" => image.counter_slots() * cpus,
-        CLIENTS => image.clients.len() as u32,
+        "PREFIX_TABLES" => image.prefix.tables.len() as u32,
+        "PREFIX_ENTRIES" => image.prefix.entries.len() as u32,
+        "PREFIX_NODES" => image.prefix.nodes.len() as u32,
+        "PREFIX_VALUES" => image.prefix.values.len() as u32,
         FLOWS => flow_entries,
         _ => 1,
     };
@@ -110,7 +116,10 @@ pub struct Generation {
     pub(super) buckets_of_limits: MappedArray<u64>,
     pub(super) guard_counts: MappedArray<GuardCounts>,
     pub(super) blocked: LpmTrie<MapData, [u32; 5], u32>,
-    pub(super) clients: LpmTrie<MapData, [u8; 16], u32>,
+    pub(super) prefix_tables: MappedArray<PrefixTable>,
+    pub(super) prefix_entries: MappedArray<PrefixEntries>,
+    pub(super) prefix_nodes: MappedArray<PrefixNode>,
+    pub(super) prefix_values: MappedArray<PrefixValues>,
     pub(super) flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
 }
 
@@ -143,7 +152,10 @@ impl Generation {
             buckets_of_limits: mapped(&fds, "BUCKETS")?,
             guard_counts: mapped(&fds, "GUARD_COUNTS")?,
             blocked: typed(&fds, BLOCKED, Map::LpmTrie)?,
-            clients: typed(&fds, CLIENTS, Map::LpmTrie)?,
+            prefix_tables: mapped(&fds, "PREFIX_TABLES")?,
+            prefix_entries: mapped(&fds, "PREFIX_ENTRIES")?,
+            prefix_nodes: mapped(&fds, "PREFIX_NODES")?,
+            prefix_values: mapped(&fds, "PREFIX_VALUES")?,
             flows: typed(&fds, FLOWS, Map::LruHashMap)?,
             fds,
         })
@@ -200,11 +212,10 @@ impl Generation {
                 .insert(&Key::new(length, key), blocked.until, 0)
                 .map_err(|error| format!("map {BLOCKED}: {error}"))?;
         }
-        for client in &image.clients {
-            self.clients
-                .insert(&Key::new(client.length, client.address), client.region, 0)
-                .map_err(|error| format!("map {CLIENTS}: {error}"))?;
-        }
+        self.prefix_tables.fill(&image.prefix.tables).ok_or_else(|| small("PREFIX_TABLES"))?;
+        self.prefix_entries.fill(&image.prefix.entries).ok_or_else(|| small("PREFIX_ENTRIES"))?;
+        self.prefix_nodes.fill(&image.prefix.nodes).ok_or_else(|| small("PREFIX_NODES"))?;
+        self.prefix_values.fill(&image.prefix.values).ok_or_else(|| small("PREFIX_VALUES"))?;
         self.root.write(0, &Root { counter_cpus: cpus, ..image.root }).ok_or_else(|| small("ROOT"))
     }
 

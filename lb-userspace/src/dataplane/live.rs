@@ -1,5 +1,6 @@
 //! The live maps as the decision code reads them.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use aya::maps::lpm_trie::Key;
@@ -11,10 +12,14 @@ use lb_common::abi::{
     limits::ADMISSION_WORDS,
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{ENTRIES_PER_LINE, PrefixNode, PrefixTable, VALUES_PER_LINE},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
-use lb_common::datapath::ports::{Buckets, Clock, Tables};
+use lb_common::datapath::{
+    ports::{Buckets, Clock, Tables},
+    prefix::PrefixNodes,
+};
 use lb_common::net::AddressWords;
 
 use super::generation::Generation;
@@ -104,6 +109,26 @@ impl Buckets for Observation {
     fn advance_arrival(&self, _: u32, _: u64) {}
 }
 
+impl PrefixNodes for Observation {
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        self.tables.generation.prefix_tables.read(index as usize)
+    }
+
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        let line = self.tables.generation.prefix_entries.read(index as usize / ENTRIES_PER_LINE)?;
+        Some(line.0[index as usize % ENTRIES_PER_LINE])
+    }
+
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        self.tables.generation.prefix_nodes.read(index as usize)
+    }
+
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        let line = self.tables.generation.prefix_values.read(index as usize / VALUES_PER_LINE)?;
+        Some(line.0[index as usize % VALUES_PER_LINE])
+    }
+}
+
 impl Tables for Observation {
     fn root(&self) -> Option<&Root> {
         Some(&self.root)
@@ -135,10 +160,6 @@ impl Tables for Observation {
 
     fn admissions(&self) -> Option<&AdmissionWords> {
         Some(&self.admissions)
-    }
-
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        self.tables.generation.clients.get(&Key::new(128, *address), 0).unwrap_or(0)
     }
 
     fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {

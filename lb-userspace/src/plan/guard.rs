@@ -2,8 +2,8 @@
 
 use lb_common::abi::{
     guard::{
-        GUARD_ACCESS, GUARD_ALLOW_LIST, GUARD_SERVICE_LIMITS, GUARD_SOURCE_LIMITS, GuardEntry, Limit,
-        NodeGuard, SCOPE_BITS, SERVICE_BUCKETS, SOURCE_BUCKETS, SOURCE_ROWS,
+        ACCESS_ALLOW, ACCESS_DENY, GUARD_ACCESS, GUARD_ALLOW_LIST, GUARD_SERVICE_LIMITS, GUARD_SOURCE_LIMITS,
+        GuardEntry, Limit, NodeGuard, SCOPE_BITS, SERVICE_BUCKETS, SOURCE_BUCKETS, SOURCE_ROWS,
     },
     limits::SOURCE_PLACES,
     pod::Pod,
@@ -11,7 +11,8 @@ use lb_common::abi::{
 
 use lb_common::net::{address_bytes, address_words};
 
-use crate::config::{Config, IpPrefix, Protection, Rate};
+use super::prefix::Prefix;
+use crate::config::{AccessList, Config, IpPrefix, Protection, Rate};
 
 /// The guards of all services, and what holds for all of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +75,15 @@ pub fn guards(config: &Config, access: &[u32]) -> Guards {
     Guards { services, node, blocked: Vec::new(), arrivals: Vec::new() }
 }
 
+/// An access list as a prefix table.
+#[must_use]
+pub fn access_list(lists: &AccessList) -> Vec<Prefix> {
+    let of = |prefixes: &[IpPrefix], value| -> Vec<Prefix> {
+        prefixes.iter().map(|&prefix| Prefix { prefix, value }).collect()
+    };
+    [of(&lists.allow, ACCESS_ALLOW), of(&lists.deny, ACCESS_DENY)].concat()
+}
+
 const _: () = assert!(SOURCE_PLACES.is_power_of_two());
 
 fn entry(protection: &Protection, access: u32) -> GuardEntry {
@@ -122,7 +132,7 @@ pub fn limit(rate: Option<Rate>) -> Limit {
 mod tests {
     use super::*;
     use crate::config::limits::{MAX_BURST, MAX_RATE};
-    use crate::config::{AccessList, Limits, SourceLimits};
+    use crate::config::{Limits, SourceLimits};
 
     #[test]
     fn every_limit_that_may_be_configured_fits() {

@@ -1,5 +1,6 @@
 //! The image: everything that a configuration puts into the data plane's maps, as plain vectors.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,14 +16,19 @@ use lb_common::abi::{
     limits::{ADMISSION_WORDS, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{PrefixNode, PrefixTable},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
-use lb_common::datapath::ports::{Buckets, Clock, Tables};
+use lb_common::datapath::{
+    ports::{Buckets, Clock, Tables},
+    prefix::PrefixNodes,
+};
 use lb_common::net::{AddressWords, words_address};
 use sha2::{Digest, Sha256};
 
 use super::guard::Guards;
+use super::prefix::PrefixTables;
 use crate::config::{Config, PoolIndex, ServiceId};
 
 /// What a configuration compiles to. See [`compile`](super::compile::compile).
@@ -45,26 +51,15 @@ pub struct Image {
     pub backends: Vec<BackendEntry>,
     /// The admission array: domains in the order of [`DomainId`](crate::config::DomainId), pools from [`MAX_DOMAINS`] on.
     pub admission: Vec<Admission>,
-    /// Which client region an address belongs to; the longest match wins.
-    pub clients: Vec<ClientPrefix>,
     /// How services are protected.
     pub guards: Guards,
+    /// All prefix tables; which one is for what stands in the root and in the services.
+    pub prefix: PrefixTables,
     /// The names behind the indices.
     pub names: Names,
     /// Digest over all of this but what the running daemon changes (admission words, next hops) and what the host decides
     /// (CPUs). Also stands in `root`.
     pub digest: [u8; 32],
-}
-
-/// A prefix of a client region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ClientPrefix {
-    /// First address, IPv4 as IPv4-mapped.
-    pub address: [u8; 16],
-    /// How many leading bits of `address` count, 0 to 128: an IPv4 prefix's length plus 96.
-    pub length: u32,
-    /// Index of the client region.
-    pub region: u32,
 }
 
 /// Names by index, for what is told to people.
@@ -116,11 +111,10 @@ impl Image {
         update_all(&mut hash, &constant);
         update_all(&mut hash, &self.guards.services);
         hash.update(self.guards.node.as_bytes());
-        for client in &self.clients {
-            hash.update(client.address);
-            hash.update(client.length.to_le_bytes());
-            hash.update(client.region.to_le_bytes());
-        }
+        update_all(&mut hash, &self.prefix.tables);
+        update_all(&mut hash, &self.prefix.entries);
+        update_all(&mut hash, &self.prefix.nodes);
+        update_all(&mut hash, &self.prefix.values);
         let names = &self.names;
         for list in [&names.backends, &names.domains, &names.services, &names.pools, &names.client_regions] {
             hash.update((list.len() as u64).to_le_bytes());
@@ -288,6 +282,24 @@ impl Buckets for ImageTables {
     }
 }
 
+impl PrefixNodes for ImageTables {
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        self.image.prefix.prefix_table(index)
+    }
+
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        self.image.prefix.prefix_entry(index)
+    }
+
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        self.image.prefix.prefix_node(index)
+    }
+
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        self.image.prefix.prefix_value(index)
+    }
+}
+
 impl Tables for ImageTables {
     fn root(&self) -> Option<&Root> {
         Some(&self.image.root)
@@ -319,10 +331,6 @@ impl Tables for ImageTables {
 
     fn admissions(&self) -> Option<&AdmissionWords> {
         Some(&self.admissions)
-    }
-
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        longest_match(&self.image.clients, address)
     }
 
     fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
@@ -380,17 +388,4 @@ fn arrivals(guards: &Guards) -> Vec<AtomicU64> {
         arrivals[bucket as usize].store(at, Ordering::Relaxed);
     }
     arrivals
-}
-
-/// The region of the longest prefix that holds `address`, 0 if none does.
-fn longest_match(clients: &[ClientPrefix], address: &[u8; 16]) -> u32 {
-    let address = u128::from_be_bytes(*address);
-    clients
-        .iter()
-        .filter(|c| {
-            let differing = address ^ u128::from_be_bytes(c.address);
-            c.length == 0 || differing >> (128 - c.length) == 0
-        })
-        .max_by_key(|c| c.length)
-        .map_or(0, |c| c.region)
 }

@@ -5,6 +5,7 @@ pub mod guard;
 pub mod image;
 mod index;
 pub mod planner;
+pub mod prefix;
 pub mod shed;
 pub mod state;
 pub mod switches;
