@@ -2,7 +2,11 @@
 
 pub mod compile;
 mod flow_map;
+pub mod guard;
 pub mod image;
 mod index;
 pub mod planner;
+pub mod prefix;
+pub mod shed;
 pub mod state;
+pub mod switches;
