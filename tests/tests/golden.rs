@@ -1,7 +1,7 @@
 //! Golden packets through `BPF_PROG_TEST_RUN` and through the pure code, byte for byte.
 
 use anyhow::{Context, Result, ensure};
-use lb_common::abi::reason::Reason;
+use lb_common::{abi::reason::Reason, datapath::flow::FlowTable};
 use lb_tests::golden::{
     cases, fixture,
     judge::{changed, judge_program, judge_pure, reason_of, run_pure},
@@ -69,6 +69,11 @@ fn pure_code_and_xdp_program_agree_on_damaged_packets() -> Result<()> {
         }
         compare(&frame)?;
     }
-    assert_eq!(tables.flows().len(), kernel.flows()?, "entries in the flow table");
+    let remembered = tables.flows(FlowTable::Flows).len() + tables.flows(FlowTable::Openings).len();
+    assert_eq!(
+        remembered,
+        kernel.flows("FLOWS")? + kernel.flows("OPENINGS")?,
+        "entries in the tables of flows"
+    );
     Ok(())
 }

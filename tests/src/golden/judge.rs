@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use lb_common::{
     abi::{
         counter::{Counter, backend_slot, reason_slot, service_slot},
+        limits::REASON_SLOTS,
         reason::Reason,
     },
     datapath::{self, buffer::Buffer, ports::Tables, trace::Silent, verdict::Verdict},
@@ -88,7 +89,7 @@ pub fn check_counters(
     let backends = backend_slot(image.services.len() as u32, 0) as usize;
     let sum = |range: &[Counter]| range.iter().map(|c| c.packets).sum::<u64>();
     let forwarded = u64::from(reason == Reason::Forwarded);
-    ensure!(sum(&all[..services]) == 1 - forwarded, "reasons: {:?}", &all[..services]);
+    ensure!(sum(&all[..REASON_SLOTS]) == 1 - forwarded, "reasons: {:?}", &all[..REASON_SLOTS]);
     ensure!(sum(&all[services..backends]) == forwarded, "services: {:?}", &all[services..backends]);
     ensure!(sum(&all[backends..]) == forwarded, "backends: {:?}", &all[backends..]);
     if reason != Reason::Forwarded {
