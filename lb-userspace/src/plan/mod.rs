@@ -1,7 +1,10 @@
 //! Pure decisions: from states to admission words, from configuration to a data-plane image.
 
 pub mod compile;
+pub mod ids;
 pub mod image;
 mod index;
 pub mod planner;
 pub mod state;
+pub mod transition;
+mod words;
