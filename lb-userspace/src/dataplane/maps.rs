@@ -146,6 +146,13 @@ impl<T: Pod> MappedArray<T> {
         Some(())
     }
 
+    /// Clears bits of one aligned 32-bit word, whatever the rest of it becomes meanwhile; `None` as for
+    /// [`store_u32`](Self::store_u32).
+    pub fn clear_bits(&self, index: usize, offset: usize, bits: u32) -> Option<()> {
+        self.word32(index, offset)?.fetch_and(!bits, Ordering::AcqRel);
+        Some(())
+    }
+
     /// Loads one aligned 32-bit word of an element; `None` as for [`store_u32`](Self::store_u32).
     #[must_use]
     pub fn load_u32(&self, index: usize, offset: usize) -> Option<u32> {

@@ -102,8 +102,8 @@ fn control(snapshot: &Snapshot) -> ControlStatus {
 fn traffic(counters: &Counters) -> TrafficStatus {
     let reasons = counters.reasons.iter().filter(|(reason, _)| *reason != Reason::Forwarded);
     TrafficStatus {
-        forwarded_packets: counters.backends.iter().map(|counter| counter.packets).sum(),
-        forwarded_bytes: counters.backends.iter().map(|counter| counter.bytes).sum(),
+        forwarded_packets: counters.forwarded.packets,
+        forwarded_bytes: counters.forwarded.bytes,
         reasons: reasons
             .map(|(reason, counter)| ReasonCount {
                 reason: reason.name().to_owned(),
