@@ -1,21 +1,29 @@
 //! Stage 3: which plan applies, and which of its pools takes the flow?
 
 use super::{
-    flow,
+    filter,
+    flow::{self, Known},
     hash::{pool_byte, share_limit, spill_hash},
     parse::Transport,
     ports::Tables,
-    select::{self, Probe},
+    select::{self, Home, NO_HOME, Probe},
     trace::{Step, Trace},
+    transition,
 };
 use crate::abi::{
     backend::BackendEntry,
-    limits::{MAX_PLAN_STEPS, MAX_PROBES},
+    flow::FlowKey,
+    limits::{MAX_PLAN_STEPS, MAX_PROBES, MAX_THOROUGH_PROBES},
     plan::{POOL_RELAY, PlanEntry, PoolEntry},
     reason::Reason,
-    service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_SPILLS, ServiceEntry},
+    root::Root,
+    service::{
+        SERVICE_FAIL_OPEN, SERVICE_LEAVING, SERVICE_MULTI_PLAN, SERVICE_SPILLS, SERVICE_STICKY_UDP,
+        ServiceEntry,
+    },
 };
-use crate::net::words_address;
+use crate::net::{protocol, words_address};
+use lb_maglev::SLOT_MEMBER_MASK;
 
 /// Where a packet comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,12 +46,14 @@ pub struct Placement<'a> {
     pub home: bool,
 }
 
-/// Places a packet of `service`: at home if the way there is and always was open, else by the flow table, else by its
-/// plan.
+/// Flags of services whose packets never go straight home.
+const NOT_STRAIGHT: u32 = SERVICE_SPILLS | SERVICE_LEAVING;
+
+/// Places a packet of `service`: at home if the way there is and always was open, else as [`away`] says.
 ///
 /// # Errors
-/// [`Reason::AllDown`] or [`Reason::RelayRefused`] when no pool of the plan may take it, [`Reason::Inconsistent`] when
-/// maps contradict each other.
+/// [`Reason::AllDown`] or [`Reason::RelayRefused`] when no pool of the plan may take it, [`Reason::PassLeaving`] when it
+/// would open a flow of a service that is no longer configured, [`Reason::Inconsistent`] when maps contradict each other.
 #[inline(always)]
 pub fn place<'a, T: Tables>(
     tables: &'a T,
@@ -62,26 +72,231 @@ pub fn place<'a, T: Tables>(
         trace.step(Step::ClientRegion { region });
     }
     trace.step(Step::Plan { plan: plan_index });
-    let spills = service.flags & SERVICE_SPILLS != 0;
-    let may_go_home = !spills && (origin == Origin::Client || first.flags & POOL_RELAY == 0);
-    if may_go_home && let Some(home) = select::at_home(tables, &first, h, trace)? {
-        return Ok(home);
-    }
-    if let Some(known) = flow::known(tables, transport, h, origin, trace)? {
-        return Ok(known);
-    }
-    let request =
-        Walk { plan: plan_index, h, opening: transport.opening, origin, service_flags: service.flags };
-    let walked = tables.walk(&request, trace);
+    let straight = service.flags & NOT_STRAIGHT == 0 && may_enter(&first, origin);
+    let home = if straight {
+        match select::at_home(tables, &first, h, trace)? {
+            Home::Open(placement) => return Ok(placement),
+            Home::Doubtful(slot) => slot,
+        }
+    } else if may_enter(&first, origin) {
+        select::first_slot(tables, &first, h)?
+    } else {
+        NO_HOME
+    };
+    let request = Away::new(service, transport, h, origin, plan_index, home);
+    let walked = tables.away(&request, trace);
     let Some(backend) = walked.backend() else {
         return Err(walked.reason());
     };
     let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
-    let placement = Placement { backend, entry, home: walked.is_home() };
-    if !walked.is_fail_open() {
-        flow::settle(tables, transport, origin, &placement, trace);
+    Ok(Placement { backend, entry, home: walked.is_home() })
+}
+
+/// Whether a packet may enter a pool at all, whatever the health of its members.
+#[inline(always)]
+fn may_enter(pool: &PoolEntry, origin: Origin) -> bool {
+    origin as u8 == Origin::Client as u8 || pool.flags & POOL_RELAY == 0
+}
+
+/// Input of [`away`]: all that is known of a packet that does not go straight home.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Away {
+    /// Its flow, and where it comes from.
+    pub key: FlowKey,
+    /// The flow's hash.
+    pub h: u64,
+    /// Index of the plan.
+    pub plan: u32,
+    /// What the flow's first slot in the plan's first pool holds, mark included; or [`NO_HOME`].
+    pub home: u32,
+    /// Flags of the service.
+    pub service_flags: u32,
+    /// As in the service.
+    pub previous_base: u32,
+    /// As in the service.
+    pub previous_plans: u32,
+    /// Bit 0: it may open a flow. Bit 1: it closes one.
+    pub packet_flags: u32,
+}
+
+impl Away {
+    const OPENING: u32 = 1;
+    const CLOSING: u32 = 2;
+
+    #[inline(always)]
+    const fn new(
+        service: &ServiceEntry,
+        transport: &Transport,
+        h: u64,
+        origin: Origin,
+        plan: u32,
+        home: u32,
+    ) -> Self {
+        Self {
+            key: transport.tuple.flow_key(origin),
+            h,
+            plan,
+            home,
+            service_flags: service.flags,
+            previous_base: service.previous_base,
+            previous_plans: service.previous_plans,
+            packet_flags: transport.opening as u32 * Self::OPENING + transport.closing as u32 * Self::CLOSING,
+        }
     }
-    Ok(placement)
+
+    /// Whether the packet may open a flow. A datagram of a sticky service is one of an established flow.
+    #[must_use]
+    #[inline(always)]
+    pub const fn opening(&self) -> bool {
+        self.packet_flags & Self::OPENING != 0 && !self.is_sticky()
+    }
+
+    /// Whether the packet closes a flow.
+    #[must_use]
+    #[inline(always)]
+    pub const fn closing(&self) -> bool {
+        self.packet_flags & Self::CLOSING != 0
+    }
+
+    /// Whether it is a datagram of a sticky service.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_sticky(&self) -> bool {
+        self.key.protocol == protocol::UDP && self.service_flags & SERVICE_STICKY_UDP != 0
+    }
+
+    /// Where the packet comes from.
+    #[must_use]
+    #[inline(always)]
+    pub const fn origin(&self) -> Origin {
+        if self.key.origin == Origin::Relay as u8 { Origin::Relay } else { Origin::Client }
+    }
+}
+
+/// Places a packet that does not go straight home.
+#[inline(always)]
+pub fn away<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Walked {
+    let Some(root) = tables.root() else {
+        return Walked::refused(Reason::Inconsistent);
+    };
+    if request.opening() && request.service_flags & SERVICE_LEAVING != 0 {
+        return Walked::refused(Reason::PassLeaving);
+    }
+    let tracked = flow::is_tracked(request.key.protocol, request.service_flags);
+    let maybe = tracked && filter::may_know(tables, root, request.h, trace);
+    let placed = if request.opening() {
+        open(tables, root, request, maybe, trace)
+    } else {
+        keep(tables, root, request, maybe, trace)
+    };
+    match placed {
+        Ok(walked) => walked,
+        Err(reason) => Walked::refused(reason),
+    }
+}
+
+/// Places a packet that may open a flow, and keeps the invariant of [`flow`].
+#[inline(always)]
+fn open<T: Tables>(
+    tables: &T,
+    root: &Root,
+    request: &Away,
+    maybe: bool,
+    trace: &mut impl Trace,
+) -> Result<Walked, Reason> {
+    let walked = find(tables, request, trace)?;
+    let Some(backend) = walked.backend() else {
+        return Ok(walked);
+    };
+    if !flow::is_tracked(request.key.protocol, request.service_flags) {
+        return Ok(walked);
+    }
+    // Where an untracked flow would be looked for.
+    let mut expected = walked.is_home();
+    if expected && transition::lasts(request) {
+        expected = transition::old_home(tables, request)? == Some(backend);
+    }
+    if expected || walked.is_fail_open() {
+        if maybe {
+            flow::wipe(tables, request);
+        }
+    } else {
+        flow::remember_opening(tables, root, request, backend, maybe, trace);
+    }
+    Ok(walked)
+}
+
+/// Places a packet of an established flow: where it is known to live, where its home was before a transition, or at home, as
+/// long as these admit it.
+#[inline(always)]
+fn keep<T: Tables>(
+    tables: &T,
+    root: &Root,
+    request: &Away,
+    maybe: bool,
+    trace: &mut impl Trace,
+) -> Result<Walked, Reason> {
+    let known = if maybe { flow::known(tables, root, request, trace)? } else { Known::Nothing };
+    if let Known::At(backend) = known {
+        return Ok(Walked::placed(backend, false, false));
+    }
+    let untracked = matches!(known, Known::Nothing);
+    if untracked && transition::lasts(request) {
+        let old = transition::old_home(tables, request)?;
+        if let Some(backend) = old
+            && backend != request.home & SLOT_MEMBER_MASK as u32
+        {
+            let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
+            let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
+            let taken = select::admits(admissions, entry, request.h, false);
+            trace.step(Step::OldHome { backend, taken });
+            if taken {
+                flow::insert(tables, root, request, backend, trace);
+                return Ok(Walked::placed(backend, false, false));
+            }
+        }
+    }
+    let walked = find(tables, request, trace)?;
+    // A sticky service's datagram may be a flow's first. If it is not, its flow lost its place, and keeps the new one.
+    if request.is_sticky()
+        && untracked
+        && !walked.is_home()
+        && !walked.is_fail_open()
+        && let Some(backend) = walked.backend()
+    {
+        flow::remember_opening(tables, root, request, backend, false, trace);
+    }
+    Ok(walked)
+}
+
+/// Finds a place by the flow's hash: in the plan's first pool if the flow starts there, else by a [`walk`].
+#[inline(always)]
+fn find<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result<Walked, Reason> {
+    let &Away { h, service_flags, .. } = request;
+    let (opening, origin) = (request.opening(), request.origin());
+    let plan = tables.plan(request.plan).ok_or(Reason::Inconsistent)?;
+    let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
+    let first = &plan.first;
+    // Shares of a plan say where flows open. An untracked established flow is at home.
+    let starts_here =
+        !opening || service_flags & SERVICE_SPILLS == 0 || !is_before_start(plan, 0, spill_hash(h));
+    let starts_here = starts_here && may_enter(first, origin);
+    if starts_here {
+        let admission = admissions.get(first.admission);
+        let share = admission.share(opening);
+        let entered = share == u8::MAX || pool_byte(h) < share_limit(share);
+        trace.step(Step::Pool { pool: first.pool, admission, ignore_health: false, entered });
+        if entered {
+            let pool = plan.pools[0] as u32;
+            let probe = Probe { pool, h, first: 0, end: MAX_PROBES, opening, ignore_health: false };
+            if let Some((backend, probes)) = select::probe_near(tables, first, request.home, &probe, trace)? {
+                return Ok(Walked::placed(backend, probes == 0, false));
+            }
+        }
+    }
+    let walk = Walk { plan: request.plan, h, opening, origin, service_flags, first_tried: starts_here };
+    Ok(tables.walk(&walk, trace))
 }
 
 /// Input of [`walk`].
@@ -97,6 +312,8 @@ pub struct Walk {
     pub origin: Origin,
     /// Flags of the service.
     pub service_flags: u32,
+    /// Whether the flow starts at the plan's first pool and was refused there already.
+    pub first_tried: bool,
 }
 
 /// Result of [`walk`] in one word, so that it fits a register where the walk is a function of its own.
@@ -107,6 +324,9 @@ impl Walked {
     const HOME: u64 = 1 << 32;
     const FAIL_OPEN: u64 = 1 << 33;
     const REFUSED: u64 = 1 << 34;
+
+    /// The maps contradict each other.
+    pub const INCONSISTENT: Self = Self::refused(Reason::Inconsistent);
 
     const fn placed(backend: u32, home: bool, fail_open: bool) -> Self {
         let home = if home { Self::HOME } else { 0 };
@@ -147,6 +367,8 @@ impl Walked {
             Reason::AllDown
         } else if self.0 as u32 == Reason::RelayRefused as u32 {
             Reason::RelayRefused
+        } else if self.0 as u32 == Reason::PassLeaving as u32 {
+            Reason::PassLeaving
         } else {
             Reason::Inconsistent
         }
@@ -176,7 +398,7 @@ const PASS_FAIL_OPEN: u32 = 3;
 
 #[inline(always)]
 fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Result<Walked, Reason> {
-    let &Walk { h, opening, origin, service_flags, .. } = request;
+    let &Walk { h, opening, origin, service_flags, first_tried, .. } = request;
     let plan = tables.plan(request.plan).ok_or(Reason::Inconsistent)?;
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     let h2 = spill_hash(h);
@@ -184,7 +406,10 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
     for round in 0..PASSES * MAX_PLAN_STEPS as u32 {
         let (pass, step) = (round / MAX_PLAN_STEPS as u32, round % MAX_PLAN_STEPS as u32);
         let ignore_health = pass == PASS_FAIL_OPEN;
-        if step >= plan.steps || (ignore_health && service_flags & SERVICE_FAIL_OPEN == 0) {
+        if step >= plan.steps
+            || (ignore_health && service_flags & SERVICE_FAIL_OPEN == 0)
+            || (first_tried && round == 0)
+        {
             continue;
         }
         let before = is_before_start(plan, step, h2);
@@ -205,8 +430,9 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
         if !entered {
             continue;
         }
-        let first = if pass == PASS_THOROUGH { MAX_PROBES } else { 0 };
-        let probe = Probe { pool: plan.pools[step as usize] as u32, h, first, opening, ignore_health };
+        let (first, end) =
+            if pass == PASS_THOROUGH { (MAX_PROBES, MAX_THOROUGH_PROBES) } else { (0, MAX_PROBES) };
+        let probe = Probe { pool: plan.pools[step as usize] as u32, h, first, end, opening, ignore_health };
         if let Some((backend, probes)) = tables.probe(&probe, trace).taken()? {
             return Ok(Walked::placed(backend, round == 0 && probes == 0, ignore_health));
         }

@@ -12,7 +12,7 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::Counter,
     flow::{FlowEntry, FlowKey},
-    limits::{ADMISSION_WORDS, SLOTS_PER_CHUNK},
+    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
@@ -21,7 +21,8 @@ use lb_common::abi::{
 
 use super::maps::MappedArray;
 use super::sys;
-use crate::plan::image::Image;
+use crate::plan::image::{ClientPrefix, Image};
+use crate::plan::transition::Running;
 
 /// What a map must be like.
 struct Shape {
@@ -36,12 +37,13 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 11] = [
+const SHAPES: [Shape; 14] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
     array("PLANS", size_of::<PlanEntry>()),
     array("POOLS", size_of::<PoolEntry>()),
+    array("PREVIOUS", size_of::<PoolEntry>()),
     array("SLOTS", 2 * SLOTS_PER_CHUNK),
     array("BACKENDS", size_of::<BackendEntry>()),
     array("ADMISSION", 4 * ADMISSION_WORDS),
@@ -53,10 +55,19 @@ const SHAPES: [Shape; 11] = [
         key_size: size_of::<FlowKey>(),
         value_size: size_of::<FlowEntry>(),
     },
+    Shape {
+        name: OPENINGS,
+        kind: MapType::LruHash,
+        key_size: size_of::<FlowKey>(),
+        value_size: size_of::<FlowEntry>(),
+    },
+    array("FLOW_FILTER", FLOW_FILTER_CHUNK),
 ];
 const CLIENTS: &str = "CLIENTS";
 /// Name of the flow table.
 pub(super) const FLOWS: &str = "FLOWS";
+/// Name of the table of flows of which only the opening packet was seen.
+pub(super) const OPENINGS: &str = "OPENINGS";
 
 /// Names of all maps of the edge.
 pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
@@ -64,17 +75,24 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// How many entries each map has for an image, in the order of [`map_names`].
-pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'static str, u32); SHAPES.len()] {
+pub(super) fn map_sizes(
+    image: &Image,
+    flow_entries: u32,
+    opening_entries: u32,
+) -> [(&'static str, u32); SHAPES.len()] {
     let size_of_map = |name| match name {
         "SERVICE_INDEX" => image.buckets.len() as u32,
         "SERVICES" => image.services.len() as u32,
         "PLANS" => image.plans.len() as u32,
         "POOLS" => image.pools.len() as u32,
+        "PREVIOUS" => image.previous.len() as u32,
         "SLOTS" => image.slots.len().div_ceil(SLOTS_PER_CHUNK) as u32,
         "BACKENDS" => image.backends.len() as u32,
-        "COUNTERS" => image.counter_slots() * cpus,
+        "COUNTERS" => image.counter_slots() * (image.root.counter_cpus + 1),
         CLIENTS => image.clients.len() as u32,
         FLOWS => flow_entries,
+        OPENINGS => opening_entries,
+        "FLOW_FILTER" => (image.root.flow_filter_mask as usize + 1).div_ceil(FLOW_FILTER_CHUNK) as u32,
         _ => 1,
     };
     std::array::from_fn(|i| (SHAPES[i].name, size_of_map(SHAPES[i].name).max(1)))
@@ -89,12 +107,16 @@ pub struct Generation {
     pub(super) services: MappedArray<ServiceEntry>,
     pub(super) plans: MappedArray<PlanEntry>,
     pub(super) pools: MappedArray<PoolEntry>,
+    pub(super) previous: MappedArray<PoolEntry>,
     pub(super) slots: MappedArray<u16>,
     pub(super) backends: MappedArray<BackendEntry>,
     pub(super) admission: MappedArray<Admission>,
     pub(super) counters: MappedArray<Counter>,
     pub(super) clients: LpmTrie<MapData, [u8; 16], u32>,
     pub(super) flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
+    pub(super) openings: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
+    /// The flow filter, two bytes an element.
+    pub(super) filter: MappedArray<u16>,
 }
 
 impl Generation {
@@ -117,12 +139,15 @@ impl Generation {
             services: mapped(&fds, "SERVICES")?,
             plans: mapped(&fds, "PLANS")?,
             pools: mapped(&fds, "POOLS")?,
+            previous: mapped(&fds, "PREVIOUS")?,
             slots: mapped_flat(&fds, "SLOTS", SLOTS_PER_CHUNK)?,
             backends: mapped(&fds, "BACKENDS")?,
             admission: mapped_flat(&fds, "ADMISSION", ADMISSION_WORDS)?,
             counters: mapped(&fds, "COUNTERS")?,
             clients: typed(&fds, CLIENTS, Map::LpmTrie)?,
             flows: typed(&fds, FLOWS, Map::LruHashMap)?,
+            openings: typed(&fds, OPENINGS, Map::LruHashMap)?,
+            filter: mapped_flat(&fds, "FLOW_FILTER", FLOW_FILTER_CHUNK / 2)?,
             fds,
         })
     }
@@ -161,12 +186,13 @@ impl Generation {
     ///
     /// # Errors
     /// In words, with the map's name.
-    pub(super) fn fill(&mut self, image: &Image, cpus: u32) -> Result<(), String> {
+    pub(super) fn fill(&mut self, image: &Image) -> Result<(), String> {
         let small = |name: &str| format!("map {name} is smaller than the image");
         self.buckets.fill(&image.buckets).ok_or_else(|| small("SERVICE_INDEX"))?;
         self.services.fill(&image.services).ok_or_else(|| small("SERVICES"))?;
         self.plans.fill(&image.plans).ok_or_else(|| small("PLANS"))?;
         self.pools.fill(&image.pools).ok_or_else(|| small("POOLS"))?;
+        self.previous.fill(&image.previous).ok_or_else(|| small("PREVIOUS"))?;
         self.slots.fill(&image.slots).ok_or_else(|| small("SLOTS"))?;
         self.backends.fill(&image.backends).ok_or_else(|| small("BACKENDS"))?;
         self.admission.fill(&image.admission).ok_or_else(|| small("ADMISSION"))?;
@@ -175,12 +201,44 @@ impl Generation {
                 .insert(&Key::new(client.length, client.address), client.region, 0)
                 .map_err(|error| format!("map {CLIENTS}: {error}"))?;
         }
-        self.root.write(0, &Root { counter_cpus: cpus, ..image.root }).ok_or_else(|| small("ROOT"))
+        self.root.write(0, &image.root).ok_or_else(|| small("ROOT"))
     }
 
-    /// The outer destinations of all backends, by which flows keep their meaning when the image changes.
-    pub(super) fn backend_addresses(&self) -> Vec<[u8; 16]> {
-        self.backends.read_all(self.backends.len()).iter().map(|entry| entry.outer_destination).collect()
+    /// What runs, as plain vectors.
+    pub(super) fn view(&self) -> Running {
+        fn all<T: Pod>(map: &MappedArray<T>) -> Vec<T> {
+            map.read_all(map.len())
+        }
+        let prefixes = self.clients.iter().filter_map(Result::ok);
+        let mut clients: Vec<_> = prefixes
+            .map(|(key, region)| ClientPrefix { address: key.data(), length: key.prefix_len(), region })
+            .collect();
+        clients.sort_unstable();
+        Running {
+            root: self.root(),
+            services: all(&self.services),
+            plans: all(&self.plans),
+            pools: all(&self.pools),
+            previous: all(&self.previous),
+            slots: all(&self.slots),
+            backends: all(&self.backends),
+            admission: all(&self.admission),
+            clients,
+        }
+    }
+
+    /// The descriptor of a map.
+    pub(super) fn fd(&self, name: &str) -> BorrowedFd<'_> {
+        find(&self.fds, name).0
+    }
+
+    /// Whether both have the same map under a name.
+    pub(super) fn shares(&self, other: &Self, name: &str) -> bool {
+        let id = |generation: &Self| {
+            let fd = generation.fd(name).try_clone_to_owned().ok()?;
+            MapData::from_fd(fd).ok()?.info().ok().map(|info| info.id())
+        };
+        id(self).is_some() && id(self) == id(other)
     }
 }
 

@@ -358,8 +358,8 @@ fn same_ids(running: &Generation, image: &Image, options: &Options) -> Result<Op
     let root = running.root();
     let same = root.config_digest == image.digest
         && root.counter_cpus == possible_cpus()?
-        && running.entries(FLOWS) == Some(options.flow_entries)
-        && running.entries(OPENINGS) == Some(options.opening_entries);
+        && handover::is_of_size(running, FLOWS, options.flow_entries)
+        && handover::is_of_size(running, OPENINGS, options.opening_entries);
     Ok(same.then(|| transition::recover(image, &running.view())).flatten())
 }
 
