@@ -88,24 +88,39 @@ fn scratch() -> Option<&'static mut Scratch> {
 /// The maps above as the decisions see them.
 pub struct Maps;
 
+/// What [`weir_away`] was last called for on this CPU.
+#[inline(always)]
+fn last_request() -> Option<&'static Away> {
+    // SAFETY: a live element of this CPU, which is written before `weir_away` is called and not again until the packet's
+    // end; see `scratch`.
+    Some(unsafe { &(*SCRATCH.get_ptr(0)?).away })
+}
+
 /// [`steer::away`] as a global function, which the verifier checks once for all callers. Only numbers go in and out; the
 /// input lies in the CPU's scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_away() -> u64 {
-    let Some(scratch) = SCRATCH.get_ptr(0) else { return Walked::INCONSISTENT.0 };
-    // SAFETY: a live element of this CPU, which nobody writes meanwhile; see `scratch`.
-    let request = unsafe { &(*scratch).away };
+    let Some(request) = last_request() else { return Walked::INCONSISTENT.0 };
     steer::away(&Maps, request, &mut Silent).0
 }
 
-/// [`steer::walk`] as a global function. Bit 0 of `flags`: opening; bit 1: relayed; bit 2: the first pool was tried.
+/// [`steer::settle`] as a global function, for the packet that [`weir_away`] was called for. The result means nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_settle(walked: u64) -> u64 {
+    if let Some(request) = last_request() {
+        steer::settle(&Maps, request, Walked(walked), &mut Silent);
+    }
+    0
+}
+
+/// [`steer::walk`] as a global function. Bit 0 of `flags`: opening; bit 1: relayed.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_walk(plan: u32, h: u64, flags: u32, service_flags: u32) -> u64 {
     let origin = if flags & 2 != 0 { Origin::Relay } else { Origin::Client };
-    let (opening, first_tried) = (flags & 1 != 0, flags & 4 != 0);
-    let request = Walk { plan, h, opening, origin, service_flags, first_tried };
+    let request = Walk { plan, h, opening: flags & 1 != 0, origin, service_flags };
     steer::walk(&Maps, &request, &mut Silent).0
 }
 
@@ -252,10 +267,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn settle(&self, _: &Away, walked: Walked, _: &mut impl Trace) {
+        weir_settle(walked.0);
+    }
+
+    #[inline(always)]
     fn walk(&self, request: &Walk, _: &mut impl Trace) -> Walked {
-        let flags = request.opening as u32
-            | ((request.origin as u32 == Origin::Relay as u32) as u32) << 1
-            | (request.first_tried as u32) << 2;
+        let flags = request.opening as u32 | ((request.origin as u32 == Origin::Relay as u32) as u32) << 1;
         Walked(weir_walk(request.plan, request.h, flags, request.service_flags))
     }
 

@@ -14,7 +14,7 @@ use super::{
     ports::Tables,
     select,
     steer::Away,
-    trace::{Step, Trace},
+    trace::{Silent, Step, Trace},
 };
 use crate::{
     abi::{
@@ -69,6 +69,9 @@ pub fn known<T: Tables>(
     request: &Away,
     trace: &mut impl Trace,
 ) -> Result<Known, Reason> {
+    if !filter::may_know(tables, root, request.h, trace) {
+        return Ok(Known::Nothing);
+    }
     let seen = seen_at(tables.now_ns(), request.closing());
     let touch = |before: u32| seen | before & FLOW_CLOSING;
     let mut table = FlowTable::Flows;
@@ -129,18 +132,18 @@ pub fn insert<T: Tables>(tables: &T, root: &Root, request: &Away, backend: u32, 
     trace.step(Step::Remembered { table: FlowTable::Flows });
 }
 
-/// Writes down a flow that opens where untracked flows do not go. What an earlier flow with the same tuple left in `FLOWS`,
-/// where `maybe` says that there may be something, would be found first, so it goes.
+/// Writes down a flow that opens where untracked flows do not go. What an earlier flow with the same tuple left in `FLOWS`
+/// would be found first, so it goes.
 #[inline(always)]
 pub fn remember_opening<T: Tables>(
     tables: &T,
     root: &Root,
     request: &Away,
     backend: u32,
-    maybe: bool,
     trace: &mut impl Trace,
 ) {
-    if maybe && tables.forget(FlowTable::Flows, &request.key) {
+    if filter::may_know(tables, root, request.h, &mut Silent) && tables.forget(FlowTable::Flows, &request.key)
+    {
         note(tables, Note::FlowWiped);
     }
     filter::announce(tables, root, request.h);
@@ -152,7 +155,10 @@ pub fn remember_opening<T: Tables>(
 
 /// Wipes out what an earlier flow with the same tuple left, for a flow that opens where untracked flows go.
 #[inline(always)]
-pub fn wipe<T: Tables>(tables: &T, request: &Away) {
+pub fn wipe<T: Tables>(tables: &T, root: &Root, request: &Away) {
+    if !filter::may_know(tables, root, request.h, &mut Silent) {
+        return;
+    }
     let flows = tables.forget(FlowTable::Flows, &request.key);
     let openings = tables.forget(FlowTable::Openings, &request.key);
     if flows | openings {

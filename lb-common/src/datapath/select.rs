@@ -144,11 +144,11 @@ pub fn first_slot<T: Tables>(tables: &T, pool: &PoolEntry, h: u64) -> Result<u32
 
 const _: () = assert!(crate::abi::limits::MAX_BACKENDS <= lb_maglev::SLOT_MEMBER_MASK as usize);
 
-/// Probes of a flow's first pool that are made at once, before the others in a loop: the home and two more.
+/// Probes of a flow's first pool that are made at once, before there is a walk: the home and two more.
 const NEAR_PROBES: u32 = 3;
 
-/// Tries the slots of a plan's first pool, whose first one holds `home`, as [`probe`] does from probe 0 on, but the first few
-/// in line: most flows that a failure drives from home find their place so.
+/// Tries the first slots of a pool, of which the very first holds `home`, as [`probe`] would: most flows that a failure drives
+/// from home find their place so. The member that takes the flow and how many refused before, if one does.
 ///
 /// # Errors
 /// [`Reason::Inconsistent`] when maps contradict each other.
@@ -157,14 +157,11 @@ pub fn probe_near<T: Tables>(
     tables: &T,
     pool: &PoolEntry,
     home: u32,
-    request: &Probe,
+    h: u64,
+    opening: bool,
     trace: &mut impl Trace,
 ) -> Result<Option<(u32, u32)>, Reason> {
-    if home == NO_HOME {
-        return Ok(None);
-    }
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-    let &Probe { h, opening, .. } = request;
     let mut backend = lb_maglev::member_id(home as u16) as u32;
     let mut i = 0;
     while i < NEAR_PROBES {
@@ -179,7 +176,7 @@ pub fn probe_near<T: Tables>(
         }
         i += 1;
     }
-    tables.probe(&Probe { first: NEAR_PROBES, ..*request }, trace).taken()
+    Ok(None)
 }
 
 /// Input of [`probe`].

@@ -1,7 +1,6 @@
 //! Stage 3: which plan applies, and which of its pools takes the flow?
 
 use super::{
-    filter,
     flow::{self, Known},
     hash::{pool_byte, share_limit, spill_hash},
     parse::Transport,
@@ -16,14 +15,12 @@ use crate::abi::{
     limits::{MAX_PLAN_STEPS, MAX_PROBES, MAX_THOROUGH_PROBES},
     plan::{POOL_RELAY, PlanEntry, PoolEntry},
     reason::Reason,
-    root::Root,
     service::{
         SERVICE_FAIL_OPEN, SERVICE_LEAVING, SERVICE_MULTI_PLAN, SERVICE_SPILLS, SERVICE_STICKY_UDP,
         ServiceEntry,
     },
 };
 use crate::net::{protocol, words_address};
-use lb_maglev::SLOT_MEMBER_MASK;
 
 /// Where a packet comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,10 +81,16 @@ pub fn place<'a, T: Tables>(
         NO_HOME
     };
     let request = Away::new(service, transport, h, origin, plan_index, home);
-    let walked = tables.away(&request, trace);
+    let mut walked = tables.away(&request, trace);
+    if walked.is_undecided() {
+        walked = tables.walk(&request.walk(), trace);
+    }
     let Some(backend) = walked.backend() else {
         return Err(walked.reason());
     };
+    if request.may_be_new() && !walked.is_known() {
+        tables.settle(&request, walked, trace);
+    }
     let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
     Ok(Placement { backend, entry, home: walked.is_home() })
 }
@@ -166,6 +169,25 @@ impl Away {
         self.key.protocol == protocol::UDP && self.service_flags & SERVICE_STICKY_UDP != 0
     }
 
+    /// Whether the packet may be its flow's first, and the tables of flows hold such flows.
+    #[must_use]
+    #[inline(always)]
+    pub const fn may_be_new(&self) -> bool {
+        flow::is_tracked(self.key.protocol, self.service_flags) && (self.opening() || self.is_sticky())
+    }
+
+    /// The walk for a packet that found no place without.
+    #[inline(always)]
+    const fn walk(&self) -> Walk {
+        Walk {
+            plan: self.plan,
+            h: self.h,
+            opening: self.opening(),
+            origin: self.origin(),
+            service_flags: self.service_flags,
+        }
+    }
+
     /// Where the packet comes from.
     #[must_use]
     #[inline(always)]
@@ -174,129 +196,77 @@ impl Away {
     }
 }
 
-/// Places a packet that does not go straight home.
+/// Places a packet that does not go straight home, as far as that takes no [`walk`]: an established flow where it is known to
+/// live, or where its home was before a transition; else any flow in one of the first slots of the plan's first pool.
 #[inline(always)]
 pub fn away<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Walked {
-    let Some(root) = tables.root() else {
-        return Walked::refused(Reason::Inconsistent);
-    };
     if request.opening() && request.service_flags & SERVICE_LEAVING != 0 {
         return Walked::refused(Reason::PassLeaving);
     }
-    let tracked = flow::is_tracked(request.key.protocol, request.service_flags);
-    let maybe = tracked && filter::may_know(tables, root, request.h, trace);
-    let placed = if request.opening() {
-        open(tables, root, request, maybe, trace)
-    } else {
-        keep(tables, root, request, maybe, trace)
-    };
-    match placed {
+    match try_away(tables, request, trace) {
         Ok(walked) => walked,
         Err(reason) => Walked::refused(reason),
     }
 }
 
-/// Places a packet that may open a flow, and keeps the invariant of [`flow`].
 #[inline(always)]
-fn open<T: Tables>(
-    tables: &T,
-    root: &Root,
-    request: &Away,
-    maybe: bool,
-    trace: &mut impl Trace,
-) -> Result<Walked, Reason> {
-    let walked = find(tables, request, trace)?;
-    let Some(backend) = walked.backend() else {
-        return Ok(walked);
-    };
-    if !flow::is_tracked(request.key.protocol, request.service_flags) {
-        return Ok(walked);
-    }
-    // Where an untracked flow would be looked for.
-    let mut expected = walked.is_home();
-    if expected && transition::lasts(request) {
-        expected = transition::old_home(tables, request)? == Some(backend);
-    }
-    if expected || walked.is_fail_open() {
-        if maybe {
-            flow::wipe(tables, request);
-        }
-    } else {
-        flow::remember_opening(tables, root, request, backend, maybe, trace);
-    }
-    Ok(walked)
-}
-
-/// Places a packet of an established flow: where it is known to live, where its home was before a transition, or at home, as
-/// long as these admit it.
-#[inline(always)]
-fn keep<T: Tables>(
-    tables: &T,
-    root: &Root,
-    request: &Away,
-    maybe: bool,
-    trace: &mut impl Trace,
-) -> Result<Walked, Reason> {
-    let known = if maybe { flow::known(tables, root, request, trace)? } else { Known::Nothing };
-    if let Known::At(backend) = known {
-        return Ok(Walked::placed(backend, false, false));
-    }
-    let untracked = matches!(known, Known::Nothing);
-    if untracked && transition::lasts(request) {
-        let old = transition::old_home(tables, request)?;
-        if let Some(backend) = old
-            && backend != request.home & SLOT_MEMBER_MASK as u32
-        {
-            let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-            let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
-            let taken = select::admits(admissions, entry, request.h, false);
-            trace.step(Step::OldHome { backend, taken });
-            if taken {
-                flow::insert(tables, root, request, backend, trace);
-                return Ok(Walked::placed(backend, false, false));
+fn try_away<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result<Walked, Reason> {
+    if !request.opening() && flow::is_tracked(request.key.protocol, request.service_flags) {
+        let root = tables.root().ok_or(Reason::Inconsistent)?;
+        match flow::known(tables, root, request, trace)? {
+            Known::At(backend) => return Ok(Walked::known(backend)),
+            Known::Nothing if transition::lasts(request) => {
+                if let Some(backend) = transition::stays(tables, request, trace)? {
+                    flow::insert(tables, root, request, backend, trace);
+                    return Ok(Walked::known(backend));
+                }
             }
+            Known::Nothing | Known::Refused => {}
         }
     }
-    let walked = find(tables, request, trace)?;
-    // A sticky service's datagram may be a flow's first. If it is not, its flow lost its place, and keeps the new one.
-    if request.is_sticky()
-        && untracked
-        && !walked.is_home()
-        && !walked.is_fail_open()
-        && let Some(backend) = walked.backend()
-    {
-        flow::remember_opening(tables, root, request, backend, false, trace);
-    }
-    Ok(walked)
+    near(tables, request, trace)
 }
 
-/// Finds a place by the flow's hash: in the plan's first pool if the flow starts there, else by a [`walk`].
+/// Tries the first slots of the plan's first pool, if the flow starts there.
 #[inline(always)]
-fn find<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result<Walked, Reason> {
-    let &Away { h, service_flags, .. } = request;
-    let (opening, origin) = (request.opening(), request.origin());
+fn near<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result<Walked, Reason> {
     let plan = tables.plan(request.plan).ok_or(Reason::Inconsistent)?;
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-    let first = &plan.first;
+    let (h, opening) = (request.h, request.opening());
     // Shares of a plan say where flows open. An untracked established flow is at home.
-    let starts_here =
-        !opening || service_flags & SERVICE_SPILLS == 0 || !is_before_start(plan, 0, spill_hash(h));
-    let starts_here = starts_here && may_enter(first, origin);
-    if starts_here {
-        let admission = admissions.get(first.admission);
-        let share = admission.share(opening);
-        let entered = share == u8::MAX || pool_byte(h) < share_limit(share);
-        trace.step(Step::Pool { pool: first.pool, admission, ignore_health: false, entered });
-        if entered {
-            let pool = plan.pools[0] as u32;
-            let probe = Probe { pool, h, first: 0, end: MAX_PROBES, opening, ignore_health: false };
-            if let Some((backend, probes)) = select::probe_near(tables, first, request.home, &probe, trace)? {
-                return Ok(Walked::placed(backend, probes == 0, false));
-            }
-        }
+    let spills = opening && request.service_flags & SERVICE_SPILLS != 0;
+    if request.home == NO_HOME || (spills && is_before_start(plan, 0, spill_hash(h))) {
+        return Ok(Walked::UNDECIDED);
     }
-    let walk = Walk { plan: request.plan, h, opening, origin, service_flags, first_tried: starts_here };
-    Ok(tables.walk(&walk, trace))
+    let admission = admissions.get(plan.first.admission);
+    let share = admission.share(opening);
+    let entered = share == u8::MAX || pool_byte(h) < share_limit(share);
+    trace.step(Step::Pool { pool: plan.first.pool, admission, ignore_health: false, entered });
+    if !entered {
+        return Ok(Walked::UNDECIDED);
+    }
+    Ok(match select::probe_near(tables, &plan.first, request.home, h, opening, trace)? {
+        Some((backend, probes)) => Walked::placed(backend, probes == 0, false),
+        None => Walked::UNDECIDED,
+    })
+}
+
+/// Keeps the invariant of [`flow`] for a packet that may be a flow's first and that [`away`] or [`walk`] placed.
+#[inline(always)]
+pub fn settle<T: Tables>(tables: &T, request: &Away, walked: Walked, trace: &mut impl Trace) {
+    let (Some(root), Some(backend)) = (tables.root(), walked.backend()) else {
+        return;
+    };
+    // Whether an untracked flow would be looked for there.
+    let mut expected = walked.is_home();
+    if expected && request.opening() && transition::lasts(request) {
+        expected = transition::old_home(tables, request) == Ok(Some(backend));
+    }
+    if expected || walked.is_fail_open() {
+        flow::wipe(tables, root, request);
+    } else {
+        flow::remember_opening(tables, root, request, backend, trace);
+    }
 }
 
 /// Input of [`walk`].
@@ -312,8 +282,6 @@ pub struct Walk {
     pub origin: Origin,
     /// Flags of the service.
     pub service_flags: u32,
-    /// Whether the flow starts at the plan's first pool and was refused there already.
-    pub first_tried: bool,
 }
 
 /// Result of [`walk`] in one word, so that it fits a register where the walk is a function of its own.
@@ -324,7 +292,10 @@ impl Walked {
     const HOME: u64 = 1 << 32;
     const FAIL_OPEN: u64 = 1 << 33;
     const REFUSED: u64 = 1 << 34;
+    const KNOWN: u64 = 1 << 35;
 
+    /// Nothing was found yet.
+    const UNDECIDED: Self = Self(1 << 36);
     /// The maps contradict each other.
     pub const INCONSISTENT: Self = Self::refused(Reason::Inconsistent);
 
@@ -336,6 +307,25 @@ impl Walked {
 
     const fn refused(reason: Reason) -> Self {
         Self(reason as u64 | Self::REFUSED)
+    }
+
+    /// The flow lives there.
+    const fn known(backend: u32) -> Self {
+        Self(backend as u64 | Self::KNOWN)
+    }
+
+    /// Whether nothing was found yet: a walk must follow.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_undecided(self) -> bool {
+        self.0 & Self::UNDECIDED.0 != 0
+    }
+
+    /// Whether the flow goes there because it lives there.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_known(self) -> bool {
+        self.0 & Self::KNOWN != 0
     }
 
     /// Where the flow goes, if anywhere.
@@ -398,7 +388,7 @@ const PASS_FAIL_OPEN: u32 = 3;
 
 #[inline(always)]
 fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Result<Walked, Reason> {
-    let &Walk { h, opening, origin, service_flags, first_tried, .. } = request;
+    let &Walk { h, opening, origin, service_flags, .. } = request;
     let plan = tables.plan(request.plan).ok_or(Reason::Inconsistent)?;
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     let h2 = spill_hash(h);
@@ -406,10 +396,7 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
     for round in 0..PASSES * MAX_PLAN_STEPS as u32 {
         let (pass, step) = (round / MAX_PLAN_STEPS as u32, round % MAX_PLAN_STEPS as u32);
         let ignore_health = pass == PASS_FAIL_OPEN;
-        if step >= plan.steps
-            || (ignore_health && service_flags & SERVICE_FAIL_OPEN == 0)
-            || (first_tried && round == 0)
-        {
+        if step >= plan.steps || (ignore_health && service_flags & SERVICE_FAIL_OPEN == 0) {
             continue;
         }
         let before = is_before_start(plan, step, h2);

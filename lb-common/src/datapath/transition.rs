@@ -7,8 +7,9 @@
 use super::{
     flow,
     ports::Tables,
-    select::NO_HOME,
+    select::{self, NO_HOME},
     steer::{Away, Origin},
+    trace::{Step, Trace},
 };
 use crate::abi::{plan::POOL_RELAY, reason::Reason};
 
@@ -39,4 +40,24 @@ pub fn old_home<T: Tables>(tables: &T, request: &Away) -> Result<Option<u32>, Re
     let slot = pool.table_base.wrapping_add(lb_maglev::reduce(request.h, pool.table_slots));
     let slot = tables.slot(slot).ok_or(Reason::Inconsistent)?;
     Ok(Some(lb_maglev::member_id(slot) as u32))
+}
+
+/// Where an untracked flow stays for as long as it lives: at the home that it had before the last change of the configuration,
+/// if that is another one than today's and admits it still.
+///
+/// # Errors
+/// [`Reason::Inconsistent`] when maps contradict each other.
+#[inline(always)]
+pub fn stays<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result<Option<u32>, Reason> {
+    let Some(backend) = old_home(tables, request)? else {
+        return Ok(None);
+    };
+    if request.home != NO_HOME && backend == lb_maglev::member_id(request.home as u16) as u32 {
+        return Ok(None);
+    }
+    let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
+    let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
+    let taken = select::admits(admissions, entry, request.h, false);
+    trace.step(Step::OldHome { backend, taken });
+    Ok(if taken { Some(backend) } else { None })
 }
