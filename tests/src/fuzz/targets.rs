@@ -147,7 +147,7 @@ pub(super) fn edge_program(data: &[u8]) {
                 let ran = kernel.run(EDGE_PROGRAM, frame).expect("a test run");
                 assert_eq!(ran, pure, "program and pure code ({reason:?}) differ on {frame:02x?}");
             }
-            assert_eq!(kernel.flows().expect("reading the flow table"), tables.flows().len(), "flow tables");
+            assert_eq!(kernel.flows("FLOWS").expect("reading the flow table"), tables.flows(lb_common::datapath::flow::FlowTable::Flows).len(), "flow tables");
         });
     });
 }
