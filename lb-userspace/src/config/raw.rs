@@ -34,6 +34,7 @@ pub(super) struct RawNode<'a> {
     pub(super) state_dir: Option<Text<'a>>,
     pub(super) socket: Option<Text<'a>>,
     pub(super) bpffs: Option<Text<'a>>,
+    pub(super) client_prefixes_file: Option<Text<'a>>,
 }
 
 /// `[topology.REGION]`: zones with their racks.
@@ -153,6 +154,7 @@ impl<'a> RawNode<'a> {
             state_dir: fields.string("state_dir", report),
             socket: fields.string("socket", report),
             bpffs: fields.string("bpffs", report),
+            client_prefixes_file: fields.string("client_prefixes_file", report),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);

@@ -332,6 +332,16 @@ fn entropy_mask(host_bits: u8, max: u8) -> [u8; 4] {
     (((1_u64 << bits) - 1) as u32).to_be_bytes()
 }
 
+/// Memory of the prefix table of the client regions, in bytes.
+///
+/// # Errors
+/// [`CompileError`] when the prefixes cannot become a table.
+pub fn client_table_bytes(config: &Config) -> Result<u64, CompileError> {
+    let mut builder = PrefixBuilder::new();
+    clients(config, &mut builder)?;
+    Ok(builder.finish().bytes())
+}
+
 /// The table of all client regions' prefixes.
 fn clients(config: &Config, builder: &mut PrefixBuilder) -> Result<u32, CompileError> {
     let of_region = |(index, region): (usize, &ClientRegion)| {

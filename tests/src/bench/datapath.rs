@@ -5,6 +5,9 @@
 //! around nothing is measured beside it and subtracted. Short runs of the empty wrapper before and after each measurement
 //! tell whether the machine changed its speed meanwhile; such measurements are dropped.
 
+#[path = "clients.rs"]
+mod clients;
+
 use super::Measurement;
 use crate::golden::{
     self,
@@ -14,7 +17,7 @@ use crate::golden::{
 use anyhow::{Context, Result, ensure};
 use lb_common::abi::{
     admission::Admission,
-    bench::{BENCH_IPV6, BenchRoot},
+    bench::{BENCH_IPV6, BENCH_SPREAD, BenchRoot},
     pod::Pod,
 };
 use lb_userspace::plan::image::Image;
@@ -62,12 +65,14 @@ struct Case {
     flows: u32,
     is_ipv6: bool,
     down: Down,
+    /// Whether clients are spread over the whole address space.
+    is_spread: bool,
 }
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name: &str, kind, flows, is_ipv6, down| {
-        cases.push(Case { name: name.to_owned(), kind, flows, is_ipv6, down });
+        cases.push(Case { name: name.to_owned(), kind, flows, is_ipv6, down, is_spread: false });
     };
     let sweep = [(1, "1 flow"), (1 << 10, "1K flows"), (1 << 16, "64K flows"), (1 << 20, "1M flows")];
     for (flows, text) in sweep {
@@ -140,6 +145,9 @@ pub fn datapath() -> Result<Vec<Measurement>> {
     let (verified, jited) = bench.kernel.size(BODY)?;
     results.push(Measurement::of("verifier, instructions walked", "instructions", vec![f64::from(verified)]));
     results.push(Measurement::of("machine code with wrapper", "bytes", vec![f64::from(jited)]));
+    let fastest = bench.fastest;
+    drop(bench);
+    results.extend(clients::client_regions(fastest)?);
     Ok(results)
 }
 
@@ -185,7 +193,7 @@ impl Bench {
         ethernet.copy_from_slice(&frame[..14]);
         let root = BenchRoot {
             flow_mask: case.flows - 1,
-            flags: if case.is_ipv6 { BENCH_IPV6 } else { 0 },
+            flags: if case.is_ipv6 { BENCH_IPV6 } else { 0 } | if case.is_spread { BENCH_SPREAD } else { 0 },
             outer_length: if case.is_ipv6 { 40 } else { 20 },
             ethernet,
             ..BenchRoot::zeroed()

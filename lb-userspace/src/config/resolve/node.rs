@@ -44,6 +44,9 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
     let state_dir = path("state_dir", raw.state_dir.as_ref(), DEFAULT_STATE_DIR, report);
     let socket = path("socket", raw.socket.as_ref(), DEFAULT_SOCKET, report);
     let bpffs = path("bpffs", raw.bpffs.as_ref(), DEFAULT_BPFFS, report);
+    if raw.client_prefixes_file.is_some() {
+        path("client_prefixes_file", raw.client_prefixes_file.as_ref(), "", report)?;
+    }
     if let Some(text) = raw.socket.as_ref().filter(|text| text.value.len() > MAX_SOCKET_PATH_BYTES) {
         report.add(|| {
             Finding::new(&text.span, format!("the path of the socket is {} bytes long", text.value.len()))
