@@ -2,6 +2,7 @@
 
 use super::{
     BENCH, BODY, Bench, Case, Down, EMPTY, FLOW_ENTRIES, Kernel, Kind, Measurement, configuration, golden,
+    is_wanted,
 };
 use anyhow::{Context, Result};
 use lb_common::abi::bench::spread;
@@ -27,6 +28,9 @@ pub(super) fn client_regions(mut fastest: u64) -> Result<Vec<Measurement>> {
     for is_ipv6 in [false, true] {
         for (count, text) in [(0, "0"), (1_000, "1k"), (CLIENTS, "1M")] {
             let name = format!("client regions, {text} prefixes, {}", if is_ipv6 { "v6" } else { "v4" });
+            if !is_wanted(&name) {
+                continue;
+            }
             let config = with_prefixes(count, is_ipv6)?;
             let mut times = Vec::new();
             for _ in 0..BUILDS {

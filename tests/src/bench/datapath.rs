@@ -21,7 +21,7 @@ use lb_common::abi::{
     pod::Pod,
 };
 use lb_userspace::plan::image::Image;
-use std::{fmt::Write as _, net::Ipv4Addr, net::Ipv6Addr};
+use std::{fmt::Write as _, net::Ipv4Addr, net::Ipv6Addr, ops::Not as _};
 
 /// Packets of one measurement.
 const REPEAT: u32 = 1_000_000;
@@ -138,7 +138,7 @@ pub fn datapath() -> Result<Vec<Measurement>> {
     let kernel = Kernel::load(BENCH, &[BODY, EMPTY], &image, FLOW_ENTRIES)?;
     let mut bench = Bench { kernel, fastest: u64::MAX };
     let mut results = Vec::new();
-    for case in cases() {
+    for case in cases().into_iter().filter(|case| is_wanted(&case.name)) {
         eprintln!("bench datapath: {}", case.name);
         results.push(bench.measure(&image, &case).with_context(|| case.name.clone())?);
     }
@@ -149,6 +149,11 @@ pub fn datapath() -> Result<Vec<Measurement>> {
     drop(bench);
     results.extend(clients::client_regions(fastest)?);
     Ok(results)
+}
+
+/// Whether a case is to be measured: all are, unless `WEIR_BENCH_CASES` has a part of the names of those that are.
+fn is_wanted(name: &str) -> bool {
+    std::env::var("WEIR_BENCH_CASES").is_ok_and(|part| !name.contains(&part)).not()
 }
 
 struct Bench {
