@@ -63,17 +63,22 @@ pub(super) fn client_regions(mut fastest: u64) -> Result<Vec<Measurement>> {
     Ok(results)
 }
 
-/// A configuration whose plans differ by client region, with `count` prefixes of which each holds clients.
+/// A configuration in which the first client region goes to a backend of its own, with `count` prefixes of which each holds clients.
 fn with_prefixes(count: usize, is_ipv6: bool) -> Result<Config> {
     let mut text = configuration();
     let set = if is_ipv6 { "v6" } else { "v4" };
     text = text.replace(
         &format!("[[service.pool]]\nname = \"p\"\nsets = [\"{set}\"]"),
         &format!(
-            "[[service.pool]]\nname = \"p\"\nsets = [\"{set}\"]\n[[service.pool]]\nname = \"q\"\nsets = [\"{set}\"]\n\
+            "[[service.pool]]\nname = \"p\"\nsets = [\"{set}\"]\n[[service.pool]]\nname = \"q\"\nsets = [\"others\"]\n\
              [service.plan]\ndefault = [\"p\", \"q\"]\nc1 = [\"q\", \"p\"]"
         ),
     );
+    let address = if is_ipv6 { "fd00::9:9:9" } else { "10.9.9.9" };
+    text.push_str(&format!(
+        "\n[[set]]\nname = \"others\"\ndomain = \"west\"\n\
+         [[set.backend]]\nname = \"other\"\nrack = \"west/w1/r1\"\naddress = \"{address}\"\n"
+    ));
     let regions: String = (1..=REGIONS).map(|n| format!("c{n} = []\n")).collect();
     let mut config = Config::parse(&format!("{text}\n[client_regions]\n{regions}"), "bench.toml")?;
     let mut seen = BTreeSet::new();
