@@ -3,10 +3,12 @@
 use std::borrow::Borrow;
 use std::sync::Arc;
 
+use aya::maps::lpm_trie::Key;
 use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
     flow::{FlowEntry, FlowKey},
+    guard::{GuardEntry, NodeGuard},
     limits::ADMISSION_WORDS,
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
@@ -14,10 +16,13 @@ use lb_common::abi::{
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
+use lb_common::datapath::filter::Allowance;
+use lb_common::datapath::flow::FlowTable;
 use lb_common::datapath::{
-    ports::{Clock, Tables},
+    ports::{Buckets, Clock, Tables},
     prefix::PrefixNodes,
 };
+use lb_common::net::AddressWords;
 
 use super::generation::Generation;
 use crate::runtime::clock::monotonic_ns;
@@ -32,11 +37,11 @@ pub struct LiveTables {
 /// What does not change within a generation.
 #[derive(Debug)]
 struct Constant {
-    root: Root,
     buckets: Vec<ServiceBucket>,
     services: Vec<ServiceEntry>,
     plans: Vec<PlanEntry>,
     pools: Vec<PoolEntry>,
+    previous: Vec<PoolEntry>,
 }
 
 /// The live maps at one moment: admission words and backends are copies from when it was made; tables, client regions and
@@ -44,6 +49,10 @@ struct Constant {
 /// passed over.
 pub struct Observation {
     tables: LiveTables,
+    /// With the live words of this moment.
+    root: Root,
+    guards: Vec<GuardEntry>,
+    node_guard: Option<NodeGuard>,
     backends: Vec<BackendEntry>,
     admissions: Box<AdmissionWords>,
 }
@@ -54,11 +63,11 @@ impl LiveTables {
             map.read_all(map.len())
         }
         let constant = Constant {
-            root: generation.root(),
             buckets: all(&generation.buckets),
             services: all(&generation.services),
             plans: all(&generation.plans),
             pools: all(&generation.pools),
+            previous: all(&generation.previous),
         };
         Self { generation, constant: Arc::new(constant) }
     }
@@ -74,6 +83,9 @@ impl LiveTables {
         }
         Observation {
             tables: self.clone(),
+            root: self.generation.root(),
+            guards: self.generation.guards.read_all(self.generation.guards.len()),
+            node_guard: self.generation.node_guard.read(0),
             backends: self.generation.backends.read_all(self.generation.backends.len()),
             admissions,
         }
@@ -89,6 +101,16 @@ impl Clock for Observation {
     fn random(&self) -> u32 {
         u32::MAX / 2
     }
+}
+
+impl Buckets for Observation {
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        self.tables.generation.buckets_of_limits.read(bucket as usize)
+    }
+
+    fn set_arrival(&self, _: u32, _: u64) {}
+
+    fn advance_arrival(&self, _: u32, _: u64) {}
 }
 
 impl PrefixNodes for Observation {
@@ -113,7 +135,7 @@ impl PrefixNodes for Observation {
 
 impl Tables for Observation {
     fn root(&self) -> Option<&Root> {
-        Some(&self.tables.constant.root)
+        Some(&self.root)
     }
 
     fn bucket(&self, index: u32) -> Option<&ServiceBucket> {
@@ -144,15 +166,52 @@ impl Tables for Observation {
         Some(&self.admissions)
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        let key: [u8; size_of::<FlowKey>()] = key.as_bytes().try_into().ok()?;
-        let entry = self.tables.generation.flows.get(&key, 0).ok()?;
-        FlowEntry::from_bytes(&entry)
+    fn previous(&self, index: u32) -> Option<&PoolEntry> {
+        self.tables.constant.previous.get(index as usize)
     }
 
-    fn remember(&self, _: &FlowKey, _: FlowEntry) {}
+    fn flow(&self, table: FlowTable, key: &FlowKey, _: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        let key: [u8; size_of::<FlowKey>()] = key.as_bytes().try_into().ok()?;
+        let generation = &self.tables.generation;
+        let map = match table {
+            FlowTable::Flows => &generation.flows,
+            FlowTable::Openings => &generation.openings,
+        };
+        FlowEntry::from_bytes(&map.get(&key, 0).ok()?)
+    }
 
-    fn forget(&self, _: &FlowKey) {}
+    fn remember(&self, _: FlowTable, _: &FlowKey, _: FlowEntry) {}
+
+    fn forget(&self, _: FlowTable, _: &FlowKey) -> bool {
+        false
+    }
+
+    fn filter(&self, index: u32) -> u8 {
+        let filter = &self.tables.generation.filter;
+        // Read in pairs, as words of 16 bits are the smallest that an array is accessed by.
+        filter.read(index as usize / 2).map_or(u8::MAX, |pair| pair.to_ne_bytes()[index as usize % 2])
+    }
+
+    fn set_filter(&self, _: u32, _: u8) {}
+
+    fn insert_allowance(&self, _: impl FnOnce(&mut Allowance) -> bool) -> bool {
+        true
+    }
+
+    fn guard(&self, index: u32) -> Option<&GuardEntry> {
+        self.guards.get(index as usize)
+    }
+
+    fn node_guard(&self) -> Option<&NodeGuard> {
+        self.node_guard.as_ref()
+    }
+
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
+        let [a, b, c, d] = *source;
+        self.tables.generation.blocked.get(&Key::new(160, [scope, a, b, c, d]), 0).unwrap_or(0)
+    }
+
+    fn count_guard(&self, _: u32, _: u32) {}
 
     fn count(&self, _: u32, _: u64, _: bool, _: bool) {}
 }

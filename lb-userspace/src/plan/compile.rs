@@ -8,19 +8,23 @@ use lb_common::abi::{
     admission::Admission,
     backend::{BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     limits::{
-        ADMISSION_WORDS, DEFAULT_ANSWERS_PER_SECOND, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS,
-        MAX_POOLS, MAX_SLOT_CHUNKS, SLOTS_PER_CHUNK,
+        ADMISSION_WORDS, DEFAULT_ANSWERS_PER_SECOND, DEFAULT_FLOW_ENTRIES, DEFAULT_FLOW_INSERTS_PER_SECOND,
+        DEFAULT_OPENING_ENTRIES, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS, MAX_SLOT_CHUNKS,
+        SLOTS_PER_CHUNK, flow_filter_bytes,
     },
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
-    service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_VIP_ONLY, ServiceEntry, ServiceKey},
+    service::{
+        SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_VIP_ONLY, ServiceEntry, ServiceKey,
+    },
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
 use lb_common::net::{address_bytes, protocol};
 use lb_maglev::{Member, TableBuilder};
 use thiserror::Error;
 
+use super::guard;
 use super::image::{Image, Names, pool_admission_index};
 use super::index;
 use super::prefix::{Prefix, PrefixBuilder, PrefixTableError};
@@ -90,6 +94,14 @@ pub enum CompileError {
     /// The client prefixes cannot become a table.
     #[error("client regions: {0}")]
     ClientPrefixes(#[source] PrefixTableError),
+    /// A service's access list is too large or says two things about one prefix.
+    #[error("the access list of service `{service}`: {source}")]
+    AccessList {
+        /// The service.
+        service: String,
+        /// Why, and what would help.
+        source: PrefixTableError,
+    },
     /// Two services with the same address, port and protocol.
     #[error(
         "services `{first}` and `{second}` have the same address, port and protocol; give one of them another"
@@ -121,6 +133,7 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
     let backends: Vec<_> = config.backends.iter().map(|b| backend_entry(config, b)).collect();
     let mut prefix = PrefixBuilder::new();
     let clients = clients(config, &mut prefix)?;
+    let access = access_lists(config, &mut prefix)?;
     let mut image = Image {
         root: Root {
             abi_version: ABI_VERSION,
@@ -136,19 +149,25 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             outer_source_v4: config.node.tunnel_source_v4.address().octets(),
             outer_source_v6: config.node.tunnel_source_v6.address().octets(),
             answers_per_second: DEFAULT_ANSWERS_PER_SECOND,
+            flow_filter_mask: flow_filter_bytes(DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES) as u32 - 1,
+            flow_filter_epoch: 1,
+            flow_inserts_per_second: DEFAULT_FLOW_INSERTS_PER_SECOND,
             ..Root::zeroed()
         },
         buckets: index.buckets,
         services,
         plans,
         pools,
+        previous: Vec::new(),
         slots,
         backends,
         admission: vec![Admission::OPEN; ADMISSION_WORDS],
+        guards: guard::guards(config, &access),
         prefix: prefix.finish(),
         names: names(config),
         digest: [0; 32],
     };
+    image.root.guards = image.guards.services.len() as u32;
     image.root.counter_stride = image.counter_slots();
     image.digest = image.compute_digest();
     image.root.config_digest = image.digest;
@@ -237,6 +256,7 @@ fn services(
             port: service.port.to_be_bytes(),
             protocol: protocol_number(service.protocol),
             flags: if one_plan { 0 } else { SERVICE_MULTI_PLAN }
+                | if service.protection.is_guarded() { SERVICE_GUARDED } else { 0 }
                 | match service.on_all_down {
                     OnAllDown::Drop => 0,
                     OnAllDown::FailOpen => SERVICE_FAIL_OPEN,
@@ -244,6 +264,7 @@ fn services(
             plan_base: plan_base as u32,
             plans: distinct.len() as u32,
             first: plans[plan_base].first,
+            guard: entries.len() as u32,
             ..ServiceEntry::zeroed()
         });
         first_pool += service.pools.len();
@@ -252,6 +273,7 @@ fn services(
     entries.extend(vips.into_iter().map(|address| ServiceEntry {
         address,
         flags: SERVICE_VIP_ONLY,
+        guard: u32::MAX,
         ..ServiceEntry::zeroed()
     }));
     Ok((entries, plans))
@@ -360,6 +382,20 @@ fn clients(config: &Config, builder: &mut PrefixBuilder) -> Result<u32, CompileE
         }
         error => CompileError::ClientPrefixes(error),
     })
+}
+
+/// The prefix tables of all services' access lists, 0 for services without one.
+fn access_lists(config: &Config, prefix: &mut PrefixBuilder) -> Result<Vec<u32>, CompileError> {
+    let table = |service: &Service| {
+        let lists = &service.protection.access;
+        if lists.is_empty() {
+            return Ok(0);
+        }
+        prefix
+            .add(&guard::access_list(lists))
+            .map_err(|source| CompileError::AccessList { service: service.name.clone(), source })
+    };
+    config.services.iter().map(table).collect()
 }
 
 fn names(config: &Config) -> Names {
