@@ -11,6 +11,8 @@ pub use lb_maglev::TABLE_SIZES;
 
 /// Size of the file, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
+/// Size of the file of client prefixes, in bytes.
+pub const MAX_CLIENT_FILE_BYTES: u64 = 128 << 20;
 /// Sets; each has at least one backend.
 pub const MAX_SETS: usize = MAX_BACKENDS;
 /// Slots of all tables together, 512 MiB of them.

@@ -369,6 +369,16 @@ fn clients_digest(config: &Config) -> [u32; 2] {
     [word(0), word(4)]
 }
 
+/// Memory of the prefix table of the client regions, in bytes.
+///
+/// # Errors
+/// [`CompileError`] when the prefixes cannot become a table.
+pub fn client_table_bytes(config: &Config) -> Result<u64, CompileError> {
+    let mut builder = PrefixBuilder::new();
+    clients(config, &mut builder)?;
+    Ok(builder.finish().bytes())
+}
+
 /// The table of all client regions' prefixes.
 fn clients(config: &Config, builder: &mut PrefixBuilder) -> Result<u32, CompileError> {
     let of_region = |(index, region): (usize, &ClientRegion)| {

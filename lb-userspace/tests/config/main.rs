@@ -3,6 +3,7 @@
 
 mod address_errors;
 mod base;
+mod client_file;
 mod examples;
 mod files;
 mod hostile;

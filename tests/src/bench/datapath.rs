@@ -5,6 +5,9 @@
 //! around nothing is measured beside it and subtracted. Short runs of the empty wrapper before and after each measurement
 //! tell whether the machine changed its speed meanwhile; such measurements are dropped.
 
+#[path = "clients.rs"]
+mod clients;
+
 use super::Measurement;
 use crate::golden::{
     self,
@@ -14,11 +17,11 @@ use crate::golden::{
 use anyhow::{Context, Result, ensure};
 use lb_common::abi::{
     admission::Admission,
-    bench::{BENCH_IPV6, BenchRoot},
+    bench::{BENCH_IPV6, BENCH_SPREAD, BenchRoot},
     pod::Pod,
 };
 use lb_userspace::plan::image::Image;
-use std::{fmt::Write as _, net::Ipv4Addr, net::Ipv6Addr};
+use std::{fmt::Write as _, net::Ipv4Addr, net::Ipv6Addr, ops::Not as _};
 
 /// Packets of one measurement.
 const REPEAT: u32 = 1_000_000;
@@ -62,12 +65,14 @@ struct Case {
     flows: u32,
     is_ipv6: bool,
     down: Down,
+    /// Whether clients are spread over the whole address space.
+    is_spread: bool,
 }
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name: &str, kind, flows, is_ipv6, down| {
-        cases.push(Case { name: name.to_owned(), kind, flows, is_ipv6, down });
+        cases.push(Case { name: name.to_owned(), kind, flows, is_ipv6, down, is_spread: false });
     };
     let sweep = [(1, "1 flow"), (1 << 10, "1K flows"), (1 << 16, "64K flows"), (1 << 20, "1M flows")];
     for (flows, text) in sweep {
@@ -133,14 +138,22 @@ pub fn datapath() -> Result<Vec<Measurement>> {
     let kernel = Kernel::load(BENCH, &[BODY, EMPTY], &image, FLOW_ENTRIES)?;
     let mut bench = Bench { kernel, fastest: u64::MAX };
     let mut results = Vec::new();
-    for case in cases() {
+    for case in cases().into_iter().filter(|case| is_wanted(&case.name)) {
         eprintln!("bench datapath: {}", case.name);
         results.push(bench.measure(&image, &case).with_context(|| case.name.clone())?);
     }
     let (verified, jited) = bench.kernel.size(BODY)?;
     results.push(Measurement::of("verifier, instructions walked", "instructions", vec![f64::from(verified)]));
     results.push(Measurement::of("machine code with wrapper", "bytes", vec![f64::from(jited)]));
+    let fastest = bench.fastest;
+    drop(bench);
+    results.extend(clients::client_regions(fastest)?);
     Ok(results)
+}
+
+/// Whether a case is to be measured: all are, unless `WEIR_BENCH_CASES` has a part of the names of those that are.
+fn is_wanted(name: &str) -> bool {
+    std::env::var("WEIR_BENCH_CASES").is_ok_and(|part| !name.contains(&part)).not()
 }
 
 struct Bench {
@@ -185,7 +198,7 @@ impl Bench {
         ethernet.copy_from_slice(&frame[..14]);
         let root = BenchRoot {
             flow_mask: case.flows - 1,
-            flags: if case.is_ipv6 { BENCH_IPV6 } else { 0 },
+            flags: if case.is_ipv6 { BENCH_IPV6 } else { 0 } | if case.is_spread { BENCH_SPREAD } else { 0 },
             outer_length: if case.is_ipv6 { 40 } else { 20 },
             ethernet,
             ..BenchRoot::zeroed()

@@ -97,9 +97,14 @@ pub fn fixture() -> Result<Image> {
 /// If `text` is not a valid configuration.
 pub fn image(text: &str) -> Result<Image> {
     let config = Config::parse(text, "fixture.toml")?;
-    let mut tables = ImageTables::new(compile(&config)?);
+    Ok(with_next_hops(compile(&config)?))
+}
+
+/// An image with the next hops of the golden packets.
+pub fn with_next_hops(image: Image) -> Image {
+    let mut tables = ImageTables::new(image);
     tables.set_next_hops(INGRESS, NEXT_HOP, EGRESS, MTU);
-    Ok(tables.image().clone())
+    tables.image().clone()
 }
 
 impl Expected {
