@@ -8,7 +8,9 @@
 //! | [`classify`] | which service is it for? |
 //! | [`admit`] | may it come in? |
 //! | [`steer`] | which plan applies, and which pools in which order? |
+//! | [`filter`] | may the flow table know the flow? |
 //! | [`flow`] | is the flow known to live away from home? |
+//! | [`transition`] | was its home elsewhere before the last change of the configuration? |
 //! | [`select`] | which member of a pool takes it? |
 //! | [`encap`] | what does it look like on the way to the backend? |
 //! | [`verdict`] | what is done with it, and how is it counted? |
@@ -22,6 +24,7 @@ pub mod buffer;
 pub mod classify;
 pub mod echo;
 pub mod encap;
+pub mod filter;
 pub mod flow;
 pub mod gcra;
 pub mod hash;
@@ -31,6 +34,7 @@ pub mod prefix;
 pub mod select;
 pub mod steer;
 pub mod trace;
+pub mod transition;
 pub mod verdict;
 
 use crate::abi::reason::Reason;
@@ -75,7 +79,7 @@ fn forward<P: Packet, T: Tables>(
     }
     let h = hash::flow_hash(&root.hash_key, tuple);
     match steer::place(tables, service, transport, h, Origin::Client, trace) {
-        Err(reason) => outcome.drop(reason),
+        Err(reason) => outcome.unplaced(reason),
         Ok(placement) => {
             let outcome = outcome.to_backend(placement.backend);
             match encap::encapsulate(packet, root, placement.entry, transport, h) {

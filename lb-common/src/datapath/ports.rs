@@ -3,9 +3,11 @@
 
 use super::{
     admit::{self, Request},
+    filter::Allowance,
+    flow::FlowTable,
     prefix::{self, PrefixNodes},
     select::{self, Probe, Probed},
-    steer::{self, Walk, Walked},
+    steer::{self, Away, Walk, Walked},
     trace::Trace,
 };
 use crate::abi::{
@@ -107,12 +109,45 @@ pub trait Tables: Clock + Buckets + PrefixNodes {
     {
         self.root().map_or(0, |root| self.prefix(root.clients, address))
     }
-    /// The flow table's entry for a flow.
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry>;
-    /// Writes a flow into the flow table; when it is full, the least recently used entry goes.
-    fn remember(&self, key: &FlowKey, entry: FlowEntry);
-    /// Removes a flow from the flow table.
-    fn forget(&self, key: &FlowKey);
+    /// The client region that an address had before the last change of the configuration.
+    #[inline(always)]
+    fn previous_client_region(&self, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        self.root().map_or(0, |root| self.prefix(root.previous_clients, address))
+    }
+    /// An element of `PREVIOUS`: the table of a service in which untracked flows found their home before the last change of
+    /// the configuration. Of its fields only `table_base` and `table_slots` have a meaning.
+    fn previous(&self, index: u32) -> Option<&PoolEntry>;
+    /// A flow's entry in one of the tables of flows, as it was found; its `seen` becomes what `touch` makes of it.
+    fn flow(&self, table: FlowTable, key: &FlowKey, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry>;
+    /// Writes a flow into one of the tables of flows; when it is full, the least recently used entry goes.
+    fn remember(&self, table: FlowTable, key: &FlowKey, entry: FlowEntry);
+    /// Removes a flow from one of the tables of flows; `false` when it was not there.
+    fn forget(&self, table: FlowTable, key: &FlowKey) -> bool;
+    /// A byte of the flow filter; not 0 where there is none, as then nothing is known.
+    fn filter(&self, index: u32) -> u8;
+    /// Stores a byte of the flow filter.
+    fn set_filter(&self, index: u32, epoch: u8);
+    /// Lets `spend` take from what this CPU may still write into the flow table.
+    fn insert_allowance(&self, spend: impl FnOnce(&mut Allowance) -> bool) -> bool;
+    /// [`steer::away`]. A port so that the XDP program can keep it out of the way of packets that go straight home.
+    #[inline(always)]
+    fn away(&self, request: &Away, trace: &mut impl Trace) -> Walked
+    where
+        Self: Sized,
+    {
+        steer::away(self, request, trace)
+    }
+    /// [`steer::settle`], for the same reason; of the packet that [`away`](Self::away) was last called for.
+    #[inline(always)]
+    fn settle(&self, request: &Away, walked: Walked, trace: &mut impl Trace)
+    where
+        Self: Sized,
+    {
+        steer::settle(self, request, walked, trace);
+    }
     /// [`steer::walk`]. A port so that the XDP program can make it a function that the verifier checks once, on its own, and
     /// not again for each way that leads there.
     #[inline(always)]

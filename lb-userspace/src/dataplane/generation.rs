@@ -13,7 +13,7 @@ use lb_common::abi::{
     counter::Counter,
     flow::{FlowEntry, FlowKey},
     guard::{GuardCounts, GuardEntry, NodeGuard},
-    limits::{ADMISSION_WORDS, MAX_BLOCKED, SLOTS_PER_CHUNK},
+    limits::{ADMISSION_WORDS, DEFAULT_OPENING_ENTRIES, FLOW_FILTER_CHUNK, MAX_BLOCKED, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     prefix::{PrefixEntries, PrefixNode, PrefixTable, PrefixValues},
@@ -38,12 +38,13 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 19] = [
+const SHAPES: [Shape; 22] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
     array("PLANS", size_of::<PlanEntry>()),
     array("POOLS", size_of::<PoolEntry>()),
+    array("PREVIOUS", size_of::<PoolEntry>()),
     array("SLOTS", 2 * SLOTS_PER_CHUNK),
     array("BACKENDS", size_of::<BackendEntry>()),
     array("ADMISSION", 4 * ADMISSION_WORDS),
@@ -63,11 +64,20 @@ const SHAPES: [Shape; 19] = [
         key_size: size_of::<FlowKey>(),
         value_size: size_of::<FlowEntry>(),
     },
+    Shape {
+        name: OPENINGS,
+        kind: MapType::LruHash,
+        key_size: size_of::<FlowKey>(),
+        value_size: size_of::<FlowEntry>(),
+    },
+    array("FLOW_FILTER", FLOW_FILTER_CHUNK),
 ];
 /// Name of the map of blocked source prefixes.
 pub(super) const BLOCKED: &str = "BLOCKED";
 /// Name of the flow table.
 pub(super) const FLOWS: &str = "FLOWS";
+/// Name of the table of flows of which only the opening packet was seen.
+pub(super) const OPENINGS: &str = "OPENINGS";
 
 /// Names of all maps of the edge.
 pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
@@ -81,6 +91,7 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
         "SERVICES" => image.services.len() as u32,
         "PLANS" => image.plans.len() as u32,
         "POOLS" => image.pools.len() as u32,
+        "PREVIOUS" => image.previous.len() as u32,
         "SLOTS" => image.slots.len().div_ceil(SLOTS_PER_CHUNK) as u32,
         "BACKENDS" => image.backends.len() as u32,
         "GUARDS" => image.guards.services.len() as u32,
@@ -93,6 +104,8 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
         "PREFIX_NODES" => image.prefix.nodes.len() as u32,
         "PREFIX_VALUES" => image.prefix.values.len() as u32,
         FLOWS => flow_entries,
+        OPENINGS => DEFAULT_OPENING_ENTRIES,
+        "FLOW_FILTER" => (image.root.flow_filter_mask as usize + 1).div_ceil(FLOW_FILTER_CHUNK) as u32,
         _ => 1,
     };
     std::array::from_fn(|i| (SHAPES[i].name, size_of_map(SHAPES[i].name).max(1)))
@@ -107,6 +120,7 @@ pub struct Generation {
     pub(super) services: MappedArray<ServiceEntry>,
     pub(super) plans: MappedArray<PlanEntry>,
     pub(super) pools: MappedArray<PoolEntry>,
+    pub(super) previous: MappedArray<PoolEntry>,
     pub(super) slots: MappedArray<u16>,
     pub(super) backends: MappedArray<BackendEntry>,
     pub(super) admission: MappedArray<Admission>,
@@ -121,6 +135,9 @@ pub struct Generation {
     pub(super) prefix_nodes: MappedArray<PrefixNode>,
     pub(super) prefix_values: MappedArray<PrefixValues>,
     pub(super) flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
+    pub(super) openings: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
+    /// The flow filter, two bytes an element.
+    pub(super) filter: MappedArray<u16>,
 }
 
 impl Generation {
@@ -143,6 +160,7 @@ impl Generation {
             services: mapped(&fds, "SERVICES")?,
             plans: mapped(&fds, "PLANS")?,
             pools: mapped(&fds, "POOLS")?,
+            previous: mapped(&fds, "PREVIOUS")?,
             slots: mapped_flat(&fds, "SLOTS", SLOTS_PER_CHUNK)?,
             backends: mapped(&fds, "BACKENDS")?,
             admission: mapped_flat(&fds, "ADMISSION", ADMISSION_WORDS)?,
@@ -157,6 +175,8 @@ impl Generation {
             prefix_nodes: mapped(&fds, "PREFIX_NODES")?,
             prefix_values: mapped(&fds, "PREFIX_VALUES")?,
             flows: typed(&fds, FLOWS, Map::LruHashMap)?,
+            openings: typed(&fds, OPENINGS, Map::LruHashMap)?,
+            filter: mapped_flat(&fds, "FLOW_FILTER", FLOW_FILTER_CHUNK / 2)?,
             fds,
         })
     }
@@ -201,6 +221,7 @@ impl Generation {
         self.services.fill(&image.services).ok_or_else(|| small("SERVICES"))?;
         self.plans.fill(&image.plans).ok_or_else(|| small("PLANS"))?;
         self.pools.fill(&image.pools).ok_or_else(|| small("POOLS"))?;
+        self.previous.fill(&image.previous).ok_or_else(|| small("PREVIOUS"))?;
         self.slots.fill(&image.slots).ok_or_else(|| small("SLOTS"))?;
         self.backends.fill(&image.backends).ok_or_else(|| small("BACKENDS"))?;
         self.admission.fill(&image.admission).ok_or_else(|| small("ADMISSION"))?;

@@ -16,6 +16,8 @@ use lb_common::abi::{
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
+use lb_common::datapath::filter::Allowance;
+use lb_common::datapath::flow::FlowTable;
 use lb_common::datapath::{
     ports::{Buckets, Clock, Tables},
     prefix::PrefixNodes,
@@ -39,6 +41,7 @@ struct Constant {
     services: Vec<ServiceEntry>,
     plans: Vec<PlanEntry>,
     pools: Vec<PoolEntry>,
+    previous: Vec<PoolEntry>,
 }
 
 /// The live maps at one moment: admission words and backends are copies from when it was made; tables, client regions and
@@ -64,6 +67,7 @@ impl LiveTables {
             services: all(&generation.services),
             plans: all(&generation.plans),
             pools: all(&generation.pools),
+            previous: all(&generation.previous),
         };
         Self { generation, constant: Arc::new(constant) }
     }
@@ -162,15 +166,37 @@ impl Tables for Observation {
         Some(&self.admissions)
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        let key: [u8; size_of::<FlowKey>()] = key.as_bytes().try_into().ok()?;
-        let entry = self.tables.generation.flows.get(&key, 0).ok()?;
-        FlowEntry::from_bytes(&entry)
+    fn previous(&self, index: u32) -> Option<&PoolEntry> {
+        self.tables.constant.previous.get(index as usize)
     }
 
-    fn remember(&self, _: &FlowKey, _: FlowEntry) {}
+    fn flow(&self, table: FlowTable, key: &FlowKey, _: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        let key: [u8; size_of::<FlowKey>()] = key.as_bytes().try_into().ok()?;
+        let generation = &self.tables.generation;
+        let map = match table {
+            FlowTable::Flows => &generation.flows,
+            FlowTable::Openings => &generation.openings,
+        };
+        FlowEntry::from_bytes(&map.get(&key, 0).ok()?)
+    }
 
-    fn forget(&self, _: &FlowKey) {}
+    fn remember(&self, _: FlowTable, _: &FlowKey, _: FlowEntry) {}
+
+    fn forget(&self, _: FlowTable, _: &FlowKey) -> bool {
+        false
+    }
+
+    fn filter(&self, index: u32) -> u8 {
+        let filter = &self.tables.generation.filter;
+        // Read in pairs, as words of 16 bits are the smallest that an array is accessed by.
+        filter.read(index as usize / 2).map_or(u8::MAX, |pair| pair.to_ne_bytes()[index as usize % 2])
+    }
+
+    fn set_filter(&self, _: u32, _: u8) {}
+
+    fn insert_allowance(&self, _: impl FnOnce(&mut Allowance) -> bool) -> bool {
+        true
+    }
 
     fn guard(&self, index: u32) -> Option<&GuardEntry> {
         self.guards.get(index as usize)
