@@ -185,6 +185,6 @@ fn the_program_stays_small() -> Result<()> {
     let kernel = Kernel::load(EDGE, &["weir_edge"], &fixture()?, 1024)?;
     let (verified, jited) = kernel.size("weir_edge")?;
     assert!(verified <= 250_000, "{verified} instructions verified, of the kernel's million");
-    assert!(jited <= 16_384, "{jited} bytes of machine code");
+    assert!(jited <= 24_576, "{jited} bytes of machine code");
     Ok(())
 }

@@ -8,7 +8,7 @@ use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
     counter::{Counter, backend_slot},
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowKey, FlowWords},
     limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
@@ -327,16 +327,16 @@ impl Tables for ImageTables {
         self.image.previous.get(index as usize)
     }
 
-    fn flow(&self, table: FlowTable, key: &FlowKey, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
-        lock(self.table(table)).get(key, touch)
+    fn flow(&self, table: FlowTable, key: &FlowWords, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        lock(self.table(table)).get(&key.key(), touch)
     }
 
-    fn remember(&self, table: FlowTable, key: &FlowKey, entry: FlowEntry) {
-        lock(self.table(table)).insert(*key, entry);
+    fn remember(&self, table: FlowTable, key: &FlowWords, entry: FlowEntry) {
+        lock(self.table(table)).insert(key.key(), entry);
     }
 
-    fn forget(&self, table: FlowTable, key: &FlowKey) -> bool {
-        lock(self.table(table)).remove(key)
+    fn forget(&self, table: FlowTable, key: &FlowWords) -> bool {
+        lock(self.table(table)).remove(&key.key())
     }
 
     fn filter(&self, index: u32) -> u8 {
