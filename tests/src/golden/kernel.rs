@@ -1,9 +1,10 @@
 //! The edge's XDP program, loaded with an image, for `BPF_PROG_TEST_RUN`. Nothing is attached.
 
+use super::forget::clear;
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, Map, lpm_trie::Key},
     programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
@@ -16,7 +17,7 @@ use lb_common::abi::{
     root::Root,
 };
 use lb_userspace::plan::image::Image;
-use std::time::Duration;
+use std::{os::fd::AsFd as _, time::Duration};
 
 /// The compiled edge object.
 pub static EDGE: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/edge"));
@@ -78,7 +79,11 @@ impl Kernel {
         Ok(kernel)
     }
 
-    fn fill(&mut self, image: &Image) -> Result<()> {
+    /// Writes an image into the maps, over what they hold. It must be of the size that they were created for.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn fill(&mut self, image: &Image) -> Result<()> {
         let root = Root { counter_cpus: self.cpus, counter_stride: self.stride, ..image.root };
         self.set("ROOT", 0, &root)?;
         self.set_all("SERVICE_INDEX", &image.buckets)?;
@@ -98,7 +103,10 @@ impl Kernel {
         let mut clients: LpmTrie<_, [u8; 16], u32> =
             LpmTrie::try_from(self.ebpf.map_mut("CLIENTS").context("CLIENTS")?)?;
         for client in &image.clients {
-            clients.insert(&Key::new(client.length, client.address), client.region, 0)?;
+            let key = Key::new(client.length, client.address);
+            // Linux 5.10 wants room for another entry even to overwrite one.
+            let _ = clients.remove(&key);
+            clients.insert(&key, client.region, 0)?;
         }
         Ok(())
     }
@@ -190,6 +198,20 @@ impl Kernel {
         let flows: HashMap<_, [u8; 40], [u8; 8]> =
             HashMap::try_from(self.ebpf.map(table).with_context(|| format!("no map {table}"))?)?;
         flows.keys().try_fold(0, |n, key| key.map(|_| n + 1)).map_err(Into::into)
+    }
+
+    /// Empties whatever the programs remember from packet to packet: all maps that are LRU hash tables.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn forget(&self) -> Result<()> {
+        for (name, map) in self.ebpf.maps() {
+            if let Map::LruHashMap(map) | Map::PerCpuLruHashMap(map) = map {
+                let key_size = map.info()?.key_size() as usize;
+                clear(map.fd().as_fd(), key_size).with_context(|| format!("map {name}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs a program once on a frame.
