@@ -57,6 +57,15 @@ pub struct Node {
     pub socket: PathBuf,
     /// Pins go below it; absolute.
     pub bpffs: PathBuf,
+    /// After a change of the configuration, how long a flow that sends nothing keeps its backend without being known to the
+    /// flow table.
+    pub transition: Duration,
+    /// After how long without a packet a flow away from home is forgotten.
+    pub flow_idle: Duration,
+    /// Flows away from home that are remembered; then the least recently used one goes.
+    pub flow_entries: u32,
+    /// Flows that opened away from home, and sent nothing more, that are remembered.
+    pub opening_entries: u32,
 }
 
 /// How an XDP program is attached.

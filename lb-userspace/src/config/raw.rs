@@ -34,6 +34,10 @@ pub(super) struct RawNode<'a> {
     pub(super) state_dir: Option<Text<'a>>,
     pub(super) socket: Option<Text<'a>>,
     pub(super) bpffs: Option<Text<'a>>,
+    pub(super) transition: Option<Text<'a>>,
+    pub(super) flow_idle: Option<Text<'a>>,
+    pub(super) flow_entries: Option<At<i64>>,
+    pub(super) opening_entries: Option<At<i64>>,
 }
 
 /// `[topology.REGION]`: zones with their racks.
@@ -153,6 +157,10 @@ impl<'a> RawNode<'a> {
             state_dir: fields.string("state_dir", report),
             socket: fields.string("socket", report),
             bpffs: fields.string("bpffs", report),
+            transition: fields.duration("transition", report),
+            flow_idle: fields.duration("flow_idle", report),
+            flow_entries: fields.integer("flow_entries", report),
+            opening_entries: fields.integer("opening_entries", report),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);

@@ -12,7 +12,7 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::Counter,
     flow::{FlowEntry, FlowKey},
-    limits::{ADMISSION_WORDS, DEFAULT_OPENING_ENTRIES, FLOW_FILTER_CHUNK, SLOTS_PER_CHUNK},
+    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
@@ -21,7 +21,8 @@ use lb_common::abi::{
 
 use super::maps::MappedArray;
 use super::sys;
-use crate::plan::image::Image;
+use crate::plan::image::{ClientPrefix, Image};
+use crate::plan::transition::Running;
 
 /// What a map must be like.
 struct Shape {
@@ -74,7 +75,11 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// How many entries each map has for an image, in the order of [`map_names`].
-pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'static str, u32); SHAPES.len()] {
+pub(super) fn map_sizes(
+    image: &Image,
+    flow_entries: u32,
+    opening_entries: u32,
+) -> [(&'static str, u32); SHAPES.len()] {
     let size_of_map = |name| match name {
         "SERVICE_INDEX" => image.buckets.len() as u32,
         "SERVICES" => image.services.len() as u32,
@@ -83,10 +88,10 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
         "PREVIOUS" => image.previous.len() as u32,
         "SLOTS" => image.slots.len().div_ceil(SLOTS_PER_CHUNK) as u32,
         "BACKENDS" => image.backends.len() as u32,
-        "COUNTERS" => image.counter_slots() * cpus,
+        "COUNTERS" => image.counter_slots() * (image.root.counter_cpus + 1),
         CLIENTS => image.clients.len() as u32,
         FLOWS => flow_entries,
-        OPENINGS => DEFAULT_OPENING_ENTRIES,
+        OPENINGS => opening_entries,
         "FLOW_FILTER" => (image.root.flow_filter_mask as usize + 1).div_ceil(FLOW_FILTER_CHUNK) as u32,
         _ => 1,
     };
@@ -181,7 +186,7 @@ impl Generation {
     ///
     /// # Errors
     /// In words, with the map's name.
-    pub(super) fn fill(&mut self, image: &Image, cpus: u32) -> Result<(), String> {
+    pub(super) fn fill(&mut self, image: &Image) -> Result<(), String> {
         let small = |name: &str| format!("map {name} is smaller than the image");
         self.buckets.fill(&image.buckets).ok_or_else(|| small("SERVICE_INDEX"))?;
         self.services.fill(&image.services).ok_or_else(|| small("SERVICES"))?;
@@ -196,12 +201,44 @@ impl Generation {
                 .insert(&Key::new(client.length, client.address), client.region, 0)
                 .map_err(|error| format!("map {CLIENTS}: {error}"))?;
         }
-        self.root.write(0, &Root { counter_cpus: cpus, ..image.root }).ok_or_else(|| small("ROOT"))
+        self.root.write(0, &image.root).ok_or_else(|| small("ROOT"))
     }
 
-    /// The outer destinations of all backends, by which flows keep their meaning when the image changes.
-    pub(super) fn backend_addresses(&self) -> Vec<[u8; 16]> {
-        self.backends.read_all(self.backends.len()).iter().map(|entry| entry.outer_destination).collect()
+    /// What runs, as plain vectors.
+    pub(super) fn view(&self) -> Running {
+        fn all<T: Pod>(map: &MappedArray<T>) -> Vec<T> {
+            map.read_all(map.len())
+        }
+        let prefixes = self.clients.iter().filter_map(Result::ok);
+        let mut clients: Vec<_> = prefixes
+            .map(|(key, region)| ClientPrefix { address: key.data(), length: key.prefix_len(), region })
+            .collect();
+        clients.sort_unstable();
+        Running {
+            root: self.root(),
+            services: all(&self.services),
+            plans: all(&self.plans),
+            pools: all(&self.pools),
+            previous: all(&self.previous),
+            slots: all(&self.slots),
+            backends: all(&self.backends),
+            admission: all(&self.admission),
+            clients,
+        }
+    }
+
+    /// The descriptor of a map.
+    pub(super) fn fd(&self, name: &str) -> BorrowedFd<'_> {
+        find(&self.fds, name).0
+    }
+
+    /// Whether both have the same map under a name.
+    pub(super) fn shares(&self, other: &Self, name: &str) -> bool {
+        let id = |generation: &Self| {
+            let fd = generation.fd(name).try_clone_to_owned().ok()?;
+            MapData::from_fd(fd).ok()?.info().ok().map(|info| info.id())
+        };
+        id(self).is_some() && id(self) == id(other)
     }
 }
 

@@ -30,19 +30,19 @@ pub struct LiveTables {
 /// What does not change within a generation.
 #[derive(Debug)]
 struct Constant {
-    root: Root,
     buckets: Vec<ServiceBucket>,
-    services: Vec<ServiceEntry>,
     plans: Vec<PlanEntry>,
     pools: Vec<PoolEntry>,
     previous: Vec<PoolEntry>,
 }
 
-/// The live maps at one moment: admission words and backends are copies from when it was made; tables, client regions and
+/// The live maps at one moment: root, services, admission words and backends are copies from when it was made; tables, client regions and
 /// flows are looked up in the maps. Nothing is written: what the decision code wants remembered, forgotten or counted is
 /// passed over.
 pub struct Observation {
     tables: LiveTables,
+    root: Root,
+    services: Vec<ServiceEntry>,
     backends: Vec<BackendEntry>,
     admissions: Box<AdmissionWords>,
 }
@@ -53,9 +53,7 @@ impl LiveTables {
             map.read_all(map.len())
         }
         let constant = Constant {
-            root: generation.root(),
             buckets: all(&generation.buckets),
-            services: all(&generation.services),
             plans: all(&generation.plans),
             pools: all(&generation.pools),
             previous: all(&generation.previous),
@@ -74,6 +72,8 @@ impl LiveTables {
         }
         Observation {
             tables: self.clone(),
+            root: self.generation.root(),
+            services: self.generation.services.read_all(self.generation.services.len()),
             backends: self.generation.backends.read_all(self.generation.backends.len()),
             admissions,
         }
@@ -93,7 +93,7 @@ impl Clock for Observation {
 
 impl Tables for Observation {
     fn root(&self) -> Option<&Root> {
-        Some(&self.tables.constant.root)
+        Some(&self.root)
     }
 
     fn bucket(&self, index: u32) -> Option<&ServiceBucket> {
@@ -101,7 +101,7 @@ impl Tables for Observation {
     }
 
     fn service(&self, index: u32) -> Option<&ServiceEntry> {
-        self.tables.constant.services.get(index as usize)
+        self.services.get(index as usize)
     }
 
     fn plan(&self, index: u32) -> Option<&PlanEntry> {

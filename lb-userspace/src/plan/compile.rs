@@ -22,6 +22,7 @@ use lb_common::net::{address_bytes, protocol};
 use lb_maglev::{Member, TableBuilder};
 use thiserror::Error;
 
+use super::ids::Ids;
 use super::image::{ClientPrefix, Image, Names, pool_admission_index};
 use super::index;
 use crate::config::{Backend, BackendId, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Service};
@@ -122,7 +123,6 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             bucket_mask: index.buckets.len() as u32 - 1,
             service_seed: index.seed,
             hash_key: expand_key(config.node.hash_key.as_bytes()),
-            counter_services: services.len() as u32,
             entropy_mask_v4: entropy_mask(32 - config.node.tunnel_source_v4.length(), MAX_ENTROPY_BITS_V4),
             entropy_mask_v6: entropy_mask(128 - config.node.tunnel_source_v6.length(), MAX_ENTROPY_BITS_V6),
             counter_cpus: 1,
@@ -140,13 +140,14 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
         pools,
         previous: Vec::new(),
         slots,
+        ids: Ids::equal(config.backends.len(), config.services.len()),
         backends,
         admission: vec![Admission::OPEN; ADMISSION_WORDS],
         clients: clients(config)?,
         names: names(config),
         digest: [0; 32],
     };
-    image.root.counter_stride = image.counter_slots();
+    image.reserve_counters(None);
     image.digest = image.compute_digest();
     image.root.config_digest = image.digest;
     Ok(image)
@@ -269,7 +270,7 @@ fn plan_entry(pools: &[PoolEntry], plan: &[PoolIndex]) -> PlanEntry {
     entry
 }
 
-fn key_of(entry: &ServiceEntry) -> ServiceKey {
+pub(super) fn key_of(entry: &ServiceEntry) -> ServiceKey {
     ServiceKey { address: entry.address, port: entry.port, protocol: entry.protocol }
 }
 

@@ -1,8 +1,13 @@
 //! Pure decisions: from states to admission words, from configuration to a data-plane image.
 
 pub mod compile;
+pub mod difference;
 mod flow_map;
+pub mod ids;
 pub mod image;
 mod index;
 pub mod planner;
 pub mod state;
+pub mod transition;
+pub mod walker;
+mod words;
