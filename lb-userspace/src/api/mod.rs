@@ -20,7 +20,8 @@ use std::{path::PathBuf, time::Duration};
 use crate::{plan::state::Action, telemetry::event::Event};
 use problem::Problem;
 use types::{
-    Acted, BackendView, Differences, DomainView, ExplainQuery, Explanation, Reloaded, ServiceView, Status, SubjectName,
+    Acted, BackendView, Differences, DomainView, ExplainQuery, Explanation, Reloaded, ServiceView, Status,
+    SubjectName,
 };
 
 pub mod limits;

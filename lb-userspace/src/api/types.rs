@@ -20,8 +20,8 @@ mod status;
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
 pub use reload::{Changes, Differences, MemberShare, Reloaded, TableChange};
 pub use status::{
-    ConfigStatus, ControlStatus, DaemonStatus, FlowsStatus, InterfaceStatus, JournalStatus, NodeStatus, OverrideView,
-    ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,
+    ConfigStatus, ControlStatus, DaemonStatus, FlowsStatus, InterfaceStatus, JournalStatus, NodeStatus,
+    OverrideView, ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,
 };
 
 /// What an action or an override is about.

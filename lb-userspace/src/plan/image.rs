@@ -267,6 +267,11 @@ impl ImageTables {
         lock(&self.openings).set_capacity(openings);
     }
 
+    /// Removes an entry of one of the tables of flows.
+    pub fn remove_flow(&self, table: FlowTable, key: &FlowKey) {
+        lock(self.table(table)).remove(key);
+    }
+
     /// Takes over what a generation hands on to the next one: both tables of flows and, if it is of the same size, the flow
     /// filter.
     pub fn take_flows_of(&mut self, other: &Self) {

@@ -11,8 +11,8 @@ use crate::{
         Control,
         problem::{Problem, ProblemKind},
         types::{
-            Acted, BackendView, Differences, DomainView, ExplainQuery, Explanation, OverrideView, Reloaded, ServiceView,
-            Status, SubjectKind, SubjectName,
+            Acted, BackendView, Differences, DomainView, ExplainQuery, Explanation, OverrideView, Reloaded,
+            ServiceView, Status, SubjectKind, SubjectName,
         },
     },
     config::Config,

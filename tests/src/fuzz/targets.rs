@@ -9,7 +9,7 @@ use crate::golden::{
 };
 use lb_common::{
     abi::{admission::Admission, counter::Counter, reason::Reason},
-    datapath::{buffer::Buffer, parse},
+    datapath::{buffer::Buffer, flow::FlowTable, parse},
     net::ethernet,
 };
 use lb_userspace::{
@@ -147,7 +147,13 @@ pub(super) fn edge_program(data: &[u8]) {
                 let ran = kernel.run(EDGE_PROGRAM, frame).expect("a test run");
                 assert_eq!(ran, pure, "program and pure code ({reason:?}) differ on {frame:02x?}");
             }
-            assert_eq!(kernel.flows().expect("reading the flow table"), tables.flows().len(), "flow tables");
+            for (name, table) in [("FLOWS", FlowTable::Flows), ("OPENINGS", FlowTable::Openings)] {
+                assert_eq!(
+                    kernel.flows(name).expect("reading a table of flows"),
+                    tables.flows(table).len(),
+                    "{name}"
+                );
+            }
         });
     });
 }
