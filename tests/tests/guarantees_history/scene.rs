@@ -1,4 +1,5 @@
 //! Random configurations, and changes from one to the next.
+#![allow(dead_code, reason = "each test uses its part of it")]
 
 use lb_userspace::{
     config::Config,
@@ -87,6 +88,16 @@ pub(crate) fn scene() -> impl Strategy<Value = Scene> {
     let backends = prop::array::uniform2(prop::array::uniform5(prop::option::weighted(0.7, backend())));
     let services = prop::array::uniform4(prop::option::weighted(0.6, service()));
     (backends, services).prop_map(|(backends, services)| Scene { backends, services }.made_valid())
+}
+
+/// One service over all backends, some of both sets.
+pub(crate) fn plain_scene() -> impl Strategy<Value = Scene> {
+    scene().prop_map(|mut scene| {
+        let joined =
+            Service { large: false, turned: false, by_region: false, joined: true, fail_open: false };
+        scene.services = [Some(joined), None, None, None];
+        scene
+    })
 }
 
 pub(crate) fn change() -> impl Strategy<Value = Change> {
