@@ -3,6 +3,9 @@
 //! All arrays are memory-mapped by the daemon, which changes single words while programs run; see [`lb_common::abi`] for
 //! which ones. Sizes here are the smallest; the daemon sets what the configuration takes when it creates the maps.
 
+use core::arch::asm;
+use core::borrow::Borrow;
+
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
     macros::map,
@@ -14,19 +17,24 @@ use lb_common::{
         backend::BackendEntry,
         counter::Counter,
         flow::{FlowEntry, FlowFilter, FlowWords},
+        guard::{GuardCounts, GuardEntry, NodeGuard},
         limits::{FLOW_FILTER_CHUNK, SLOTS_PER_CHUNK},
         plan::{PlanEntry, PoolEntry},
+        prefix::{ENTRIES_PER_LINE, PrefixEntries, PrefixNode, PrefixTable, PrefixValues, VALUES_PER_LINE},
         root::Root,
         service::{ServiceBucket, ServiceEntry},
     },
     datapath::{
+        admit::{self, Request},
         filter::Allowance,
         flow::FlowTable,
-        ports::{Clock, Tables},
+        ports::{Buckets, Clock, Tables},
+        prefix::{self, PrefixNodes},
         select::{self, Probe, Probed},
         steer::{self, Away, Origin, Walk, Walked},
         trace::{Silent, Trace},
     },
+    net::AddressWords,
 };
 
 /// `BPF_F_MMAPABLE`: user space may map the array.
@@ -55,7 +63,13 @@ static ADMISSION: Array<AdmissionWords> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static COUNTERS: Array<Counter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-static CLIENTS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
+static PREFIX_TABLES: Array<PrefixTable> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_ENTRIES: Array<PrefixEntries> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_NODES: Array<PrefixNode> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_VALUES: Array<PrefixValues> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static FLOWS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
 #[map]
@@ -64,6 +78,16 @@ static OPENINGS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries
 static FLOW_FILTER: Array<FlowFilter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static PREVIOUS: Array<PoolEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static GUARDS: Array<GuardEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static NODE_GUARD: Array<NodeGuard> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BUCKETS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static GUARD_COUNTS: Array<GuardCounts> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BLOCKED: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
@@ -132,6 +156,46 @@ pub extern "C" fn weir_probe(pool: u32, h: u64, first: u32, end: u32, flags: u32
     select::probe(&Maps, &request, &mut Silent).0
 }
 
+/// [`admit::judge`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_admit(guard: u32, flags: u32, source_high: u64, source_low: u64) -> u32 {
+    let source =
+        [source_high as u32, (source_high >> 32) as u32, source_low as u32, (source_low >> 32) as u32];
+    admit::judge(&Maps, &Request { guard, flags, source })
+}
+
+/// [`prefix::lookup`] as a global function: `a` to `d` are the words of the address.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_prefix(table: u32, a: u32, b: u32, c: u32, d: u32) -> u32 {
+    prefix::lookup(&Maps, table, &[a, b, c, d])
+}
+
+impl PrefixNodes for Maps {
+    #[inline(always)]
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        PREFIX_TABLES.get(index)
+    }
+
+    #[inline(always)]
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        let line = PREFIX_ENTRIES.get(index / ENTRIES_PER_LINE as u32)?;
+        Some(line.0[index as usize & (ENTRIES_PER_LINE - 1)])
+    }
+
+    #[inline(always)]
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        PREFIX_NODES.get(index)
+    }
+
+    #[inline(always)]
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        let line = PREFIX_VALUES.get(index / VALUES_PER_LINE as u32)?;
+        Some(line.0[index as usize & (VALUES_PER_LINE - 1)])
+    }
+}
+
 impl Clock for Maps {
     #[inline(always)]
     fn now_ns(&self) -> u64 {
@@ -143,6 +207,31 @@ impl Clock for Maps {
     fn random(&self) -> u32 {
         // SAFETY: advances the kernel's per-CPU generator; no pointer is involved.
         unsafe { bpf_get_prandom_u32() }
+    }
+}
+
+impl Buckets for Maps {
+    #[inline(always)]
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        BUCKETS.get(bucket).copied()
+    }
+
+    #[inline(always)]
+    fn set_arrival(&self, bucket: u32, at: u64) {
+        if let Some(arrival) = BUCKETS.get_ptr_mut(bucket) {
+            // SAFETY: the pointer is to a live, aligned element of the array. Other CPUs may store to it at the same time: the word is
+            // written whole.
+            unsafe { *arrival = at };
+        }
+    }
+
+    #[inline(always)]
+    fn advance_arrival(&self, bucket: u32, by: u64) {
+        if let Some(arrival) = BUCKETS.get_ptr_mut(bucket) {
+            // The target has no `fetch_add`; this is the instruction for it, which every kernel knows.
+            // SAFETY: the pointer is to a live, aligned element of the array, to which the instruction adds; it touches nothing else.
+            unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) arrival, in(reg) by, options(nostack)) };
+        }
     }
 }
 
@@ -189,13 +278,9 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        CLIENTS.get(Key::new(128, *address)).copied().unwrap_or(0)
-    }
-
-    #[inline(always)]
-    fn previous_client_region(&self, address: &[u8; 16]) -> u32 {
-        self.client_region(address)
+    fn prefix(&self, table: u32, address: &AddressWords) -> u32 {
+        let [a, b, c, d] = *address;
+        weir_prefix(table, a, b, c, d)
     }
 
     #[inline(always)]
@@ -281,6 +366,40 @@ impl Tables for Maps {
     fn probe(&self, request: &Probe, _: &mut impl Trace) -> Probed {
         let flags = request.opening as u32 | (request.ignore_health as u32) << 1;
         Probed(weir_probe(request.pool, request.h, request.first, request.end, flags))
+    }
+
+    #[inline(always)]
+    fn guard(&self, index: u32) -> Option<&GuardEntry> {
+        GUARDS.get(index)
+    }
+
+    #[inline(always)]
+    fn node_guard(&self) -> Option<&NodeGuard> {
+        NODE_GUARD.get(0)
+    }
+
+    #[inline(always)]
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
+        let [a, b, c, d] = *source;
+        BLOCKED.get(Key::new(160, [scope, a, b, c, d])).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn count_guard(&self, guard: u32, reason: u32) {
+        let Some(root) = self.root() else { return };
+        // SAFETY: reads the number of the CPU that the program runs on; no pointer is involved.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        if let Some(counts) = GUARD_COUNTS.get_ptr_mut(cpu * root.guards + guard) {
+            // SAFETY: as in `count`.
+            unsafe { (*counts).packets[reason as usize & 7] += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn admit(&self, request: &Request) -> u32 {
+        let [a, b, c, d] = request.source;
+        let (high, low) = (a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32);
+        weir_admit(request.guard, request.flags, high, low)
     }
 
     #[inline(always)]

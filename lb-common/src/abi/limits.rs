@@ -15,7 +15,17 @@ pub const MAX_PLAN_STEPS: usize = 8;
 /// Client regions, "default" included.
 pub const MAX_CLIENT_REGIONS: usize = 1_024;
 /// Client prefixes over all client regions.
-pub const MAX_CLIENT_PREFIXES: usize = 65_536;
+pub const MAX_CLIENT_PREFIXES: usize = 1_048_576;
+/// Prefixes of one list of sources.
+pub const MAX_LIST_PREFIXES: usize = 102_400;
+/// Prefix tables: that of the client regions, lists of sources, prefixes of VIPs.
+pub const MAX_PREFIX_TABLES: usize = 16_384;
+/// Entries of the roots of all prefix tables: 512 MiB.
+pub const MAX_PREFIX_ENTRIES: usize = 1 << 27;
+/// Nodes of all prefix tables: 512 MiB.
+pub const MAX_PREFIX_NODES: usize = 1 << 24;
+/// Values of the nodes of all prefix tables: 256 MiB.
+pub const MAX_PREFIX_VALUES: usize = 1 << 27;
 /// Plans of all services: a service that distinguishes client regions has one for each of them.
 pub const MAX_PLANS: usize = 65_536;
 /// Slots of one chunk of the slot array; tables of any size lie in it back to back.
@@ -51,6 +61,10 @@ pub const FLOW_FILTER_BYTES_PER_ENTRY: usize = 2;
 pub const DEFAULT_FLOW_INSERTS_PER_SECOND: u32 = 10_000;
 /// Answers a second that Weir itself gives at most, for each CPU.
 pub const DEFAULT_ANSWERS_PER_SECOND: u32 = 1_000;
+/// Source prefixes that emergency switches block at once.
+pub const MAX_BLOCKED: usize = 1_024;
+/// Places in each of the two rows of source buckets (2 MiB in all), where some service limits its source prefixes.
+pub const SOURCE_PLACES: u32 = 65_536;
 /// Addresses on which one agent takes tunnelled packets and heartbeats.
 pub const MAX_AGENT_ADDRESSES: usize = 16;
 /// Source prefixes from which one agent accepts tunnelled packets and heartbeats.

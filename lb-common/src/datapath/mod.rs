@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`parse`] | what is this packet? |
 //! | [`classify`] | which service is it for? |
+//! | [`admit`] | may it come in? |
 //! | [`steer`] | which plan applies, and which pools in which order? |
 //! | [`filter`] | may the flow table know the flow? |
 //! | [`flow`] | is the flow known to live away from home? |
@@ -16,6 +17,7 @@
 //!
 //! [`agent`] is the other end: what a backend does with what arrives. [`echo`] answers pings to a VIP; [`hash`] holds all hash functions; [`trace`] lets `weir explain` watch.
 
+pub mod admit;
 pub mod agent;
 #[cfg(any(test, feature = "alloc"))]
 pub mod buffer;
@@ -24,9 +26,11 @@ pub mod echo;
 pub mod encap;
 pub mod filter;
 pub mod flow;
+pub mod gcra;
 pub mod hash;
 pub mod parse;
 pub mod ports;
+pub mod prefix;
 pub mod select;
 pub mod steer;
 pub mod trace;
@@ -69,6 +73,10 @@ fn forward<P: Packet, T: Tables>(
         return Outcome::pass(Reason::PassNotVip);
     };
     let outcome = Outcome::for_service(index, transport.opening);
+    let refused = admit::admit(tables, root, service, transport);
+    if refused != 0 {
+        return outcome.drop(admit::reason(refused));
+    }
     let h = hash::flow_hash(&root.hash_key, tuple);
     match steer::place(tables, service, transport, h, Origin::Client, trace) {
         Err(reason) => outcome.unplaced(reason),

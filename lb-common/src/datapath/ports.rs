@@ -2,8 +2,10 @@
 //! tests over plain vectors, `weir explain` over the daemon's mapping of the live maps.
 
 use super::{
+    admit::{self, Request},
     filter::Allowance,
     flow::FlowTable,
+    prefix::{self, PrefixNodes},
     select::{self, Probe, Probed},
     steer::{self, Away, Walk, Walked},
     trace::Trace,
@@ -13,11 +15,12 @@ use crate::abi::{
     agent::{AgentAddress, AgentReason, AgentRoot},
     backend::BackendEntry,
     flow::{FlowEntry, FlowWords},
+    guard::{GuardEntry, NodeGuard},
     plan::{PlanEntry, PoolEntry},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
-use crate::net::ethernet;
+use crate::net::{AddressWords, ethernet};
 
 /// A frame, from the first byte of its Ethernet header on.
 pub trait Packet {
@@ -61,8 +64,18 @@ pub trait Clock {
     fn random(&self) -> u32;
 }
 
+/// The buckets of limits: see [`super::gcra`].
+pub trait Buckets {
+    /// The theoretical arrival time in a bucket; `None` when there is no such bucket.
+    fn arrival(&self, bucket: u32) -> Option<u64>;
+    /// Sets the time in a bucket.
+    fn set_arrival(&self, bucket: u32, at: u64);
+    /// Moves the time in a bucket on, atomically.
+    fn advance_arrival(&self, bucket: u32, by: u64);
+}
+
 /// The maps. Every index may be out of range: `None` then, never a panic.
-pub trait Tables: Clock {
+pub trait Tables: Clock + Buckets + PrefixNodes {
     /// The root, or `None` before the first generation is in place.
     fn root(&self) -> Option<&Root>;
     /// A bucket of the service index.
@@ -79,10 +92,31 @@ pub trait Tables: Clock {
     fn backend(&self, index: u32) -> Option<&BackendEntry>;
     /// The admission words of domains and pools.
     fn admissions(&self) -> Option<&AdmissionWords>;
+    /// [`prefix::lookup`]: the value of the longest prefix of a table that holds an address, 0 if none does. A port for
+    /// the same reason as [`walk`](Self::walk).
+    #[inline(always)]
+    fn prefix(&self, table: u32, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        prefix::lookup(self, table, address)
+    }
     /// The client region of an address by longest matching prefix; 0, the default region, when none matches.
-    fn client_region(&self, address: &[u8; 16]) -> u32;
+    #[inline(always)]
+    fn client_region(&self, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        self.root().map_or(0, |root| self.prefix(root.clients, address))
+    }
     /// The client region that an address had before the last change of the configuration.
-    fn previous_client_region(&self, address: &[u8; 16]) -> u32;
+    #[inline(always)]
+    fn previous_client_region(&self, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        self.root().map_or(0, |root| self.prefix(root.previous_clients, address))
+    }
     /// An element of `PREVIOUS`: the table of a service in which untracked flows found their home before the last change of
     /// the configuration. Of its fields only `table_base` and `table_slots` have a meaning.
     fn previous(&self, index: u32) -> Option<&PoolEntry>;
@@ -130,6 +164,22 @@ pub trait Tables: Clock {
         Self: Sized,
     {
         select::probe(self, request, trace)
+    }
+    /// The guard with this index: the protection of a service.
+    fn guard(&self, index: u32) -> Option<&GuardEntry>;
+    /// The guard of all services.
+    fn node_guard(&self) -> Option<&NodeGuard>;
+    /// Until when the longest matching one of the blocked source prefixes of a scope holds (see [`crate::abi::guard`]); 0 for none.
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32;
+    /// Counts a packet that a guard refused on this CPU, under reason [`FIRST_REASON`](crate::abi::guard::FIRST_REASON) + `reason`.
+    fn count_guard(&self, guard: u32, reason: u32);
+    /// [`admit::judge`], for the same reason as [`walk`](Self::walk).
+    #[inline(always)]
+    fn admit(&self, request: &Request) -> u32
+    where
+        Self: Sized,
+    {
+        admit::judge(self, request)
     }
     /// Adds to this CPU's counter in `slot`.
     fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool);

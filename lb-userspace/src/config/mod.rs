@@ -12,7 +12,9 @@ pub mod limits;
 mod load;
 mod model;
 mod prefix;
+mod protection;
 mod raw;
+mod raw_protection;
 mod report;
 mod resolve;
 mod suggest;
@@ -25,4 +27,5 @@ pub use model::{
     Service, Set, Topology, XdpMode,
 };
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
+pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimits};
 pub use summary::{Summary, summary};

@@ -65,7 +65,7 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, ids: &Ids, query: Explain
             .steps
             .push(ExplainStep::new(StepKind::Classify, format!("it is for service {}", service.name)));
     }
-    let region = tables.client_region(&address_bytes(query.src.ip()));
+    let region = tables.client_region(&address_words(&address_bytes(query.src.ip())));
     explanation.client_region = config.client_regions.get(region as usize).map(|region| region.name.clone());
     explanation.plan = names.plan(region);
 

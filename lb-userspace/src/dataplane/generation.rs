@@ -12,16 +12,19 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::Counter,
     flow::{FlowEntry, FlowKey},
-    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, SLOTS_PER_CHUNK},
+    guard::{GuardCounts, GuardEntry, NodeGuard},
+    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{PrefixEntries, PrefixNode, PrefixTable, PrefixValues},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
 
 use super::maps::MappedArray;
 use super::sys;
-use crate::plan::image::{ClientPrefix, Image};
+use crate::plan::image::Image;
+use crate::plan::prefix::PrefixTables;
 use crate::plan::transition::Running;
 
 /// What a map must be like.
@@ -37,7 +40,7 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 14] = [
+const SHAPES: [Shape; 22] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
@@ -48,7 +51,15 @@ const SHAPES: [Shape; 14] = [
     array("BACKENDS", size_of::<BackendEntry>()),
     array("ADMISSION", 4 * ADMISSION_WORDS),
     array("COUNTERS", size_of::<Counter>()),
-    Shape { name: CLIENTS, kind: MapType::LpmTrie, key_size: 20, value_size: 4 },
+    array("GUARDS", size_of::<GuardEntry>()),
+    array("NODE_GUARD", size_of::<NodeGuard>()),
+    array("BUCKETS", size_of::<u64>()),
+    array("GUARD_COUNTS", size_of::<GuardCounts>()),
+    Shape { name: BLOCKED, kind: MapType::LpmTrie, key_size: 24, value_size: 4 },
+    array("PREFIX_TABLES", size_of::<PrefixTable>()),
+    array("PREFIX_ENTRIES", size_of::<PrefixEntries>()),
+    array("PREFIX_NODES", size_of::<PrefixNode>()),
+    array("PREFIX_VALUES", size_of::<PrefixValues>()),
     Shape {
         name: FLOWS,
         kind: MapType::LruHash,
@@ -63,7 +74,8 @@ const SHAPES: [Shape; 14] = [
     },
     array("FLOW_FILTER", FLOW_FILTER_CHUNK),
 ];
-const CLIENTS: &str = "CLIENTS";
+/// Name of the map of blocked source prefixes.
+pub(super) const BLOCKED: &str = "BLOCKED";
 /// Name of the flow table.
 pub(super) const FLOWS: &str = "FLOWS";
 /// Name of the table of flows of which only the opening packet was seen.
@@ -88,8 +100,15 @@ pub(super) fn map_sizes(
         "PREVIOUS" => image.previous.len() as u32,
         "SLOTS" => image.slots.len().div_ceil(SLOTS_PER_CHUNK) as u32,
         "BACKENDS" => image.backends.len() as u32,
+        "GUARDS" => image.guards.services.len() as u32,
+        "BUCKETS" => image.guards.buckets(),
+        "GUARD_COUNTS" => image.guards.services.len() as u32 * image.root.counter_cpus,
+        BLOCKED => MAX_BLOCKED as u32,
         "COUNTERS" => image.counter_slots() * (image.root.counter_cpus + 1),
-        CLIENTS => image.clients.len() as u32,
+        "PREFIX_TABLES" => image.prefix.tables.len() as u32,
+        "PREFIX_ENTRIES" => image.prefix.entries.len() as u32,
+        "PREFIX_NODES" => image.prefix.nodes.len() as u32,
+        "PREFIX_VALUES" => image.prefix.values.len() as u32,
         FLOWS => flow_entries,
         OPENINGS => opening_entries,
         "FLOW_FILTER" => (image.root.flow_filter_mask as usize + 1).div_ceil(FLOW_FILTER_CHUNK) as u32,
@@ -112,7 +131,15 @@ pub struct Generation {
     pub(super) backends: MappedArray<BackendEntry>,
     pub(super) admission: MappedArray<Admission>,
     pub(super) counters: MappedArray<Counter>,
-    pub(super) clients: LpmTrie<MapData, [u8; 16], u32>,
+    pub(super) guards: MappedArray<GuardEntry>,
+    pub(super) node_guard: MappedArray<NodeGuard>,
+    pub(super) buckets_of_limits: MappedArray<u64>,
+    pub(super) guard_counts: MappedArray<GuardCounts>,
+    pub(super) blocked: LpmTrie<MapData, [u32; 5], u32>,
+    pub(super) prefix_tables: MappedArray<PrefixTable>,
+    pub(super) prefix_entries: MappedArray<PrefixEntries>,
+    pub(super) prefix_nodes: MappedArray<PrefixNode>,
+    pub(super) prefix_values: MappedArray<PrefixValues>,
     pub(super) flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
     pub(super) openings: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
     /// The flow filter, two bytes an element.
@@ -144,7 +171,15 @@ impl Generation {
             backends: mapped(&fds, "BACKENDS")?,
             admission: mapped_flat(&fds, "ADMISSION", ADMISSION_WORDS)?,
             counters: mapped(&fds, "COUNTERS")?,
-            clients: typed(&fds, CLIENTS, Map::LpmTrie)?,
+            guards: mapped(&fds, "GUARDS")?,
+            node_guard: mapped(&fds, "NODE_GUARD")?,
+            buckets_of_limits: mapped(&fds, "BUCKETS")?,
+            guard_counts: mapped(&fds, "GUARD_COUNTS")?,
+            blocked: typed(&fds, BLOCKED, Map::LpmTrie)?,
+            prefix_tables: mapped(&fds, "PREFIX_TABLES")?,
+            prefix_entries: mapped(&fds, "PREFIX_ENTRIES")?,
+            prefix_nodes: mapped(&fds, "PREFIX_NODES")?,
+            prefix_values: mapped(&fds, "PREFIX_VALUES")?,
             flows: typed(&fds, FLOWS, Map::LruHashMap)?,
             openings: typed(&fds, OPENINGS, Map::LruHashMap)?,
             filter: mapped_flat(&fds, "FLOW_FILTER", FLOW_FILTER_CHUNK / 2)?,
@@ -196,11 +231,18 @@ impl Generation {
         self.slots.fill(&image.slots).ok_or_else(|| small("SLOTS"))?;
         self.backends.fill(&image.backends).ok_or_else(|| small("BACKENDS"))?;
         self.admission.fill(&image.admission).ok_or_else(|| small("ADMISSION"))?;
-        for client in &image.clients {
-            self.clients
-                .insert(&Key::new(client.length, client.address), client.region, 0)
-                .map_err(|error| format!("map {CLIENTS}: {error}"))?;
+        self.guards.fill(&image.guards.services).ok_or_else(|| small("GUARDS"))?;
+        self.node_guard.write(0, &image.guards.node).ok_or_else(|| small("NODE_GUARD"))?;
+        for blocked in &image.guards.blocked {
+            let (length, key) = blocked.key();
+            self.blocked
+                .insert(&Key::new(length, key), blocked.until, 0)
+                .map_err(|error| format!("map {BLOCKED}: {error}"))?;
         }
+        self.prefix_tables.fill(&image.prefix.tables).ok_or_else(|| small("PREFIX_TABLES"))?;
+        self.prefix_entries.fill(&image.prefix.entries).ok_or_else(|| small("PREFIX_ENTRIES"))?;
+        self.prefix_nodes.fill(&image.prefix.nodes).ok_or_else(|| small("PREFIX_NODES"))?;
+        self.prefix_values.fill(&image.prefix.values).ok_or_else(|| small("PREFIX_VALUES"))?;
         self.root.write(0, &image.root).ok_or_else(|| small("ROOT"))
     }
 
@@ -209,11 +251,6 @@ impl Generation {
         fn all<T: Pod>(map: &MappedArray<T>) -> Vec<T> {
             map.read_all(map.len())
         }
-        let prefixes = self.clients.iter().filter_map(Result::ok);
-        let mut clients: Vec<_> = prefixes
-            .map(|(key, region)| ClientPrefix { address: key.data(), length: key.prefix_len(), region })
-            .collect();
-        clients.sort_unstable();
         Running {
             root: self.root(),
             services: all(&self.services),
@@ -223,8 +260,20 @@ impl Generation {
             slots: all(&self.slots),
             backends: all(&self.backends),
             admission: all(&self.admission),
-            clients,
+            prefix: PrefixTables {
+                tables: all(&self.prefix_tables),
+                entries: all(&self.prefix_entries),
+                nodes: all(&self.prefix_nodes),
+                values: all(&self.prefix_values),
+            },
         }
+    }
+
+    /// The map of blocked source prefixes, for a handle of one's own.
+    pub(super) fn blocked_data(&self) -> Result<MapData, aya::maps::MapError> {
+        let (fd, _) = find(&self.fds, BLOCKED);
+        let fd = fd.try_clone_to_owned().map_err(aya::maps::MapError::IoError)?;
+        MapData::from_fd(fd)
     }
 
     /// The descriptor of a map.

@@ -1,5 +1,6 @@
 //! The live maps as the decision code reads them.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use aya::maps::lpm_trie::Key;
@@ -7,15 +8,21 @@ use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
     flow::{FlowEntry, FlowKey, FlowWords},
+    guard::{GuardEntry, NodeGuard},
     limits::ADMISSION_WORDS,
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{ENTRIES_PER_LINE, PrefixNode, PrefixTable, VALUES_PER_LINE},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
 use lb_common::datapath::filter::Allowance;
 use lb_common::datapath::flow::FlowTable;
-use lb_common::datapath::ports::{Clock, Tables};
+use lb_common::datapath::{
+    ports::{Buckets, Clock, Tables},
+    prefix::PrefixNodes,
+};
+use lb_common::net::AddressWords;
 
 use super::generation::Generation;
 use crate::runtime::clock::monotonic_ns;
@@ -41,7 +48,10 @@ struct Constant {
 /// passed over.
 pub struct Observation {
     tables: LiveTables,
+    /// With the live words of this moment.
     root: Root,
+    guards: Vec<GuardEntry>,
+    node_guard: Option<NodeGuard>,
     services: Vec<ServiceEntry>,
     backends: Vec<BackendEntry>,
     admissions: Box<AdmissionWords>,
@@ -73,6 +83,8 @@ impl LiveTables {
         Observation {
             tables: self.clone(),
             root: self.generation.root(),
+            guards: self.generation.guards.read_all(self.generation.guards.len()),
+            node_guard: self.generation.node_guard.read(0),
             services: self.generation.services.read_all(self.generation.services.len()),
             backends: self.generation.backends.read_all(self.generation.backends.len()),
             admissions,
@@ -88,6 +100,36 @@ impl Clock for Observation {
     /// The middle of the range: what is shed at random is shown as shed where that is more likely than not.
     fn random(&self) -> u32 {
         u32::MAX / 2
+    }
+}
+
+impl Buckets for Observation {
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        self.tables.generation.buckets_of_limits.read(bucket as usize)
+    }
+
+    fn set_arrival(&self, _: u32, _: u64) {}
+
+    fn advance_arrival(&self, _: u32, _: u64) {}
+}
+
+impl PrefixNodes for Observation {
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        self.tables.generation.prefix_tables.read(index as usize)
+    }
+
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        let line = self.tables.generation.prefix_entries.read(index as usize / ENTRIES_PER_LINE)?;
+        Some(line.0[index as usize % ENTRIES_PER_LINE])
+    }
+
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        self.tables.generation.prefix_nodes.read(index as usize)
+    }
+
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        let line = self.tables.generation.prefix_values.read(index as usize / VALUES_PER_LINE)?;
+        Some(line.0[index as usize % VALUES_PER_LINE])
     }
 }
 
@@ -124,14 +166,6 @@ impl Tables for Observation {
         Some(&self.admissions)
     }
 
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        self.tables.generation.clients.get(&Key::new(128, *address), 0).unwrap_or(0)
-    }
-
-    fn previous_client_region(&self, address: &[u8; 16]) -> u32 {
-        self.client_region(address)
-    }
-
     fn previous(&self, index: u32) -> Option<&PoolEntry> {
         self.tables.constant.previous.get(index as usize)
     }
@@ -163,6 +197,21 @@ impl Tables for Observation {
     fn insert_allowance(&self, _: impl FnOnce(&mut Allowance) -> bool) -> bool {
         true
     }
+
+    fn guard(&self, index: u32) -> Option<&GuardEntry> {
+        self.guards.get(index as usize)
+    }
+
+    fn node_guard(&self) -> Option<&NodeGuard> {
+        self.node_guard.as_ref()
+    }
+
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
+        let [a, b, c, d] = *source;
+        self.tables.generation.blocked.get(&Key::new(160, [scope, a, b, c, d]), 0).unwrap_or(0)
+    }
+
+    fn count_guard(&self, _: u32, _: u32) {}
 
     fn count(&self, _: u32, _: u64, _: bool, _: bool) {}
 }

@@ -26,6 +26,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use super::counters::CounterReader;
 use super::error::DataPlaneError;
 use super::generation::{FLOWS, Generation, OPENINGS, map_names, map_sizes};
+use super::guard::GuardPort;
 use super::handover;
 use super::links;
 use super::live::LiveTables;
@@ -205,6 +206,12 @@ impl DataPlane {
         AdmissionWriter::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
     }
 
+    /// Writes the live words of guards.
+    #[must_use]
+    pub fn guards(&self) -> GuardPort {
+        GuardPort::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
+    }
+
     /// Writes next hops.
     #[must_use]
     pub fn next_hop_writer(&self) -> NextHopWriter {
@@ -298,6 +305,12 @@ impl Prepared {
     #[must_use]
     pub fn admission_writer(&self) -> AdmissionWriter {
         AdmissionWriter::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
+    }
+
+    /// Writes the live words of guards.
+    #[must_use]
+    pub fn guards(&self) -> GuardPort {
+        GuardPort::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
     }
 
     /// Writes next hops.

@@ -10,6 +10,7 @@
 //! | [`links`] | attaches programs to interfaces |
 //! | [`maps`] | memory-mapped arrays |
 //! | [`writer`] | the words that change while programs run: admission and next hops |
+//! | [`guard`] | the words that change while programs run: emergency switches and shedding |
 //! | [`nexthop`] | keeps next hops: routes, neighbours and links by netlink |
 //! | [`counters`] | reads counters |
 //! | [`live`], [`explain`](mod@explain) | where a flow goes, by the decision code over the live maps |
@@ -22,6 +23,7 @@ pub mod error;
 pub mod explain;
 mod flow_tables;
 pub mod generation;
+pub mod guard;
 mod handover;
 pub mod links;
 pub mod live;

@@ -43,6 +43,7 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
             state_dir: "/nowhere".into(),
             socket: "/nowhere/socket".into(),
             bpffs: "/nowhere/bpf".into(),
+            max_new_flows: None,
             transition: std::time::Duration::from_secs(300),
             flow_idle: std::time::Duration::from_secs(86_400),
             flow_entries: 65_536,

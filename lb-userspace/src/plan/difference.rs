@@ -62,6 +62,7 @@ fn settings(old: &Config, new: &Config) -> Vec<String> {
         ("node.tunnel_source_v4", a.tunnel_source_v4 != b.tunnel_source_v4),
         ("node.tunnel_source_v6", a.tunnel_source_v6 != b.tunnel_source_v6),
         ("node.transition", a.transition != b.transition),
+        ("node.max_new_flows", a.max_new_flows != b.max_new_flows),
         ("node.flow_idle", a.flow_idle != b.flow_idle),
         ("node.flow_entries", a.flow_entries != b.flow_entries),
         ("node.opening_entries", a.opening_entries != b.opening_entries),

@@ -1,5 +1,7 @@
 //! The image: everything that a configuration puts into the data plane's maps, as plain vectors.
 
+use std::borrow::Borrow;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,19 +11,27 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::{Counter, backend_slot},
     flow::{FlowEntry, FlowKey, FlowWords},
+    guard::{GuardCounts, GuardEntry, NodeGuard},
     limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{PrefixNode, PrefixTable},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
 use lb_common::datapath::filter::Allowance;
 use lb_common::datapath::flow::FlowTable;
-use lb_common::datapath::ports::{Clock, Tables};
+use lb_common::datapath::{
+    ports::{Buckets, Clock, Tables},
+    prefix::PrefixNodes,
+};
+use lb_common::net::{AddressWords, words_address};
 use sha2::{Digest, Sha256};
 
 use super::flow_map::FlowMap;
+use super::guard::Guards;
 use super::ids::Ids;
+use super::prefix::PrefixTables;
 use crate::config::{Config, PoolIndex, ServiceId};
 
 /// Service counters for which there is room at least.
@@ -54,24 +64,15 @@ pub struct Image {
     pub backends: Vec<BackendEntry>,
     /// The admission array: domains in the order of [`DomainId`](crate::config::DomainId), pools from [`MAX_DOMAINS`] on.
     pub admission: Vec<Admission>,
-    /// Which client region an address belongs to; the longest match wins.
-    pub clients: Vec<ClientPrefix>,
+    /// How services are protected.
+    pub guards: Guards,
+    /// All prefix tables; which one is for what stands in the root and in the services.
+    pub prefix: PrefixTables,
     /// The names behind the indices.
     pub names: Names,
     /// Digest over all of this but what the running daemon changes (admission words, next hops) and what the host decides
     /// (CPUs). Also stands in `root`.
     pub digest: [u8; 32],
-}
-
-/// A prefix of a client region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ClientPrefix {
-    /// First address, IPv4 as IPv4-mapped.
-    pub address: [u8; 16],
-    /// How many leading bits of `address` count, 0 to 128: an IPv4 prefix's length plus 96.
-    pub length: u32,
-    /// Index of the client region.
-    pub region: u32,
 }
 
 /// Names by index, for what is told to people.
@@ -138,11 +139,12 @@ impl Image {
         update_all(&mut hash, &self.slots);
         let constant: Vec<_> = self.backends.iter().map(without_what_changes).collect();
         update_all(&mut hash, &constant);
-        for client in &self.clients {
-            hash.update(client.address);
-            hash.update(client.length.to_le_bytes());
-            hash.update(client.region.to_le_bytes());
-        }
+        update_all(&mut hash, &self.guards.services);
+        hash.update(self.guards.node.as_bytes());
+        update_all(&mut hash, &self.prefix.tables);
+        update_all(&mut hash, &self.prefix.entries);
+        update_all(&mut hash, &self.prefix.nodes);
+        update_all(&mut hash, &self.prefix.values);
         let names = &self.names;
         for list in [&names.backends, &names.domains, &names.services, &names.pools, &names.client_regions] {
             hash.update((list.len() as u64).to_le_bytes());
@@ -181,6 +183,8 @@ pub struct ImageTables {
     filter: Mutex<Vec<u8>>,
     allowance: Mutex<Allowance>,
     counters: Mutex<Vec<Counter>>,
+    arrivals: Vec<AtomicU64>,
+    guard_counts: Mutex<Vec<GuardCounts>>,
     now_ns: AtomicU64,
     random: AtomicU32,
 }
@@ -196,15 +200,17 @@ impl ImageTables {
         }
         let filter = vec![0; image.root.flow_filter_mask as usize + 1];
         Self {
-            image,
             admissions,
             flows: Mutex::new(FlowMap::new(DEFAULT_FLOW_ENTRIES as usize)),
             openings: Mutex::new(FlowMap::new(DEFAULT_OPENING_ENTRIES as usize)),
             filter: Mutex::new(filter),
             allowance: Mutex::default(),
+            arrivals: arrivals(&image.guards),
+            guard_counts: Mutex::new(vec![GuardCounts::default(); image.guards.services.len()]),
             counters: Mutex::new(counters),
             now_ns: AtomicU64::new(0),
             random: AtomicU32::new(0),
+            image,
         }
     }
 
@@ -244,6 +250,25 @@ impl ImageTables {
             entry.ifindex = ifindex;
             entry.mtu = mtu;
         }
+    }
+
+    /// The guards, to change live words.
+    pub const fn guards_mut(&mut self) -> &mut Guards {
+        &mut self.image.guards
+    }
+
+    /// Sets and clears bits of the root's `features`.
+    pub const fn set_features(&mut self, features: u32) {
+        self.image.root.features = features;
+    }
+
+    /// Packets that a guard refused, by reason.
+    ///
+    /// # Panics
+    /// If there is no such guard.
+    #[must_use]
+    pub fn guard_counts(&self, guard: u32) -> GuardCounts {
+        self.guard_counts.lock().unwrap_or_else(PoisonError::into_inner)[guard as usize]
     }
 
     /// The counter in a slot; see [`lb_common::abi::counter`].
@@ -311,6 +336,42 @@ impl Clock for ImageTables {
     }
 }
 
+impl Buckets for ImageTables {
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        self.arrivals.get(bucket as usize).map(|at| at.load(Ordering::Relaxed))
+    }
+
+    fn set_arrival(&self, bucket: u32, at: u64) {
+        if let Some(arrival) = self.arrivals.get(bucket as usize) {
+            arrival.store(at, Ordering::Relaxed);
+        }
+    }
+
+    fn advance_arrival(&self, bucket: u32, by: u64) {
+        if let Some(arrival) = self.arrivals.get(bucket as usize) {
+            arrival.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+}
+
+impl PrefixNodes for ImageTables {
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        self.image.prefix.prefix_table(index)
+    }
+
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        self.image.prefix.prefix_entry(index)
+    }
+
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        self.image.prefix.prefix_node(index)
+    }
+
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        self.image.prefix.prefix_value(index)
+    }
+}
+
 impl Tables for ImageTables {
     fn root(&self) -> Option<&Root> {
         Some(&self.image.root)
@@ -344,14 +405,6 @@ impl Tables for ImageTables {
         Some(&self.admissions)
     }
 
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        longest_match(&self.image.clients, address)
-    }
-
-    fn previous_client_region(&self, address: &[u8; 16]) -> u32 {
-        longest_match(&self.image.clients, address)
-    }
-
     fn previous(&self, index: u32) -> Option<&PoolEntry> {
         self.image.previous.get(index as usize)
     }
@@ -382,6 +435,28 @@ impl Tables for ImageTables {
         spend(&mut lock(&self.allowance))
     }
 
+    fn guard(&self, index: u32) -> Option<&GuardEntry> {
+        self.image.guards.services.get(index as usize)
+    }
+
+    fn node_guard(&self) -> Option<&NodeGuard> {
+        Some(&self.image.guards.node)
+    }
+
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
+        let address = IpAddr::from(words_address(source)).to_canonical();
+        let blocked = self.image.guards.blocked.iter();
+        let matches = blocked.filter(|blocked| blocked.scope == scope && blocked.prefix.contains(address));
+        matches.max_by_key(|blocked| blocked.prefix.length()).map_or(0, |blocked| blocked.until)
+    }
+
+    fn count_guard(&self, guard: u32, reason: u32) {
+        let mut counts = self.guard_counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(guard as usize) {
+            count.packets[reason as usize & 7] += 1;
+        }
+    }
+
     fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool) {
         let mut counters = lock(&self.counters);
         let Some(counter) = counters.get_mut(slot as usize) else {
@@ -397,15 +472,10 @@ impl Tables for ImageTables {
     }
 }
 
-/// The region of the longest prefix that holds `address`, 0 if none does.
-fn longest_match(clients: &[ClientPrefix], address: &[u8; 16]) -> u32 {
-    let address = u128::from_be_bytes(*address);
-    clients
-        .iter()
-        .filter(|c| {
-            let differing = address ^ u128::from_be_bytes(c.address);
-            c.length == 0 || differing >> (128 - c.length) == 0
-        })
-        .max_by_key(|c| c.length)
-        .map_or(0, |c| c.region)
+fn arrivals(guards: &Guards) -> Vec<AtomicU64> {
+    let arrivals: Vec<_> = (0..guards.buckets()).map(|_| AtomicU64::new(0)).collect();
+    for &(bucket, at) in &guards.arrivals {
+        arrivals[bucket as usize].store(at, Ordering::Relaxed);
+    }
+    arrivals
 }

@@ -3,11 +3,15 @@
 pub mod compile;
 pub mod difference;
 mod flow_map;
+pub mod guard;
 pub mod ids;
 pub mod image;
 mod index;
 pub mod planner;
+pub mod prefix;
+pub mod shed;
 pub mod state;
+pub mod switches;
 pub mod transition;
 pub mod walker;
 mod words;

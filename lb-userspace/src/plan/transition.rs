@@ -22,6 +22,9 @@ use lb_common::abi::{
     },
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{
+        ENTRIES_PER_LINE, NO_TABLE, NODE, PrefixEntries, PrefixNode, PrefixRoot, PrefixTable, VALUES_PER_LINE,
+    },
     root::Root,
     service::{SERVICE_GUARDED, SERVICE_LEAVING, SERVICE_VIP_ONLY, ServiceEntry},
 };
@@ -29,7 +32,8 @@ use lb_maglev::{SLOT_MARK, is_marked, member_id};
 use thiserror::Error;
 
 use super::ids::{BackendIndex, Endpoint, Front, Ids, ServiceIndex};
-use super::image::{ClientPrefix, Image, pool_admission_index};
+use super::image::{Image, pool_admission_index};
+use super::prefix::PrefixTables;
 use super::words;
 use super::{compile, index};
 
@@ -57,8 +61,8 @@ pub struct Running {
     pub backends: Vec<BackendEntry>,
     /// The admission array as it is now.
     pub admission: Vec<Admission>,
-    /// The client regions' prefixes, sorted.
-    pub clients: Vec<ClientPrefix>,
+    /// The prefix tables, among them those of client regions.
+    pub prefix: PrefixTables,
 }
 
 impl Running {
@@ -74,7 +78,7 @@ impl Running {
             slots: image.slots.clone(),
             backends: image.backends.clone(),
             admission: image.admission.clone(),
-            clients: image.clients.clone(),
+            prefix: image.prefix.clone(),
         }
     }
 
@@ -446,7 +450,8 @@ impl<'a> Successor<'a> {
     ) -> Result<ServiceEntry, TransitionError> {
         let mut entry = ServiceEntry {
             flags: (service.flags | SERVICE_LEAVING) & !SERVICE_GUARDED,
-            guard: 0,
+            // None: neither limits nor switches of a service are for what is left of another one.
+            guard: u32::MAX,
             plan_base: self.image.plans.len() as u32,
             ..*service
         };
@@ -576,7 +581,7 @@ impl<'a> Successor<'a> {
     }
 
     fn other_clients(&self) -> bool {
-        self.image.clients != self.running.clients
+        self.image.root.clients_digest != self.running.root.clients_digest
     }
 
     fn write_previous(
@@ -623,6 +628,14 @@ impl<'a> Successor<'a> {
                 }
             }
         }
+        if self.other_clients() && self.report.services > 0 {
+            let first = append_prefixes(&mut self.image.prefix, &self.running.prefix);
+            self.image.root.previous_clients = if self.running.root.clients == NO_TABLE {
+                NO_TABLE
+            } else {
+                first + self.running.root.clients
+            };
+        }
         let root = &mut self.image.root;
         root.bucket_mask = self.image.buckets.len() as u32 - 1;
         root.service_seed = index.seed;
@@ -650,6 +663,24 @@ fn mark(now: &mut [u16], before: &[u16], home: Home, base: u32, slots: u32) -> b
         }
     }
     differs
+}
+
+/// Puts other prefix tables behind a set of them; returns the number of the first one.
+fn append_prefixes(all: &mut PrefixTables, more: &PrefixTables) -> u32 {
+    let first = all.tables.len() as u32;
+    let entries = (all.entries.len() * ENTRIES_PER_LINE) as u32;
+    let (nodes, values) = (all.nodes.len() as u32, (all.values.len() * VALUES_PER_LINE) as u32);
+    let root = |root: PrefixRoot| PrefixRoot { first_entry: root.first_entry + entries, ..root };
+    all.tables.extend(more.tables.iter().map(|table| PrefixTable { v4: root(table.v4), v6: root(table.v6) }));
+    let entry = |entry: u32| if entry & NODE == 0 { entry } else { NODE | ((entry & !NODE) + nodes) };
+    all.entries.extend(more.entries.iter().map(|line| PrefixEntries(line.0.map(entry))));
+    all.nodes.extend(more.nodes.iter().map(|node| PrefixNode {
+        first_child: node.first_child + nodes,
+        first_value: node.first_value + values,
+        ..*node
+    }));
+    all.values.extend_from_slice(&more.values);
+    first
 }
 
 fn plans_of(service: &ServiceEntry) -> std::ops::Range<usize> {

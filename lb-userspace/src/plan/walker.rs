@@ -135,7 +135,7 @@ fn home<T: Tables>(tables: &T, tuple: &Tuple, h: u64) -> Option<Home> {
     let (_, service) = classify::service(tables, root, tuple)?;
     let mut pool = service.first;
     if service.flags & SERVICE_MULTI_PLAN != 0 {
-        let region = tables.client_region(&lb_common::net::words_address(&tuple.source));
+        let region = tables.client_region(&tuple.source);
         let plan = service.plan_base + if region < service.plans { region } else { 0 };
         pool = tables.plan(plan)?.first;
     }

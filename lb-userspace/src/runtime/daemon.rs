@@ -16,6 +16,7 @@ use crate::{
         overrides::Overrides,
         program_log,
         service::{Parts, Service},
+        switches::Switches,
         tenure::Heir,
     },
     telemetry::{event::NewEvent, journal::Journal},
@@ -32,6 +33,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let node = &config.node;
     let _lock = Lock::acquire(&node.state_dir)?;
     let overrides = Overrides::load(&node.state_dir)?;
+    let switches = Switches::load(&node.state_dir)?;
     let journal = Journal::open(&node.state_dir)?;
     let server = Server::bind(&node.socket)?;
     let image = compile(&config)?;
@@ -45,7 +47,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         () = signals.stop() => false,
     };
     if warmed_up {
-        let tenure = heir.begin(&journal)?;
+        let tenure = heir.begin(switches, &journal)?;
         journal.record(NewEvent::daemon(node.name.clone(), describe(start), monotonic_ns()));
         let config_path = config_path.to_owned();
         let parts = Parts { config_path, tenure, journal: journal.clone(), overrides };

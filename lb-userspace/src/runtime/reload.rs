@@ -17,6 +17,7 @@ use crate::{
         clock::monotonic_ns,
         notify,
         service::Service,
+        switches::Switches,
         tenure::{Heir, Tenure},
     },
     telemetry::event::NewEvent,
@@ -143,7 +144,16 @@ impl Service {
     async fn change_over(&self, heir: Heir) -> anyhow::Result<Arc<Tenure>> {
         let _in_order = self.in_order.lock().await;
         *self.coming.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let tenure = Arc::new(tokio::task::block_in_place(|| heir.begin(&self.journal))?);
+        // Written down with every word, so what is in the file is what stands.
+        let switches = Switches::load(&heir.config().node.state_dir);
+        let tenure = match switches {
+            Ok(switches) => tokio::task::block_in_place(|| heir.begin(switches, &self.journal))?,
+            Err(error) => {
+                heir.give_up();
+                return Err(error.into());
+            }
+        };
+        let tenure = Arc::new(tenure);
         *self.tenure.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&tenure);
         Ok(tenure)
     }

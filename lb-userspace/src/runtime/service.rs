@@ -11,8 +11,8 @@ use crate::{
         Control,
         problem::{Problem, ProblemKind},
         types::{
-            Acted, BackendView, Differences, DomainView, ExplainQuery, Explanation, OverrideView, Reloaded,
-            ServiceView, Status, SubjectKind, SubjectName,
+            Acted, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView,
+            OverrideView, Reloaded, ServiceView, Status, SubjectKind, SubjectName, SwitchView, ThrowRequest,
         },
     },
     config::Config,
@@ -188,6 +188,26 @@ impl Control for Service {
             decided_ns: acted.decided_ns,
             stored_ns: acted.stored_ns,
         })
+    }
+
+    async fn guards(&self) -> Vec<GuardView> {
+        self.tenure().guardian.guards()
+    }
+
+    async fn switches(&self) -> Vec<SwitchView> {
+        self.tenure().guardian.switches()
+    }
+
+    async fn throw(&self, request: ThrowRequest) -> Result<SwitchView, Problem> {
+        let _in_order = self.in_order.lock().await;
+        let tenure = self.tenure();
+        tokio::task::block_in_place(|| tenure.guardian.throw(request))
+    }
+
+    async fn clear(&self, request: ClearRequest) -> Result<SwitchView, Problem> {
+        let _in_order = self.in_order.lock().await;
+        let tenure = self.tenure();
+        tokio::task::block_in_place(|| tenure.guardian.clear(&request.name, &request.reason))
     }
 
     async fn explain(&self, query: ExplainQuery) -> Result<Explanation, Problem> {

@@ -26,7 +26,9 @@ use crate::{
     },
     runtime::{
         control::{self, Handle},
+        guardian::Guardian,
         overrides::Overrides,
+        switches::Switches,
         walker::Walker,
     },
     telemetry::journal::Journal,
@@ -58,6 +60,8 @@ pub(super) struct Tenure {
     pub(super) hops: NextHops,
     pub(super) control: Handle,
     pub(super) walker: Walker,
+    pub(super) guardian: Arc<Guardian>,
+    watch: tokio::task::JoinHandle<()>,
     recorder: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -117,8 +121,11 @@ impl Heir {
     }
 
     /// Puts it in place. On an error it ends, and what ran before goes on.
-    pub(super) fn begin(self, journal: &Journal) -> anyhow::Result<Tenure> {
+    pub(super) fn begin(self, switches: Switches, journal: &Journal) -> anyhow::Result<Tenure> {
         let Self { config, digest, prepared, hops, control, recorder } = self;
+        // Switches that stand are in the data plane before its first packet.
+        let guardian =
+            Arc::new(Guardian::new(Arc::clone(&config), prepared.guards(), switches, journal.clone()));
         let data_plane = match prepared.put_in_place() {
             Ok(data_plane) => data_plane,
             Err(error) => {
@@ -128,7 +135,10 @@ impl Heir {
         };
         let walker = Walker::start(&config, &data_plane, control.clone(), journal.clone())
             .context("cannot start the thread that walks the flow table")?;
+        let watch = tokio::spawn(Arc::clone(&guardian).watch());
         Ok(Tenure {
+            guardian,
+            watch,
             counters: data_plane.counters(),
             live: data_plane.live(),
             config,
@@ -150,6 +160,7 @@ impl Heir {
 impl Tenure {
     /// Stops what watches and waits for its end, and until its events are written. The data plane stays as it is.
     pub(super) fn stop(&self) {
+        self.watch.abort();
         self.walker.stop();
         self.control.stop();
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).take();

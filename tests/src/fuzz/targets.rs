@@ -148,11 +148,8 @@ pub(super) fn edge_program(data: &[u8]) {
                 assert_eq!(ran, pure, "program and pure code ({reason:?}) differ on {frame:02x?}");
             }
             for (name, table) in [("FLOWS", FlowTable::Flows), ("OPENINGS", FlowTable::Openings)] {
-                assert_eq!(
-                    kernel.flows(name).expect("reading a table of flows"),
-                    tables.flows(table).len(),
-                    "{name}"
-                );
+                let entries = kernel.flows(name).expect("reading a table of flows");
+                assert_eq!(entries, tables.flows(table).len(), "{name}");
             }
         });
     });

@@ -1,6 +1,7 @@
 //! The golden packets.
 
 mod flows;
+mod protect;
 
 use super::{Case, Change, EGRESS, Expected, MTU, NEXT_HOP, packets::*};
 use lb_common::abi::{admission::Admission, reason::Reason};
@@ -75,7 +76,7 @@ fn answered(mut frame: Vec<u8>) -> Vec<u8> {
 /// All golden packets.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [forwarded(), passed(), echoes(), refused(), steered(), flows::all()].concat()
+    [forwarded(), passed(), echoes(), refused(), steered(), protect::cases(), flows::all()].concat()
 }
 
 fn forwarded() -> Vec<Case> {

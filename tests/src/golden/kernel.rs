@@ -13,7 +13,7 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::Counter,
     flow::{FlowEntry, FlowKey},
-    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, SLOTS_PER_CHUNK},
+    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, SLOTS_PER_CHUNK},
     pod::Pod,
     root::Root,
 };
@@ -66,8 +66,15 @@ impl Kernel {
             .map_max_entries("FLOW_FILTER", size(filter_bytes.div_ceil(FLOW_FILTER_CHUNK)))
             .map_max_entries("SLOTS", size(chunks))
             .map_max_entries("BACKENDS", size(image.backends.len()))
+            .map_max_entries("GUARDS", size(image.guards.services.len()))
+            .map_max_entries("BUCKETS", image.guards.buckets())
+            .map_max_entries("GUARD_COUNTS", cpus * size(image.guards.services.len()))
+            .map_max_entries("BLOCKED", MAX_BLOCKED as u32)
             .map_max_entries("COUNTERS", cpus * stride)
-            .map_max_entries("CLIENTS", size(image.clients.len()))
+            .map_max_entries("PREFIX_TABLES", size(image.prefix.tables.len()))
+            .map_max_entries("PREFIX_ENTRIES", size(image.prefix.entries.len()))
+            .map_max_entries("PREFIX_NODES", size(image.prefix.nodes.len()))
+            .map_max_entries("PREFIX_VALUES", size(image.prefix.values.len()))
             .map_max_entries("FLOWS", flow_entries)
             .load(object)?;
         for name in programs {
@@ -93,6 +100,17 @@ impl Kernel {
         self.set_all("POOLS", &image.pools)?;
         self.set_all("PREVIOUS", &image.previous)?;
         self.set_all("BACKENDS", &image.backends)?;
+        self.set_all("GUARDS", &image.guards.services)?;
+        self.set("NODE_GUARD", 0, &image.guards.node)?;
+        for (bucket, at) in &image.guards.arrivals {
+            self.set("BUCKETS", *bucket, at)?;
+        }
+        let mut blocked_map: LpmTrie<_, [u32; 5], u32> =
+            LpmTrie::try_from(self.ebpf.map_mut("BLOCKED").context("BLOCKED")?)?;
+        for blocked in &image.guards.blocked {
+            let (length, key) = blocked.key();
+            blocked_map.insert(&Key::new(length, key), blocked.until, 0)?;
+        }
         let mut chunk = Box::new([0_u8; 2 * SLOTS_PER_CHUNK]);
         for (i, slots) in image.slots.chunks(SLOTS_PER_CHUNK).enumerate() {
             for (j, slot) in slots.iter().enumerate() {
@@ -101,14 +119,10 @@ impl Kernel {
             self.array::<{ 2 * SLOTS_PER_CHUNK }>("SLOTS")?.set(i as u32, *chunk, 0)?;
         }
         self.set_admissions(&image.admission)?;
-        let mut clients: LpmTrie<_, [u8; 16], u32> =
-            LpmTrie::try_from(self.ebpf.map_mut("CLIENTS").context("CLIENTS")?)?;
-        for client in &image.clients {
-            let key = Key::new(client.length, client.address);
-            // Linux 5.10 wants room for another entry even to overwrite one.
-            let _ = clients.remove(&key);
-            clients.insert(&key, client.region, 0)?;
-        }
+        self.set_all("PREFIX_TABLES", &image.prefix.tables)?;
+        self.set_all("PREFIX_ENTRIES", &image.prefix.entries)?;
+        self.set_all("PREFIX_NODES", &image.prefix.nodes)?;
+        self.set_all("PREFIX_VALUES", &image.prefix.values)?;
         Ok(())
     }
 
@@ -145,6 +159,7 @@ impl Kernel {
             4 => self.set_bytes::<T, 4>(map, index, value),
             8 => self.set_bytes::<T, 8>(map, index, value),
             32 => self.set_bytes::<T, 32>(map, index, value),
+            192 => self.set_bytes::<T, 192>(map, index, value),
             128 => self.set_bytes::<T, 128>(map, index, value),
             256 => self.set_bytes::<T, 256>(map, index, value),
             other => anyhow::bail!("{map}: values of {other} bytes"),

@@ -68,6 +68,8 @@ pub enum Change {
     Backend(&'static str, Admission),
     /// A domain's admission word.
     Domain(&'static str, Admission),
+    /// Anything else in the image.
+    Image(fn(&mut Image)),
     /// Interface of a backend's next hop; 0 for none.
     Egress(&'static str, u32),
     /// More flags of a service.
@@ -175,6 +177,7 @@ impl Change {
                 let index = find(&image.names.domains, path)?;
                 image.admission[index] = word;
             }
+            Self::Image(change) => change(image),
             Self::Egress(name, ifindex) => {
                 let index = find(&image.names.backends, name)?;
                 image.backends[index].ifindex = ifindex;

@@ -20,7 +20,7 @@ use lb_common::{
         steer::{self, Origin},
         trace::{Silent, Step, Trace},
     },
-    net::{mapped_words, protocol, words_address},
+    net::{mapped_words, protocol},
 };
 use lb_maglev::{SLOT_MARK, is_marked};
 use lb_userspace::plan::{
@@ -294,7 +294,7 @@ impl World {
             return true;
         }
         let Some((_, service)) = classify::service(&self.tables, &image.root, &tuple) else { return true };
-        let region = self.tables.client_region(&words_address(&tuple.source));
+        let region = self.tables.client_region(&tuple.source);
         let plan = service.plan_base + if region < service.plans { region } else { 0 };
         let pool = image.plans[plan as usize].first;
         admissions.get(pool.admission).old_share() == u8::MAX

@@ -7,7 +7,7 @@ use lb_common::abi::limits::{DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES};
 
 use super::checks::{choice, parse_duration};
 use super::names::check_name;
-use super::{clients, topology};
+use super::{clients, protection, topology};
 use crate::config::fields::{At, Text, Texts};
 use crate::config::ids::DomainId;
 use crate::config::key;
@@ -50,6 +50,7 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
     let state_dir = path("state_dir", raw.state_dir.as_ref(), DEFAULT_STATE_DIR, report);
     let socket = path("socket", raw.socket.as_ref(), DEFAULT_SOCKET, report);
     let bpffs = path("bpffs", raw.bpffs.as_ref(), DEFAULT_BPFFS, report);
+    let max_new_flows = protection::node_limit(raw.max_new_flows.as_ref(), report);
     let transition = long_duration("transition", raw.transition.as_ref(), TRANSITION, report);
     let flow_idle = long_duration("flow_idle", raw.flow_idle.as_ref(), FLOW_IDLE, report);
     let flow_entries = entries("flow_entries", raw.flow_entries.as_ref(), DEFAULT_FLOW_ENTRIES, report);
@@ -73,6 +74,7 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
         state_dir: state_dir?,
         socket: socket?,
         bpffs: bpffs?,
+        max_new_flows: max_new_flows?,
         transition: transition?,
         flow_idle: flow_idle?,
         flow_entries: flow_entries?,
@@ -295,7 +297,12 @@ fn entries(key: &str, given: Option<&At<i64>>, default: u32, report: &mut Report
 }
 
 /// An absolute path.
-fn path(key: &str, text: Option<&Text<'_>>, default: &str, report: &mut Report) -> Option<PathBuf> {
+pub(super) fn path(
+    key: &str,
+    text: Option<&Text<'_>>,
+    default: &str,
+    report: &mut Report,
+) -> Option<PathBuf> {
     let Some(text) = text else {
         return Some(PathBuf::from(default));
     };
