@@ -16,7 +16,7 @@ use lb_common::{
         admission::AdmissionWords,
         backend::BackendEntry,
         counter::Counter,
-        flow::{FlowEntry, FlowFilter, FlowKey},
+        flow::{FlowEntry, FlowFilter, FlowWords},
         guard::{GuardCounts, GuardEntry, NodeGuard},
         limits::{FLOW_FILTER_CHUNK, SLOTS_PER_CHUNK},
         plan::{PlanEntry, PoolEntry},
@@ -81,9 +81,9 @@ static GUARD_COUNTS: Array<GuardCounts> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static BLOCKED: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
 #[map]
-static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+static FLOWS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
 #[map]
-static OPENINGS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+static OPENINGS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
 #[map]
 static FLOW_FILTER: Array<FlowFilter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
@@ -299,7 +299,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn flow(&self, table: FlowTable, key: &FlowKey, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+    fn flow(&self, table: FlowTable, key: &FlowWords, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
         let entry = match table {
             FlowTable::Flows => FLOWS.get_ptr_mut(key)?,
             FlowTable::Openings => OPENINGS.get_ptr_mut(key)?,
@@ -317,7 +317,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn remember(&self, table: FlowTable, key: &FlowKey, entry: FlowEntry) {
+    fn remember(&self, table: FlowTable, key: &FlowWords, entry: FlowEntry) {
         // An LRU map makes room by itself; if even that fails, the flow is placed by its hash as long as shares stay.
         let _ = match table {
             FlowTable::Flows => FLOWS.insert(key, entry, 0),
@@ -326,7 +326,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn forget(&self, table: FlowTable, key: &FlowKey) -> bool {
+    fn forget(&self, table: FlowTable, key: &FlowWords) -> bool {
         // Most often there is nothing, and looking takes no lock.
         match table {
             FlowTable::Flows => FLOWS.get_ptr(key).is_some() && FLOWS.remove(key).is_ok(),

@@ -7,7 +7,7 @@ use aya::maps::lpm_trie::Key;
 use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowKey, FlowWords},
     guard::{GuardEntry, NodeGuard},
     limits::ADMISSION_WORDS,
     plan::{PlanEntry, PoolEntry},
@@ -170,8 +170,8 @@ impl Tables for Observation {
         self.tables.constant.previous.get(index as usize)
     }
 
-    fn flow(&self, table: FlowTable, key: &FlowKey, _: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
-        let key: [u8; size_of::<FlowKey>()] = key.as_bytes().try_into().ok()?;
+    fn flow(&self, table: FlowTable, key: &FlowWords, _: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        let key: [u8; size_of::<FlowKey>()] = key.key().as_bytes().try_into().ok()?;
         let generation = &self.tables.generation;
         let map = match table {
             FlowTable::Flows => &generation.flows,
@@ -180,9 +180,9 @@ impl Tables for Observation {
         FlowEntry::from_bytes(&map.get(&key, 0).ok()?)
     }
 
-    fn remember(&self, _: FlowTable, _: &FlowKey, _: FlowEntry) {}
+    fn remember(&self, _: FlowTable, _: &FlowWords, _: FlowEntry) {}
 
-    fn forget(&self, _: FlowTable, _: &FlowKey) -> bool {
+    fn forget(&self, _: FlowTable, _: &FlowWords) -> bool {
         false
     }
 

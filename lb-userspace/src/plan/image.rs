@@ -10,7 +10,7 @@ use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
     counter::{Counter, backend_slot},
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowKey, FlowWords},
     guard::{GuardCounts, GuardEntry, NodeGuard},
     limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
@@ -292,6 +292,11 @@ impl ImageTables {
         lock(&self.openings).set_capacity(openings);
     }
 
+    /// Removes an entry of one of the tables of flows.
+    pub fn remove_flow(&self, table: FlowTable, key: &FlowKey) {
+        lock(self.table(table)).remove(key);
+    }
+
     /// Takes over what a generation hands on to the next one: both tables of flows and, if it is of the same size, the flow
     /// filter.
     pub fn take_flows_of(&mut self, other: &Self) {
@@ -404,16 +409,16 @@ impl Tables for ImageTables {
         self.image.previous.get(index as usize)
     }
 
-    fn flow(&self, table: FlowTable, key: &FlowKey, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
-        lock(self.table(table)).get(key, touch)
+    fn flow(&self, table: FlowTable, key: &FlowWords, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        lock(self.table(table)).get(&key.key(), touch)
     }
 
-    fn remember(&self, table: FlowTable, key: &FlowKey, entry: FlowEntry) {
-        lock(self.table(table)).insert(*key, entry);
+    fn remember(&self, table: FlowTable, key: &FlowWords, entry: FlowEntry) {
+        lock(self.table(table)).insert(key.key(), entry);
     }
 
-    fn forget(&self, table: FlowTable, key: &FlowKey) -> bool {
-        lock(self.table(table)).remove(key)
+    fn forget(&self, table: FlowTable, key: &FlowWords) -> bool {
+        lock(self.table(table)).remove(&key.key())
     }
 
     fn filter(&self, index: u32) -> u8 {
