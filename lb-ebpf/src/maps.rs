@@ -6,7 +6,7 @@
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
     macros::map,
-    maps::{Array, LpmTrie, LruHashMap, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, lpm_trie::Key},
 };
 use lb_common::{
     abi::{
@@ -14,8 +14,9 @@ use lb_common::{
         backend::BackendEntry,
         counter::Counter,
         flow::{FlowEntry, FlowKey},
-        limits::SLOTS_PER_CHUNK,
+        limits::{MAX_INTERFACES, SLOTS_PER_CHUNK},
         plan::{PlanEntry, PoolEntry},
+        quic::{QuicServer, QuicServerKey},
         root::Root,
         service::{ServiceBucket, ServiceEntry},
     },
@@ -56,6 +57,13 @@ static COUNTERS: Array<Counter> = Array::with_max_entries(1, MMAPABLE);
 static CLIENTS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
 #[map]
 static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+
+/// Server ids of QUIC services, filled when the generation is built.
+#[map]
+static QUIC_SERVERS: HashMap<QuicServerKey, QuicServer> = HashMap::with_max_entries(1, 0);
+/// Ethernet addresses of the interfaces on which frames arrive, by index.
+#[map]
+static INTERFACES: HashMap<u32, [u8; 8]> = HashMap::with_max_entries(MAX_INTERFACES as u32, 0);
 
 /// The maps above as the decisions see them.
 pub struct Maps;
@@ -136,6 +144,19 @@ impl Tables for Maps {
     #[inline(always)]
     fn client_region(&self, address: &[u8; 16]) -> u32 {
         CLIENTS.get(Key::new(128, *address)).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn quic_server(&self, key: &QuicServerKey) -> Option<QuicServer> {
+        // SAFETY: the entry is copied at once, and never changes while the program runs.
+        unsafe { QUIC_SERVERS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn interface_address(&self, ifindex: u32) -> Option<[u8; 6]> {
+        // SAFETY: the entry is copied at once; the daemon replaces entries whole.
+        let [a, b, c, d, e, f, _, _] = *unsafe { INTERFACES.get(&ifindex) }?;
+        Some([a, b, c, d, e, f])
     }
 
     #[inline(always)]

@@ -37,6 +37,10 @@ pub const MAX_CPUS: usize = 1_024;
 pub const DEFAULT_FLOW_ENTRIES: u32 = 65_536;
 /// Answers a second that Weir itself gives at most, for each CPU.
 pub const DEFAULT_ANSWERS_PER_SECOND: u32 = 1_000;
+/// Interfaces of one edge host on which frames arrive.
+pub const MAX_INTERFACES: usize = 64;
+/// Bytes of a QUIC server id.
+pub const MAX_QUIC_SERVER_ID_BYTES: usize = 15;
 /// Addresses on which one agent takes tunnelled packets and heartbeats.
 pub const MAX_AGENT_ADDRESSES: usize = 16;
 /// Source prefixes from which one agent accepts tunnelled packets and heartbeats.

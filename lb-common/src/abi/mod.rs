@@ -14,6 +14,7 @@ pub mod heartbeat;
 pub mod limits;
 pub mod plan;
 pub mod pod;
+pub mod quic;
 pub mod reason;
 pub mod root;
 pub mod service;

@@ -54,6 +54,8 @@ pod! {
     crate::abi::heartbeat::Heartbeat = 32;
     crate::abi::plan::PlanEntry = 64;
     crate::abi::plan::PoolEntry = 16;
+    crate::abi::quic::QuicServer = 8;
+    crate::abi::quic::QuicServerKey = 24;
     crate::abi::root::Root = 256;
     crate::abi::service::ServiceBucket = 64;
     crate::abi::service::ServiceEntry = 64;

@@ -28,6 +28,9 @@ pub const FEATURE_CAPTURE: u32 = 1 << 3;
 /// [`Root::features`]: an emergency switch is on. Set and cleared while the program runs.
 pub const FEATURE_EMERGENCY: u32 = 1 << 4;
 
+/// [`Root::features`]: Weir answers "who has it?" for some VIP (`reach = "arp"`).
+pub const FEATURE_ARP: u32 = 1 << 5;
+
 /// The single element of the `ROOT` map, 256 bytes. Written once per generation, but for `features` and
 /// `previous_clients`.
 #[repr(C, align(64))]

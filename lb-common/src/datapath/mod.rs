@@ -9,7 +9,7 @@
 //! | [`steer`] | which plan applies, and which pools in which order? |
 //! | [`flow`] | is the flow known to live away from home? |
 //! | [`select`] | which member of a pool takes it? |
-//! | [`encap`] | what does it look like on the way to the backend? |
+//! | [`encap`], [`gue`], [`l2`] | what does it look like on the way to the backend? |
 //! | [`verdict`] | what is done with it, and how is it counted? |
 //!
 //! [`agent`] is the other end: what a backend does with what arrives. [`echo`] answers pings to a VIP; [`hash`] holds all hash functions; [`trace`] lets `weir explain` watch.
@@ -21,7 +21,10 @@ pub mod classify;
 pub mod echo;
 pub mod encap;
 pub mod flow;
+pub mod gue;
 pub mod hash;
+pub mod l2;
+pub mod neighbour;
 pub mod parse;
 pub mod ports;
 pub mod select;
@@ -42,8 +45,14 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: &mut imp
     let length = packet.length();
     let outcome = match parse::parse(packet) {
         Parsed::Transport(transport) => forward(packet, tables, &transport, trace),
-        Parsed::Portless(portless) => echo::answer_or_refuse(packet, tables, &portless),
-        Parsed::NotIp => Outcome::pass(Reason::PassNotIp),
+        Parsed::Portless(portless) => match neighbour::answer(packet, tables) {
+            Some(reason) => Outcome::answer(reason),
+            None => echo::answer_or_refuse(packet, tables, &portless),
+        },
+        Parsed::NotIp => match neighbour::answer(packet, tables) {
+            Some(reason) => Outcome::answer(reason),
+            None => Outcome::pass(Reason::PassNotIp),
+        },
     };
     verdict::count(tables, &outcome, length);
     outcome
@@ -70,9 +79,9 @@ fn forward<P: Packet, T: Tables>(
         Err(reason) => outcome.drop(reason),
         Ok(placement) => {
             let outcome = outcome.to_backend(placement.backend);
-            match encap::encapsulate(packet, root, placement.entry, transport, h) {
+            match encap::encapsulate(packet, root, service, placement.entry, transport, h) {
                 Err(reason) => outcome.drop(reason),
-                Ok(()) => outcome.forward(placement.entry.ifindex, packet.ingress_ifindex()),
+                Ok(egress) => outcome.forward(egress, packet.ingress_ifindex()),
             }
         }
     }

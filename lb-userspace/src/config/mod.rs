@@ -6,6 +6,7 @@
 
 mod error;
 mod fields;
+mod forwarding;
 mod ids;
 mod key;
 pub mod limits;
@@ -19,6 +20,7 @@ mod suggest;
 mod summary;
 
 pub use error::{ConfigError, Place, Problem, Related};
+pub use forwarding::{Forwarding, Quic, QuicConfig, Reach};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
     Backend, Check, CheckKind, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol,

@@ -12,9 +12,10 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::Counter,
     flow::{FlowEntry, FlowKey},
-    limits::{ADMISSION_WORDS, SLOTS_PER_CHUNK},
+    limits::{ADMISSION_WORDS, MAX_INTERFACES, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    quic::{QuicServer, QuicServerKey},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
@@ -36,7 +37,7 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 11] = [
+const SHAPES: [Shape; 13] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
@@ -53,7 +54,18 @@ const SHAPES: [Shape; 11] = [
         key_size: size_of::<FlowKey>(),
         value_size: size_of::<FlowEntry>(),
     },
+    Shape {
+        name: QUIC_SERVERS,
+        kind: MapType::Hash,
+        key_size: size_of::<QuicServerKey>(),
+        value_size: size_of::<QuicServer>(),
+    },
+    Shape { name: INTERFACES, kind: MapType::Hash, key_size: 4, value_size: 8 },
 ];
+/// Name of the map of QUIC server ids.
+const QUIC_SERVERS: &str = "QUIC_SERVERS";
+/// Name of the map of interfaces' addresses.
+const INTERFACES: &str = "INTERFACES";
 const CLIENTS: &str = "CLIENTS";
 /// Name of the flow table.
 pub(super) const FLOWS: &str = "FLOWS";
@@ -75,6 +87,8 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
         "COUNTERS" => image.counter_slots() * cpus,
         CLIENTS => image.clients.len() as u32,
         FLOWS => flow_entries,
+        QUIC_SERVERS => image.quic.len() as u32,
+        INTERFACES => MAX_INTERFACES as u32,
         _ => 1,
     };
     std::array::from_fn(|i| (SHAPES[i].name, size_of_map(SHAPES[i].name).max(1)))
@@ -94,6 +108,8 @@ pub struct Generation {
     pub(super) admission: MappedArray<Admission>,
     pub(super) counters: MappedArray<Counter>,
     pub(super) clients: LpmTrie<MapData, [u8; 16], u32>,
+    pub(super) quic: HashMap<MapData, [u8; size_of::<QuicServerKey>()], [u8; size_of::<QuicServer>()]>,
+    pub(super) interfaces: HashMap<MapData, u32, [u8; 8]>,
     pub(super) flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
 }
 
@@ -122,6 +138,8 @@ impl Generation {
             admission: mapped_flat(&fds, "ADMISSION", ADMISSION_WORDS)?,
             counters: mapped(&fds, "COUNTERS")?,
             clients: typed(&fds, CLIENTS, Map::LpmTrie)?,
+            quic: typed(&fds, QUIC_SERVERS, Map::HashMap)?,
+            interfaces: typed(&fds, INTERFACES, Map::HashMap)?,
             flows: typed(&fds, FLOWS, Map::LruHashMap)?,
             fds,
         })
@@ -175,6 +193,11 @@ impl Generation {
                 .insert(&Key::new(client.length, client.address), client.region, 0)
                 .map_err(|error| format!("map {CLIENTS}: {error}"))?;
         }
+        for (key, server) in &image.quic {
+            self.quic
+                .insert(to_array(key), to_array(server), 0)
+                .map_err(|error| format!("map {QUIC_SERVERS}: {error}"))?;
+        }
         self.root.write(0, &Root { counter_cpus: cpus, ..image.root }).ok_or_else(|| small("ROOT"))
     }
 
@@ -182,6 +205,14 @@ impl Generation {
     pub(super) fn backend_addresses(&self) -> Vec<[u8; 16]> {
         self.backends.read_all(self.backends.len()).iter().map(|entry| entry.outer_destination).collect()
     }
+}
+
+/// The bytes of a value.
+///
+/// # Panics
+/// If `N` is not its size.
+fn to_array<T: Pod, const N: usize>(value: &T) -> [u8; N] {
+    value.as_bytes().try_into().expect("the map's shape has the type's size")
 }
 
 fn check_shape(map: &MapData, shape: &Shape) -> Result<u32, String> {

@@ -10,6 +10,7 @@ use lb_common::abi::{
     limits::ADMISSION_WORDS,
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    quic::{QuicServer, QuicServerKey},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
@@ -122,6 +123,16 @@ impl Tables for Observation {
 
     fn client_region(&self, address: &[u8; 16]) -> u32 {
         self.tables.generation.clients.get(&Key::new(128, *address), 0).unwrap_or(0)
+    }
+
+    fn quic_server(&self, key: &QuicServerKey) -> Option<QuicServer> {
+        let key: [u8; size_of::<QuicServerKey>()] = key.as_bytes().try_into().ok()?;
+        QuicServer::from_bytes(&self.tables.generation.quic.get(&key, 0).ok()?)
+    }
+
+    fn interface_address(&self, ifindex: u32) -> Option<[u8; 6]> {
+        let [address @ .., _, _] = self.tables.generation.interfaces.get(&ifindex, 0).ok()?;
+        Some(address)
     }
 
     fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {

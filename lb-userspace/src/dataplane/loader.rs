@@ -333,7 +333,7 @@ pub(crate) fn load_xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp
 fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<MapData, String> {
     use aya::maps::Map;
     match ebpf.take_map(name) {
-        Some(Map::Array(map) | Map::LpmTrie(map) | Map::LruHashMap(map)) => Ok(map),
+        Some(Map::Array(map) | Map::LpmTrie(map) | Map::LruHashMap(map) | Map::HashMap(map)) => Ok(map),
         Some(_) => Err("is of an unexpected type".to_owned()),
         None => Err("is missing in the object".to_owned()),
     }

@@ -65,6 +65,11 @@ pub struct HopView {
     pub source_mac: Mac,
     /// Largest IP packet in bytes.
     pub mtu: u16,
+    /// Whether it is the backend itself and no router.
+    pub on_link: bool,
+    /// Number of the VLAN whose tag frames carry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
 }
 
 /// Next hops of all backends.
@@ -344,6 +349,8 @@ impl Keeper {
             mac: Mac(hop.destination),
             source_mac: Mac(hop.source),
             mtu: hop.mtu,
+            on_link: hop.on_link,
+            vlan: hop.vlan,
         }
     }
 }

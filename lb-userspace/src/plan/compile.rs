@@ -13,8 +13,10 @@ use lb_common::abi::{
     },
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
-    root::Root,
-    service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_VIP_ONLY, ServiceEntry, ServiceKey},
+    root::{FEATURE_ARP, Root},
+    service::{
+        SERVICE_ARP, SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_QUIC, SERVICE_VIP_ONLY, ServiceEntry, ServiceKey,
+    },
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
 use lb_common::net::{address_bytes, protocol};
@@ -22,8 +24,9 @@ use lb_maglev::{Member, TableBuilder};
 use thiserror::Error;
 
 use super::image::{ClientPrefix, Image, Names, pool_admission_index};
+use super::forwarding::{forwarding_number, gue_port, quic_configs, quic_servers};
 use super::index;
-use crate::config::{Backend, BackendId, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Service};
+use crate::config::{Backend, BackendId, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Reach, Service};
 
 /// Low bits of an IPv4 tunnel source that may carry entropy.
 const MAX_ENTROPY_BITS_V4: u8 = 16;
@@ -128,6 +131,7 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             outer_source_v4: config.node.tunnel_source_v4.address().octets(),
             outer_source_v6: config.node.tunnel_source_v6.address().octets(),
             answers_per_second: DEFAULT_ANSWERS_PER_SECOND,
+            features: features(config),
             ..Root::zeroed()
         },
         buckets: index.buckets,
@@ -138,6 +142,7 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
         backends,
         admission: vec![Admission::OPEN; ADMISSION_WORDS],
         clients: clients(config)?,
+        quic: quic_servers(config),
         names: names(config),
         digest: [0; 32],
     };
@@ -232,18 +237,22 @@ fn services(
                 | match service.on_all_down {
                     OnAllDown::Drop => 0,
                     OnAllDown::FailOpen => SERVICE_FAIL_OPEN,
-                },
+                }
+                | if service.quic.is_some() { SERVICE_QUIC } else { 0 },
             plan_base: plan_base as u32,
             plans: distinct.len() as u32,
+            forwarding: forwarding_number(service.forwarding),
+            gue_port: gue_port(service.forwarding),
+            quic: quic_configs(service),
             first: plans[plan_base].first,
             ..ServiceEntry::zeroed()
         });
         first_pool += service.pools.len();
     }
-    let vips: BTreeSet<_> = config.services.iter().map(|s| address_bytes(s.vip)).collect();
-    entries.extend(vips.into_iter().map(|address| ServiceEntry {
+    let vips: BTreeSet<_> = config.services.iter().map(|s| (address_bytes(s.vip), s.reach == Reach::Arp)).collect();
+    entries.extend(vips.into_iter().map(|(address, arp)| ServiceEntry {
         address,
-        flags: SERVICE_VIP_ONLY,
+        flags: SERVICE_VIP_ONLY | if arp { SERVICE_ARP } else { 0 },
         ..ServiceEntry::zeroed()
     }));
     Ok((entries, plans))
@@ -279,6 +288,11 @@ fn refuse_duplicates(config: &Config, keys: &[ServiceKey]) -> Result<(), Compile
         }
     }
     Ok(())
+}
+
+/// What some packets need beyond the common way.
+fn features(config: &Config) -> u32 {
+    if config.services.iter().any(|service| service.reach == Reach::Arp) { FEATURE_ARP } else { 0 }
 }
 
 const fn protocol_number(protocol: Protocol) -> u8 {

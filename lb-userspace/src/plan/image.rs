@@ -7,12 +7,13 @@ use std::sync::{Mutex, PoisonError};
 use lb_common::abi::{
     ABI_VERSION,
     admission::{Admission, AdmissionWords},
-    backend::BackendEntry,
+    backend::{BACKEND_ON_LINK, BACKEND_TAGGED, BackendEntry},
     counter::{Counter, backend_slot},
     flow::{FlowEntry, FlowKey},
     limits::{ADMISSION_WORDS, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    quic::{QuicServer, QuicServerKey},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
@@ -43,6 +44,8 @@ pub struct Image {
     pub admission: Vec<Admission>,
     /// Which client region an address belongs to; the longest match wins.
     pub clients: Vec<ClientPrefix>,
+    /// Which QUIC server id is whose, sorted by key.
+    pub quic: Vec<(QuicServerKey, QuicServer)>,
     /// The names behind the indices.
     pub names: Names,
     /// Digest over all of this but what the running daemon changes (admission words, next hops) and what the host decides
@@ -113,6 +116,11 @@ impl Image {
             hash.update(client.length.to_le_bytes());
             hash.update(client.region.to_le_bytes());
         }
+        hash.update((self.quic.len() as u64).to_le_bytes());
+        for (key, server) in &self.quic {
+            hash.update(key.as_bytes());
+            hash.update(server.as_bytes());
+        }
         let names = &self.names;
         for list in [&names.backends, &names.domains, &names.services, &names.pools, &names.client_regions] {
             hash.update((list.len() as u64).to_le_bytes());
@@ -139,13 +147,15 @@ const ETHERTYPE_AT: usize = 12;
 fn without_what_changes(entry: &BackendEntry) -> BackendEntry {
     let mut ethernet = [0; 14];
     ethernet[ETHERTYPE_AT..].copy_from_slice(&entry.ethernet[ETHERTYPE_AT..]);
-    BackendEntry { admission: Admission::OPEN, mtu: 0, ifindex: 0, ethernet, ..*entry }
+    let flags = entry.flags & !(BACKEND_ON_LINK | BACKEND_TAGGED);
+    BackendEntry { admission: Admission::OPEN, mtu: 0, ifindex: 0, ethernet, flags, vlan: [0; 2], ..*entry }
 }
 
 /// The data plane in this process's memory: what tests and golden packets run the decisions on.
 pub struct ImageTables {
     image: Image,
     admissions: Box<AdmissionWords>,
+    interfaces: HashMap<u32, [u8; 6]>,
     flows: Mutex<HashMap<FlowKey, FlowEntry>>,
     counters: Mutex<Vec<Counter>>,
     now_ns: AtomicU64,
@@ -164,6 +174,7 @@ impl ImageTables {
         Self {
             image,
             admissions,
+            interfaces: HashMap::new(),
             flows: Mutex::default(),
             counters: Mutex::new(counters),
             now_ns: AtomicU64::new(0),
@@ -207,6 +218,11 @@ impl ImageTables {
             entry.ifindex = ifindex;
             entry.mtu = mtu;
         }
+    }
+
+    /// Sets the Ethernet address of an interface.
+    pub fn set_interface(&mut self, ifindex: u32, address: [u8; 6]) {
+        self.interfaces.insert(ifindex, address);
     }
 
     /// The counter in a slot; see [`lb_common::abi::counter`].
@@ -274,6 +290,15 @@ impl Tables for ImageTables {
 
     fn client_region(&self, address: &[u8; 16]) -> u32 {
         longest_match(&self.image.clients, address)
+    }
+
+    fn quic_server(&self, key: &QuicServerKey) -> Option<QuicServer> {
+        let found = self.image.quic.binary_search_by_key(key, |(known, _)| *known).ok()?;
+        Some(self.image.quic[found].1)
+    }
+
+    fn interface_address(&self, ifindex: u32) -> Option<[u8; 6]> {
+        self.interfaces.get(&ifindex).copied()
     }
 
     fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {

@@ -15,6 +15,7 @@ use lb_common::abi::{
     pod::Pod,
     root::Root,
 };
+use super::{INGRESS, OWN};
 use lb_userspace::plan::image::Image;
 use std::time::Duration;
 
@@ -63,6 +64,7 @@ impl Kernel {
             .map_max_entries("COUNTERS", cpus * stride)
             .map_max_entries("CLIENTS", size(image.clients.len()))
             .map_max_entries("FLOWS", flow_entries)
+            .map_max_entries("QUIC_SERVERS", size(image.quic.len()))
             .load(object)?;
         for name in programs {
             let program: &mut Xdp =
@@ -95,6 +97,15 @@ impl Kernel {
         for client in &image.clients {
             clients.insert(&Key::new(client.length, client.address), client.region, 0)?;
         }
+        let mut servers: HashMap<_, [u8; 24], [u8; 8]> =
+            HashMap::try_from(self.ebpf.map_mut("QUIC_SERVERS").context("QUIC_SERVERS")?)?;
+        for (key, server) in &image.quic {
+            servers.insert(<[u8; 24]>::try_from(key.as_bytes())?, <[u8; 8]>::try_from(server.as_bytes())?, 0)?;
+        }
+        let mut interfaces: HashMap<_, u32, [u8; 8]> =
+            HashMap::try_from(self.ebpf.map_mut("INTERFACES").context("INTERFACES")?)?;
+        let [a, b, c, d, e, f] = OWN;
+        interfaces.insert(INGRESS, [a, b, c, d, e, f, 0, 0], 0)?;
         Ok(())
     }
 

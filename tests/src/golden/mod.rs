@@ -6,7 +6,7 @@ pub mod kernel;
 pub mod packets;
 
 use anyhow::{Context, Result};
-use lb_common::{abi::admission::Admission, abi::reason::Reason};
+use lb_common::{abi::admission::Admission, abi::backend::BACKEND_TAGGED, abi::reason::Reason};
 use lb_userspace::{
     config::Config,
     plan::{
@@ -17,6 +17,8 @@ use lb_userspace::{
 
 /// Interface on which frames arrive in a test run: the loopback's index.
 pub const INGRESS: u32 = 1;
+/// Ethernet address of that interface.
+pub const OWN: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Where the next hop is.
 pub const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 1, 1];
 /// The egress interface's address.
@@ -45,6 +47,8 @@ pub enum Expected {
     Drop(Reason),
     /// Sent back out, as these bytes, as an answer.
     Answer(Vec<u8>),
+    /// Sent back out, as these bytes, as the answer of a neighbour.
+    Neighbour(Vec<u8>),
     /// Sent back out, as these bytes, to a backend.
     Tx(Vec<u8>),
     /// Sent out of another interface, as these bytes.
@@ -60,6 +64,10 @@ pub enum Change {
     Domain(&'static str, Admission),
     /// Interface of a backend's next hop; 0 for none.
     Egress(&'static str, u32),
+    /// A backend's flags.
+    Flags(&'static str, u32),
+    /// The VLAN behind which a backend is.
+    Vlan(&'static str, u16),
 }
 
 /// One golden packet.
@@ -115,6 +123,15 @@ impl Change {
             Self::Egress(name, ifindex) => {
                 let index = find(&image.names.backends, name)?;
                 image.backends[index].ifindex = ifindex;
+            }
+            Self::Flags(name, flags) => {
+                let index = find(&image.names.backends, name)?;
+                image.backends[index].flags = flags;
+            }
+            Self::Vlan(name, vlan) => {
+                let index = find(&image.names.backends, name)?;
+                image.backends[index].flags |= BACKEND_TAGGED;
+                image.backends[index].vlan = vlan.to_be_bytes();
             }
         }
         Ok(())

@@ -7,8 +7,10 @@ mod addresses;
 mod checks;
 mod clients;
 mod counts;
+mod forwarding;
 mod names;
 mod node;
+mod quic;
 mod services;
 mod sets;
 mod shares;
@@ -30,6 +32,8 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
     let checks = checks::resolve(&raw.checks, report);
     let sets = sets::resolve(&raw.sets, &topology, &checks.names, report);
     let services = services::resolve(&raw.services, &clients.names, &sets, report);
+    forwarding::check_reach(&services.reached, report);
+    quic::check(&services.services, &sets, report);
     addresses::check(raw.node.as_ref(), node.as_ref(), &sets, &services.vips, report);
     counts::within_tables(raw, &services.services, report);
     Some(Config {
