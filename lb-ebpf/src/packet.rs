@@ -6,7 +6,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use core::{hint::black_box, mem::MaybeUninit};
-use lb_common::{datapath::ports::{FibAnswer, FibLookup, Packet}, net::ethernet};
+use lb_common::{
+    datapath::ports::{FibAnswer, FibLookup, Packet},
+    net::ethernet,
+};
 
 /// The frame that an XDP program was called for.
 pub struct Frame<'a>(pub &'a XdpContext);
@@ -173,7 +176,8 @@ impl Packet for Frame<'_> {
         let size = size_of::<FibLookup>() as i32;
         // SAFETY: the context is the one that the kernel called the program with; the helper reads and writes `size` bytes, all
         // of which are integers.
-        let result = unsafe { bpf_fib_lookup(self.0.ctx.cast(), core::ptr::from_mut(lookup).cast(), size, 0) };
+        let result =
+            unsafe { bpf_fib_lookup(self.0.ctx.cast(), core::ptr::from_mut(lookup).cast(), size, 0) };
         if result == BPF_FIB_LKUP_RET_SUCCESS as i64 {
             FibAnswer::Known
         } else if result == BPF_FIB_LKUP_RET_FRAG_NEEDED as i64 {

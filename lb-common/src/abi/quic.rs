@@ -12,8 +12,8 @@ pub struct QuicServerKey {
     pub config: u8,
     /// Zero.
     pub reserved: [u8; 3],
-    /// The server id, then zeroes.
-    pub server_id: [u8; 16],
+    /// The server id, then zeroes, in words whose bytes in memory are as in a connection id.
+    pub server_id: [u64; 2],
 }
 
 /// Value of the `QUIC_SERVERS` map.

@@ -7,7 +7,7 @@
 
 use super::{
     gue,
-    l2::{self, Way},
+    l2::{self, Facts, Way},
     parse::Transport,
     ports::Packet,
 };
@@ -40,7 +40,8 @@ pub fn encapsulate<P: Packet>(
         | (transport.ip_at as u32 ^ ethernet::LENGTH as u32)
         | (backend.flags & BACKEND_TAGGED);
     if special != 0 || backend.ifindex == 0 {
-        return l2::send(packet, &Way { root, service, backend, transport, h }).egress();
+        let facts = Facts::new(transport);
+        return l2::send(packet, &Way { root, service, backend, facts, h }).egress();
     }
     let inner = transport.ip_length as usize;
     let outer = if backend.is_outer_ipv6() { ipv6::LENGTH } else { ipv4::LENGTH };
@@ -70,8 +71,8 @@ pub const fn overhead(service: &ServiceEntry, backend: &BackendEntry) -> usize {
 
 /// Protocol number of the inner packet.
 #[inline(always)]
-pub(super) const fn inner_protocol(transport: &Transport) -> u8 {
-    if transport.tuple.is_ipv6 { protocol::IPV6 } else { protocol::IPV4 }
+pub(super) const fn inner_protocol(is_ipv6: bool) -> u8 {
+    if is_ipv6 { protocol::IPV6 } else { protocol::IPV4 }
 }
 
 /// The part of a hash that the mask lets through, as a word in network order.
@@ -108,7 +109,7 @@ const fn halves(word: u32) -> u32 {
 #[inline(always)]
 fn outer_v4(root: &Root, backend: &BackendEntry, transport: &Transport, h: u64) -> [u32; 5] {
     let length = transport.ip_length + ipv4::LENGTH as u16;
-    header_v4(root, backend, transport.traffic_class, length, inner_protocol(transport), h)
+    header_v4(root, backend, transport.traffic_class, length, inner_protocol(transport.tuple.is_ipv6), h)
 }
 
 /// An outer IPv4 header (RFC 791) in words whose bytes are in network order. `length` is that of the whole packet.
@@ -150,7 +151,7 @@ pub const fn outer_sum(source: [u8; 4], destination: [u8; 4]) -> u16 {
 /// The outer IPv6 header of IP in IP.
 #[inline(always)]
 fn outer_v6(root: &Root, backend: &BackendEntry, transport: &Transport, h: u64) -> [u32; 10] {
-    let protocol = inner_protocol(transport);
+    let protocol = inner_protocol(transport.tuple.is_ipv6);
     header_v6(root, backend, transport.traffic_class, transport.ip_length, protocol, h)
 }
 

@@ -12,7 +12,6 @@
 //! The source port is from the dynamic range (RFC 6335, section 6), its lower 14 bits from the flow's hash, so that routers and
 //! receive-side scaling spread flows and never a flow's packets.
 
-use super::parse::Transport;
 use crate::{
     abi::service::ServiceEntry,
     net::{ipv4, ipv6},
@@ -34,9 +33,9 @@ pub const fn source_port(h: u64) -> u16 {
 
 /// The UDP header in words whose bytes are in network order.
 #[inline(always)]
-pub(super) const fn udp(service: &ServiceEntry, transport: &Transport, h: u64) -> [u32; 2] {
+pub(super) const fn udp(service: &ServiceEntry, ip_length: u16, h: u64) -> [u32; 2] {
     let [a, b] = source_port(h).to_be_bytes();
     let [c, d] = service.gue_port;
-    let [e, f] = (transport.ip_length + UDP_LENGTH as u16).to_be_bytes();
+    let [e, f] = (ip_length + UDP_LENGTH as u16).to_be_bytes();
     [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, 0, 0])]
 }

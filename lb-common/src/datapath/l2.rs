@@ -24,6 +24,53 @@ use crate::{
     net::{address_words, ethernet, ipv4, ipv6, protocol, word},
 };
 
+/// What a function out of line needs to know about a packet, in one word: a [`Transport`] whose address is taken would have
+/// to leave the registers for all packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Facts(u64);
+
+impl Facts {
+    /// What there is to know about a packet.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(transport: &Transport) -> Self {
+        Self(
+            transport.ip_length as u64
+                | (transport.ip_at as u64) << 16
+                | (transport.traffic_class as u64) << 32
+                | (transport.tuple.is_ipv6 as u64) << 40,
+        )
+    }
+
+    /// Length of the IP packet in bytes.
+    #[must_use]
+    #[inline(always)]
+    pub const fn ip_length(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// Offset of the IP header.
+    #[must_use]
+    #[inline(always)]
+    pub const fn ip_at(self) -> usize {
+        (self.0 >> 16) as u16 as usize
+    }
+
+    /// DSCP and ECN.
+    #[must_use]
+    #[inline(always)]
+    pub const fn traffic_class(self) -> u8 {
+        (self.0 >> 32) as u8
+    }
+
+    /// Whether it is IPv6.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_ipv6(self) -> bool {
+        self.0 >> 40 != 0
+    }
+}
+
 /// Everything that decides how a packet leaves.
 #[derive(Clone, Copy)]
 pub struct Way<'a> {
@@ -34,7 +81,7 @@ pub struct Way<'a> {
     /// The backend.
     pub backend: &'a BackendEntry,
     /// The packet.
-    pub transport: &'a Transport,
+    pub facts: Facts,
     /// The flow's hash.
     pub h: u64,
 }
@@ -114,10 +161,10 @@ pub fn send<P: Packet>(packet: &mut P, way: &Way<'_>) -> Sent {
         return Sent::refused(Reason::NotOnLink);
     }
     let outer = encap::overhead(way.service, backend);
-    if way.transport.ip_length as usize + outer > hop.mtu as usize {
+    if way.facts.ip_length() as usize + outer > hop.mtu as usize {
         return Sent::refused(Reason::TooBig);
     }
-    if way.transport.ip_at as usize > TAGGED_TWICE {
+    if way.facts.ip_at() > TAGGED_TWICE {
         return Sent::refused(Reason::Inconsistent);
     }
     match write(packet, way, &hop, outer) {
@@ -130,11 +177,11 @@ pub fn send<P: Packet>(packet: &mut P, way: &Way<'_>) -> Sent {
 /// Leaves `hop` as it is where the kernel knows none.
 #[inline(never)]
 fn ask_kernel<P: Packet>(packet: &P, way: &Way<'_>, hop: &mut Hop) {
-    let Way { root, backend, transport, .. } = way;
+    let Way { root, backend, facts, .. } = way;
     let is_ipv6 = backend.is_outer_ipv6();
-    let class = transport.traffic_class;
+    let class = facts.traffic_class();
     let asked = address_words(&backend.outer_destination);
-    let length = transport.ip_length.saturating_add(encap::overhead(way.service, backend) as u16);
+    let length = facts.ip_length().saturating_add(encap::overhead(way.service, backend) as u16);
     let mut lookup = FibLookup {
         family: if is_ipv6 { FibLookup::INET6 } else { FibLookup::INET },
         length,
@@ -154,7 +201,8 @@ fn ask_kernel<P: Packet>(packet: &P, way: &Way<'_>, hop: &mut Hop) {
         return;
     }
     let found = &lookup.destination;
-    let differs = (found[0] ^ asked[0]) | (found[1] ^ asked[1]) | (found[2] ^ asked[2]) | (found[3] ^ asked[3]);
+    let differs =
+        (found[0] ^ asked[0]) | (found[1] ^ asked[1]) | (found[2] ^ asked[2]) | (found[3] ^ asked[3]);
     let on_link = if differs == 0 && lookup.family == family { BACKEND_ON_LINK } else { 0 };
     *hop = Hop {
         ifindex: lookup.ifindex,
@@ -179,8 +227,8 @@ const CUSTOMER_TAG: [u8; 2] = [0x81, 0x00];
 /// Makes the frame what it must be: Ethernet header, tags, outer headers of `outer` bytes.
 #[inline(always)]
 fn write<P: Packet>(packet: &mut P, way: &Way<'_>, hop: &Hop, outer: usize) -> Option<()> {
-    let Way { root, service, backend, transport, h } = *way;
-    let came = transport.ip_at as usize;
+    let Way { root, service, backend, facts, h } = *way;
+    let came = facts.ip_at();
     let (length, tags) = if hop.flags & BACKEND_TAGGED != 0 {
         let [a, b] = backend.vlan;
         (TAGGED, [u32::from_ne_bytes([CUSTOMER_TAG[0], CUSTOMER_TAG[1], a, b]), 0])
@@ -197,10 +245,13 @@ fn write<P: Packet>(packet: &mut P, way: &Way<'_>, hop: &Hop, outer: usize) -> O
         return Some(());
     }
     let is_gue = service.forwarding == FORWARD_GUE;
-    let (protocol, udp) =
-        if is_gue { (protocol::UDP, gue::UDP_LENGTH as u16) } else { (encap::inner_protocol(transport), 0) };
-    let payload = transport.ip_length + udp;
-    let class = transport.traffic_class;
+    let (protocol, udp) = if is_gue {
+        (protocol::UDP, gue::UDP_LENGTH as u16)
+    } else {
+        (encap::inner_protocol(facts.is_ipv6()), 0)
+    };
+    let payload = facts.ip_length() + udp;
+    let class = facts.traffic_class();
     let ip = if backend.is_outer_ipv6() {
         let [first, second, _, _, _, last, ..] = encap::header_v6(root, backend, class, payload, protocol, h);
         // Address by address: all ten words at once do not fit into the machine's registers.
@@ -214,7 +265,11 @@ fn write<P: Packet>(packet: &mut P, way: &Way<'_>, hop: &Hop, outer: usize) -> O
         packet.write_words_far(length, &encap::header_v4(root, backend, class, total, protocol, h))?;
         ipv4::LENGTH
     };
-    if is_gue { packet.write_words_far(length + ip, &gue::udp(service, transport, h)) } else { Some(()) }
+    if is_gue {
+        packet.write_words_far(length + ip, &gue::udp(service, facts.ip_length(), h))
+    } else {
+        Some(())
+    }
 }
 
 /// EtherType of what the frame will carry.
@@ -224,7 +279,7 @@ const fn ethertype(way: &Way<'_>) -> [u8; 2] {
         let [.., high, low] = way.backend.ethernet;
         return [high, low];
     }
-    if way.transport.tuple.is_ipv6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 }
+    if way.facts.is_ipv6() { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 }
 }
 
 /// Writes an Ethernet header of `length` bytes, which says how many of `tags` it has.

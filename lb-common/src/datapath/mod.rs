@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`parse`] | what is this packet? |
 //! | [`classify`] | which service is it for? |
+//! | [`quic`] | does its connection id name a backend? |
 //! | [`steer`] | which plan applies, and which pools in which order? |
 //! | [`flow`] | is the flow known to live away from home? |
 //! | [`select`] | which member of a pool takes it? |
@@ -27,15 +28,18 @@ pub mod l2;
 pub mod neighbour;
 pub mod parse;
 pub mod ports;
+pub mod quic;
 pub mod select;
 pub mod steer;
 pub mod trace;
 pub mod verdict;
 
-use crate::abi::reason::Reason;
+use crate::abi::{reason::Reason, service::SERVICE_QUIC};
+use l2::Facts;
 use parse::{Parsed, Transport};
 use ports::{Packet, Tables};
-use steer::Origin;
+use quic::Found;
+use steer::{Origin, Placement};
 use trace::Trace;
 use verdict::Outcome;
 
@@ -70,12 +74,25 @@ fn forward<P: Packet, T: Tables>(
         return Outcome::pass(Reason::PassNotVip);
     };
     let tuple = &transport.tuple;
+    let mut transport = *transport;
     let Some((index, service)) = classify::service(tables, root, tuple) else {
         return Outcome::pass(Reason::PassNotVip);
     };
-    let outcome = Outcome::for_service(index, transport.opening);
     let h = hash::flow_hash(&root.hash_key, tuple);
-    match steer::place(tables, service, transport, h, Origin::Client, trace) {
+    let mut by_id = Found::NONE;
+    if service.flags & SERVICE_QUIC != 0 {
+        let facts = Facts::new(&transport);
+        let found = quic::find(packet, tables, &quic::Request { service, index, facts, h });
+        by_id = found.backend();
+        transport.opening = found.opening();
+    }
+    let transport = &transport;
+    let outcome = Outcome::for_service(index, transport.opening);
+    let placed = match tables.backend(by_id) {
+        Some(entry) if by_id != Found::NONE => Ok(Placement { backend: by_id, entry, home: false }),
+        _ => steer::place(tables, service, transport, h, Origin::Client, trace),
+    };
+    match placed {
         Err(reason) => outcome.drop(reason),
         Ok(placement) => {
             let outcome = outcome.to_backend(placement.backend);

@@ -16,13 +16,8 @@ use super::{
     ports::{Packet, Tables},
 };
 use crate::{
-    abi::{
-        backend::ETHERTYPE_IPV6,
-        reason::Reason,
-        root::FEATURE_ARP,
-        service::SERVICE_ARP,
-    },
-    net::{AddressWords, checksum, ethernet, ipv6, mapped_words, protocol, word},
+    abi::{backend::ETHERTYPE_IPV6, reason::Reason, root::FEATURE_ARP, service::SERVICE_ARP},
+    net::{AddressWords, checksum, ipv6, mapped_words, protocol, word},
 };
 
 /// EtherType of ARP, as it stands in a frame.
@@ -49,7 +44,7 @@ pub fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Option<Reason
     asked(packet, tables)
 }
 
-#[inline(never)]
+#[inline(always)]
 fn asked<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Option<Reason> {
     let (ethertype, at) = l2::ethertype_of(packet);
     match ethertype {
@@ -74,7 +69,7 @@ fn own_address<P: Packet, T: Tables>(packet: &P, tables: &T) -> Option<[u8; 6]> 
     (a & 1 != 0 || [a, b, c, d, e, f] == own).then_some(own)
 }
 
-#[inline(always)]
+#[inline(never)]
 fn answer_arp<P: Packet, T: Tables>(packet: &mut P, tables: &T, at: usize) -> Option<Reason> {
     let h = packet.read_far::<ARP_LENGTH>(at)?;
     let is_request = [h[0], h[1], h[2], h[3]] == [0, 1, 8, 0] && [h[4], h[5], h[6], h[7]] == [6, 4, 0, 1];
@@ -93,15 +88,49 @@ fn answer_arp<P: Packet, T: Tables>(packet: &mut P, tables: &T, at: usize) -> Op
     Some(Reason::NeighbourAnswered)
 }
 
+/// What a solicitation asks for, in a word that fits a register.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Solicited(u32);
+
+impl Solicited {
+    const NOTHING: Self = Self(0);
+    /// A VIP, from nowhere: in duplicate address detection.
+    const TO_ALL: Self = Self(1);
+    /// A VIP; the asker's Ethernet address is the frame's source.
+    const TO_SOURCE: Self = Self(2);
+
+    /// A VIP; the asker's Ethernet address stands in the option at this offset of the frame.
+    const fn to_option(at: usize) -> Self {
+        Self(at as u32)
+    }
+}
+
 #[inline(always)]
 fn answer_solicitation<P: Packet, T: Tables>(packet: &mut P, tables: &T, at: usize) -> Option<Reason> {
+    let solicited = solicited(packet, tables, at);
+    if solicited == Solicited::NOTHING {
+        return None;
+    }
+    let own = own_address(packet, tables)?;
+    advertise(packet, at, solicited, own)?;
+    Some(Reason::NeighbourAnswered)
+}
+
+/// What the IPv6 packet at offset `at` asks for (RFC 4861, section 7.1.1).
+#[inline(never)]
+fn solicited<P: Packet, T: Tables>(packet: &P, tables: &T, at: usize) -> Solicited {
+    read_solicitation(packet, tables, at).unwrap_or(Solicited::NOTHING)
+}
+
+#[inline(always)]
+fn read_solicitation<P: Packet, T: Tables>(packet: &P, tables: &T, at: usize) -> Option<Solicited> {
     let header = ipv6::Header(packet.read_far::<{ ipv6::LENGTH }>(at)?);
     let message = at + ipv6::LENGTH;
     if header.next_header() != protocol::ICMPV6 || header.hop_limit() != ON_LINK_HOP_LIMIT {
         return None;
     }
     let h = packet.read_far::<ND_LENGTH>(message)?;
-    let target = [word(&h, 8), word(&h, 12), word(&h, 16), word(&h, 20)];
+    let target = address_at(&h, 8);
     if [h[0], h[1]] != [SOLICITATION, 0] || !is_ours(tables, target) {
         return None;
     }
@@ -111,92 +140,86 @@ fn answer_solicitation<P: Packet, T: Tables>(packet: &mut P, tables: &T, at: usi
     if !to_group && (destination != target || from_nowhere) {
         return None;
     }
-    let frame = packet.read::<{ ethernet::LENGTH }>(0)?;
-    let mut asker = [frame[6], frame[7], frame[8], frame[9], frame[10], frame[11]];
-    let pseudo = pseudo_sum(&source, &destination, header.payload_length() as u32);
-    let mut sum = pseudo + bytes_sum(&h);
-    // At most two options: an Ethernet address, and the nonce of RFC 7527.
-    let options = match header.payload_length() {
-        ND_LENGTH => 0,
-        32 => 1,
-        40 => 2,
-        _ => return None,
-    };
-    let mut i = 0;
-    while i < options {
-        let o = packet.read_far::<OPTION_LENGTH>(message + ND_LENGTH + i * OPTION_LENGTH)?;
-        sum += bytes_sum(&o);
-        // Longer ones are not understood here, and one of length 0 is an error.
-        if o[1] != 1 || (o[0] == SOURCE_ADDRESS && from_nowhere) {
+    let length = header.payload_length();
+    let mut sum = pseudo_sum(&source, &destination, length as u32) + checksum::sum(&h);
+    let mut solicited = if from_nowhere { Solicited::TO_ALL } else { Solicited::TO_SOURCE };
+    // At most two options: an Ethernet address, and the nonce of RFC 7527. What has more, or longer ones, is not understood.
+    let at = message + ND_LENGTH;
+    let options = length.wrapping_sub(ND_LENGTH);
+    if options == OPTION_LENGTH {
+        let first = packet.read_far::<OPTION_LENGTH>(at)?;
+        sum += checksum::sum(&first);
+        if !is_good(&first, 0, from_nowhere) {
             return None;
         }
-        if o[0] == SOURCE_ADDRESS {
-            asker = [o[2], o[3], o[4], o[5], o[6], o[7]];
+        if first[0] == SOURCE_ADDRESS {
+            solicited = Solicited::to_option(at);
         }
-        i += 1;
-    }
-    if checksum::fold(sum) != 0xffff {
+    } else if options == 2 * OPTION_LENGTH {
+        let both = packet.read_far::<{ 2 * OPTION_LENGTH }>(at)?;
+        sum += checksum::sum(&both);
+        if !is_good(&both, 0, from_nowhere) || !is_good(&both, OPTION_LENGTH, from_nowhere) {
+            return None;
+        }
+        if both[0] == SOURCE_ADDRESS {
+            solicited = Solicited::to_option(at);
+        } else if both[OPTION_LENGTH] == SOURCE_ADDRESS {
+            solicited = Solicited::to_option(at + OPTION_LENGTH);
+        }
+    } else if options != 0 {
         return None;
     }
-    let own = own_address(packet, tables)?;
-    let (asker, to) = if from_nowhere { (ALL_NODES_MAC, all_nodes()) } else { (asker, source) };
-    advertise(packet, at, &target, &to, from_nowhere, own, asker)?;
-    Some(Reason::NeighbourAnswered)
+    (checksum::fold(sum) == 0xffff).then_some(solicited)
 }
 
-/// Makes the frame an advertisement of `target` at `own`, to `asker`, which has the address `to`.
+/// Whether the option at `at` is eight bytes long, and no address of somebody who has none yet.
 #[inline(always)]
-fn advertise<P: Packet>(
-    packet: &mut P,
-    at: usize,
-    target: &AddressWords,
-    to: &AddressWords,
-    to_all: bool,
-    own: [u8; 6],
-    asker: [u8; 6],
-) -> Option<()> {
+const fn is_good<const N: usize>(options: &[u8; N], at: usize, from_nowhere: bool) -> bool {
+    options[at + 1] == 1 && !(options[at] == SOURCE_ADDRESS && from_nowhere)
+}
+
+#[inline(always)]
+const fn address_at<const N: usize>(bytes: &[u8; N], at: usize) -> AddressWords {
+    [word(bytes, at), word(bytes, at + 4), word(bytes, at + 8), word(bytes, at + 12)]
+}
+
+/// Makes the solicitation at offset `at` an advertisement of the VIP at `own` (RFC 4861, sections 4.4 and 7.2.4).
+#[inline(never)]
+fn advertise<P: Packet>(packet: &mut P, at: usize, solicited: Solicited, own: [u8; 6]) -> Option<()> {
     const LENGTH: usize = ND_LENGTH + OPTION_LENGTH;
+    let target = address_at(&packet.read_far::<16>(at + ipv6::LENGTH + 8)?, 0);
+    let to_all = solicited == Solicited::TO_ALL;
+    let to = if to_all { all_nodes() } else { address_at(&packet.read_far::<16>(at + 8)?, 0) };
+    let asker = if to_all {
+        ALL_NODES_MAC
+    } else if solicited == Solicited::TO_SOURCE {
+        packet.read::<6>(6)?
+    } else {
+        packet.read_far::<6>(solicited.0 as usize + 2)?
+    };
+    let macs = l2::mac_words(asker, own);
     let tags = l2::tags(packet)?;
     let by = (at + ipv6::LENGTH + LENGTH) as i32 - packet.length() as i32;
     if by != 0 {
         packet.resize_front(by)?;
     }
+    l2::write_ethernet(packet, &macs, ETHERTYPE_IPV6, at, &tags)?;
     let [g, h, i, j, k, l] = own;
-    l2::write_ethernet(packet, &l2::mac_words(asker, own), ETHERTYPE_IPV6, at, &tags)?;
+    let option = [u32::from_ne_bytes([TARGET_ADDRESS, 1, g, h]), u32::from_ne_bytes([i, j, k, l])];
     // Solicited, unless it goes to all; override: whoever has another address for the VIP takes this one.
     let flags = u32::from_ne_bytes([if to_all { 0x20 } else { 0x60 }, 0, 0, 0]);
-    let option = [u32::from_ne_bytes([TARGET_ADDRESS, 1, g, h]), u32::from_ne_bytes([i, j, k, l])];
     let kind = u32::from_ne_bytes([ADVERTISEMENT, 0, 0, 0]);
-    let body = words_sum(&[kind, flags, option[0], option[1]]) + words_sum(target);
-    let [s, t] = (!checksum::fold(pseudo_sum(target, to, LENGTH as u32) + body)).to_ne_bytes();
-    packet.write_words_far(
-        at,
-        &[
-            u32::from_ne_bytes([0x60, 0, 0, 0]),
-            u32::from_ne_bytes([0, LENGTH as u8, protocol::ICMPV6, ON_LINK_HOP_LIMIT]),
-            target[0],
-            target[1],
-            target[2],
-            target[3],
-            to[0],
-            to[1],
-            to[2],
-            to[3],
-        ],
-    )?;
-    packet.write_words_far(
-        at + ipv6::LENGTH,
-        &[
-            kind | u32::from_ne_bytes([0, 0, s, t]),
-            flags,
-            target[0],
-            target[1],
-            target[2],
-            target[3],
-            option[0],
-            option[1],
-        ],
-    )
+    let body = words_sum(&[kind, flags, option[0], option[1]]) + words_sum(&target);
+    let [s, t] = (!checksum::fold(pseudo_sum(&target, &to, LENGTH as u32) + body)).to_ne_bytes();
+    let first = u32::from_ne_bytes([0x60, 0, 0, 0]);
+    let second = u32::from_ne_bytes([0, LENGTH as u8, protocol::ICMPV6, ON_LINK_HOP_LIMIT]);
+    packet.write_words_far(at, &[first, second])?;
+    packet.write_words_far(at + 8, &target)?;
+    packet.write_words_far(at + 24, &to)?;
+    let message = at + ipv6::LENGTH;
+    packet.write_words_far(message, &[kind | u32::from_ne_bytes([0, 0, s, t]), flags])?;
+    packet.write_words_far(message + 8, &target)?;
+    packet.write_words_far(message + ND_LENGTH, &option)
 }
 
 /// Ethernet address of all IPv6 nodes (RFC 2464, section 7).
@@ -224,11 +247,6 @@ fn words_sum<const N: usize>(words: &[u32; N]) -> u32 {
         i += 1;
     }
     sum
-}
-
-#[inline(always)]
-fn bytes_sum<const N: usize>(bytes: &[u8; N]) -> u32 {
-    checksum::sum(bytes)
 }
 
 /// The sum of what an ICMPv6 checksum covers beside the message (RFC 8200, section 8.1).

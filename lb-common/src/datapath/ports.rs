@@ -107,8 +107,7 @@ impl FibLookup {
     #[inline(always)]
     pub const fn addresses(&self) -> [u32; 3] {
         // The second word holds the end of one and the beginning of the other.
-        let [a, b, c] =
-            [u32::from_be(self.macs[0]), u32::from_be(self.macs[1]), u32::from_be(self.macs[2])];
+        let [a, b, c] = [u32::from_be(self.macs[0]), u32::from_be(self.macs[1]), u32::from_be(self.macs[2])];
         [(b << 16 | c >> 16).to_be(), (c << 16 | a >> 16).to_be(), (a << 16 | b >> 16).to_be()]
     }
 }

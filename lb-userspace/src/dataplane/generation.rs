@@ -21,6 +21,7 @@ use lb_common::abi::{
 };
 
 use super::maps::MappedArray;
+use super::netlink::Interface;
 use super::sys;
 use crate::plan::image::Image;
 
@@ -199,6 +200,20 @@ impl Generation {
                 .map_err(|error| format!("map {QUIC_SERVERS}: {error}"))?;
         }
         self.root.write(0, &Root { counter_cpus: cpus, ..image.root }).ok_or_else(|| small("ROOT"))
+    }
+
+    /// Writes the Ethernet addresses of the interfaces on which frames arrive.
+    ///
+    /// # Errors
+    /// In words, with the map's name.
+    pub(super) fn set_interfaces(&mut self, interfaces: &[Interface]) -> Result<(), String> {
+        for interface in interfaces {
+            let Some([a, b, c, d, e, f]) = interface.mac else { continue };
+            self.interfaces
+                .insert(interface.index, [a, b, c, d, e, f, 0, 0], 0)
+                .map_err(|error| format!("map {INTERFACES}: {error}"))?;
+        }
+        Ok(())
     }
 
     /// The outer destinations of all backends, by which flows keep their meaning when the image changes.

@@ -167,7 +167,7 @@ impl Prepared {
         let sizes = map_sizes(image, cpus, options.flow_entries);
         let running = pins.open_current()?;
         let target = Target { pins: &pins, interfaces: &interfaces, mode: options.mode };
-        let (generation, start, program_id, program) = match running {
+        let (mut generation, start, program_id, program) = match running {
             Some(running) if is_same(&running, image, &sizes) => {
                 let (generation, start, id) = adopt(&target, running)?;
                 (generation, start, id, None)
@@ -177,6 +177,7 @@ impl Prepared {
                 (generation, start, program.id, Some(program))
             }
         };
+        generation.set_interfaces(&interfaces).map_err(DataPlaneError::Load)?;
         let generation = Arc::new(generation);
         Ok(Self { generation, start, pins, interfaces, mode: options.mode, program_id, program })
     }

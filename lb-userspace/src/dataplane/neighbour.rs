@@ -136,6 +136,11 @@ impl Neighbourhood {
         self.interfaces.get(&ifindex).is_some_and(|interface| interface.up)
     }
 
+    /// Whether an interface is there, switched on, and has a carrier.
+    pub(super) fn is_running(&self, ifindex: u32) -> bool {
+        self.interfaces.get(&ifindex).is_some_and(|interface| interface.running)
+    }
+
     /// An interface's name.
     pub(super) fn name(&self, ifindex: u32) -> String {
         self.interfaces.get(&ifindex).map_or_else(|| format!("interface {ifindex}"), |i| i.name.clone())
@@ -361,7 +366,11 @@ mod tests {
         let now = Instant::now();
         let mut n = known(now);
         let gateway = IpAddr::from([10, 0, 0, 1]);
-        n.route(0, Ok(Route { kind: RouteType::Unicast, ifindex: 3, gateway: Some(gateway), mtu: None }), now);
+        n.route(
+            0,
+            Ok(Route { kind: RouteType::Unicast, ifindex: 3, gateway: Some(gateway), mtu: None }),
+            now,
+        );
         let state = NeighbourState::Reachable;
         n.neighbour(&Neighbour { ifindex: 3, address: gateway, mac: Some(MAC), state }, now);
         assert!(matches!(n.way(0), Way::Known(hop) if !hop.on_link && hop.vlan.is_none()));

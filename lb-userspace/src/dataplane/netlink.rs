@@ -441,8 +441,10 @@ mod tests {
     const IFF_LOWER_UP: u32 = 1 << 16;
 
     fn vlan(id: u16, protocol: u16) -> Interface {
-        let tag =
-            [attribute(IFLA_VLAN_ID, &id.to_ne_bytes()), attribute(IFLA_VLAN_PROTOCOL, &protocol.to_be_bytes())];
+        let tag = [
+            attribute(IFLA_VLAN_ID, &id.to_ne_bytes()),
+            attribute(IFLA_VLAN_PROTOCOL, &protocol.to_be_bytes()),
+        ];
         let info = [attribute(IFLA_INFO_KIND, b"vlan\0"), attribute(IFLA_INFO_DATA, &tag.concat())];
         let attributes = [
             attribute(IFLA_IFNAME, b"eth0.100\0"),
@@ -464,7 +466,8 @@ mod tests {
     fn other_links_are_no_vlans_and_may_be_up_without_a_carrier() {
         // A veth has a peer in `IFLA_LINK` too.
         let info = attribute(IFLA_INFO_KIND, b"veth\0");
-        let attributes = [attribute(IFLA_LINK, &2_u32.to_ne_bytes()), attribute(IFLA_LINKINFO, &info)].concat();
+        let attributes =
+            [attribute(IFLA_LINK, &2_u32.to_ne_bytes()), attribute(IFLA_LINKINFO, &info)].concat();
         let found = link(IFF_UP, &attributes);
         assert!(found.vlan.is_none() && found.up && !found.running);
     }

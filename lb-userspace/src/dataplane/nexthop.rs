@@ -17,6 +17,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::announce::Announcer;
 use super::neighbour::{Neighbourhood, Way, describe};
 use super::netlink::{Change, Netlink, Subscription};
 use super::writer::{Mac, NextHop, NextHopWriter};
@@ -93,6 +94,7 @@ impl HopSnapshot {
 #[derive(Debug)]
 pub struct NextHops {
     snapshots: watch::Receiver<Arc<HopSnapshot>>,
+    announcer: Arc<Announcer>,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -103,7 +105,8 @@ impl NextHops {
     /// # Errors
     /// When netlink sockets or the thread cannot be had.
     pub fn start(config: &Config, writer: NextHopWriter) -> io::Result<Self> {
-        Self::start_for(config.backends.iter().map(|backend| backend.address).collect(), writer)
+        let backends = config.backends.iter().map(|backend| backend.address).collect();
+        Self::start_with(backends, writer, Announcer::new(config))
     }
 
     /// [`start`](Self::start) for the addresses of the backends, in the order of their ids.
@@ -111,6 +114,11 @@ impl NextHops {
     /// # Errors
     /// As for [`start`](Self::start).
     pub fn start_for(backends: Vec<IpAddr>, writer: NextHopWriter) -> io::Result<Self> {
+        Self::start_with(backends, writer, Announcer::default())
+    }
+
+    fn start_with(backends: Vec<IpAddr>, writer: NextHopWriter, announcer: Announcer) -> io::Result<Self> {
+        let announcer = Arc::new(announcer);
         let (sender, snapshots) = watch::channel(Arc::default());
         let stop =
             Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
@@ -121,6 +129,7 @@ impl NextHops {
             count: backends.len(),
             known: Neighbourhood::new(backends),
             writer,
+            announcer: Arc::clone(&announcer),
             sender,
             routes_due: None,
             resync_due: Instant::now(),
@@ -129,7 +138,13 @@ impl NextHops {
         let thread = std::thread::Builder::new()
             .name("weir-next-hops".to_owned())
             .spawn(move || while keeper.step(&stopped) {})?;
-        Ok(Self { snapshots, stop, thread: Some(thread) })
+        Ok(Self { snapshots, announcer, stop, thread: Some(thread) })
+    }
+
+    /// Announces the VIPs of services with `reach = "arp"` to the link, now and whenever an interface comes up again. For when
+    /// the program is in place.
+    pub fn announce(&self) {
+        self.announcer.activate();
     }
 
     /// Next hops as they are now.
@@ -176,6 +191,7 @@ struct Keeper {
     count: usize,
     known: Neighbourhood,
     writer: NextHopWriter,
+    announcer: Arc<Announcer>,
     sender: watch::Sender<Arc<HopSnapshot>>,
     /// When routes are to be looked up again because something changed.
     routes_due: Option<Instant>,
@@ -240,7 +256,12 @@ impl Keeper {
 
     fn note(&mut self, change: Change, now: Instant) {
         let routes_changed = match change {
-            Change::Interface(interface) => self.known.interface(interface),
+            Change::Interface(interface) => {
+                if interface.running && !self.known.is_running(interface.index) {
+                    self.announcer.on(&interface);
+                }
+                self.known.interface(interface)
+            }
             Change::InterfaceGone(index) => {
                 self.known.interface_gone(index);
                 true

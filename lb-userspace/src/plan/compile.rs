@@ -15,7 +15,8 @@ use lb_common::abi::{
     pod::Pod,
     root::{FEATURE_ARP, Root},
     service::{
-        SERVICE_ARP, SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_QUIC, SERVICE_VIP_ONLY, ServiceEntry, ServiceKey,
+        SERVICE_ARP, SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_QUIC, SERVICE_VIP_ONLY, ServiceEntry,
+        ServiceKey,
     },
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
@@ -23,10 +24,12 @@ use lb_common::net::{address_bytes, protocol};
 use lb_maglev::{Member, TableBuilder};
 use thiserror::Error;
 
-use super::image::{ClientPrefix, Image, Names, pool_admission_index};
 use super::forwarding::{forwarding_number, gue_port, quic_configs, quic_servers};
+use super::image::{ClientPrefix, Image, Names, pool_admission_index};
 use super::index;
-use crate::config::{Backend, BackendId, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Reach, Service};
+use crate::config::{
+    Backend, BackendId, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Reach, Service,
+};
 
 /// Low bits of an IPv4 tunnel source that may carry entropy.
 const MAX_ENTROPY_BITS_V4: u8 = 16;
@@ -249,7 +252,8 @@ fn services(
         });
         first_pool += service.pools.len();
     }
-    let vips: BTreeSet<_> = config.services.iter().map(|s| (address_bytes(s.vip), s.reach == Reach::Arp)).collect();
+    let vips: BTreeSet<_> =
+        config.services.iter().map(|s| (address_bytes(s.vip), s.reach == Reach::Arp)).collect();
     entries.extend(vips.into_iter().map(|(address, arp)| ServiceEntry {
         address,
         flags: SERVICE_VIP_ONLY | if arp { SERVICE_ARP } else { 0 },

@@ -58,9 +58,10 @@ pub(super) fn quic_servers(config: &Config) -> Vec<(QuicServerKey, QuicServer)> 
 }
 
 fn key(service: u32, config: QuicConfig, bytes: &[u8]) -> QuicServerKey {
-    let mut server_id = [0; 16];
+    let mut server_id = [0_u8; 16];
     for (to, from) in server_id.iter_mut().zip(bytes) {
         *to = *from;
     }
-    QuicServerKey { service, config: config_entry(config).0, reserved: [0; 3], server_id }
+    let [low, high] = [0, 8].map(|at| u64::from_ne_bytes(std::array::from_fn(|i| server_id[at + i])));
+    QuicServerKey { service, config: config_entry(config).0, reserved: [0; 3], server_id: [low, high] }
 }

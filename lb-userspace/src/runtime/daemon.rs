@@ -65,6 +65,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     };
     if warmed_up {
         let data_plane = prepared.put_in_place()?;
+        hops.announce();
         journal.record(NewEvent::daemon(node.name.clone(), describe(start), monotonic_ns()));
         let parts = Parts {
             config: Arc::clone(&config),

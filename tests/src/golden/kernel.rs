@@ -1,5 +1,6 @@
 //! The edge's XDP program, loaded with an image, for `BPF_PROG_TEST_RUN`. Nothing is attached.
 
+use super::{INGRESS, OWN};
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
@@ -15,7 +16,6 @@ use lb_common::abi::{
     pod::Pod,
     root::Root,
 };
-use super::{INGRESS, OWN};
 use lb_userspace::plan::image::Image;
 use std::time::Duration;
 
@@ -100,7 +100,11 @@ impl Kernel {
         let mut servers: HashMap<_, [u8; 24], [u8; 8]> =
             HashMap::try_from(self.ebpf.map_mut("QUIC_SERVERS").context("QUIC_SERVERS")?)?;
         for (key, server) in &image.quic {
-            servers.insert(<[u8; 24]>::try_from(key.as_bytes())?, <[u8; 8]>::try_from(server.as_bytes())?, 0)?;
+            servers.insert(
+                <[u8; 24]>::try_from(key.as_bytes())?,
+                <[u8; 8]>::try_from(server.as_bytes())?,
+                0,
+            )?;
         }
         let mut interfaces: HashMap<_, u32, [u8; 8]> =
             HashMap::try_from(self.ebpf.map_mut("INTERFACES").context("INTERFACES")?)?;

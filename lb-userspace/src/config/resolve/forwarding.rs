@@ -26,7 +26,8 @@ pub(super) fn resolve_forwarding(who: &str, raw: &RawService<'_>, report: &mut R
     let given = raw.gue_port.as_ref().map(|given| port(who, given, report));
     if let (Some(kind), Some(given)) = (kind.filter(|kind| *kind != Kind::Gue), &raw.gue_port) {
         report.add(|| {
-            let finding = Finding::new(&given.span, format!("{who} has a gue_port, but does not forward by GUE"));
+            let finding =
+                Finding::new(&given.span, format!("{who} has a gue_port, but does not forward by GUE"));
             let remedy = "write forwarding = \"gue\", or remove gue_port";
             match &raw.forwarding {
                 Some(text) => finding.and(&text.span, "its forwarding").help(remedy),
@@ -69,9 +70,15 @@ pub(super) fn check_reach(services: &[Reached], report: &mut Report) {
         if known.reach != service.reach {
             report.add(|| {
                 let (here, there) = (service.reach.name(), known.reach.name());
-                Finding::new(&service.span, format!("the VIP {} has reach \"{here}\" here and \"{there}\" elsewhere", service.address))
-                    .and(&known.span, "the other service")
-                    .help("a VIP is reached one way: give all services that share it the same reach")
+                Finding::new(
+                    &service.span,
+                    format!(
+                        "the VIP {} has reach \"{here}\" here and \"{there}\" elsewhere",
+                        service.address
+                    ),
+                )
+                .and(&known.span, "the other service")
+                .help("a VIP is reached one way: give all services that share it the same reach")
             });
         }
     }

@@ -35,9 +35,12 @@ pub(super) fn resolve(
         && let Some(other) = &quic.rotation
     {
         report.add(|| {
-            Finding::new(&other.span, format!("both QUIC configurations of {who} have config_id {}", first.id))
-                .and(&quic.span, "the other one")
-                .help("give them different ids: the id is how a connection id tells which one it follows")
+            Finding::new(
+                &other.span,
+                format!("both QUIC configurations of {who} have config_id {}", first.id),
+            )
+            .and(&quic.span, "the other one")
+            .help("give them different ids: the id is how a connection id tells which one it follows")
         });
         return None;
     }
@@ -55,7 +58,14 @@ fn config(who: &str, raw: &RawQuic, report: &mut Report) -> Option<QuicConfig> {
     Some(QuicConfig { id: id?, server_id_length: length? })
 }
 
-fn in_range(who: &str, key: &str, given: Option<&At<i64>>, least: u8, most: u8, report: &mut Report) -> Option<u8> {
+fn in_range(
+    who: &str,
+    key: &str,
+    given: Option<&At<i64>>,
+    least: u8,
+    most: u8,
+    report: &mut Report,
+) -> Option<u8> {
     let given = given?;
     let value = u8::try_from(given.value).ok().filter(|value| (least..=most).contains(value));
     if value.is_none() {
@@ -189,7 +199,8 @@ fn check_one(
             });
         } else if let Some(first) = seen.get(&id) {
             report.add(|| {
-                let finding = Finding::new(span, format!("two backends of service {name} have the same {key}"));
+                let finding =
+                    Finding::new(span, format!("two backends of service {name} have the same {key}"));
                 let finding = match if is_rotation { &first.rotation_span } else { &first.current_span } {
                     Some(first) => finding.and(first, "first used here"),
                     None => finding,
