@@ -199,7 +199,10 @@ fn advertise<P: Packet>(packet: &mut P, at: usize, solicited: Solicited, own: [u
     };
     let macs = l2::mac_words(asker, own);
     let tags = l2::tags(packet)?;
-    let by = (at + ipv6::LENGTH + LENGTH) as i32 - packet.length() as i32;
+    // Where the compiler sees that 32 bits of the length are enough, it takes 32 bits of the frame's end too, which the verifier
+    // then no longer knows for what it is.
+    let length = core::hint::black_box(packet.length());
+    let by = (at + ipv6::LENGTH + LENGTH) as i32 - length as i32;
     if by != 0 {
         packet.resize_front(by)?;
     }
