@@ -1,5 +1,6 @@
 //! A frame in the driver's memory. The only pointer arithmetic on packets.
 
+use crate::maps;
 use aya_ebpf::{
     bindings::{BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_SUCCESS},
     helpers::generated::{bpf_fib_lookup, bpf_xdp_adjust_head},
@@ -172,18 +173,22 @@ impl Packet for Frame<'_> {
     }
 
     #[inline(always)]
-    fn fib(&self, lookup: &mut FibLookup) -> FibAnswer {
+    fn fib(&self, fill: impl FnOnce(&mut FibLookup), read: impl FnOnce(FibAnswer, &FibLookup)) {
+        // Not on the stack, of which the functions on the way here leave too little.
+        let Some(scratch) = maps::scratch() else { return };
+        fill(&mut scratch.fib);
         let size = size_of::<FibLookup>() as i32;
+        let pointer = core::ptr::from_mut(&mut scratch.fib);
         // SAFETY: the context is the one that the kernel called the program with; the helper reads and writes `size` bytes, all
         // of which are integers.
-        let result =
-            unsafe { bpf_fib_lookup(self.0.ctx.cast(), core::ptr::from_mut(lookup).cast(), size, 0) };
-        if result == BPF_FIB_LKUP_RET_SUCCESS as i64 {
+        let result = unsafe { bpf_fib_lookup(self.0.ctx.cast(), pointer.cast(), size, 0) };
+        let answer = if result == BPF_FIB_LKUP_RET_SUCCESS as i64 {
             FibAnswer::Known
         } else if result == BPF_FIB_LKUP_RET_FRAG_NEEDED as i64 {
             FibAnswer::TooBig
         } else {
             FibAnswer::Unknown
-        }
+        };
+        read(answer, &scratch.fib);
     }
 }

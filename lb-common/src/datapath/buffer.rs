@@ -108,12 +108,13 @@ impl Packet for Buffer {
         self.ingress_ifindex
     }
 
-    fn fib(&self, lookup: &mut FibLookup) -> FibAnswer {
-        let Some(fib) = self.fib else { return FibAnswer::Unknown };
-        let length = lookup.length;
+    fn fib(&self, fill: impl FnOnce(&mut FibLookup), read: impl FnOnce(FibAnswer, &FibLookup)) {
+        let mut lookup = FibLookup::default();
+        fill(&mut lookup);
+        let Some(fib) = self.fib else { return read(FibAnswer::Unknown, &lookup) };
         // Next hop 0 stands for the destination itself.
         let destination = if fib.destination == [0; 4] { lookup.destination } else { fib.destination };
-        *lookup = FibLookup { family: lookup.family, destination, ..fib };
-        if length > fib.length { FibAnswer::TooBig } else { FibAnswer::Known }
+        let answer = if lookup.length > fib.length { FibAnswer::TooBig } else { FibAnswer::Known };
+        read(answer, &FibLookup { family: lookup.family, destination, ..fib });
     }
 }

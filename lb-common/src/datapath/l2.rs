@@ -182,35 +182,41 @@ fn ask_kernel<P: Packet>(packet: &P, way: &Way<'_>, hop: &mut Hop) {
     let class = facts.traffic_class();
     let asked = address_words(&backend.outer_destination);
     let length = facts.ip_length().saturating_add(encap::overhead(way.service, backend) as u16);
-    let mut lookup = FibLookup {
-        family: if is_ipv6 { FibLookup::INET6 } else { FibLookup::INET },
-        length,
-        ifindex: packet.ingress_ifindex(),
-        class: if is_ipv6 { ((class as u32) << 20).to_be() } else { u32::from_ne_bytes([class, 0, 0, 0]) },
-        source: if is_ipv6 {
-            address_words(&root.outer_source_v6)
+    let family = if is_ipv6 { FibLookup::INET6 } else { FibLookup::INET };
+    let ifindex = packet.ingress_ifindex();
+    let fill = |lookup: &mut FibLookup| {
+        // Field by field, in place: as a whole it would be put together on the stack.
+        lookup.family = family;
+        lookup.protocol = 0;
+        lookup.ports = [0; 2];
+        lookup.length = length;
+        lookup.ifindex = ifindex;
+        lookup.vlan = 0;
+        lookup.destination = asked;
+        if is_ipv6 {
+            lookup.class = ((class as u32) << 20).to_be();
+            lookup.source = address_words(&root.outer_source_v6);
         } else {
-            [u32::from_ne_bytes(root.outer_source_v4), 0, 0, 0]
-        },
-        destination: asked,
-        ..FibLookup::default()
+            lookup.class = u32::from_ne_bytes([class, 0, 0, 0]);
+            lookup.source = [u32::from_ne_bytes(root.outer_source_v4), 0, 0, 0];
+        }
     };
-    let family = lookup.family;
-    let answer = packet.fib(&mut lookup);
-    if let FibAnswer::Unknown = answer {
-        return;
-    }
-    let found = &lookup.destination;
-    let differs =
-        (found[0] ^ asked[0]) | (found[1] ^ asked[1]) | (found[2] ^ asked[2]) | (found[3] ^ asked[3]);
-    let on_link = if differs == 0 && lookup.family == family { BACKEND_ON_LINK } else { 0 };
-    *hop = Hop {
-        ifindex: lookup.ifindex,
-        // Old kernels leave the length where they should tell the MTU.
-        mtu: if let FibAnswer::TooBig = answer { 0 } else { lookup.length },
-        flags: backend.flags & !(BACKEND_ON_LINK | BACKEND_TAGGED) | on_link,
-        addresses: lookup.addresses(),
-    };
+    packet.fib(fill, |answer, lookup| {
+        if let FibAnswer::Unknown = answer {
+            return;
+        }
+        let found = &lookup.destination;
+        let differs =
+            (found[0] ^ asked[0]) | (found[1] ^ asked[1]) | (found[2] ^ asked[2]) | (found[3] ^ asked[3]);
+        let on_link = if differs == 0 && lookup.family == family { BACKEND_ON_LINK } else { 0 };
+        *hop = Hop {
+            ifindex: lookup.ifindex,
+            // Old kernels leave the length where they should tell the MTU.
+            mtu: if let FibAnswer::TooBig = answer { 0 } else { lookup.length },
+            flags: backend.flags & !(BACKEND_ON_LINK | BACKEND_TAGGED) | on_link,
+            addresses: lookup.addresses(),
+        };
+    });
 }
 
 /// Length of one VLAN tag.

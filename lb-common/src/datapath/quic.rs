@@ -28,7 +28,7 @@ use crate::{
         quic::{QuicConfigEntry, QuicServerKey},
         service::{SERVICE_MULTI_PLAN, ServiceEntry},
     },
-    net::{ipv4, ipv6, mapped, protocol},
+    net::{AddressWords, address_words, ipv4, ipv6, mapped_words, protocol},
 };
 
 /// Length of a UDP header.
@@ -174,11 +174,11 @@ const fn bits(count: u32) -> u64 {
 
 /// Source of the packet, IPv4 as IPv4-mapped.
 #[inline(always)]
-fn source<P: Packet>(packet: &P, facts: Facts) -> Option<[u8; 16]> {
+fn source<P: Packet>(packet: &P, facts: Facts) -> Option<AddressWords> {
     if facts.is_ipv6() {
-        return packet.read_far(facts.ip_at() + 8);
+        return Some(address_words(&packet.read_far(facts.ip_at() + 8)?));
     }
-    Some(mapped(packet.read_far(facts.ip_at() + 12)?))
+    Some(mapped_words(u32::from_ne_bytes(packet.read_far(facts.ip_at() + 12)?)))
 }
 
 /// The server of a key, if a packet of an established flow may go there.

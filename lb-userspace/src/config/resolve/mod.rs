@@ -10,6 +10,7 @@ mod counts;
 mod forwarding;
 mod names;
 mod node;
+mod protection;
 mod quic;
 mod services;
 mod sets;

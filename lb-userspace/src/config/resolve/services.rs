@@ -7,6 +7,7 @@ use super::checks::{choice, port};
 use super::clients::DEFAULT;
 use super::forwarding::{self, Reached};
 use super::names::{Kind, Names, called};
+use super::protection;
 use super::quic;
 use super::sets::Sets;
 use super::shares;
@@ -93,6 +94,7 @@ fn resolve_one(
     let pool_names = Names::collect(Kind { one: "pool", many: "pools" }, pool_names, report);
     let pools = resolve_pools(&who, raw, sets, report);
     let plans = resolve_plans(&who, raw, &pool_names, clients, report);
+    let protection = protection::resolve(&who, &raw.protection, report);
     Some(Service {
         name: raw.name.as_ref()?.value.to_owned(),
         vip: vip?,
@@ -104,6 +106,7 @@ fn resolve_one(
         quic: quic?,
         pools: pool_names.arrange(pools)?,
         plans: plans?,
+        protection: protection?,
     })
 }
 

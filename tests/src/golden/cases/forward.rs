@@ -4,12 +4,12 @@ use super::super::OWN;
 use super::*;
 use lb_common::abi::backend::BACKEND_ON_LINK;
 
-const VIP_GUE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 30);
-const VIP_GUE4_IN6: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 31);
-const VIP_GUE6_IN4: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x30);
-const VIP_GUE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x31);
-const VIP_L2: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 32);
-const VIP_L2_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x32);
+const VIP_GUE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 50);
+const VIP_GUE4_IN6: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 51);
+const VIP_GUE6_IN4: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x50);
+const VIP_GUE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x51);
+const VIP_L2: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 52);
+const VIP_L2_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x52);
 
 /// A number whose upper two bits say that a port is of GUE; the rest is entropy.
 const ENTROPY: u16 = 0xc000;
@@ -153,7 +153,7 @@ const ASKER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const BROADCAST: [u8; 6] = [0xff; 6];
 const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
 const NEIGHBOUR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x200);
-const SOLICITED_L2: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0x32);
+const SOLICITED_L2: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0x52);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const NOWHERE: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
 
@@ -178,7 +178,7 @@ fn arp_request(sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
 /// A neighbour solicitation for `target` with options as given.
 fn solicitation(from: Ipv6Addr, to: Ipv6Addr, hops: u8, target: Ipv6Addr, options: &[u8]) -> Vec<u8> {
     let body = [&[0; 4][..], &target.octets()[..], options].concat();
-    let mac = if to.is_multicast() { [0x33, 0x33, 0xff, 0, 0, 0x32] } else { OWN };
+    let mac = if to.is_multicast() { [0x33, 0x33, 0xff, 0, 0, 0x52] } else { OWN };
     frame(mac, ASKER, V6, &ipv6(from, to, 58, hops, &icmp6(from, to, 135, 0, &body)))
 }
 
@@ -275,7 +275,7 @@ fn solicitations() -> Vec<Case> {
     ]
 }
 
-const VIP_QUIC: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 40);
+const VIP_QUIC: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 60);
 const QUIC_1: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 31);
 const QUIC_2: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 31);
 const QUIC_3: Ipv4Addr = Ipv4Addr::new(10, 2, 1, 31);
