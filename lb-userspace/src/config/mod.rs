@@ -7,6 +7,7 @@
 mod client_file;
 mod error;
 mod fields;
+mod forwarding;
 mod ids;
 mod key;
 pub mod limits;
@@ -22,6 +23,7 @@ mod suggest;
 mod summary;
 
 pub use error::{ConfigError, Place, Problem, Related};
+pub use forwarding::{Forwarding, Quic, QuicConfig, Reach};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
     Backend, Check, CheckKind, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol,
