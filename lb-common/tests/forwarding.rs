@@ -50,7 +50,8 @@ fn through_agent(frame: &[u8]) -> (Vec<u8>, Verdict, AgentReason) {
 }
 
 fn sum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes.chunks(2).map(|p| u32::from(p[0]) << 8 | u32::from(*p.get(1).unwrap_or(&0))).sum();
+    let mut sum: u32 =
+        bytes.chunks(2).map(|p| u32::from(p[0]) << 8 | u32::from(*p.get(1).unwrap_or(&0))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -78,7 +79,8 @@ fn packet(is_ipv6: bool, class: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn backend(is_outer_ipv6: bool, flags: u32) -> BackendEntry {
-    let mut entry = BackendEntry { ifindex: INGRESS, mtu: 9000, flags, vlan: [0x01, 0x23], ..BackendEntry::zeroed() };
+    let mut entry =
+        BackendEntry { ifindex: INGRESS, mtu: 9000, flags, vlan: [0x01, 0x23], ..BackendEntry::zeroed() };
     entry.ethernet = [2, 0, 0, 0, 1, 1, 2, 0, 0, 0, 1, 2, 8, 0];
     if is_outer_ipv6 {
         entry.ethernet[12..].copy_from_slice(&[0x86, 0xdd]);
@@ -231,7 +233,8 @@ fn the_agent_takes_variant_0_of_gue_without_extensions_and_nothing_else() {
     let inner = packet(false, 0, &[7; 40]);
     let datagram = |header: &[u8], inner: &[u8]| {
         let length = (8 + header.len() + inner.len()) as u16;
-        let mut d = [&[0xc0, 0][..], &DEFAULT_GUE_PORT.to_be_bytes(), &length.to_be_bytes(), &[0, 0]].concat();
+        let mut d =
+            [&[0xc0, 0][..], &DEFAULT_GUE_PORT.to_be_bytes(), &length.to_be_bytes(), &[0, 0]].concat();
         d.extend(header);
         d.extend(inner);
         through_agent(&framed(false, &[], &packet(false, 0, &d)))
@@ -239,7 +242,8 @@ fn the_agent_takes_variant_0_of_gue_without_extensions_and_nothing_else() {
     let (frame, _, reason) = datagram(&[0, 4, 0, 0], &inner);
     assert_eq!(reason, AgentReason::Decapsulated);
     assert_eq!(frame[14..], inner);
-    for header in [[0, 41, 0, 0], [0, 17, 0, 0], [1, 4, 0, 0], [0x20, 4, 0, 0], [0x80, 4, 0, 0], [0, 4, 0, 1]] {
+    for header in [[0, 41, 0, 0], [0, 17, 0, 0], [1, 4, 0, 0], [0x20, 4, 0, 0], [0x80, 4, 0, 0], [0, 4, 0, 1]]
+    {
         let (_, verdict, reason) = datagram(&header, &inner);
         assert_eq!((verdict, reason), (Verdict::Drop, AgentReason::InnerMalformed), "{header:?}");
     }

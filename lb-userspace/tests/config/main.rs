@@ -5,6 +5,7 @@ mod address_errors;
 mod base;
 mod examples;
 mod files;
+mod forwarding_errors;
 mod hostile;
 mod json;
 mod limits;
