@@ -6,6 +6,7 @@ mod base;
 mod client_file;
 mod examples;
 mod files;
+mod forwarding_errors;
 mod hostile;
 mod json;
 mod limits;

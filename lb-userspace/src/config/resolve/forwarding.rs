@@ -7,6 +7,7 @@ use lb_common::abi::agent::DEFAULT_GUE_PORT;
 
 use super::checks::{choice, port};
 use crate::config::forwarding::{Forwarding, Reach};
+use crate::config::model::Service;
 use crate::config::raw::RawService;
 use crate::config::report::{Finding, Report, Span};
 
@@ -82,4 +83,12 @@ pub(super) fn check_reach(services: &[Reached], report: &mut Report) {
             });
         }
     }
+}
+
+/// Whether packets of some service are tunnelled, as far as that is known.
+pub(super) fn any_tunnels(services: &[Option<Service>]) -> bool {
+    let is_direct = |service: &Option<Service>| {
+        service.as_ref().is_some_and(|service| service.forwarding == Forwarding::L2)
+    };
+    services.is_empty() || !services.iter().all(is_direct)
 }

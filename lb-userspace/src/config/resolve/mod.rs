@@ -35,7 +35,8 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
     let services = services::resolve(&raw.services, &clients.names, &sets, report);
     forwarding::check_reach(&services.reached, report);
     quic::check(&services.services, &sets, report);
-    addresses::check(raw.node.as_ref(), node.as_ref(), &sets, &services.vips, report);
+    let tunnels = forwarding::any_tunnels(&services.services);
+    addresses::check(raw.node.as_ref(), node.as_ref(), &sets, &services.vips, tunnels, report);
     counts::within_tables(raw, &services.services, report);
     Some(Config {
         node: node?,
