@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use lb_userspace::dataplane::nexthop::{HopState, NextHops};
 use lb_userspace::dataplane::writer::{NextHop, NextHopWriter};
-use lb_userspace::plan::ids::BackendIndex;
 use lb_userspace::dataplane::{DataPlane, Options};
 use lb_userspace::plan::compile::compile;
+use lb_userspace::plan::ids::BackendIndex;
 use namespace::{DEADLINE, Namespace, eventually, run, with_namespace};
 use nix::net::if_::if_nametoindex;
 
@@ -56,7 +56,11 @@ fn next_hops_are_found_on_the_link_and_behind_gateways() {
         wait_settled(&hops);
         assert_eq!(writer.read(BackendIndex(0)), hop("e0", 0, 2, 1600), "on the link");
         assert_eq!(writer.read(BackendIndex(1)), hop("e0", 0, 2, 1600));
-        assert_eq!(writer.read(BackendIndex(2)), hop("e1", 1, 2, 1500), "behind a gateway, with the route's MTU");
+        assert_eq!(
+            writer.read(BackendIndex(2)),
+            hop("e1", 1, 2, 1500),
+            "behind a gateway, with the route's MTU"
+        );
         // The kernel asks for IPv6 neighbours only once the interface's own address has passed duplicate detection.
         eventually("over IPv6", || writer.read(BackendIndex(3)) == hop("e1", 1, 2, 1600));
         eventually("all are told", || hops.snapshot().unresolved() == 0);
@@ -119,7 +123,9 @@ fn routes_and_links_are_followed() {
         assert_eq!(writer.read(BackendIndex(2)), hop("e0", 0, 2, 1600));
         // But not over a link that is down.
         run("ip link set e0 down");
-        eventually("the way is taken away", || (0..3).all(|backend| writer.read(BackendIndex(backend)).is_none()));
+        eventually("the way is taken away", || {
+            (0..3).all(|backend| writer.read(BackendIndex(backend)).is_none())
+        });
         assert_eq!(writer.read(BackendIndex(3)), hop("e1", 1, 2, 1600), "the other link is not touched");
         run("ip link set e0 up");
         eventually("it is back", || writer.read(BackendIndex(0)) == hop("e0", 0, 2, 1600));

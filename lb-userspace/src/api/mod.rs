@@ -24,8 +24,8 @@ use std::{path::PathBuf, time::Duration};
 use crate::{plan::state::Action, telemetry::event::Event};
 use problem::Problem;
 use types::{
-    Acted, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView, Reloaded,
-    ServiceView, Status, SubjectName, SwitchView, ThrowRequest,
+    Acted, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView,
+    Reloaded, ServiceView, Status, SubjectName, SwitchView, ThrowRequest,
 };
 
 pub mod limits;

@@ -25,8 +25,8 @@ use super::{
     problem::{Problem, ProblemKind},
     types::{
         Acted, BackendActionRequest, BackendView, ClearRequest, Differences, DomainActionRequest, DomainView,
-        ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, Status, SubjectKind, SubjectName, SwitchView,
-        ThrowRequest,
+        ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, Status, SubjectKind, SubjectName,
+        SwitchView, ThrowRequest,
     },
 };
 use crate::{config::Protocol, plan::state::Action, telemetry::event::Event};

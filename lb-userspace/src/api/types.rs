@@ -22,8 +22,8 @@ pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer,
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
 pub use reload::{Changes, Differences, MemberShare, Reloaded, TableChange};
 pub use status::{
-    ConfigStatus, ControlStatus, DaemonStatus, FlowsStatus, InterfaceStatus, JournalStatus, NodeStatus, OverrideView,
-    ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,
+    ConfigStatus, ControlStatus, DaemonStatus, FlowsStatus, InterfaceStatus, JournalStatus, NodeStatus,
+    OverrideView, ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,
 };
 
 /// What an action or an override is about.

@@ -50,7 +50,9 @@ pub(super) async fn reload(client: &Client, out: &mut Output) -> anyhow::Result<
     let Reloaded { file, changed, moved_services, leaving_backends, leaving_services, differences, .. } =
         answer.parse()?;
     if !changed {
-        return Ok(out.line(format_args!("{} says what is in force already: nothing changed", file.display()))?);
+        return Ok(
+            out.line(format_args!("{} says what is in force already: nothing changed", file.display()))?
+        );
     }
     out.line(format_args!("{} is in force", file.display()))?;
     show(&differences, out)?;

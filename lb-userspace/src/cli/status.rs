@@ -91,7 +91,8 @@ fn overview(status: &Status) -> Vec<(&'static str, Cell)> {
 
 fn flows(flows: &FlowsStatus) -> String {
     let FlowsStatus { entries, capacity, openings, marked_slots, .. } = flows;
-    let mut text = format!("{entries} of {capacity} entries, {openings} openings, {marked_slots} slots marked");
+    let mut text =
+        format!("{entries} of {capacity} entries, {openings} openings, {marked_slots} slots marked");
     if let Some(ends) = flows.transition_ends {
         text.push_str(&format!(", in transition until {}", moment(ends)));
     }

@@ -25,11 +25,7 @@ pub(super) fn is_of_size(running: &Generation, table: &str, wanted: u32) -> bool
 }
 
 /// Names of the maps that go on as they are.
-pub(super) fn names(
-    running: &Generation,
-    image: &Image,
-    sizes: &[(&'static str, u32)],
-) -> Vec<&'static str> {
+pub(super) fn names(running: &Generation, image: &Image, sizes: &[(&'static str, u32)]) -> Vec<&'static str> {
     let root = running.root();
     let same = |name: &str, wanted: u32| match name {
         FLOWS | OPENINGS => is_of_size(running, name, wanted),

@@ -325,7 +325,8 @@ impl Prepared {
     /// # Errors
     /// Why it cannot be attached. What ran before goes on running.
     pub fn put_in_place(self) -> Result<DataPlane, DataPlaneError> {
-        let Self { generation, ids, start, report, before, pins, interfaces, mode, program_id, program } = self;
+        let Self { generation, ids, start, report, before, pins, interfaces, mode, program_id, program } =
+            self;
         if let Some(program) = program {
             if let Some(before) = &before {
                 // As late as possible: what changed since the generation was filled.

@@ -112,7 +112,8 @@ impl Pins {
 
     /// The version of the pins beside those of this version, if there are any with a link.
     pub(super) fn other_version(&self) -> Option<u32> {
-        let has_links = |other: &&Other| entries(&other.folder.join(LINKS)).is_ok_and(|links| !links.is_empty());
+        let has_links =
+            |other: &&Other| entries(&other.folder.join(LINKS)).is_ok_and(|links| !links.is_empty());
         self.others.iter().find(has_links).map(|other| other.version)
     }
 

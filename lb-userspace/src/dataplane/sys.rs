@@ -218,7 +218,10 @@ pub(super) fn remove<const K: usize>(map: BorrowedFd<'_>, key: &[u8; K]) -> io::
 }
 
 /// The key behind `key`, or the first one; `None` when there is none.
-pub(super) fn next_key<const K: usize>(map: BorrowedFd<'_>, key: Option<&[u8; K]>) -> io::Result<Option<[u8; K]>> {
+pub(super) fn next_key<const K: usize>(
+    map: BorrowedFd<'_>,
+    key: Option<&[u8; K]>,
+) -> io::Result<Option<[u8; K]>> {
     let mut next = [0; K];
     let mut attributes = ElementAttributes {
         map: number(map),

@@ -36,7 +36,11 @@ fn restart(old: &Config, new: &Config) -> Vec<String> {
     let (old, new) = (&old.node, &new.node);
     let keys = [
         ("node.socket", old.socket != new.socket, "the API listens there"),
-        ("node.state_dir", old.state_dir != new.state_dir, "the lock, the journal and the overrides lie there"),
+        (
+            "node.state_dir",
+            old.state_dir != new.state_dir,
+            "the lock, the journal and the overrides lie there",
+        ),
         ("node.bpffs", old.bpffs != new.bpffs, "the running data plane is pinned there"),
         (
             "node.hash_key",
@@ -82,7 +86,11 @@ fn changes(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Ch
         a.keys().filter(|name| !b.contains_key(*name)).cloned().collect()
     };
     let changed = new.iter().filter(|(name, text)| old.get(*name).is_some_and(|before| before != *text));
-    Changes { added: only(new, old), removed: only(old, new), changed: changed.map(|(n, _)| n.clone()).collect() }
+    Changes {
+        added: only(new, old),
+        removed: only(old, new),
+        changed: changed.map(|(n, _)| n.clone()).collect(),
+    }
 }
 
 fn services(config: &Config) -> BTreeMap<String, String> {
@@ -114,7 +122,8 @@ fn domains(config: &Config) -> BTreeMap<String, String> {
 type Pools<'c> = BTreeMap<String, (&'c Service, &'c Pool)>;
 
 fn pools(config: &Config) -> Pools<'_> {
-    let all = config.services.iter().flat_map(|service| service.pools.iter().map(move |pool| (service, pool)));
+    let all =
+        config.services.iter().flat_map(|service| service.pools.iter().map(move |pool| (service, pool)));
     all.map(|(service, pool)| (format!("{}/{}", service.name, pool.name), (service, pool))).collect()
 }
 

@@ -30,8 +30,8 @@ use sha2::{Digest, Sha256};
 
 use super::flow_map::FlowMap;
 use super::guard::Guards;
-use super::prefix::PrefixTables;
 use super::ids::Ids;
+use super::prefix::PrefixTables;
 use crate::config::{Config, PoolIndex, ServiceId};
 
 /// Service counters for which there is room at least.

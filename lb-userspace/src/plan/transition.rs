@@ -304,8 +304,10 @@ fn assign<K: Copy + Eq + std::hash::Hash>(
         if !done.insert(positions[0]) {
             continue;
         }
-        let mut own: Vec<u32> =
-            key.and_then(|key| known.get(&key)).map(|own| own.iter().copied().take(positions.len()).collect()).unwrap_or_default();
+        let mut own: Vec<u32> = key
+            .and_then(|key| known.get(&key))
+            .map(|own| own.iter().copied().take(positions.len()).collect())
+            .unwrap_or_default();
         while own.len() < positions.len() {
             own.extend(gaps.next());
         }
@@ -321,7 +323,11 @@ fn assign<K: Copy + Eq + std::hash::Hash>(
 ///
 /// # Errors
 /// [`TransitionError`] when both do not fit beside each other; what runs is not touched by that.
-pub fn succeed(image: Image, running: &Running, unneeded: &Unneeded) -> Result<(Image, Report), TransitionError> {
+pub fn succeed(
+    image: Image,
+    running: &Running,
+    unneeded: &Unneeded,
+) -> Result<(Image, Report), TransitionError> {
     let mut successor = Successor::new(image, running);
     successor.place_backends(unneeded)?;
     successor.place_services(unneeded)?;
@@ -356,7 +362,8 @@ impl<'a> Successor<'a> {
             is_there && !taken.contains(&(at as u32)) && !unneeded.backends.contains(&BackendIndex(at as u32))
         };
         let leaving: Vec<_> = (0..self.running.backends.len()).filter(|&at| leaving(at)).collect();
-        let length = taken.last().map_or(0, |&last| last as usize + 1).max(leaving.last().map_or(0, |&at| at + 1));
+        let length =
+            taken.last().map_or(0, |&last| last as usize + 1).max(leaving.last().map_or(0, |&at| at + 1));
         if length > MAX_BACKENDS {
             return Err(TransitionError::TooManyBackends {
                 used: taken.len() + leaving.len(),
@@ -367,7 +374,8 @@ impl<'a> Successor<'a> {
         for (entry, &at) in self.image.backends.iter().zip(&self.backends) {
             let running = self.running.backends.get(at as usize);
             let same = running.filter(|running| Endpoint::of(running) == Endpoint::of(entry));
-            entries[at as usize] = same.map_or(*entry, |running| words::go_on(entry, running, self.running, &self.domains));
+            entries[at as usize] =
+                same.map_or(*entry, |running| words::go_on(entry, running, self.running, &self.domains));
         }
         let spare = spare_word(&self.image).ok_or(TransitionError::TooManyPools)?;
         for &at in &leaving {
@@ -391,7 +399,8 @@ impl<'a> Successor<'a> {
             is_there && !taken.contains(&(at as u32)) && !unneeded.services.contains(&ServiceIndex(at as u32))
         };
         let leaving: Vec<_> = (0..self.running.services.len()).filter(|&at| leaving(at)).collect();
-        let length = taken.last().map_or(0, |&last| last as usize + 1).max(leaving.last().map_or(0, |&at| at + 1));
+        let length =
+            taken.last().map_or(0, |&last| last as usize + 1).max(leaving.last().map_or(0, |&at| at + 1));
         if length > MAX_SERVICE_ENTRIES {
             return Err(TransitionError::TooManyServices);
         }
@@ -417,7 +426,8 @@ impl<'a> Successor<'a> {
             let unclean = pools_of(running, &self.running.plans, &self.running.pools)
                 .any(|pool| !self.running.admission[usize::from(pool.admission)].is_clean());
             if unclean {
-                let own: Vec<_> = pools_of(&entries[at as usize], &self.image.plans, &self.image.pools).collect();
+                let own: Vec<_> =
+                    pools_of(&entries[at as usize], &self.image.plans, &self.image.pools).collect();
                 for pool in own {
                     let word = &mut self.image.admission[usize::from(pool.admission)];
                     *word = Admission(word.0 & !Admission::CLEAN);
@@ -528,7 +538,8 @@ impl<'a> Successor<'a> {
             if entry.plans == 0 || running.plans == 0 {
                 continue;
             }
-            let homes: Vec<_> = (0..regions(running)).map(|region| home(self.running, running, region)).collect();
+            let homes: Vec<_> =
+                (0..regions(running)).map(|region| home(self.running, running, region)).collect();
             self.report.ended_early += usize::from(homes.iter().any(|(_, early)| *early));
             let mut previous = Vec::with_capacity(homes.len());
             let mut moved = false;
@@ -585,7 +596,9 @@ impl<'a> Successor<'a> {
                 (false, _) => own.table_base,
                 (true, Some(&known)) => known,
                 (true, None) => {
-                    let members = (0..home.slots).map(|slot| home.member(&self.running.slots, slot)).collect::<Vec<_>>();
+                    let members = (0..home.slots)
+                        .map(|slot| home.member(&self.running.slots, slot))
+                        .collect::<Vec<_>>();
                     let table_base = self.append(&members)?;
                     earlier.insert(home, table_base);
                     table_base
@@ -604,7 +617,8 @@ impl<'a> Successor<'a> {
         let present: Vec<_> = (0..self.image.services.len() as u32)
             .filter(|&at| Front::of(&self.image.services[at as usize]).is_some())
             .collect();
-        let keys: Vec<_> = present.iter().map(|&at| compile::key_of(&self.image.services[at as usize])).collect();
+        let keys: Vec<_> =
+            present.iter().map(|&at| compile::key_of(&self.image.services[at as usize])).collect();
         let index = index::build(&keys).ok_or(TransitionError::ServiceIndex { count: keys.len() })?;
         self.image.buckets = index.buckets;
         for bucket in &mut self.image.buckets {
@@ -616,8 +630,11 @@ impl<'a> Successor<'a> {
         }
         if self.other_clients() && self.report.services > 0 {
             let first = append_prefixes(&mut self.image.prefix, &self.running.prefix);
-            self.image.root.previous_clients =
-                if self.running.root.clients == NO_TABLE { NO_TABLE } else { first + self.running.root.clients };
+            self.image.root.previous_clients = if self.running.root.clients == NO_TABLE {
+                NO_TABLE
+            } else {
+                first + self.running.root.clients
+            };
         }
         let root = &mut self.image.root;
         root.bucket_mask = self.image.buckets.len() as u32 - 1;
@@ -675,9 +692,9 @@ fn pools_of<'p>(
     plans: &'p [PlanEntry],
     pools: &'p [PoolEntry],
 ) -> impl Iterator<Item = PoolEntry> + use<'p> {
-    plans[plans_of(service)]
-        .iter()
-        .flat_map(move |plan| plan.pools.iter().take(plan.steps as usize).map(move |&pool| pools[usize::from(pool)]))
+    plans[plans_of(service)].iter().flat_map(move |plan| {
+        plan.pools.iter().take(plan.steps as usize).map(move |&pool| pools[usize::from(pool)])
+    })
 }
 
 /// A word of the admission array that nobody uses and nobody stores to: it stays open.

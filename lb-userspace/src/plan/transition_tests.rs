@@ -76,7 +76,8 @@ fn config_of(scene: &Scene, node: &str) -> Config {
             80 + v
         );
         for s in 0..2 {
-            let _ = writeln!(text, "[[service.pool]]\nname = \"p{s}\"\nsets = [\"s{s}\"]\ntable_size = {size}");
+            let _ =
+                writeln!(text, "[[service.pool]]\nname = \"p{s}\"\nsets = [\"s{s}\"]\ntable_size = {size}");
         }
         let (first, second) = if *turned { ("p1", "p0") } else { ("p0", "p1") };
         let _ = writeln!(text, "[service.plan]\ndefault = [\"{first}\", \"{second}\"]");
@@ -109,7 +110,10 @@ fn hashes() -> impl Strategy<Value = Vec<u64>> {
 fn homes_stay(old: &Running, new: &Running, hashes: &[u64]) -> Result<(), TestCaseError> {
     for (at, service) in old.services.iter().enumerate() {
         let Some(now) = new.services.get(at) else { continue };
-        if Front::of(service) != Front::of(now) || Front::of(service).is_none() || !is_composable(old, service) {
+        if Front::of(service) != Front::of(now)
+            || Front::of(service).is_none()
+            || !is_composable(old, service)
+        {
             continue;
         }
         let index = ServiceIndex(at as u32);
@@ -216,7 +220,10 @@ proptest! {
 
 fn plain() -> Scene {
     let service = (true, false, false, false);
-    Scene { backends: [[Some((100, 0)), Some((100, 1)), Some((100, 0)), None]; 2], services: [service; SERVICES] }
+    Scene {
+        backends: [[Some((100, 0)), Some((100, 1)), Some((100, 0)), None]; 2],
+        services: [service; SERVICES],
+    }
 }
 
 #[test]
@@ -311,7 +318,11 @@ fn words_go_on_and_what_is_not_clean_stays_so() {
     let (next, _) = succeed(image(&scene), &running, &Unneeded::default()).unwrap();
     assert_eq!(next.backends[0].admission, Admission::new(0, 255).held());
     assert_eq!(next.admission[at("r0/z1")], Admission::new(0, 0));
-    assert_eq!(next.backends[1].admission, Admission::new(255, 255), "its own word bears what the rack's did");
+    assert_eq!(
+        next.backends[1].admission,
+        Admission::new(255, 255),
+        "its own word bears what the rack's did"
+    );
     assert_eq!(next.backends[2].admission, Admission::OPEN);
     let left = next.backends[5];
     assert_ne!(left.flags & BACKEND_LEAVING, 0);

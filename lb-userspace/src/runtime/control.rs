@@ -82,8 +82,15 @@ pub enum SpawnError {
 enum Command {
     Snapshot(oneshot::Sender<snapshot::Raw>),
     /// Make open words clean that were stored before this moment.
-    Clean { before_ns: u64 },
-    Act { subject: Subject, action: Action, reason: String, answer: oneshot::Sender<Result<Acted, ActError>> },
+    Clean {
+        before_ns: u64,
+    },
+    Act {
+        subject: Subject,
+        action: Action,
+        reason: String,
+        answer: oneshot::Sender<Result<Acted, ActError>>,
+    },
 }
 
 /// Starts probing and deciding.

@@ -92,7 +92,8 @@ fn describe(start: Start) -> String {
             "started: adopted what was forwarding, with a new program".to_owned()
         }
         Start::Replaced => {
-            "started: replaced what was forwarding, as the configuration changed; established flows go on".to_owned()
+            "started: replaced what was forwarding, as the configuration changed; established flows go on"
+                .to_owned()
         }
         Start::TakenOver { version } => format!(
             "started: took over from a version with another binary interface ({version}); flows away from home are not \

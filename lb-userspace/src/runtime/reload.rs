@@ -176,7 +176,13 @@ impl Service {
     }
 }
 
-fn answer(file: PathBuf, tenure: &Tenure, changed: bool, report: &Report, differences: Differences) -> Reloaded {
+fn answer(
+    file: PathBuf,
+    tenure: &Tenure,
+    changed: bool,
+    report: &Report,
+    differences: Differences,
+) -> Reloaded {
     Reloaded {
         file,
         changed,
@@ -219,7 +225,9 @@ fn refused(error: &anyhow::Error) -> Problem {
     let detail = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
     let kind = match known.code {
         crate::cli::exit::ExitCode::Config => ProblemKind::Config,
-        crate::cli::exit::ExitCode::Refused | crate::cli::exit::ExitCode::Unsupported => ProblemKind::Conflict,
+        crate::cli::exit::ExitCode::Refused | crate::cli::exit::ExitCode::Unsupported => {
+            ProblemKind::Conflict
+        }
         _ => ProblemKind::Internal,
     };
     Problem::new(kind, detail, known.remedy.unwrap_or_default())

@@ -114,7 +114,9 @@ impl Heir {
             );
         }
         if !all_judged {
-            tracing::warn!("not every backend was judged in time: those without a verdict are believed to be up");
+            tracing::warn!(
+                "not every backend was judged in time: those without a verdict are believed to be up"
+            );
         }
     }
 

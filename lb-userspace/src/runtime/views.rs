@@ -7,9 +7,9 @@ use lb_common::abi::{ABI_VERSION, admission::Admission, reason::Reason};
 use crate::{
     api::types::{
         AdmissionView, BackendView, CheckState, CheckView, ConfigStatus, ControlStatus, DaemonStatus,
-        DomainView, FlowsStatus, HealthView, InterfaceStatus, JournalStatus, NextHop, NodeStatus, OverrideView, PlanView,
-        PoolView, ReasonCount, ServiceTraffic, ServiceView, Shares, StateCounts, Status, TrafficStatus,
-        VerdictKind, XdpStatus,
+        DomainView, FlowsStatus, HealthView, InterfaceStatus, JournalStatus, NextHop, NodeStatus,
+        OverrideView, PlanView, PoolView, ReasonCount, ServiceTraffic, ServiceView, Shares, StateCounts,
+        Status, TrafficStatus, VerdictKind, XdpStatus,
     },
     config::{BackendId, Config, DomainId, Pool, Service},
     dataplane::{
@@ -18,9 +18,9 @@ use crate::{
         nexthop::{HopSnapshot, HopState},
     },
     plan::ids::Ids,
+    runtime::control::{AdmissionStatus, BackendStatus, CheckStatus, Snapshot, Standing},
     runtime::reload::Reloads,
     runtime::walker::FlowState,
-    runtime::control::{AdmissionStatus, BackendStatus, CheckStatus, Snapshot, Standing},
 };
 
 /// Seconds without a packet after which a backend that takes no new flows counts as drained.

@@ -116,7 +116,8 @@ impl Walker {
         let work = self.work.clone();
         // Nobody wrote down when the transition began: after a restart it begins its time anew.
         let transition = work.upkeep.is_in_transition().then(|| Instant::now() + work.transition);
-        lock(&self.shared.state).transition_ends = transition.map(|_| jiff::Timestamp::now() + work.transition);
+        lock(&self.shared.state).transition_ends =
+            transition.map(|_| jiff::Timestamp::now() + work.transition);
         let mut thread = Thread {
             period: PERIOD.min(work.transition).max(SHORTEST),
             transition,
@@ -125,7 +126,8 @@ impl Walker {
             services: Vec::new(),
             shared: Arc::clone(&self.shared),
         };
-        let thread = std::thread::Builder::new().name("weir-walker".to_owned()).spawn(move || thread.run())?;
+        let thread =
+            std::thread::Builder::new().name("weir-walker".to_owned()).spawn(move || thread.run())?;
         *lock(&self.thread) = Some(thread);
         Ok(())
     }
@@ -203,7 +205,8 @@ impl Thread {
         self.work.upkeep.end_transition();
         self.transition = None;
         lock(&self.shared.state).transition_ends = None;
-        let cause = "the transition is over: flows that were silent all along are at home by the new tables".to_owned();
+        let cause = "the transition is over: flows that were silent all along are at home by the new tables"
+            .to_owned();
         self.work.journal.record(NewEvent::daemon(self.work.node.clone(), cause, monotonic_ns()));
     }
 
@@ -252,9 +255,11 @@ impl Thread {
         let quiet = |since: &(u64, Instant)| now.saturating_duration_since(since.1);
         let mut unneeded = Unneeded::default();
         if !in_transition {
-            let leaving = |at: usize| tables.service(at as u32).is_some_and(|s| s.flags & SERVICE_LEAVING != 0);
+            let leaving =
+                |at: usize| tables.service(at as u32).is_some_and(|s| s.flags & SERVICE_LEAVING != 0);
             let all: Vec<_> = (0..self.services.len()).filter(|&at| leaving(at)).collect();
-            let is_vip = |at: usize| tables.service(at as u32).is_some_and(|s| s.flags & SERVICE_VIP_ONLY != 0);
+            let is_vip =
+                |at: usize| tables.service(at as u32).is_some_and(|s| s.flags & SERVICE_VIP_ONLY != 0);
             let is_over = |&at: &usize| is_vip(at) || quiet(&self.services[at]) >= self.work.flow_idle;
             // The entry of a VIP stays as long as any service that left does.
             if all.iter().all(|at| is_over(at)) {

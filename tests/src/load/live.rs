@@ -80,16 +80,23 @@ impl Lab {
     ///
     /// # Errors
     /// No such client, or one of them is not answered.
-    pub fn live_flows(&self, client: &str, vip: SocketAddr, ports: std::ops::Range<u16>) -> Result<LiveFlows> {
+    pub fn live_flows(
+        &self,
+        client: &str,
+        vip: SocketAddr,
+        ports: std::ops::Range<u16>,
+    ) -> Result<LiveFlows> {
         let of = self.topology().client(client)?.clone();
         let netns = self.client_netns(client)?.clone();
         let shared = Arc::<Shared>::default();
         let streams = netns.run(|| {
             ports.map(|port| open(http::source(&of, vip, port), vip, port)).collect::<Result<Vec<_>>>()
         })?;
-        shared.backends.lock().unwrap_or_else(PoisonError::into_inner).extend(
-            streams.iter().map(|flow| (flow.port, flow.backend.clone())),
-        );
+        shared
+            .backends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(streams.iter().map(|flow| (flow.port, flow.backend.clone())));
         let thread = thread::spawn({
             let shared = shared.clone();
             move || keep_busy(streams, &shared)

@@ -12,8 +12,8 @@ use crate::config::fields::{At, Text, Texts};
 use crate::config::ids::DomainId;
 use crate::config::key;
 use crate::config::limits::{
-    DEFAULT_FLOW_IDLE, DEFAULT_TRANSITION, MAX_FLOW_ENTRIES, MAX_FLOW_IDLE, MAX_INTERFACE_NAME_BYTES, MAX_INTERFACES,
-    MAX_SOCKET_PATH_BYTES, MAX_TRANSITION, MIN_FLOW_ENTRIES, MIN_FLOW_IDLE, MIN_TRANSITION,
+    DEFAULT_FLOW_IDLE, DEFAULT_TRANSITION, MAX_FLOW_ENTRIES, MAX_FLOW_IDLE, MAX_INTERFACE_NAME_BYTES,
+    MAX_INTERFACES, MAX_SOCKET_PATH_BYTES, MAX_TRANSITION, MIN_FLOW_ENTRIES, MIN_FLOW_IDLE, MIN_TRANSITION,
 };
 use crate::config::model::{HashKey, Level, Node, Topology, XdpMode};
 use crate::config::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
@@ -266,13 +266,15 @@ fn long_duration(
     let duration = parse_duration(text.value);
     if duration.is_none() {
         report.add(|| {
-            Finding::new(&text.span, format!("{key} {} of [node] is no duration", quote(text.value))).help(help())
+            Finding::new(&text.span, format!("{key} {} of [node] is no duration", quote(text.value)))
+                .help(help())
         });
     }
     let duration = duration?;
     if duration < shortest || duration > longest {
         report.add(|| {
-            Finding::new(&text.span, format!("{key} {} of [node] is out of range", quote(text.value))).help(help())
+            Finding::new(&text.span, format!("{key} {} of [node] is out of range", quote(text.value)))
+                .help(help())
         });
         return None;
     }
