@@ -2,7 +2,8 @@
 //!
 //! - [`target`]: what is probed, deduplicated.
 //! - [`round`]: results of probes.
-//! - [`prober`] and [`prober_tcp`] send probes and take answers; the only parts here that do I/O.
+//! - [`prober`] sends probes and takes answers; the only part here that does I/O.
+//! - [`ticks`]: when probes go out.
 //! - [`detector`]: fall and rise counts of one target.
 //! - [`correlate`]: which domains the misses of a moment explain.
 //! - [`judge`]: from the results of a round to facts about backends and domains.
@@ -11,8 +12,8 @@ pub mod correlate;
 pub mod detector;
 pub mod judge;
 pub mod prober;
-pub mod prober_tcp;
 pub mod round;
 pub mod target;
+pub mod ticks;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -4,6 +4,9 @@
 //! drained; it may be that several rounds are in flight, when the timeout is longer than the interval. If this thread was
 //! itself so late that a whole interval passed, it cannot tell whose fault a missing answer is, and says nothing.
 
+pub mod exchange;
+pub mod gather;
+
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -51,6 +54,30 @@ pub enum ProberError {
         /// Name of the check.
         check: String,
     },
+}
+
+/// What probes outside the control thread; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Elsewhere {
+    _exchanges: Option<exchange::Thread>,
+}
+
+/// Why checks could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ElsewhereError {
+    /// The thread for TCP checks.
+    #[error(transparent)]
+    Exchange(#[from] exchange::ExchangeError),
+}
+
+/// Starts all probes but heartbeats; their results come out of the [`Gather`](gather::Gather).
+///
+/// # Errors
+/// When a thread cannot be started, or there are more targets than it takes.
+pub fn spawn(targets: &Targets) -> Result<(gather::Gather, Elsewhere), ElsewhereError> {
+    let (gather, reporter) = gather::Gather::new(targets, monotonic_ns(), exchange::takes);
+    let exchanges = exchange::spawn(targets, reporter)?;
+    Ok((gather, Elsewhere { _exchanges: exchanges }))
 }
 
 /// Counters since start.

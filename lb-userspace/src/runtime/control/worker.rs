@@ -15,7 +15,7 @@ use super::{ActError, Acted, COMMAND_QUEUE, Command, priority};
 use crate::config::Config;
 use crate::health::judge::{Judge, Verdict};
 use crate::health::prober::Prober;
-use crate::health::prober_tcp::Gather;
+use crate::health::prober::gather::Gather;
 use crate::health::round::Round;
 use crate::plan::planner::{AdmissionStore, Change, Fact, Planner, Subject};
 use crate::plan::state::Action;
