@@ -107,7 +107,7 @@ pub enum Cause {
         /// Name of the check.
         check: String,
         /// How the last probe failed.
-        how: &'static str,
+        how: String,
         /// Probes missed in a row.
         streak: u32,
     },

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::health::judge::Judge;
+use crate::health::prober::bfd::BfdProber;
 use crate::health::prober::{self, ElsewhereError, Prober, ProberError};
 use crate::health::target::Targets;
 use crate::plan::planner::{AdmissionStore, InitialHealth, Planner, Refusal, Subject};
@@ -100,6 +101,7 @@ pub fn spawn(
         Planner::new(&config, overrides, initial, |cell| store.load(cell), jiff::Timestamp::now());
     let (judge, facts) = Judge::new(&config, Targets::new(&config), |subject| planner.automatic(subject));
     let prober = Prober::new(judge.targets())?;
+    let bfd = BfdProber::new(judge.targets()).map_err(ProberError::from)?;
     let (gather, elsewhere) = prober::spawn(judge.targets())?;
     let (commands, command_queue) = sync_channel(COMMAND_QUEUE);
     let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
@@ -114,6 +116,7 @@ pub fn spawn(
         planner,
         judge,
         prober,
+        bfd,
         gather,
         commands: command_queue,
         bell: Arc::clone(&bell),

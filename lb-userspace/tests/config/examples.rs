@@ -22,7 +22,7 @@ fn every_example_validates() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 3, "one-rack, three-zones and two-regions");
+    assert_eq!(seen, 4, "checks, one-rack, three-zones and two-regions");
 }
 
 #[test]

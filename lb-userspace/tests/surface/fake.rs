@@ -408,6 +408,7 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
             rounds: 12_003,
             late_rounds: 2,
             max_lateness_ns: 410_000,
+            bfd: std::collections::BTreeMap::new(),
             stores: 9,
             lost_events: 0,
             lost_results: 0,

@@ -1,5 +1,7 @@
 //! How an edge host is doing.
 
+use std::collections::BTreeMap;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -175,6 +177,10 @@ pub struct ControlStatus {
     pub late_rounds: u64,
     /// How late a round was sent at most.
     pub max_lateness_ns: u64,
+    /// BFD packets by what became of them: `sent`, `taken`, and a reason for each that was discarded. Those that none
+    /// counted are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bfd: BTreeMap<String, u64>,
     /// Admission words stored.
     pub stores: u64,
     /// Events that found the channel to the journal full.

@@ -1,11 +1,11 @@
-//! One-shot checks over sockets, on a thread of their own: TCP connects.
+//! One-shot checks over sockets, on a thread of their own: TCP connects, UDP datagrams and DNS queries.
 //!
 //! The thread waits on one epoll for its timerfd and for the sockets of all probes in flight, none of which ever blocks. A
 //! target has at most one probe in flight and a place of its own for it, so a probe that hangs costs nothing but its socket
 //! until its timeout, and delays no other. Answers are taken before any timeout is declared.
 //!
-//! What a target costs is bounded: one socket, one timer entry, and per interval one `socket`, `connect`, `epoll_ctl`,
-//! `getsockopt` and `close`.
+//! What a target costs is bounded: one socket, one timer entry, and per interval one `socket`, `connect`, `epoll_ctl`
+//! and `close`, with one `getsockopt`, or one `send` and at most [`MAX_DATAGRAMS`] `recv`.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,11 +20,13 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, getsockopt, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, connect, getsockopt, recv, send,
+    setsockopt, socket, sockopt,
 };
 
 use super::gather::Reporter;
-use crate::config::CheckKind;
+use crate::config::{CheckKind, DnsCheck, UdpCheck};
+use crate::health::dns;
 use crate::health::round::{Miss, Outcome};
 use crate::health::target::{Group, Targets};
 use crate::health::ticks::{Dice, Ticks};
@@ -38,6 +40,10 @@ const OTHER_DESCRIPTORS: u64 = 512;
 const STARTS_PER_TURN: usize = 64;
 /// Sockets that one wake-up tells of at most; if there are more, the next one follows at once.
 const WAKE_EVENTS: usize = 256;
+/// Datagrams of one target that one wake-up looks at; whoever sends more is not who was asked.
+const MAX_DATAGRAMS: usize = 16;
+/// Bytes read of an answer; the rest is not looked at.
+const DATAGRAM_BYTES: usize = 4096;
 /// What epoll calls the timer and the bell.
 const ALARM: u64 = u64::MAX;
 const BELL: u64 = u64::MAX - 1;
@@ -47,7 +53,7 @@ const BELL: u64 = u64::MAX - 1;
 pub enum ExchangeError {
     /// More targets than the thread takes.
     #[error(
-        "{count} targets of TCP checks are more than MAX_EXCHANGES = {MAX_EXCHANGES}; take the check from some sets"
+        "{count} targets of TCP, UDP and DNS checks are more than MAX_EXCHANGES = {MAX_EXCHANGES}; take the check from some sets"
     )]
     TooMany {
         /// How many there are.
@@ -55,7 +61,7 @@ pub enum ExchangeError {
     },
     /// Fewer descriptors than sockets.
     #[error(
-        "TCP checks need {needed} file descriptors and the limit is {limit}; raise it with LimitNOFILE={needed} in the unit or `ulimit -n {needed}`"
+        "TCP, UDP and DNS checks need {needed} file descriptors and the limit is {limit}; raise it with LimitNOFILE={needed} in the unit or `ulimit -n {needed}`"
     )]
     Descriptors {
         /// How many are needed, with what else the daemon opens.
@@ -64,7 +70,7 @@ pub enum ExchangeError {
         limit: u64,
     },
     /// A descriptor or the thread.
-    #[error("cannot start the thread for TCP checks: {0}")]
+    #[error("cannot start the thread for TCP, UDP and DNS checks: {0}")]
     System(#[from] io::Error),
 }
 
@@ -75,8 +81,8 @@ impl From<Errno> for ExchangeError {
 }
 
 /// Whether this thread probes the group.
-pub(super) const fn takes(group: &Group) -> bool {
-    matches!(group.kind, CheckKind::Tcp { .. })
+pub(super) fn takes(group: &Group) -> bool {
+    Means::of(&group.kind).is_some()
 }
 
 /// The thread; it ends when this is dropped.
@@ -113,11 +119,15 @@ pub(super) fn spawn(targets: &Targets, reporter: Reporter) -> Result<Option<Thre
     Ok(Some(thread))
 }
 
-/// What a probe does.
-#[derive(Clone, Copy, Debug)]
+/// What a probe does. Copied for each target: what it holds is shared.
+#[derive(Clone, Debug)]
 enum Means {
     /// Opens a connection and resets it, so that neither side keeps anything.
     Connect,
+    /// Sends a datagram and looks at the first one that comes back.
+    Datagram(Arc<UdpCheck>),
+    /// Asks for a name.
+    Dns(Arc<DnsCheck>),
 }
 
 /// A probe that waits for its answer.
@@ -127,6 +137,10 @@ struct Flight {
     socket: OwnedFd,
     start_ns: u64,
     due_ns: u64,
+    /// What was sent.
+    sent: Vec<u8>,
+    /// What came was no answer to it.
+    wrong: bool,
 }
 
 /// One target.
@@ -144,7 +158,7 @@ struct Slot {
 
 /// How a probe began.
 enum Begun {
-    Waiting(OwnedFd),
+    Waiting { socket: OwnedFd, sent: Vec<u8> },
     Ended(Result<(), Miss>),
 }
 
@@ -167,15 +181,15 @@ impl Exchanges {
         let mut dice = Dice::new(now_ns);
         let (mut slots, mut timers) = (Vec::new(), BinaryHeap::new());
         for group in targets.groups.iter().filter(|group| takes(group)) {
-            let CheckKind::Tcp { port } = group.kind else { continue };
+            let Some(means) = Means::of(&group.kind) else { continue };
             for &target in &group.targets {
-                let mut ticks = Ticks::new(now_ns, group.interval, 0, &mut dice);
+                let mut ticks = Ticks::new(now_ns, group.interval, group.jitter, &mut dice);
                 let timer_ns = ticks.next(now_ns, &mut dice);
                 timers.push(Reverse((timer_ns, slots.len())));
                 slots.push(Slot {
                     target,
-                    to: SocketAddr::new(targets.targets[target].address, port),
-                    means: Means::Connect,
+                    to: SocketAddr::new(targets.targets[target].address, group.kind.port()),
+                    means: means.clone(),
                     timeout_ns: as_ns(group.timeout),
                     ticks,
                     flight: None,
@@ -201,7 +215,7 @@ impl Exchanges {
                 Ok(woken) => woken,
                 Err(Errno::EINTR) => 0,
                 // Only a closed descriptor could be the reason: a defect. The targets then stay as they were judged last.
-                Err(error) => return tracing::error!(%error, "the thread for TCP checks ends"),
+                Err(error) => return tracing::error!(%error, "the thread for TCP, UDP and DNS checks ends"),
             };
             if self.turn(&events[..woken], monotonic_ns()).is_none() {
                 return;
@@ -233,8 +247,9 @@ impl Exchanges {
             if self.slots[slot].timer_ns != at_ns {
                 continue;
             }
-            if self.slots[slot].flight.is_some() {
-                self.end(slot, Err(Miss::Silent), now_ns)?;
+            if let Some(flight) = &self.slots[slot].flight {
+                let how = if flight.wrong { Miss::Wrong } else { Miss::Silent };
+                self.end(slot, Err(how), now_ns)?;
             } else {
                 self.begin(slot)?;
             }
@@ -245,20 +260,23 @@ impl Exchanges {
     fn begin(&mut self, index: usize) -> Option<()> {
         let slot = &mut self.slots[index];
         let start_ns = monotonic_ns();
-        let socket = match slot.means.begin(slot.to) {
-            Begun::Waiting(socket) => socket,
+        let (socket, sent) = match slot.means.begin(slot.to, &mut self.dice) {
+            Begun::Waiting { socket, sent } => (socket, sent),
             Begun::Ended(ended) => {
                 let now_ns = monotonic_ns();
                 return self.conclude(index, start_ns, now_ns, ended, now_ns);
             }
         };
-        let wanted = EpollEvent::new(EpollFlags::EPOLLOUT | EpollFlags::EPOLLONESHOT, index as u64);
-        if self.epoll.add(&socket, wanted).is_err() {
+        let wanted = match slot.means {
+            Means::Connect => EpollFlags::EPOLLOUT,
+            Means::Datagram(_) | Means::Dns(_) => EpollFlags::EPOLLIN,
+        };
+        if self.epoll.add(&socket, EpollEvent::new(wanted, index as u64)).is_err() {
             let now_ns = monotonic_ns();
             return self.conclude(index, start_ns, now_ns, Err(Miss::Unsent), now_ns);
         }
         let due_ns = start_ns + slot.timeout_ns;
-        slot.flight = Some(Flight { socket, start_ns, due_ns });
+        slot.flight = Some(Flight { socket, start_ns, due_ns, sent, wrong: false });
         self.set_timer(index, due_ns);
         Some(())
     }
@@ -266,7 +284,7 @@ impl Exchanges {
     /// Ends the probe in flight.
     fn end(&mut self, index: usize, ended: Result<(), Miss>, now_ns: u64) -> Option<()> {
         let Some(flight) = self.slots[index].flight.take() else { return Some(()) };
-        let due_ns = if ended == Err(Miss::Silent) { flight.due_ns } else { now_ns };
+        let due_ns = flight.due_ns.min(now_ns);
         self.conclude(index, flight.start_ns, now_ns, ended, due_ns)
     }
 
@@ -296,38 +314,95 @@ impl Exchanges {
 
 impl Slot {
     /// What the socket says now that it is ready; `None` if it says nothing yet.
-    fn answer(&self) -> Option<Result<(), Miss>> {
-        let flight = self.flight.as_ref()?;
-        match self.means {
-            Means::Connect => Some(match getsockopt(&flight.socket, sockopt::SocketError) {
+    fn answer(&mut self) -> Option<Result<(), Miss>> {
+        let flight = self.flight.as_mut()?;
+        if let Means::Connect = self.means {
+            return Some(match getsockopt(&flight.socket, sockopt::SocketError) {
                 Ok(0) => Ok(()),
                 Ok(error) => Err(classify(Errno::from_raw(error))),
                 Err(error) => Err(classify(error)),
-            }),
+            });
         }
+        let mut datagram = [0; DATAGRAM_BYTES];
+        for _ in 0..MAX_DATAGRAMS {
+            let length = match recv(flight.socket.as_raw_fd(), &mut datagram, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => length,
+                Err(Errno::EAGAIN | Errno::EINTR) => return None,
+                Err(error) => return Some(Err(classify(error))),
+            };
+            match self.means.judge(&flight.sent, &datagram[..length]) {
+                Some(ended) => return Some(ended),
+                None => flight.wrong = true,
+            }
+        }
+        Some(Err(Miss::Wrong))
     }
 }
 
 impl Means {
-    fn begin(self, to: SocketAddr) -> Begun {
-        match self {
-            Self::Connect => match begin_connect(to) {
-                Ok((socket, true)) => {
-                    drop(socket);
-                    Begun::Ended(Ok(()))
-                }
-                Ok((socket, false)) => Begun::Waiting(socket),
-                Err(error) => Begun::Ended(Err(classify(error))),
-            },
+    fn of(kind: &CheckKind) -> Option<Self> {
+        match kind {
+            CheckKind::Tcp { .. } => Some(Self::Connect),
+            CheckKind::Udp(udp) => Some(Self::Datagram(Arc::new(udp.clone()))),
+            CheckKind::Dns(dns) => Some(Self::Dns(Arc::new(dns.clone()))),
+            CheckKind::Heartbeat { .. }
+            | CheckKind::Icmp
+            | CheckKind::Http(_)
+            | CheckKind::Exec(_)
+            | CheckKind::Bfd(_) => None,
         }
     }
+
+    fn begin(&self, to: SocketAddr, dice: &mut Dice) -> Begun {
+        let sent = match self {
+            Self::Connect => {
+                return match begin_connect(to) {
+                    Ok((_, true)) => Begun::Ended(Ok(())),
+                    Ok((socket, false)) => Begun::Waiting { socket, sent: Vec::new() },
+                    Err(error) => Begun::Ended(Err(classify(error))),
+                };
+            }
+            Self::Datagram(udp) => udp.send.clone(),
+            // The kernel chooses a source port for each probe, which is as hard to guess as the id.
+            Self::Dns(check) => dns::query(check, dice.roll() as u16),
+        };
+        match send_datagram(to, &sent) {
+            Ok(socket) => Begun::Waiting { socket, sent },
+            Err(error) => Begun::Ended(Err(classify(error))),
+        }
+    }
+
+    /// What a datagram from the target means; `None` if it is none that was asked for.
+    fn judge(&self, sent: &[u8], datagram: &[u8]) -> Option<Result<(), Miss>> {
+        let is_good = match self {
+            Self::Connect => return None,
+            Self::Datagram(udp) => udp.is_answer(datagram),
+            Self::Dns(check) => {
+                let code = dns::response_code(sent, datagram)?;
+                check.rcode.is_none_or(|expected| expected == code)
+            }
+        };
+        Some(if is_good { Ok(()) } else { Err(Miss::Wrong) })
+    }
+}
+
+fn open(to: SocketAddr, kind: SockType) -> nix::Result<OwnedFd> {
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    socket(family, kind, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)
+}
+
+/// A socket of its own for each datagram, connected, so that the kernel lets nobody else answer and tells what the network
+/// says about the target.
+fn send_datagram(to: SocketAddr, payload: &[u8]) -> nix::Result<OwnedFd> {
+    let socket = open(to, SockType::Datagram)?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    send(socket.as_raw_fd(), payload, MsgFlags::MSG_DONTWAIT)?;
+    Ok(socket)
 }
 
 /// A connection that is being opened; whether it is open already.
 fn begin_connect(to: SocketAddr) -> nix::Result<(OwnedFd, bool)> {
-    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let socket = socket(family, SockType::Stream, flags, None)?;
+    let socket = open(to, SockType::Stream)?;
     // Closing then resets the connection, which leaves no TIME_WAIT behind; where it cannot be set, an orderly close does
     // as well.
     let _ = setsockopt(&socket, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 });

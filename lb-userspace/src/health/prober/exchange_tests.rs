@@ -148,3 +148,149 @@ fn more_targets_than_the_limit_are_refused_by_name() {
     let error = make_room(MAX_EXCHANGES + 1).expect_err("one too many");
     assert!(error.to_string().contains("MAX_EXCHANGES = 32768"), "{error}");
 }
+
+/// What a backend answers to a datagram; nothing if that is empty.
+type Answers = fn(&[u8]) -> Vec<u8>;
+
+/// A UDP service on a loopback address, which ends with the test's process.
+fn answer(ip: std::net::IpAddr, port: u16, answers: Answers) {
+    let socket = std::net::UdpSocket::bind((ip, port)).expect("the same port");
+    std::thread::spawn(move || {
+        let mut datagram = [0; 2048];
+        while let Ok((length, from)) = socket.recv_from(&mut datagram) {
+            let answer = answers(&datagram[..length]);
+            if !answer.is_empty() {
+                let _ = socket.send_to(&answer, from);
+            }
+        }
+    });
+}
+
+fn outcomes(kind: CheckKind, services: &[(u16, Answers)], backends: usize) -> Vec<Option<Miss>> {
+    let port = kind.port();
+    for &(backend, answers) in services {
+        answer(address(BackendId(backend)), port, answers);
+    }
+    let mut config = config(&vec![vec![vec![backends]]], vec![check(kind, 10)]);
+    config.checks[0].timeout = Duration::from_millis(700);
+    let mut scene = Scene::new(&config);
+    scene.until("a result of each", |scene| scene.counts.iter().all(|&count| count > 1));
+    let how = |outcome: &Outcome| match outcome {
+        Outcome::Missed { how, .. } => Some(*how),
+        _ => None,
+    };
+    scene.last.iter().map(how).collect()
+}
+
+fn free_udp_port() -> u16 {
+    let socket = std::net::UdpSocket::bind((address(BackendId(0)), 0)).expect("a loopback address");
+    socket.local_addr().expect("bound").port()
+}
+
+#[test]
+fn datagrams_are_answered_rightly_wrongly_not_at_all_or_refused() {
+    let check = UdpCheck {
+        port: free_udp_port(),
+        send: b"PING\xff".to_vec(),
+        expect: Some(b"PONG\xff".to_vec()),
+        anywhere: false,
+    };
+    let services: [(u16, Answers); 3] = [
+        (0, |asked| if asked == b"PING\xff" { b"PONG\xff!".to_vec() } else { b"?".to_vec() }),
+        (1, |_| b"ERR".to_vec()),
+        (2, |_| Vec::new()),
+    ];
+    assert_eq!(
+        outcomes(CheckKind::Udp(check), &services, 4),
+        [None, Some(Miss::Wrong), Some(Miss::Silent), Some(Miss::Refused)]
+    );
+}
+
+#[test]
+fn a_dns_answer_must_be_to_this_query_and_with_the_expected_code() {
+    let check =
+        DnsCheck { port: free_udp_port(), query: "www.example".to_owned(), record: 1, rcode: Some(0) };
+    let services: [(u16, Answers); 4] = [
+        (0, |asked| {
+            let mut answer = asked.to_vec();
+            answer[2] |= 0x80;
+            answer
+        }),
+        (1, |asked| {
+            let mut answer = asked.to_vec();
+            answer[2] |= 0x80;
+            answer[3] = 3;
+            answer
+        }),
+        // Another id: not an answer to this query, so it is waited for the right one.
+        (2, |asked| {
+            let mut answer = asked.to_vec();
+            answer[0] ^= 1;
+            answer[2] |= 0x80;
+            answer
+        }),
+        (3, |_| Vec::new()),
+    ];
+    assert_eq!(
+        outcomes(CheckKind::Dns(check), &services, 4),
+        [None, Some(Miss::Wrong), Some(Miss::Wrong), Some(Miss::Silent)]
+    );
+}
+
+/// A process of a test, ended with it.
+struct Server(std::process::Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_real_name_server_is_believed_by_its_code() {
+    let ip = Ipv4Addr::new(127, 7, 8, 1);
+    let socket = std::net::UdpSocket::bind((ip, 0)).expect("a loopback address");
+    let port = socket.local_addr().expect("bound").port();
+    drop(socket);
+    let child = std::process::Command::new("dnsmasq")
+        .args([
+            "--no-daemon",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--bind-interfaces",
+            "--user=root",
+        ])
+        .args([format!("--port={port}"), format!("--listen-address={ip}")])
+        .args(["--pid-file=", "--local=/example/", "--address=/web.example/192.0.2.80"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("dnsmasq is installed");
+    let _server = Server(child);
+    let ask = |query: &str, rcode| {
+        let check = DnsCheck { port, query: query.to_owned(), record: 1, rcode };
+        let mut config = config(&vec![vec![vec![1]]], vec![check_of(CheckKind::Dns(check))]);
+        config.backends[0].address = ip.into();
+        let mut scene = Scene::new(&config);
+        // It may not listen yet.
+        let is_settled = |scene: &Scene| match scene.last[0] {
+            Outcome::Answered { .. } => true,
+            Outcome::Missed { how, .. } => how == Miss::Wrong,
+            Outcome::Unknown => false,
+        };
+        scene.until("an answer", is_settled);
+        matches!(scene.last[0], Outcome::Answered { .. })
+    };
+    assert!(ask("web.example", Some(0)));
+    assert!(ask("Nobody.Example", Some(3)), "NXDOMAIN is what is expected");
+    assert!(!ask("nobody.example", Some(0)), "NXDOMAIN is not what is expected");
+    assert!(ask("elsewhere.test", None), "whatever it says, it answers");
+    assert!(ask("elsewhere.test", Some(5)), "a server without an upstream refuses");
+}
+
+fn check_of(kind: CheckKind) -> crate::config::Check {
+    let mut check = check(kind, 10);
+    check.timeout = Duration::from_secs(5);
+    check
+}

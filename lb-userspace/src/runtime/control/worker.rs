@@ -15,6 +15,7 @@ use super::{ActError, Acted, COMMAND_QUEUE, Command, priority};
 use crate::config::Config;
 use crate::health::judge::{Judge, Verdict};
 use crate::health::prober::Prober;
+use crate::health::prober::bfd::BfdProber;
 use crate::health::prober::gather::Gather;
 use crate::health::round::Round;
 use crate::plan::planner::{AdmissionStore, Change, Fact, Planner, Subject};
@@ -22,8 +23,8 @@ use crate::plan::state::Action;
 use crate::runtime::clock::{Alarm, monotonic_ns};
 use crate::telemetry::event::{EventKind, NewEvent};
 
-/// Descriptors that one wake-up tells of at most: timer, commands, two sockets.
-const WAKE_EVENTS: usize = 4;
+/// Descriptors that one wake-up tells of at most: timer, commands, sockets.
+const WAKE_EVENTS: usize = 16;
 
 /// What the worker is made of.
 pub(super) struct Parts {
@@ -32,6 +33,7 @@ pub(super) struct Parts {
     pub(super) planner: Planner,
     pub(super) judge: Judge,
     pub(super) prober: Prober,
+    pub(super) bfd: BfdProber,
     pub(super) gather: Gather,
     pub(super) commands: Receiver<Command>,
     pub(super) bell: Arc<EventFd>,
@@ -68,7 +70,7 @@ impl Worker {
         let readable = || EpollEvent::new(EpollFlags::EPOLLIN, 0);
         epoll.add(&alarm, readable())?;
         epoll.add(&*parts.bell, readable())?;
-        for socket in parts.prober.sockets() {
+        for socket in parts.prober.sockets().chain(parts.bfd.sockets()) {
             epoll.add(socket, readable())?;
         }
         let now = jiff::Timestamp::now();
@@ -107,7 +109,8 @@ impl Worker {
     }
 
     fn wait(&self) -> io::Result<()> {
-        let next = [self.parts.prober.next_ns(), self.parts.gather.next_ns()].into_iter().flatten().min();
+        let Parts { prober, bfd, gather, .. } = &self.parts;
+        let next = [prober.next_ns(), bfd.next_ns(), gather.next_ns()].into_iter().flatten().min();
         if let Some(next_ns) = next {
             self.alarm.set(next_ns)?;
         }
@@ -122,9 +125,18 @@ impl Worker {
     fn turn(&mut self) {
         let now_ns = monotonic_ns();
         self.parts.prober.drain();
+        self.parts.bfd.drain();
         self.obey();
         let mut judged = false;
         while let Some(round) = self.parts.prober.judge(now_ns) {
+            let due_ns = round.due_ns;
+            let verdict = decide(&mut self.parts.judge, &self.parts.planner, &round);
+            self.carry_out(verdict, due_ns);
+            judged = true;
+        }
+        // Detection times count from here: what had arrived was taken.
+        self.parts.bfd.run(now_ns);
+        while let Some(round) = self.parts.bfd.judge(now_ns) {
             let due_ns = round.due_ns;
             let verdict = decide(&mut self.parts.judge, &self.parts.planner, &round);
             self.carry_out(verdict, due_ns);
@@ -293,6 +305,7 @@ impl Worker {
                 scheduling: self.scheduling.clone(),
                 everyone_judged: self.everyone_judged,
                 probing: self.parts.prober.status(),
+                bfd: self.parts.bfd.status(),
                 stores: self.stores,
                 events_lost: self.events_lost,
                 results_lost: self.parts.gather.lost(),
