@@ -61,3 +61,5 @@ pub const DEFAULT_BODY_BYTES: usize = 16 << 10;
 pub const MAX_CA_FILE_BYTES: u64 = 4 << 20;
 /// Words of an exec check's command.
 pub const MAX_COMMAND_ARGUMENTS: usize = 32;
+/// Longest time in which something comes back.
+pub const MAX_RECOVERY_TIME: Duration = Duration::from_secs(3600);

@@ -30,6 +30,8 @@ pub struct Config {
     pub backends: Vec<Backend>,
     /// The services with their pools and plans.
     pub services: Vec<Service>,
+    /// How what was down comes back.
+    pub recovery: crate::plan::breaker::Settings,
 }
 
 /// This edge host.

@@ -15,6 +15,15 @@ pub(super) struct RawConfig<'a> {
     pub(super) checks: Vec<RawCheck<'a>>,
     pub(super) sets: Vec<RawSet<'a>>,
     pub(super) services: Vec<RawService<'a>>,
+    pub(super) recovery: Option<RawRecovery<'a>>,
+}
+
+/// `[recovery]`.
+pub(super) struct RawRecovery<'a> {
+    pub(super) half_open_share: Option<At<i64>>,
+    pub(super) half_open: Option<Text<'a>>,
+    pub(super) slow_start: Option<Text<'a>>,
+    pub(super) flap_half_life: Option<Text<'a>>,
 }
 
 /// `[node]`.
@@ -148,6 +157,7 @@ impl<'a> RawConfig<'a> {
         let checks = fields.tables("check", "[[check]]", report);
         let sets = fields.tables("set", "[[set]]", report);
         let services = fields.tables("service", "[[service]]", report);
+        let recovery = fields.table("recovery", "[recovery]", report);
         fields.finish(report);
         Self {
             node,
@@ -156,7 +166,21 @@ impl<'a> RawConfig<'a> {
             checks: checks.into_iter().map(|f| RawCheck::read(f, report)).collect(),
             sets: sets.into_iter().map(|f| RawSet::read(f, report)).collect(),
             services: services.into_iter().map(|f| RawService::read(f, report)).collect(),
+            recovery: recovery.map(|f| RawRecovery::read(f, report)),
         }
+    }
+}
+
+impl<'a> RawRecovery<'a> {
+    fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
+        let raw = Self {
+            half_open_share: fields.integer("half_open_share", report),
+            half_open: fields.duration("half_open", report),
+            slow_start: fields.duration("slow_start", report),
+            flap_half_life: fields.duration("flap_half_life", report),
+        };
+        fields.finish(report);
+        raw
     }
 }
 

@@ -206,7 +206,7 @@ impl Judge {
             let suspected = match self.domains[id.index()] {
                 State::Up => failing.contains(&id) && self.is_released(self.topology[id].parent),
                 State::Suspect => tally.is_confirmed(),
-                State::Down | State::Draining => false,
+                State::Down | State::Draining | State::Ramp => false,
             };
             if !suspected {
                 continue;
@@ -239,7 +239,7 @@ impl Judge {
                     let patience = PARTIAL_RECOVERY_FACTOR * group.rise.max(1);
                     (tally.is_recovered() || *calm >= patience, tally.steady)
                 }
-                State::Up | State::Draining => continue,
+                State::Up | State::Draining | State::Ramp => continue,
             };
             if back {
                 self.domains[id.index()] = State::Up;

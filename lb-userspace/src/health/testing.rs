@@ -51,6 +51,7 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
         sets: Vec::new(),
         backends: Vec::new(),
         services: Vec::new(),
+        recovery: crate::plan::breaker::Settings::default(),
     };
     for (r, zones) in shape.iter().enumerate() {
         let region = add_domain(&mut config.topology, format!("r{r}"), Level::Region, None);

@@ -12,6 +12,7 @@ mod limits;
 mod model;
 mod network_errors;
 mod node_errors;
+mod recovery;
 mod service_errors;
 mod set_errors;
 mod syntax_errors;

@@ -293,7 +293,7 @@ fn backend(name: &str, rack: &str, address: &str, health: HealthView, effective:
 
 fn domain(path: &str, level: Level, health: HealthView) -> DomainView {
     let (new, old) = health.state.shares();
-    let backends = StateCounts { up: 2, suspect: 0, down: 1, draining: 0 };
+    let backends = StateCounts { up: 2, suspect: 0, down: 1, draining: 0, ramp: 0 };
     DomainView { path: path.to_owned(), level, health, admission: Admission::new(new, old).into(), backends }
 }
 

@@ -114,6 +114,9 @@ pub struct StateCounts {
     pub down: u64,
     /// In [`State::Draining`].
     pub draining: u64,
+    /// In [`State::Ramp`].
+    #[serde(default)]
+    pub ramp: u64,
 }
 
 impl StateCounts {
@@ -124,13 +127,14 @@ impl StateCounts {
             State::Suspect => self.suspect += 1,
             State::Down => self.down += 1,
             State::Draining => self.draining += 1,
+            State::Ramp => self.ramp += 1,
         }
     }
 
     /// All of them.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.up + self.suspect + self.down + self.draining
+        self.up + self.suspect + self.down + self.draining + self.ramp
     }
 }
 

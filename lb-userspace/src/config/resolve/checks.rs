@@ -1,5 +1,6 @@
 //! Checks and their timing.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::check_kinds::{self, KINDS, Kind};
@@ -144,6 +145,18 @@ pub(super) fn duration(
     shortest: Duration,
     report: &mut Report,
 ) -> Option<Duration> {
+    bounded_duration(key, who, text, shortest..=MAX_CHECK_TIME, " for a check of this kind", report)
+}
+
+/// A duration within a range; `whose` ends the sentence that says which.
+pub(super) fn bounded_duration(
+    key: &str,
+    who: &str,
+    text: &Text<'_>,
+    range: RangeInclusive<Duration>,
+    whose: &str,
+    report: &mut Report,
+) -> Option<Duration> {
     let Some(duration) = parse_duration(text.value) else {
         report.add(|| {
             Finding::new(&text.span, format!("{key} {} of {who} is no duration", quote(text.value))).help(
@@ -152,10 +165,11 @@ pub(super) fn duration(
         });
         return None;
     };
-    if duration < shortest || duration > MAX_CHECK_TIME {
+    if !range.contains(&duration) {
         report.add(|| {
+            let (shortest, longest) = (range.start(), range.end());
             Finding::new(&text.span, format!("{key} {} of {who} is out of range", quote(text.value)))
-                .help(format!("it goes from {shortest:?} to {MAX_CHECK_TIME:?} for a check of this kind"))
+                .help(format!("it goes from {shortest:?} to {longest:?}{whose}"))
         });
         return None;
     }

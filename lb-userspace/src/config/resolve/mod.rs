@@ -10,6 +10,7 @@ mod clients;
 mod counts;
 mod names;
 mod node;
+mod recovery;
 mod services;
 mod sets;
 mod shares;
@@ -31,6 +32,7 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
     let checks = checks::resolve(&raw.checks, report);
     let sets = sets::resolve(&raw.sets, &topology, &checks.names, report);
     let services = services::resolve(&raw.services, &clients.names, &sets, report);
+    let recovery = recovery::resolve(raw.recovery.as_ref(), report);
     addresses::check(raw.node.as_ref(), node.as_ref(), &sets, &services.vips, report);
     counts::within_tables(raw, &services.services, report);
     Some(Config {
@@ -41,5 +43,6 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
         sets: sets.names.arrange(sets.sets)?,
         backends: sets.backend_names.arrange(sets.backends)?,
         services: services.names.arrange(services.services)?,
+        recovery: recovery?,
     })
 }

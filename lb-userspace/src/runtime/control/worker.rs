@@ -26,6 +26,9 @@ use crate::telemetry::event::{EventKind, NewEvent};
 /// Descriptors that one wake-up tells of at most: timer, commands, sockets.
 const WAKE_EVENTS: usize = 16;
 
+/// Steps of ramps in one turn; if more are due, they follow in the next one.
+const RAMPS_PER_TURN: usize = 256;
+
 /// What the worker is made of.
 pub(super) struct Parts {
     pub(super) config: Arc<Config>,
@@ -109,8 +112,9 @@ impl Worker {
     }
 
     fn wait(&self) -> io::Result<()> {
-        let Parts { prober, bfd, gather, .. } = &self.parts;
-        let next = [prober.next_ns(), bfd.next_ns(), gather.next_ns()].into_iter().flatten().min();
+        let Parts { prober, bfd, gather, planner, .. } = &self.parts;
+        let next = [prober.next_ns(), bfd.next_ns(), gather.next_ns(), planner.next_ns()];
+        let next = next.into_iter().flatten().min();
         if let Some(next_ns) = next {
             self.alarm.set(next_ns)?;
         }
@@ -151,9 +155,24 @@ impl Worker {
             self.carry_out(verdict, due_ns);
             judged = true;
         }
+        self.ramp(now_ns);
         self.parts.prober.send(monotonic_ns());
         if judged {
             self.note_judged();
+        }
+    }
+
+    /// Lets more flows to what comes back.
+    fn ramp(&mut self, now_ns: u64) {
+        for _ in 0..RAMPS_PER_TURN {
+            let Some(change) = self.parts.planner.tick(now_ns) else { return };
+            let Some(change) = change else { continue };
+            let decided_ns = monotonic_ns();
+            let done = self.store(change, decided_ns);
+            // The steps between are in the words; events tell of states.
+            if done.change.from != done.change.to {
+                self.report(vec![done], decided_ns);
+            }
         }
     }
 
@@ -219,7 +238,7 @@ impl Worker {
     fn believe(&mut self, facts: Vec<Fact>, decided_ns: u64) -> Vec<Done> {
         let mut done = Vec::new();
         for fact in facts {
-            if let Some(change) = self.parts.planner.observe(fact) {
+            if let Some(change) = self.parts.planner.observe(fact, decided_ns) {
                 done.push(self.store(change, decided_ns));
             }
         }
