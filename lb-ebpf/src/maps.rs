@@ -4,7 +4,7 @@
 //! which ones. Sizes here are the smallest; the daemon sets what the configuration takes when it creates the maps.
 
 use aya_ebpf::{
-    helpers::bpf_get_smp_processor_id,
+    helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
     macros::map,
     maps::{Array, LpmTrie, LruHashMap, lpm_trie::Key},
 };
@@ -20,7 +20,7 @@ use lb_common::{
         service::{ServiceBucket, ServiceEntry},
     },
     datapath::{
-        ports::Tables,
+        ports::{Clock, Tables},
         select::{self, Probe, Probed},
         steer::{self, Origin, Walk, Walked},
         trace::{Silent, Trace},
@@ -65,7 +65,7 @@ pub struct Maps;
 #[inline(never)]
 pub extern "C" fn weir_walk(plan: u32, h: u64, opening: u32, origin: u32, service_flags: u32) -> u64 {
     let origin = if origin == Origin::Relay as u32 { Origin::Relay } else { Origin::Client };
-    let request = Walk { plan, h, opening: opening != 0, origin, service_flags: service_flags as u8 };
+    let request = Walk { plan, h, opening: opening != 0, origin, service_flags };
     steer::walk(&Maps, &request, &mut Silent).0
 }
 
@@ -75,6 +75,20 @@ pub extern "C" fn weir_walk(plan: u32, h: u64, opening: u32, origin: u32, servic
 pub extern "C" fn weir_probe(pool: u32, h: u64, first: u32, flags: u32) -> u64 {
     let request = Probe { pool, h, first, opening: flags & 1 != 0, ignore_health: flags & 2 != 0 };
     select::probe(&Maps, &request, &mut Silent).0
+}
+
+impl Clock for Maps {
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: reads a clock; no pointer is involved.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: advances the kernel's per-CPU generator; no pointer is involved.
+        unsafe { bpf_get_prandom_u32() }
+    }
 }
 
 impl Tables for Maps {
@@ -149,7 +163,7 @@ impl Tables for Maps {
             request.h,
             request.opening as u32,
             request.origin as u32,
-            request.service_flags as u32,
+            request.service_flags,
         ))
     }
 

@@ -94,6 +94,8 @@ fn transport(flow: u32, opening: bool) -> Transport {
         opening,
         traffic_class: 0,
         ip_length: 60,
+        ip_at: 14,
+        closing: false,
     }
 }
 
@@ -102,7 +104,7 @@ fn place(tables: &ImageTables, flow: u32, opening: bool, origin: Origin) -> Opti
     let transport = transport(flow, opening);
     let h = flow_hash(&tables.root()?.hash_key, &transport.tuple);
     let service = tables.service(0)?;
-    steer::place(tables, service, 0, &transport, h, origin, &mut Silent).ok().map(|p| p.backend)
+    steer::place(tables, service, &transport, h, origin, &mut Silent).ok().map(|p| p.backend)
 }
 
 fn place_all(tables: &ImageTables, opening: bool) -> Vec<Option<u32>> {

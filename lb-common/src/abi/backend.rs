@@ -36,9 +36,21 @@ pub struct BackendEntry {
     pub outer_sum: u16,
     /// Outer destination: an IPv6 address, or an IPv4 address in the first four bytes.
     pub outer_destination: [u8; 16],
-    /// Outer source without entropy, in the same form.
-    pub outer_source: [u8; 16],
+    /// `BACKEND_*` flags.
+    pub flags: u32,
+    /// VLAN tag (TCI, network order) of frames to the next hop; meant only with [`BACKEND_TAGGED`].
+    pub vlan: [u8; 2],
+    /// Zero.
+    pub reserved: [u8; 10],
 }
+
+/// [`BackendEntry::flags`]: the next hop is the backend itself and no router, so that it can be reached by rewriting the
+/// Ethernet header.
+pub const BACKEND_ON_LINK: u32 = 1;
+/// [`BackendEntry::flags`]: frames to the next hop carry the VLAN tag [`BackendEntry::vlan`]; without it they carry none.
+pub const BACKEND_TAGGED: u32 = 2;
+/// [`BackendEntry::flags`]: no longer in the configuration; only flows that are known to live here still come.
+pub const BACKEND_LEAVING: u32 = 4;
 
 impl BackendEntry {
     /// Whether packets to this backend get an outer IPv6 header.

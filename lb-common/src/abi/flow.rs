@@ -26,8 +26,13 @@ pub struct FlowKey {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FlowEntry {
-    /// Where the flow went when it opened.
+    /// Where the flow went when it opened. A backend keeps its index from one generation to the next for as long as
+    /// entries may name it.
     pub backend: u32,
-    /// The service it belongs to.
-    pub service: u32,
+    /// When a packet of the flow was last seen, in units of 2^30 ns of the monotonic clock; the top bit is set once the client has
+    /// closed it ([`FLOW_CLOSING`]).
+    pub seen: u32,
 }
+
+/// Bit of [`FlowEntry::seen`]: a FIN or RST of the client was seen.
+pub const FLOW_CLOSING: u32 = 1 << 31;

@@ -35,6 +35,8 @@ pub const REASON_SLOTS: usize = 64;
 pub const MAX_CPUS: usize = 1_024;
 /// Flows away from home that are remembered, by default; the oldest are forgotten first.
 pub const DEFAULT_FLOW_ENTRIES: u32 = 65_536;
+/// Answers a second that Weir itself gives at most, for each CPU.
+pub const DEFAULT_ANSWERS_PER_SECOND: u32 = 1_000;
 /// Addresses on which one agent takes tunnelled packets and heartbeats.
 pub const MAX_AGENT_ADDRESSES: usize = 16;
 /// Source prefixes from which one agent accepts tunnelled packets and heartbeats.

@@ -19,4 +19,4 @@ pub mod root;
 pub mod service;
 
 /// Version of everything in this module. Part of the pin path, and the first word of [`root::Root`].
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

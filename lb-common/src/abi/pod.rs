@@ -54,7 +54,7 @@ pod! {
     crate::abi::heartbeat::Heartbeat = 32;
     crate::abi::plan::PlanEntry = 64;
     crate::abi::plan::PoolEntry = 16;
-    crate::abi::root::Root = 192;
+    crate::abi::root::Root = 256;
     crate::abi::service::ServiceBucket = 64;
     crate::abi::service::ServiceEntry = 64;
 }

@@ -51,6 +51,32 @@ reasons! {
     NoHeadroom = 12, "no_headroom";
     /// Dropped: maps contradict each other (an index out of range). A fault of the daemon.
     Inconsistent = 13, "inconsistent";
+    /// Dropped: a fragment whose datagram's first fragment was not seen, or too long ago.
+    FragmentOrphan = 14, "fragment_orphan";
+    /// Dropped: an ICMP error for a VIP that quotes no flow of a service.
+    IcmpUnmatched = 15, "icmp_unmatched";
+    /// Answered: too large once encapsulated; the sender was told which size fits.
+    TooBigAnswered = 16, "too_big_answered";
+    /// Dropped: would have been answered by Weir itself, but the limit of answers was reached.
+    AnswerLimited = 17, "answer_limited";
+    /// Answered: ARP request or neighbour solicitation for a VIP.
+    NeighbourAnswered = 18, "neighbour_answered";
+    /// Dropped: the service forwards by rewriting the Ethernet header, but the backend is not on the link.
+    NotOnLink = 19, "not_on_link";
+    /// Passed: would open a flow of a service that the configuration no longer has.
+    PassLeaving = 20, "pass_leaving";
+    /// Dropped: the source lies in a prefix that the service denies.
+    SourceDenied = 21, "source_denied";
+    /// Dropped: the service allows some source prefixes only, and the source lies in none of them.
+    SourceNotAllowed = 22, "source_not_allowed";
+    /// Dropped: over the service's limit.
+    ServiceLimited = 23, "service_limited";
+    /// Dropped: over the limit of its source prefix.
+    SourceLimited = 24, "source_limited";
+    /// Dropped: a new flow of a priority class that is being shed.
+    Shed = 25, "shed";
+    /// Dropped: an operator's emergency switch.
+    Emergency = 26, "emergency";
 }
 
 const _: () = assert!(Reason::ALL.len() <= super::limits::REASON_SLOTS);

@@ -17,7 +17,19 @@ impl core::fmt::Debug for FlowHashKey {
     }
 }
 
-/// The single element of the `ROOT` map, 192 bytes. Written once per generation.
+/// [`Root::features`]: some service has a port range or any port.
+pub const FEATURE_WIDE_PORTS: u32 = 1;
+/// [`Root::features`]: some service has a VIP prefix.
+pub const FEATURE_VIP_PREFIXES: u32 = 1 << 1;
+/// [`Root::features`]: decisions are traced. Set and cleared while the program runs.
+pub const FEATURE_TRACE: u32 = 1 << 2;
+/// [`Root::features`]: packets are captured. Set and cleared while the program runs.
+pub const FEATURE_CAPTURE: u32 = 1 << 3;
+/// [`Root::features`]: an emergency switch is on. Set and cleared while the program runs.
+pub const FEATURE_EMERGENCY: u32 = 1 << 4;
+
+/// The single element of the `ROOT` map, 256 bytes. Written once per generation, but for `features` and
+/// `previous_clients`.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Root {
@@ -27,20 +39,37 @@ pub struct Root {
     pub bucket_mask: u32,
     /// Seed of the service index's hash, chosen so that no bucket overflows.
     pub service_seed: u64,
-    /// Keys of the flow hash.
-    pub hash_key: FlowHashKey,
+    /// `FEATURE_*`: what some packets need beyond the common way. 0 costs nothing.
+    pub features: u32,
     /// Counter slots per CPU.
     pub counter_stride: u32,
     /// Service slots in a CPU's counter block.
     pub counter_services: u32,
+    /// CPUs that have a counter block.
+    pub counter_cpus: u32,
     /// Which bits of the last four bytes of an outer IPv4 source carry entropy, network order.
     pub entropy_mask_v4: [u8; 4],
     /// Which bits of the last four bytes of an outer IPv6 source carry entropy, network order.
     pub entropy_mask_v6: [u8; 4],
-    /// CPUs that have a counter block.
-    pub counter_cpus: u32,
+    /// Outer IPv4 source without entropy.
+    pub outer_source_v4: [u8; 4],
+    /// Prefix table of client regions; 0 for none.
+    pub clients: u32,
+    /// Prefix table of client regions before the last change, while flows of that time are in transition; else equal to
+    /// `clients`.
+    pub previous_clients: u32,
+    /// Prefix table of VIP prefixes; meant only with [`FEATURE_VIP_PREFIXES`].
+    pub vip_prefixes: u32,
+    /// Answers (echo replies, "too big") a second that Weir itself gives at most, for each CPU.
+    pub answers_per_second: u32,
     /// Zero.
-    pub reserved: [u32; 19],
+    pub reserved: u32,
+    /// Keys of the flow hash.
+    pub hash_key: FlowHashKey,
+    /// Outer IPv6 source without entropy.
+    pub outer_source_v6: [u8; 16],
+    /// Zero.
+    pub reserved2: [u32; 24],
     /// Digest of the configuration that this generation was built from.
     pub config_digest: [u8; 32],
 }

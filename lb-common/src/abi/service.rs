@@ -6,13 +6,32 @@ use super::plan::PoolEntry;
 pub const BUCKET_WIDTH: usize = 8;
 
 /// [`ServiceEntry::flags`]: plans differ by client region; look the client up.
-pub const SERVICE_MULTI_PLAN: u8 = 1;
+pub const SERVICE_MULTI_PLAN: u32 = 1;
 /// [`ServiceEntry::flags`]: when every pool is down, send to a member that no operator took out, whatever its health.
-pub const SERVICE_FAIL_OPEN: u8 = 2;
+pub const SERVICE_FAIL_OPEN: u32 = 2;
 /// [`ServiceEntry::flags`]: not a service but the VIP itself: key with protocol and port 0, for what has no port.
-pub const SERVICE_VIP_ONLY: u8 = 4;
+pub const SERVICE_VIP_ONLY: u32 = 4;
 /// [`ServiceEntry::flags`]: the plan may start a flow at a step other than the first.
-pub const SERVICE_SPILLS: u8 = 8;
+pub const SERVICE_SPILLS: u32 = 8;
+/// [`ServiceEntry::flags`]: access lists, limits or a priority class apply: look at the service's guard.
+pub const SERVICE_GUARDED: u32 = 1 << 4;
+/// [`ServiceEntry::flags`]: datagrams belong to established flows (`udp = "stick"`).
+pub const SERVICE_STICKY_UDP: u32 = 1 << 5;
+/// [`ServiceEntry::flags`]: the service is QUIC; place by connection id where it can be read.
+pub const SERVICE_QUIC: u32 = 1 << 6;
+/// [`ServiceEntry::flags`]: no longer in the configuration; only packets of established flows are forwarded.
+pub const SERVICE_LEAVING: u32 = 1 << 7;
+/// [`ServiceEntry::flags`]: Weir answers ARP requests and neighbour solicitations for the VIP (`reach = "arp"`).
+pub const SERVICE_ARP: u32 = 1 << 8;
+/// [`ServiceEntry::flags`]: matches a range of ports or any; found by its address and protocol alone.
+pub const SERVICE_WIDE_PORTS: u32 = 1 << 9;
+
+/// [`ServiceEntry::forwarding`]: IP in IP.
+pub const FORWARD_IPIP: u8 = 0;
+/// [`ServiceEntry::forwarding`]: generic UDP encapsulation.
+pub const FORWARD_GUE: u8 = 1;
+/// [`ServiceEntry::forwarding`]: only the Ethernet header is rewritten (direct server return on one link).
+pub const FORWARD_L2: u8 = 2;
 
 /// One element of the `SERVICE_INDEX` map: a cache line of eight (tag, service) pairs.
 #[repr(C, align(64))]
@@ -45,16 +64,25 @@ pub struct ServiceEntry {
     pub port: [u8; 2],
     /// IP protocol number.
     pub protocol: u8,
+    /// `FORWARD_*`: how packets travel to backends.
+    pub forwarding: u8,
     /// `SERVICE_*` flags.
-    pub flags: u8,
+    pub flags: u32,
     /// Index of the plan for client region 0; the others follow in order of their region.
     pub plan_base: u32,
     /// Number of plans: that of client regions, or 1.
     pub plans: u32,
-    /// Zero.
-    pub reserved: u32,
     /// First pool of plan 0, whole.
     pub first: PoolEntry,
+    /// Index into the `PREVIOUS` map, plus one, of the home that flows of client region 0 had before the last change of the
+    /// configuration; 0 when the service is not in transition. Cleared while the program runs.
+    pub previous_base: u32,
+    /// Number of elements of `PREVIOUS`: that of client regions before the last change, or 1.
+    pub previous_plans: u32,
+    /// Index into the map of guards; meant only with [`SERVICE_GUARDED`].
+    pub guard: u32,
+    /// UDP port of [`FORWARD_GUE`], network order.
+    pub gue_port: [u8; 2],
     /// Zero.
-    pub reserved2: [u32; 4],
+    pub reserved: [u8; 2],
 }

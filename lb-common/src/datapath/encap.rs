@@ -52,9 +52,14 @@ const fn entropy(h: u64, mask: [u8; 4]) -> u32 {
 /// four bytes.
 #[must_use]
 pub fn outer_source(root: &Root, backend: &BackendEntry, h: u64) -> [u8; 16] {
-    let mut source = backend.outer_source;
-    let (mask, at) =
-        if backend.is_outer_ipv6() { (root.entropy_mask_v6, 12) } else { (root.entropy_mask_v4, 0) };
+    let mut source = [0; 16];
+    let (mask, at) = if backend.is_outer_ipv6() {
+        source = root.outer_source_v6;
+        (root.entropy_mask_v6, 12)
+    } else {
+        source[..4].copy_from_slice(&root.outer_source_v4);
+        (root.entropy_mask_v4, 0)
+    };
     for (byte, entropy) in source[at..].iter_mut().zip(entropy(h, mask).to_ne_bytes()) {
         *byte |= entropy;
     }
@@ -83,7 +88,7 @@ fn outer_v4(root: &Root, backend: &BackendEntry, transport: &Transport, h: u64) 
         first,
         DONT_FRAGMENT_WORD,
         ttl_and_protocol | u32::from_ne_bytes([0, 0, high, low]),
-        word(&backend.outer_source, 0) | entropy,
+        u32::from_ne_bytes(root.outer_source_v4) | entropy,
         word(&backend.outer_destination, 0),
     ]
 }
@@ -105,7 +110,7 @@ fn outer_v6(root: &Root, backend: &BackendEntry, transport: &Transport, h: u64) 
     let first = 0x6000_0000 | (transport.traffic_class as u32) << 20 | label;
     let second =
         (transport.ip_length as u32) << 16 | (inner_protocol(transport) as u32) << 8 | ipv6::HOP_LIMIT as u32;
-    let s = address_words(&backend.outer_source);
+    let s = address_words(&root.outer_source_v6);
     let d = address_words(&backend.outer_destination);
     let last = s[3] | entropy(h, root.entropy_mask_v6);
     [first.to_be(), second.to_be(), s[0], s[1], s[2], last, d[0], d[1], d[2], d[3]]

@@ -13,7 +13,10 @@ use super::{
     trace::{Step, Trace},
 };
 use crate::{
-    abi::{flow::FlowEntry, reason::Reason},
+    abi::{
+        flow::{FLOW_CLOSING, FlowEntry},
+        reason::Reason,
+    },
     net::protocol,
 };
 
@@ -49,12 +52,18 @@ pub fn known<'a, T: Tables>(
     Ok(admitted.then_some(Placement { backend, entry, home: false }))
 }
 
+/// Seconds of the monotonic clock, as [`FlowEntry::seen`] has them.
+#[inline(always)]
+const fn seconds(ns: u64) -> u32 {
+    // A shift and not a division: 1.07 s are second enough for what is forgotten after minutes.
+    (ns >> 30) as u32 & !FLOW_CLOSING
+}
+
 /// Keeps the invariant once a flow is placed whose way home was not open all along: an opening away from home is written
 /// down, an opening at home wipes out what an earlier flow with the same tuple left.
 #[inline(always)]
 pub fn settle<T: Tables>(
     tables: &T,
-    service: u32,
     transport: &Transport,
     origin: Origin,
     placement: &Placement<'_>,
@@ -65,7 +74,8 @@ pub fn settle<T: Tables>(
     }
     let key = transport.tuple.flow_key(origin);
     if !placement.home {
-        tables.remember(&key, FlowEntry { backend: placement.backend, service });
+        let seen = seconds(tables.now_ns());
+        tables.remember(&key, FlowEntry { backend: placement.backend, seen });
         trace.step(Step::Remembered);
     } else if tables.flow(&key).is_some() {
         tables.forget(&key);

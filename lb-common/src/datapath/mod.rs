@@ -66,7 +66,7 @@ fn forward<P: Packet, T: Tables>(
     };
     let outcome = Outcome::for_service(index, transport.opening);
     let h = hash::flow_hash(&root.hash_key, tuple);
-    match steer::place(tables, service, index, transport, h, Origin::Client, trace) {
+    match steer::place(tables, service, transport, h, Origin::Client, trace) {
         Err(reason) => outcome.drop(reason),
         Ok(placement) => {
             let outcome = outcome.to_backend(placement.backend);

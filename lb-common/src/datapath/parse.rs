@@ -66,6 +66,10 @@ pub struct Transport {
     pub traffic_class: u8,
     /// Length of the IP packet in bytes; the frame may be longer by padding.
     pub ip_length: u16,
+    /// Offset of the IP header in the frame: that of an untagged frame, or more.
+    pub ip_at: u16,
+    /// Whether the client closes the flow with it: TCP FIN or RST.
+    pub closing: bool,
 }
 
 /// An IP packet of which only the addresses can be told, or that asks for an echo.
@@ -163,6 +167,8 @@ fn parse_ipv4<P: Packet>(packet: &P) -> Parsed {
         opening: ports.opening,
         traffic_class: header.traffic_class(),
         ip_length: ip_length as u16,
+        ip_at: ethernet::LENGTH as u16,
+        closing: ports.closing,
     })
 }
 
@@ -206,12 +212,15 @@ fn parse_ipv6<P: Packet>(packet: &P) -> Parsed {
         opening: ports.opening,
         traffic_class: header.traffic_class(),
         ip_length: (ipv6::LENGTH + payload) as u16,
+        ip_at: ethernet::LENGTH as u16,
+        closing: ports.closing,
     })
 }
 
 struct Ports {
     ports: u32,
     opening: bool,
+    closing: bool,
 }
 
 /// What follows the IP header.
@@ -228,7 +237,9 @@ enum Read {
 const TCP_LENGTH: usize = network_types::tcp::TcpHdr::LEN;
 /// Length of a UDP header.
 const UDP_LENGTH: usize = network_types::udp::UdpHdr::LEN;
+const TCP_FIN: u8 = 0x01;
 const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
 
 /// Reads the header of `protocol` at offset `at`, behind which the IP packet has `payload` bytes.
@@ -236,13 +247,15 @@ const TCP_ACK: u8 = 0x10;
 fn ports<P: Packet, const FAR: bool>(packet: &P, protocol: u8, at: usize, payload: usize) -> Read {
     match protocol {
         protocol::TCP => match bytes::<P, TCP_LENGTH, FAR>(packet, at, payload) {
-            Some(h) => {
-                Read::Ports(Ports { ports: word(&h, 0), opening: h[13] & (TCP_SYN | TCP_ACK) == TCP_SYN })
-            }
+            Some(h) => Read::Ports(Ports {
+                ports: word(&h, 0),
+                opening: h[13] & (TCP_SYN | TCP_ACK) == TCP_SYN,
+                closing: h[13] & (TCP_FIN | TCP_RST) != 0,
+            }),
             None => Read::CutShort,
         },
         protocol::UDP => match bytes::<P, UDP_LENGTH, FAR>(packet, at, payload) {
-            Some(h) => Read::Ports(Ports { ports: word(&h, 0), opening: true }),
+            Some(h) => Read::Ports(Ports { ports: word(&h, 0), opening: true, closing: false }),
             None => Read::CutShort,
         },
         protocol::ICMP | protocol::ICMPV6 => {

@@ -51,8 +51,16 @@ pub trait Packet {
     fn ingress_ifindex(&self) -> u32;
 }
 
+/// Time and chance.
+pub trait Clock {
+    /// CLOCK_MONOTONIC in nanoseconds, as of the last timer tick: up to 10 ms old, but cheap.
+    fn now_ns(&self) -> u64;
+    /// A number that nobody outside can predict.
+    fn random(&self) -> u32;
+}
+
 /// The maps. Every index may be out of range: `None` then, never a panic.
-pub trait Tables {
+pub trait Tables: Clock {
     /// The root, or `None` before the first generation is in place.
     fn root(&self) -> Option<&Root>;
     /// A bucket of the service index.

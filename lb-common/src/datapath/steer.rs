@@ -48,7 +48,6 @@ pub struct Placement<'a> {
 pub fn place<'a, T: Tables>(
     tables: &'a T,
     service: &'a ServiceEntry,
-    service_index: u32,
     transport: &Transport,
     h: u64,
     origin: Origin,
@@ -80,7 +79,7 @@ pub fn place<'a, T: Tables>(
     let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
     let placement = Placement { backend, entry, home: walked.is_home() };
     if !walked.is_fail_open() {
-        flow::settle(tables, service_index, transport, origin, &placement, trace);
+        flow::settle(tables, transport, origin, &placement, trace);
     }
     Ok(placement)
 }
@@ -97,7 +96,7 @@ pub struct Walk {
     /// Where it comes from.
     pub origin: Origin,
     /// Flags of the service.
-    pub service_flags: u8,
+    pub service_flags: u32,
 }
 
 /// Result of [`walk`] in one word, so that it fits a register where the walk is a function of its own.

@@ -11,7 +11,7 @@ use lb_common::datapath::ports::Tables;
 use lb_common::datapath::steer::{self, Origin};
 use lb_common::datapath::trace::Step;
 use lb_common::datapath::{classify, encap, hash};
-use lb_common::net::{address_bytes, address_words, protocol};
+use lb_common::net::{address_bytes, address_words, ethernet, protocol};
 
 use super::writer::{Mac, next_hop};
 use crate::api::types::{
@@ -67,7 +67,7 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, query: ExplainQuery) -> E
     explanation.plan = names.plan(region);
 
     let mut trace: Vec<Step> = Vec::new();
-    let placed = steer::place(tables, entry, index, &transport, h, Origin::Client, &mut trace);
+    let placed = steer::place(tables, entry, &transport, h, Origin::Client, &mut trace);
     explanation.steps.extend(trace.iter().map(|step| names.step(tables, step, region)));
     match placed {
         Err(reason) => finish(&mut explanation, VerdictKind::Drop, reason),
@@ -105,6 +105,8 @@ fn transport(query: &ExplainQuery) -> Transport {
         opening: query.opening || query.protocol == Protocol::Udp,
         traffic_class: 0,
         ip_length: ASSUMED_LENGTH,
+        ip_at: ethernet::LENGTH as u16,
+        closing: false,
     }
 }
 

@@ -13,9 +13,10 @@ use lb_common::abi::{
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
-use lb_common::datapath::ports::Tables;
+use lb_common::datapath::ports::{Clock, Tables};
 
 use super::generation::Generation;
+use crate::runtime::clock::monotonic_ns;
 
 /// Opens [`Observation`]s of the live maps.
 #[derive(Clone, Debug)]
@@ -72,6 +73,17 @@ impl LiveTables {
             backends: self.generation.backends.read_all(self.generation.backends.len()),
             admissions,
         }
+    }
+}
+
+impl Clock for Observation {
+    fn now_ns(&self) -> u64 {
+        monotonic_ns()
+    }
+
+    /// The middle of the range: what is shed at random is shown as shed where that is more likely than not.
+    fn random(&self) -> u32 {
+        u32::MAX / 2
     }
 }
 

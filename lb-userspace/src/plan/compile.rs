@@ -8,8 +8,8 @@ use lb_common::abi::{
     admission::Admission,
     backend::{BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     limits::{
-        ADMISSION_WORDS, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS, MAX_SLOT_CHUNKS,
-        SLOTS_PER_CHUNK,
+        ADMISSION_WORDS, DEFAULT_ANSWERS_PER_SECOND, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS,
+        MAX_POOLS, MAX_SLOT_CHUNKS, SLOTS_PER_CHUNK,
     },
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
@@ -125,6 +125,9 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             entropy_mask_v4: entropy_mask(32 - config.node.tunnel_source_v4.length(), MAX_ENTROPY_BITS_V4),
             entropy_mask_v6: entropy_mask(128 - config.node.tunnel_source_v6.length(), MAX_ENTROPY_BITS_V6),
             counter_cpus: 1,
+            outer_source_v4: config.node.tunnel_source_v4.address().octets(),
+            outer_source_v6: config.node.tunnel_source_v6.address().octets(),
+            answers_per_second: DEFAULT_ANSWERS_PER_SECOND,
             ..Root::zeroed()
         },
         buckets: index.buckets,
@@ -295,14 +298,12 @@ fn backend_entry(config: &Config, backend: &Backend) -> BackendEntry {
                 ethernet: ethernet(ETHERTYPE_IPV4),
                 outer_sum: outer_sum(source, destination.octets()),
                 outer_destination: in_first_bytes(destination.octets()),
-                outer_source: in_first_bytes(source),
                 ..common
             }
         }
         IpAddr::V6(destination) => BackendEntry {
             ethernet: ethernet(ETHERTYPE_IPV6),
             outer_destination: destination.octets(),
-            outer_source: config.node.tunnel_source_v6.address().octets(),
             ..common
         },
     }

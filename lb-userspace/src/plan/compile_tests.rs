@@ -251,8 +251,8 @@ fn backends_are_reached_by_the_family_of_their_address() {
     let [v4, _, v6] = image.backends[..] else { panic!("{:?}", image.names.backends) };
     assert!(!v4.is_outer_ipv6() && v6.is_outer_ipv6());
     assert_eq!(v4.outer_destination[..5], [10, 1, 0, 1, 0]);
-    assert_eq!(v4.outer_source[..5], [10, 255, 0, 0, 0]);
-    assert_eq!(v6.outer_source[..4], [0xfd, 0, 0, 0xff]);
+    assert_eq!(image.root.outer_source_v4, [10, 255, 0, 0]);
+    assert_eq!(image.root.outer_source_v6[..4], [0xfd, 0, 0, 0xff]);
     assert_eq!((v4.ifindex, v4.mtu), (0, 0));
     let domain = |index: u16| image.names.domains[index as usize].as_str();
     assert_eq!([v4.rack, v4.zone, v4.region].map(domain), ["r0/z0/k0", "r0/z0", "r0"]);

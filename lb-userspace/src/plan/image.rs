@@ -1,6 +1,7 @@
 //! The image: everything that a configuration puts into the data plane's maps, as plain vectors.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use lb_common::abi::{
@@ -15,7 +16,7 @@ use lb_common::abi::{
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
-use lb_common::datapath::ports::Tables;
+use lb_common::datapath::ports::{Clock, Tables};
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, PoolIndex, ServiceId};
@@ -147,6 +148,8 @@ pub struct ImageTables {
     admissions: Box<AdmissionWords>,
     flows: Mutex<HashMap<FlowKey, FlowEntry>>,
     counters: Mutex<Vec<Counter>>,
+    now_ns: AtomicU64,
+    random: AtomicU32,
 }
 
 impl ImageTables {
@@ -158,7 +161,14 @@ impl ImageTables {
         for (word, admission) in admissions.0.iter_mut().zip(&image.admission) {
             *word = admission.0;
         }
-        Self { image, admissions, flows: Mutex::default(), counters: Mutex::new(counters) }
+        Self {
+            image,
+            admissions,
+            flows: Mutex::default(),
+            counters: Mutex::new(counters),
+            now_ns: AtomicU64::new(0),
+            random: AtomicU32::new(0),
+        }
     }
 
     /// The image, with the words and next hops that were set.
@@ -182,6 +192,11 @@ impl ImageTables {
     pub fn set_admission(&mut self, index: usize, word: Admission) {
         self.image.admission[index] = word;
         self.admissions.0[index] = word.0;
+    }
+
+    /// Sets the clock.
+    pub fn set_now_ns(&self, now_ns: u64) {
+        self.now_ns.store(now_ns, Ordering::Relaxed);
     }
 
     /// Gives every backend the same next hop: by `ifindex` to `destination` from `source`, with an MTU in bytes.
@@ -210,6 +225,17 @@ impl ImageTables {
         let mut all: Vec<_> = flows.iter().map(|(key, entry)| (*key, *entry)).collect();
         all.sort_by_key(|(key, _)| *key);
         all
+    }
+}
+
+impl Clock for ImageTables {
+    fn now_ns(&self) -> u64 {
+        self.now_ns.load(Ordering::Relaxed)
+    }
+
+    fn random(&self) -> u32 {
+        // A sequence that visits every number once: the same in every run, and without any pattern that a test could meet.
+        self.random.fetch_add(0x9e37_79b9, Ordering::Relaxed)
     }
 }
 

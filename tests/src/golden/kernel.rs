@@ -128,7 +128,11 @@ impl Kernel {
             16 => self.set_bytes::<T, 16>(map, index, value),
             40 => self.set_bytes::<T, 40>(map, index, value),
             64 => self.set_bytes::<T, 64>(map, index, value),
-            192 => self.set_bytes::<T, 192>(map, index, value),
+            4 => self.set_bytes::<T, 4>(map, index, value),
+            8 => self.set_bytes::<T, 8>(map, index, value),
+            32 => self.set_bytes::<T, 32>(map, index, value),
+            128 => self.set_bytes::<T, 128>(map, index, value),
+            256 => self.set_bytes::<T, 256>(map, index, value),
             other => anyhow::bail!("{map}: values of {other} bytes"),
         }
     }
