@@ -14,8 +14,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, UdpSocket},
 };
 
-/// Slow enough for a peer without real-time priority on a busy machine.
-const INTERVAL_MS: u32 = 100;
+/// Interval of all sessions in milliseconds: slow enough for a peer without real-time priority on a busy machine, unless
+/// `WEIR_TEST_BFD_MS` says otherwise.
+fn interval_ms() -> u32 {
+    std::env::var("WEIR_TEST_BFD_MS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+}
 
 /// Until a backend came into a state since a moment.
 #[track_caller]
@@ -54,16 +57,38 @@ fn report(what: &str, fault_ns: u64, event: &Event) {
 }
 
 fn multihop() -> ConfigOptions {
-    let text = format!("kind = \"bfd\"\nmultihop = true\ninterval = \"{INTERVAL_MS}ms\"\nmultiplier = 3");
+    let text = format!("kind = \"bfd\"\nmultihop = true\ninterval = \"{}ms\"\nmultiplier = 3", interval_ms());
     ConfigOptions { check: Check::Text(text), ..e2e::calm() }
 }
 
 /// BIRD on a backend, with a session over the router to the edge.
 fn bird(lab: &Lab, name: &str) -> Running {
-    let backend = lab.topology().backend(name).unwrap();
-    let edge = lab.topology().edges[0].v4;
-    lab.start_bird(lab.backend_netns(name).unwrap(), backend.v4.into(), edge.into(), true, INTERVAL_MS)
-        .unwrap()
+    let (backend, edge) = (lab.topology().backend(name).unwrap(), &lab.topology().edges[0]);
+    start_bird(lab, name, backend.v4.into(), edge.v4.into())
+}
+
+fn start_bird(lab: &Lab, name: &str, local: IpAddr, edge: IpAddr) -> Running {
+    lab.start_bird(lab.backend_netns(name).unwrap(), local, edge, true, interval_ms()).unwrap()
+}
+
+#[test]
+fn over_ipv6_sessions_come_up_and_fail_too() {
+    let lab = e2e::raise_rack(2);
+    let edge = lab.topology().edges[0].v6;
+    let start = |name: &str| {
+        let backend = lab.topology().backend(name).unwrap();
+        start_bird(&lab, name, backend.v6.into(), edge.into())
+    };
+    let (first, _second) = (start("w1r1b1"), start("w1r1b2"));
+    let daemon = e2e::start(&lab, &ConfigOptions { v6_endpoints: true, ..multihop() });
+    wait_sessions_up(&daemon, "alive");
+    let fault_ns = e2e::now_ns();
+    first.kill().unwrap();
+    let down = wait_backend(&daemon, "w1r1b1", State::Down, fault_ns);
+    report("killed, multihop, IPv6", fault_ns, &down);
+    let again = start("w1r1b1");
+    wait_backend(&daemon, "w1r1b1", State::Up, down.monotonic_ns);
+    drop(again);
 }
 
 #[test]
@@ -123,15 +148,16 @@ fn over_one_hop_a_killed_and_a_frozen_peer_and_a_cut_link_are_seen() {
     ])
     .unwrap();
     peer.ip(&[format!("address add {PEER_END}/30 dev hop0"), "link set hop0 up".to_owned()]).unwrap();
-    let start = || lab.start_bird(peer, PEER_END.into(), EDGE_END.into(), false, INTERVAL_MS).unwrap();
+    let start = || lab.start_bird(peer, PEER_END.into(), EDGE_END.into(), false, interval_ms()).unwrap();
     let mut bird = start();
     // The others are watched by heartbeats, so that somebody testifies that the edge is connected.
     let extra = format!(
-        "[[check]]\nname = \"hop\"\nkind = \"bfd\"\ninterval = \"{INTERVAL_MS}ms\"\n\
+        "[[check]]\nname = \"hop\"\nkind = \"bfd\"\ninterval = \"{}ms\"\n\
          [[set]]\nname = \"hop\"\ndomain = \"west/w1\"\nchecks = [\"hop\"]\n\
          [[set.backend]]\nname = \"direct\"\nrack = \"west/w1/r1\"\naddress = \"{PEER_END}\"\n\
          [[service]]\nname = \"hop\"\naddress = \"192.0.2.77\"\nport = 80\nprotocol = \"tcp\"\n\
-         [[service.pool]]\nname = \"hop\"\nsets = [\"hop\"]\n"
+         [[service.pool]]\nname = \"hop\"\nsets = [\"hop\"]\n",
+        interval_ms()
     );
     let daemon = e2e::start(&lab, &ConfigOptions { extra, ..e2e::calm() });
     wait_sessions_up(&daemon, "hop");

@@ -183,7 +183,7 @@ impl UdpCheck {
 /// none, or more than a datagram holds.
 pub(super) fn parse_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace() && *byte != b':').collect();
-    if digits.is_empty() || digits.len() % 2 != 0 || digits.len() / 2 > MAX_DATAGRAM_BYTES {
+    if digits.is_empty() || !digits.len().is_multiple_of(2) || digits.len() / 2 > MAX_DATAGRAM_BYTES {
         return None;
     }
     let pairs = digits.chunks_exact(2).map(|pair| {

@@ -172,7 +172,7 @@ impl TargetState {
         match outcome {
             Outcome::Answered { .. } => self.detector.hit(),
             Outcome::Missed { how, due_ns } if misses_count && how.is_decisive() => {
-                self.detector.fail(due_ns)
+                self.detector.fail(due_ns);
             }
             Outcome::Missed { due_ns, .. } if misses_count => self.detector.miss(due_ns),
             Outcome::Missed { .. } | Outcome::Unknown => {}

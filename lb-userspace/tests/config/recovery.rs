@@ -29,23 +29,23 @@ fn what_is_out_of_range_or_unknown_is_refused() {
         &format!("{BASE}[recovery]\nhalf_open_share = 0\nslow_start = \"61m\"\nramp = 1\n"),
         r#"
 error: half_open_share = 0 is out of range
-  --> weir.toml:53:19
+  --> weir.toml:51:19
    |
-53 | half_open_share = 0
+51 | half_open_share = 0
    |                   ^
    = help: it is the share of new flows that are let in at first, 1 to 100 percent
 
 error: slow_start "61m" of [recovery] is out of range
-  --> weir.toml:54:14
+  --> weir.toml:52:14
    |
-54 | slow_start = "61m"
+52 | slow_start = "61m"
    |              ^^^^^
    = help: it goes from 0ns to 3600s
 
 error: unknown key "ramp" in [recovery]
-  --> weir.toml:55:1
+  --> weir.toml:53:1
    |
-55 | ramp = 1
+53 | ramp = 1
    | ^^^^
    = help: known keys: "half_open_share", "half_open", "slow_start", "flap_half_life""#,
     );

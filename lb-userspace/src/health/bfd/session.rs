@@ -259,7 +259,7 @@ impl Session {
     fn follow(&mut self, remote: State) {
         match (self.state, remote) {
             (State::Init | State::Up, State::AdminDown) => {
-                self.go_down(Diagnostic::SIGNALED, Cause::AdminDown)
+                self.go_down(Diagnostic::SIGNALED, Cause::AdminDown);
             }
             (State::Down, State::AdminDown) => self.cause = Cause::AdminDown,
             (State::Down, State::Down) => self.state = State::Init,

@@ -347,9 +347,9 @@ impl Line {
                 self.send(to, step.send);
                 continue;
             }
-            for end in 0..2 {
+            for (end, changes) in changes.iter_mut().enumerate() {
                 let step = self.ends[end].tick(next_ns);
-                changes[end] += usize::from(step.changed);
+                *changes += usize::from(step.changed);
                 self.send(end, step.send);
             }
         }
