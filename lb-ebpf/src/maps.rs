@@ -3,28 +3,38 @@
 //! All arrays are memory-mapped by the daemon, which changes single words while programs run; see [`lb_common::abi`] for
 //! which ones. Sizes here are the smallest; the daemon sets what the configuration takes when it creates the maps.
 
+use core::arch::asm;
+use core::borrow::Borrow;
+
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
     macros::map,
-    maps::{Array, LpmTrie, LruHashMap, lpm_trie::Key},
+    maps::{Array, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
 };
 use lb_common::{
     abi::{
         admission::AdmissionWords,
         backend::BackendEntry,
         counter::Counter,
-        flow::{FlowEntry, FlowKey},
-        limits::SLOTS_PER_CHUNK,
+        flow::{FlowEntry, FlowFilter, FlowKey},
+        guard::{GuardCounts, GuardEntry, NodeGuard},
+        limits::{FLOW_FILTER_CHUNK, SLOTS_PER_CHUNK},
         plan::{PlanEntry, PoolEntry},
+        prefix::{ENTRIES_PER_LINE, PrefixEntries, PrefixNode, PrefixTable, PrefixValues, VALUES_PER_LINE},
         root::Root,
         service::{ServiceBucket, ServiceEntry},
     },
     datapath::{
-        ports::{Clock, Tables},
+        admit::{self, Request},
+        filter::Allowance,
+        flow::FlowTable,
+        ports::{Buckets, Clock, Tables},
+        prefix::{self, PrefixNodes},
         select::{self, Probe, Probed},
-        steer::{self, Origin, Walk, Walked},
+        steer::{self, Away, Origin, Walk, Walked},
         trace::{Silent, Trace},
     },
+    net::AddressWords,
 };
 
 /// `BPF_F_MMAPABLE`: user space may map the array.
@@ -53,28 +63,136 @@ static ADMISSION: Array<AdmissionWords> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static COUNTERS: Array<Counter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-static CLIENTS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
+static PREFIX_TABLES: Array<PrefixTable> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_ENTRIES: Array<PrefixEntries> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_NODES: Array<PrefixNode> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_VALUES: Array<PrefixValues> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+#[map]
+static OPENINGS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+#[map]
+static FLOW_FILTER: Array<FlowFilter> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREVIOUS: Array<PoolEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// What a CPU keeps from one function, or packet, to the next.
+#[repr(C)]
+struct Scratch {
+    /// Input of [`weir_away`]: more than fits in registers.
+    away: Away,
+    /// What may still be written into the flow table.
+    allowance: Allowance,
+}
+
+/// This CPU's scratch.
+#[inline(always)]
+fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: the pointer is to the live element of this CPU, on which no second XDP program interrupts this one. Nobody
+    // holds two results at once: `away` is written before `weir_away` starts and only read by it, and `allowance` is touched in
+    // `insert_allowance` alone.
+    unsafe { SCRATCH.get_ptr_mut(0)?.as_mut() }
+}
+static GUARDS: Array<GuardEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static NODE_GUARD: Array<NodeGuard> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BUCKETS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static GUARD_COUNTS: Array<GuardCounts> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BLOCKED: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
 
 /// The maps above as the decisions see them.
 pub struct Maps;
 
-/// [`steer::walk`] as a global function, which the verifier checks once for all callers. Only numbers go in and out.
+/// What [`weir_away`] was last called for on this CPU.
+#[inline(always)]
+fn last_request() -> Option<&'static Away> {
+    // SAFETY: a live element of this CPU, which is written before `weir_away` is called and not again until the packet's
+    // end; see `scratch`.
+    Some(unsafe { &(*SCRATCH.get_ptr(0)?).away })
+}
+
+/// [`steer::away`] as a global function, which the verifier checks once for all callers. Only numbers go in and out; the
+/// input lies in the CPU's scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_walk(plan: u32, h: u64, opening: u32, origin: u32, service_flags: u32) -> u64 {
-    let origin = if origin == Origin::Relay as u32 { Origin::Relay } else { Origin::Client };
-    let request = Walk { plan, h, opening: opening != 0, origin, service_flags };
+pub extern "C" fn weir_away() -> u64 {
+    let Some(request) = last_request() else { return Walked::INCONSISTENT.0 };
+    steer::away(&Maps, request, &mut Silent).0
+}
+
+/// [`steer::settle`] as a global function, for the packet that [`weir_away`] was called for. The result means nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_settle(walked: u64) -> u64 {
+    if let Some(request) = last_request() {
+        steer::settle(&Maps, request, Walked(walked), &mut Silent);
+    }
+    0
+}
+
+/// [`steer::walk`] as a global function. Bit 0 of `flags`: opening; bit 1: relayed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_walk(plan: u32, h: u64, flags: u32, service_flags: u32) -> u64 {
+    let origin = if flags & 2 != 0 { Origin::Relay } else { Origin::Client };
+    let request = Walk { plan, h, opening: flags & 1 != 0, origin, service_flags };
     steer::walk(&Maps, &request, &mut Silent).0
 }
 
 /// [`select::probe`] as a global function. Bit 0 of `flags`: opening; bit 1: ignore health.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_probe(pool: u32, h: u64, first: u32, flags: u32) -> u64 {
-    let request = Probe { pool, h, first, opening: flags & 1 != 0, ignore_health: flags & 2 != 0 };
+pub extern "C" fn weir_probe(pool: u32, h: u64, first: u32, end: u32, flags: u32) -> u64 {
+    let request = Probe { pool, h, first, end, opening: flags & 1 != 0, ignore_health: flags & 2 != 0 };
     select::probe(&Maps, &request, &mut Silent).0
+}
+
+/// [`admit::judge`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_admit(guard: u32, flags: u32, source_high: u64, source_low: u64) -> u32 {
+    let source =
+        [source_high as u32, (source_high >> 32) as u32, source_low as u32, (source_low >> 32) as u32];
+    admit::judge(&Maps, &Request { guard, flags, source })
+}
+
+/// [`prefix::lookup`] as a global function: `a` to `d` are the words of the address.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_prefix(table: u32, a: u32, b: u32, c: u32, d: u32) -> u32 {
+    prefix::lookup(&Maps, table, &[a, b, c, d])
+}
+
+impl PrefixNodes for Maps {
+    #[inline(always)]
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        PREFIX_TABLES.get(index)
+    }
+
+    #[inline(always)]
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        let line = PREFIX_ENTRIES.get(index / ENTRIES_PER_LINE as u32)?;
+        Some(line.0[index as usize & (ENTRIES_PER_LINE - 1)])
+    }
+
+    #[inline(always)]
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        PREFIX_NODES.get(index)
+    }
+
+    #[inline(always)]
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        let line = PREFIX_VALUES.get(index / VALUES_PER_LINE as u32)?;
+        Some(line.0[index as usize & (VALUES_PER_LINE - 1)])
+    }
 }
 
 impl Clock for Maps {
@@ -88,6 +206,31 @@ impl Clock for Maps {
     fn random(&self) -> u32 {
         // SAFETY: advances the kernel's per-CPU generator; no pointer is involved.
         unsafe { bpf_get_prandom_u32() }
+    }
+}
+
+impl Buckets for Maps {
+    #[inline(always)]
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        BUCKETS.get(bucket).copied()
+    }
+
+    #[inline(always)]
+    fn set_arrival(&self, bucket: u32, at: u64) {
+        if let Some(arrival) = BUCKETS.get_ptr_mut(bucket) {
+            // SAFETY: the pointer is to a live, aligned element of the array. Other CPUs may store to it at the same time: the word is
+            // written whole.
+            unsafe { *arrival = at };
+        }
+    }
+
+    #[inline(always)]
+    fn advance_arrival(&self, bucket: u32, by: u64) {
+        if let Some(arrival) = BUCKETS.get_ptr_mut(bucket) {
+            // The target has no `fetch_add`; this is the instruction for it, which every kernel knows.
+            // SAFETY: the pointer is to a live, aligned element of the array, to which the instruction adds; it touches nothing else.
+            unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) arrival, in(reg) by, options(nostack)) };
+        }
     }
 }
 
@@ -134,43 +277,128 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        CLIENTS.get(Key::new(128, *address)).copied().unwrap_or(0)
+    fn prefix(&self, table: u32, address: &AddressWords) -> u32 {
+        let [a, b, c, d] = *address;
+        weir_prefix(table, a, b, c, d)
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        // SAFETY: the entry is copied at once. Another CPU may reuse it meanwhile and the copy may then be torn; it is
-        // only ever used as an index that is checked.
-        unsafe { FLOWS.get(key) }.copied()
+    fn previous(&self, index: u32) -> Option<&PoolEntry> {
+        PREVIOUS.get(index)
     }
 
     #[inline(always)]
-    fn remember(&self, key: &FlowKey, entry: FlowEntry) {
+    fn flow(&self, table: FlowTable, key: &FlowKey, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        let entry = match table {
+            FlowTable::Flows => FLOWS.get_ptr_mut(key)?,
+            FlowTable::Openings => OPENINGS.get_ptr_mut(key)?,
+        };
+        // SAFETY: a live element of the map. Another CPU may reuse it meanwhile: the copy may then be torn, and is only ever
+        // used as an index that is checked; and another flow's entry may be said to have been seen now.
+        unsafe {
+            let found = *entry;
+            let seen = touch(found.seen);
+            if seen != found.seen {
+                (*entry).seen = seen;
+            }
+            Some(found)
+        }
+    }
+
+    #[inline(always)]
+    fn remember(&self, table: FlowTable, key: &FlowKey, entry: FlowEntry) {
         // An LRU map makes room by itself; if even that fails, the flow is placed by its hash as long as shares stay.
-        let _ = FLOWS.insert(key, entry, 0);
+        let _ = match table {
+            FlowTable::Flows => FLOWS.insert(key, entry, 0),
+            FlowTable::Openings => OPENINGS.insert(key, entry, 0),
+        };
     }
 
     #[inline(always)]
-    fn forget(&self, key: &FlowKey) {
-        let _ = FLOWS.remove(key);
+    fn forget(&self, table: FlowTable, key: &FlowKey) -> bool {
+        // Most often there is nothing, and looking takes no lock.
+        match table {
+            FlowTable::Flows => FLOWS.get_ptr(key).is_some() && FLOWS.remove(key).is_ok(),
+            FlowTable::Openings => OPENINGS.get_ptr(key).is_some() && OPENINGS.remove(key).is_ok(),
+        }
+    }
+
+    #[inline(always)]
+    fn filter(&self, index: u32) -> u8 {
+        match FLOW_FILTER.get(index / FLOW_FILTER_CHUNK as u32) {
+            Some(chunk) => chunk.0[index as usize & (FLOW_FILTER_CHUNK - 1)],
+            None => u8::MAX,
+        }
+    }
+
+    #[inline(always)]
+    fn set_filter(&self, index: u32, epoch: u8) {
+        let Some(chunk) = FLOW_FILTER.get_ptr_mut(index / FLOW_FILTER_CHUNK as u32) else { return };
+        // SAFETY: a live element of the array; CPUs that store to one byte at once store the same.
+        unsafe { (*chunk).0[index as usize & (FLOW_FILTER_CHUNK - 1)] = epoch };
+    }
+
+    #[inline(always)]
+    fn insert_allowance(&self, spend: impl FnOnce(&mut Allowance) -> bool) -> bool {
+        scratch().is_some_and(|scratch| spend(&mut scratch.allowance))
+    }
+
+    #[inline(always)]
+    fn away(&self, request: &Away, _: &mut impl Trace) -> Walked {
+        let Some(scratch) = scratch() else { return Walked::INCONSISTENT };
+        scratch.away = *request;
+        Walked(weir_away())
+    }
+
+    #[inline(always)]
+    fn settle(&self, _: &Away, walked: Walked, _: &mut impl Trace) {
+        weir_settle(walked.0);
     }
 
     #[inline(always)]
     fn walk(&self, request: &Walk, _: &mut impl Trace) -> Walked {
-        Walked(weir_walk(
-            request.plan,
-            request.h,
-            request.opening as u32,
-            request.origin as u32,
-            request.service_flags,
-        ))
+        let flags = request.opening as u32 | ((request.origin as u32 == Origin::Relay as u32) as u32) << 1;
+        Walked(weir_walk(request.plan, request.h, flags, request.service_flags))
     }
 
     #[inline(always)]
     fn probe(&self, request: &Probe, _: &mut impl Trace) -> Probed {
         let flags = request.opening as u32 | (request.ignore_health as u32) << 1;
-        Probed(weir_probe(request.pool, request.h, request.first, flags))
+        Probed(weir_probe(request.pool, request.h, request.first, request.end, flags))
+    }
+
+    #[inline(always)]
+    fn guard(&self, index: u32) -> Option<&GuardEntry> {
+        GUARDS.get(index)
+    }
+
+    #[inline(always)]
+    fn node_guard(&self) -> Option<&NodeGuard> {
+        NODE_GUARD.get(0)
+    }
+
+    #[inline(always)]
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
+        let [a, b, c, d] = *source;
+        BLOCKED.get(Key::new(160, [scope, a, b, c, d])).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn count_guard(&self, guard: u32, reason: u32) {
+        let Some(root) = self.root() else { return };
+        // SAFETY: reads the number of the CPU that the program runs on; no pointer is involved.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        if let Some(counts) = GUARD_COUNTS.get_ptr_mut(cpu * root.guards + guard) {
+            // SAFETY: as in `count`.
+            unsafe { (*counts).packets[reason as usize & 7] += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn admit(&self, request: &Request) -> u32 {
+        let [a, b, c, d] = request.source;
+        let (high, low) = (a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32);
+        weir_admit(request.guard, request.flags, high, low)
     }
 
     #[inline(always)]

@@ -15,7 +15,17 @@ pub const MAX_PLAN_STEPS: usize = 8;
 /// Client regions, "default" included.
 pub const MAX_CLIENT_REGIONS: usize = 1_024;
 /// Client prefixes over all client regions.
-pub const MAX_CLIENT_PREFIXES: usize = 65_536;
+pub const MAX_CLIENT_PREFIXES: usize = 1_048_576;
+/// Prefixes of one list of sources.
+pub const MAX_LIST_PREFIXES: usize = 102_400;
+/// Prefix tables: that of the client regions, lists of sources, prefixes of VIPs.
+pub const MAX_PREFIX_TABLES: usize = 16_384;
+/// Entries of the roots of all prefix tables: 512 MiB.
+pub const MAX_PREFIX_ENTRIES: usize = 1 << 27;
+/// Nodes of all prefix tables: 512 MiB.
+pub const MAX_PREFIX_NODES: usize = 1 << 24;
+/// Values of the nodes of all prefix tables: 256 MiB.
+pub const MAX_PREFIX_VALUES: usize = 1 << 27;
 /// Plans of all services: a service that distinguishes client regions has one for each of them.
 pub const MAX_PLANS: usize = 65_536;
 /// Slots of one chunk of the slot array; tables of any size lie in it back to back.
@@ -31,15 +41,48 @@ pub const MAX_PROBES: u32 = 16;
 pub const MAX_THOROUGH_PROBES: u32 = 256;
 /// Counters for reasons, the first ones of each CPU's block. Reasons are append-only.
 pub const REASON_SLOTS: usize = 64;
+/// Counters for notes, behind those for reasons. Notes are append-only.
+pub const NOTE_SLOTS: usize = 32;
 /// CPUs whose counters fit.
 pub const MAX_CPUS: usize = 1_024;
 /// Flows away from home that are remembered, by default; the oldest are forgotten first.
 pub const DEFAULT_FLOW_ENTRIES: u32 = 65_536;
+/// Flows that opened away from home and of which nothing but the opening packet was seen yet; a flood of such packets
+/// turns over these and no other entries.
+pub const DEFAULT_OPENING_ENTRIES: u32 = 65_536;
+/// Bytes of one element of the flow filter.
+pub const FLOW_FILTER_CHUNK: usize = 65_536;
+/// Bytes of the whole flow filter at most, a power of two: 64 MiB.
+pub const MAX_FLOW_FILTER: usize = 1 << 26;
+/// Bytes of the flow filter for each entry of the tables that it stands before: at most one packet in four of a flow without
+/// an entry is looked up in vain.
+pub const FLOW_FILTER_BYTES_PER_ENTRY: usize = 4;
+/// Flows a second that enter the flow table at most without having been seen to open, for each CPU.
+pub const DEFAULT_FLOW_INSERTS_PER_SECOND: u32 = 10_000;
 /// Answers a second that Weir itself gives at most, for each CPU.
 pub const DEFAULT_ANSWERS_PER_SECOND: u32 = 1_000;
+/// Source prefixes that emergency switches block at once.
+pub const MAX_BLOCKED: usize = 1_024;
+/// Places in each of the two rows of source buckets (2 MiB in all), where some service limits its source prefixes.
+pub const SOURCE_PLACES: u32 = 65_536;
 /// Addresses on which one agent takes tunnelled packets and heartbeats.
 pub const MAX_AGENT_ADDRESSES: usize = 16;
 /// Source prefixes from which one agent accepts tunnelled packets and heartbeats.
 pub const MAX_AGENT_SOURCES: usize = 256;
 
 const _: () = assert!(ADMISSION_WORDS.is_power_of_two());
+const _: () = assert!(FLOW_FILTER_CHUNK.is_power_of_two() && MAX_FLOW_FILTER.is_power_of_two());
+
+/// Bytes of the flow filter for tables of so many entries: a power of two, one element at least.
+#[must_use]
+pub const fn flow_filter_bytes(flow_entries: u32, opening_entries: u32) -> usize {
+    let wanted = (flow_entries as usize + opening_entries as usize) * FLOW_FILTER_BYTES_PER_ENTRY;
+    let bytes = wanted.next_power_of_two();
+    if bytes < FLOW_FILTER_CHUNK {
+        FLOW_FILTER_CHUNK
+    } else if bytes > MAX_FLOW_FILTER {
+        MAX_FLOW_FILTER
+    } else {
+        bytes
+    }
+}

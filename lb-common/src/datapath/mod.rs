@@ -6,27 +6,35 @@
 //! |---|---|
 //! | [`parse`] | what is this packet? |
 //! | [`classify`] | which service is it for? |
+//! | [`admit`] | may it come in? |
 //! | [`steer`] | which plan applies, and which pools in which order? |
+//! | [`filter`] | may the flow table know the flow? |
 //! | [`flow`] | is the flow known to live away from home? |
+//! | [`transition`] | was its home elsewhere before the last change of the configuration? |
 //! | [`select`] | which member of a pool takes it? |
 //! | [`encap`] | what does it look like on the way to the backend? |
 //! | [`verdict`] | what is done with it, and how is it counted? |
 //!
 //! [`agent`] is the other end: what a backend does with what arrives. [`echo`] answers pings to a VIP; [`hash`] holds all hash functions; [`trace`] lets `weir explain` watch.
 
+pub mod admit;
 pub mod agent;
 #[cfg(any(test, feature = "alloc"))]
 pub mod buffer;
 pub mod classify;
 pub mod echo;
 pub mod encap;
+pub mod filter;
 pub mod flow;
+pub mod gcra;
 pub mod hash;
 pub mod parse;
 pub mod ports;
+pub mod prefix;
 pub mod select;
 pub mod steer;
 pub mod trace;
+pub mod transition;
 pub mod verdict;
 
 use crate::abi::reason::Reason;
@@ -65,9 +73,13 @@ fn forward<P: Packet, T: Tables>(
         return Outcome::pass(Reason::PassNotVip);
     };
     let outcome = Outcome::for_service(index, transport.opening);
+    let refused = admit::admit(tables, root, service, transport);
+    if refused != 0 {
+        return outcome.drop(admit::reason(refused));
+    }
     let h = hash::flow_hash(&root.hash_key, tuple);
     match steer::place(tables, service, transport, h, Origin::Client, trace) {
-        Err(reason) => outcome.drop(reason),
+        Err(reason) => outcome.unplaced(reason),
         Ok(placement) => {
             let outcome = outcome.to_backend(placement.backend);
             match encap::encapsulate(packet, root, placement.entry, transport, h) {

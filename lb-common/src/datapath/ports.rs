@@ -2,8 +2,12 @@
 //! tests over plain vectors, `weir explain` over the daemon's mapping of the live maps.
 
 use super::{
+    admit::{self, Request},
+    filter::Allowance,
+    flow::FlowTable,
+    prefix::{self, PrefixNodes},
     select::{self, Probe, Probed},
-    steer::{self, Walk, Walked},
+    steer::{self, Away, Walk, Walked},
     trace::Trace,
 };
 use crate::abi::{
@@ -11,11 +15,12 @@ use crate::abi::{
     agent::{AgentAddress, AgentReason, AgentRoot},
     backend::BackendEntry,
     flow::{FlowEntry, FlowKey},
+    guard::{GuardEntry, NodeGuard},
     plan::{PlanEntry, PoolEntry},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
-use crate::net::ethernet;
+use crate::net::{AddressWords, ethernet};
 
 /// A frame, from the first byte of its Ethernet header on.
 pub trait Packet {
@@ -59,8 +64,18 @@ pub trait Clock {
     fn random(&self) -> u32;
 }
 
+/// The buckets of limits: see [`super::gcra`].
+pub trait Buckets {
+    /// The theoretical arrival time in a bucket; `None` when there is no such bucket.
+    fn arrival(&self, bucket: u32) -> Option<u64>;
+    /// Sets the time in a bucket.
+    fn set_arrival(&self, bucket: u32, at: u64);
+    /// Moves the time in a bucket on, atomically.
+    fn advance_arrival(&self, bucket: u32, by: u64);
+}
+
 /// The maps. Every index may be out of range: `None` then, never a panic.
-pub trait Tables: Clock {
+pub trait Tables: Clock + Buckets + PrefixNodes {
     /// The root, or `None` before the first generation is in place.
     fn root(&self) -> Option<&Root>;
     /// A bucket of the service index.
@@ -77,14 +92,62 @@ pub trait Tables: Clock {
     fn backend(&self, index: u32) -> Option<&BackendEntry>;
     /// The admission words of domains and pools.
     fn admissions(&self) -> Option<&AdmissionWords>;
+    /// [`prefix::lookup`]: the value of the longest prefix of a table that holds an address, 0 if none does. A port for
+    /// the same reason as [`walk`](Self::walk).
+    #[inline(always)]
+    fn prefix(&self, table: u32, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        prefix::lookup(self, table, address)
+    }
     /// The client region of an address by longest matching prefix; 0, the default region, when none matches.
-    fn client_region(&self, address: &[u8; 16]) -> u32;
-    /// The flow table's entry for a flow.
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry>;
-    /// Writes a flow into the flow table; when it is full, the least recently used entry goes.
-    fn remember(&self, key: &FlowKey, entry: FlowEntry);
-    /// Removes a flow from the flow table.
-    fn forget(&self, key: &FlowKey);
+    #[inline(always)]
+    fn client_region(&self, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        self.root().map_or(0, |root| self.prefix(root.clients, address))
+    }
+    /// The client region that an address had before the last change of the configuration.
+    #[inline(always)]
+    fn previous_client_region(&self, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        self.root().map_or(0, |root| self.prefix(root.previous_clients, address))
+    }
+    /// An element of `PREVIOUS`: the table of a service in which untracked flows found their home before the last change of
+    /// the configuration. Of its fields only `table_base` and `table_slots` have a meaning.
+    fn previous(&self, index: u32) -> Option<&PoolEntry>;
+    /// A flow's entry in one of the tables of flows, as it was found; its `seen` becomes what `touch` makes of it.
+    fn flow(&self, table: FlowTable, key: &FlowKey, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry>;
+    /// Writes a flow into one of the tables of flows; when it is full, the least recently used entry goes.
+    fn remember(&self, table: FlowTable, key: &FlowKey, entry: FlowEntry);
+    /// Removes a flow from one of the tables of flows; `false` when it was not there.
+    fn forget(&self, table: FlowTable, key: &FlowKey) -> bool;
+    /// A byte of the flow filter; not 0 where there is none, as then nothing is known.
+    fn filter(&self, index: u32) -> u8;
+    /// Stores a byte of the flow filter.
+    fn set_filter(&self, index: u32, epoch: u8);
+    /// Lets `spend` take from what this CPU may still write into the flow table.
+    fn insert_allowance(&self, spend: impl FnOnce(&mut Allowance) -> bool) -> bool;
+    /// [`steer::away`]. A port so that the XDP program can keep it out of the way of packets that go straight home.
+    #[inline(always)]
+    fn away(&self, request: &Away, trace: &mut impl Trace) -> Walked
+    where
+        Self: Sized,
+    {
+        steer::away(self, request, trace)
+    }
+    /// [`steer::settle`], for the same reason; of the packet that [`away`](Self::away) was last called for.
+    #[inline(always)]
+    fn settle(&self, request: &Away, walked: Walked, trace: &mut impl Trace)
+    where
+        Self: Sized,
+    {
+        steer::settle(self, request, walked, trace);
+    }
     /// [`steer::walk`]. A port so that the XDP program can make it a function that the verifier checks once, on its own, and
     /// not again for each way that leads there.
     #[inline(always)]
@@ -101,6 +164,22 @@ pub trait Tables: Clock {
         Self: Sized,
     {
         select::probe(self, request, trace)
+    }
+    /// The guard with this index: the protection of a service.
+    fn guard(&self, index: u32) -> Option<&GuardEntry>;
+    /// The guard of all services.
+    fn node_guard(&self) -> Option<&NodeGuard>;
+    /// Until when the longest matching one of the blocked source prefixes of a scope holds (see [`crate::abi::guard`]); 0 for none.
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32;
+    /// Counts a packet that a guard refused on this CPU, under reason [`FIRST_REASON`](crate::abi::guard::FIRST_REASON) + `reason`.
+    fn count_guard(&self, guard: u32, reason: u32);
+    /// [`admit::judge`], for the same reason as [`walk`](Self::walk).
+    #[inline(always)]
+    fn admit(&self, request: &Request) -> u32
+    where
+        Self: Sized,
+    {
+        admit::judge(self, request)
     }
     /// Adds to this CPU's counter in `slot`.
     fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool);

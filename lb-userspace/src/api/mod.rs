@@ -8,6 +8,10 @@
 //! | `GET /v1/domains`, `/v1/domains/{path}` | [`types::DomainView`] |
 //! | `POST /v1/backends/{name}/{drain\|fail\|restore}` | [`types::Acted`] |
 //! | `POST /v1/domains/actions/{drain\|fail\|restore}` | [`types::Acted`] |
+//! | `GET /v1/guards`, `/v1/guards/{service}` | [`types::GuardView`] |
+//! | `GET /v1/emergency` | [`types::SwitchView`] |
+//! | `POST /v1/emergency`, with a [`types::ThrowRequest`] | [`types::SwitchView`] |
+//! | `POST /v1/emergency/clear`, with a [`types::ClearRequest`] | [`types::SwitchView`] |
 //! | `GET /v1/explain?src=&dst=&protocol=&opening=` | [`types::Explanation`] |
 //! | `GET /v1/events?after=&limit=&wait=` | [`Event`]s |
 //!
@@ -17,7 +21,10 @@ use std::time::Duration;
 
 use crate::{plan::state::Action, telemetry::event::Event};
 use problem::Problem;
-use types::{Acted, BackendView, DomainView, ExplainQuery, Explanation, ServiceView, Status, SubjectName};
+use types::{
+    Acted, BackendView, ClearRequest, DomainView, ExplainQuery, Explanation, GuardView, ServiceView, Status,
+    SubjectName, SwitchView, ThrowRequest,
+};
 
 pub mod limits;
 pub mod problem;
@@ -43,6 +50,14 @@ pub trait Control: Send + Sync + 'static {
         action: Action,
         reason: String,
     ) -> impl Future<Output = Result<Acted, Problem>> + Send;
+    /// How each service is protected, in any order.
+    fn guards(&self) -> impl Future<Output = Vec<GuardView>> + Send;
+    /// The emergency switches that are on, in any order.
+    fn switches(&self) -> impl Future<Output = Vec<SwitchView>> + Send;
+    /// Throws an emergency switch. The reason has been checked; the rest has not. The answer comes when the switch is in the data plane.
+    fn throw(&self, request: ThrowRequest) -> impl Future<Output = Result<SwitchView, Problem>> + Send;
+    /// Takes an emergency switch back. The reason has been checked.
+    fn clear(&self, request: ClearRequest) -> impl Future<Output = Result<SwitchView, Problem>> + Send;
     /// Where a packet would go now.
     fn explain(&self, query: ExplainQuery) -> impl Future<Output = Result<Explanation, Problem>> + Send;
     /// Events, oldest first, at most `limit`: the first ones after number `after`, or, without it, the last ones of all.

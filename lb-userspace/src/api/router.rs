@@ -24,8 +24,9 @@ use super::{
     },
     problem::{Problem, ProblemKind},
     types::{
-        Acted, BackendActionRequest, BackendView, DomainActionRequest, DomainView, ExplainQuery, Explanation,
-        ServiceView, Status, SubjectKind, SubjectName,
+        Acted, BackendActionRequest, BackendView, ClearRequest, DomainActionRequest, DomainView,
+        ExplainQuery, Explanation, GuardView, ServiceView, Status, SubjectKind, SubjectName, SwitchView,
+        ThrowRequest,
     },
 };
 use crate::{config::Protocol, plan::state::Action, telemetry::event::Event};
@@ -53,6 +54,10 @@ pub fn router<C: Control>(control: Arc<C>) -> Router {
         .route("/v1/domains", get(domains::<C>))
         .route("/v1/domains/{*path}", get(domain::<C>))
         .route("/v1/domains/actions/{action}", post(act_on_domain::<C>))
+        .route("/v1/guards", get(guards::<C>))
+        .route("/v1/guards/{service}", get(guard::<C>))
+        .route("/v1/emergency", get(switches::<C>).post(throw::<C>))
+        .route("/v1/emergency/clear", post(clear::<C>))
         .route("/v1/explain", get(explain::<C>))
         .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT, request, next)));
     let patient = Router::new()
@@ -147,10 +152,48 @@ async fn act_on_domain<C: Control>(
 }
 
 async fn act<C: Control>(control: &C, subject: SubjectName, action: Action, reason: &str) -> Answer<Acted> {
-    let reason = check_reason(reason).map_err(|detail| {
-        Problem::new(ProblemKind::Invalid, detail, "say in one line why, for those who find it later")
-    })?;
+    let reason = good_reason(reason)?;
     control.act(subject, action, reason).await.map(Json)
+}
+
+async fn guards<C: Control>(State(app): Shared<C>) -> Json<Vec<GuardView>> {
+    let mut guards = app.control.guards().await;
+    guards.sort_by(|a, b| a.service.cmp(&b.service));
+    Json(guards)
+}
+
+async fn guard<C: Control>(
+    State(app): Shared<C>,
+    name: Result<Path<String>, PathRejection>,
+) -> Answer<GuardView> {
+    let name = segment(name)?;
+    let found = app.control.guards().await.into_iter().find(|guard| guard.service == name);
+    found.map(Json).ok_or_else(|| Problem::not_found("service", &name))
+}
+
+async fn switches<C: Control>(State(app): Shared<C>) -> Json<Vec<SwitchView>> {
+    let mut switches = app.control.switches().await;
+    switches.sort_by(|a, b| a.name.cmp(&b.name));
+    Json(switches)
+}
+
+async fn throw<C: Control>(State(app): Shared<C>, body: Result<Bytes, BytesRejection>) -> Answer<SwitchView> {
+    let example = r#"{"switch": {"kind": "stop", "service": "web"}, "for_s": 600, "reason": "flood"}"#;
+    let request: ThrowRequest = parse_body(body, example)?;
+    let reason = good_reason(&request.reason)?;
+    app.control.throw(ThrowRequest { reason, ..request }).await.map(Json)
+}
+
+async fn clear<C: Control>(State(app): Shared<C>, body: Result<Bytes, BytesRejection>) -> Answer<SwitchView> {
+    let request: ClearRequest = parse_body(body, r#"{"name": "stop:web", "reason": "the flood is over"}"#)?;
+    let reason = good_reason(&request.reason)?;
+    app.control.clear(ClearRequest { reason, ..request }).await.map(Json)
+}
+
+fn good_reason(text: &str) -> Result<String, Problem> {
+    check_reason(text).map_err(|detail| {
+        Problem::new(ProblemKind::Invalid, detail, "say in one line why, for those who find it later")
+    })
 }
 
 #[derive(Deserialize)]

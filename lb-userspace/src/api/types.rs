@@ -14,9 +14,11 @@ use crate::{
 };
 
 mod explain;
+mod guard;
 mod status;
 
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
+pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
 pub use status::{
     ConfigStatus, ControlStatus, DaemonStatus, InterfaceStatus, JournalStatus, NodeStatus, OverrideView,
     ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,

@@ -11,9 +11,11 @@ pub mod client;
 pub mod daemon;
 pub mod detach;
 pub mod domain;
+pub mod emergency;
 pub mod events;
 pub mod exit;
 pub mod explain;
+pub mod guard;
 pub mod operate;
 pub mod output;
 pub mod privilege;
@@ -83,6 +85,12 @@ pub enum Command {
     /// Show regions, zones and racks; drain, fail and restore them
     #[command(subcommand)]
     Domain(domain::DomainCommand),
+    /// Show how services are protected: access lists, limits, what was refused
+    #[command(subcommand)]
+    Guard(guard::GuardCommand),
+    /// Throw and take back emergency switches: block, stop, shed, limit
+    #[command(subcommand)]
+    Emergency(emergency::EmergencyCommand),
     /// Show where a packet would go now, and why
     Explain(explain::ExplainArgs),
     /// Show what happened: every change of state with its cause and timings
@@ -135,6 +143,8 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
             Command::Service(command) => service::run(command, client, out).await,
             Command::Backend(command) => backend::run(command, client, out).await,
             Command::Domain(command) => domain::run(command, client, out).await,
+            Command::Guard(command) => guard::run(command, client, out).await,
+            Command::Emergency(command) => emergency::run(command, client, out).await,
             Command::Explain(args) => explain::run(&args, client, out).await,
             Command::Events(args) => events::run(&args, client, out).await,
             Command::Check(_) | Command::Daemon(_) | Command::Agent(_) | Command::Detach(_) => {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 pub use lb_common::abi::limits::{
-    MAX_BACKENDS, MAX_CLIENT_PREFIXES, MAX_CLIENT_REGIONS, MAX_DOMAINS, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS,
-    MAX_SERVICES,
+    MAX_BACKENDS, MAX_CLIENT_PREFIXES, MAX_CLIENT_REGIONS, MAX_DOMAINS, MAX_LIST_PREFIXES, MAX_PLAN_STEPS,
+    MAX_PLANS, MAX_POOLS, MAX_SERVICES,
 };
 use lb_common::abi::limits::{MAX_SLOT_CHUNKS, SLOTS_PER_CHUNK};
 pub use lb_maglev::TABLE_SIZES;
@@ -31,6 +31,12 @@ pub const MAX_KEY_FILE_BYTES: u64 = 256;
 pub const MAX_WEIGHT: u32 = 65_535;
 /// Consecutive probes of `fall` and `rise`.
 pub const MAX_STREAK: u32 = 100;
+/// Size of a file of prefixes, in bytes.
+pub const MAX_LIST_FILE_BYTES: u64 = 8 << 20;
+/// Packets or new flows a second of any limit.
+pub const MAX_RATE: u64 = 100_000_000;
+/// Packets or new flows at once of any limit.
+pub const MAX_BURST: u64 = 100_000_000;
 /// Problems that one report shows; the others are counted.
 pub const MAX_PROBLEMS: usize = 50;
 

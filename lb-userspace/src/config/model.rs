@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::checks::Check;
 use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
+use super::protection::Protection;
 
 /// Everything that `weir.toml` says.
 ///
@@ -59,6 +60,8 @@ pub struct Node {
     pub socket: PathBuf,
     /// Pins go below it; absolute.
     pub bpffs: PathBuf,
+    /// New flows a second of all services beyond which some are shed, those of the lowest priority class first.
+    pub max_new_flows: Option<u64>,
 }
 
 /// How an XDP program is attached.
@@ -161,6 +164,8 @@ pub struct Service {
     pub pools: Vec<Pool>,
     /// For each client region, in the order of [`Config::client_regions`], the pools to try in order. Never empty.
     pub plans: Vec<Vec<PoolIndex>>,
+    /// Access lists, limits and priority class.
+    pub protection: Protection,
 }
 
 /// Transport protocol of a service.

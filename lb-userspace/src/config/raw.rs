@@ -5,6 +5,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::fields::{At, Fields, Text, Texts, strings};
+use super::raw_protection::RawProtection;
 use super::report::{Finding, Report, Span, quote};
 
 /// The whole file.
@@ -43,6 +44,7 @@ pub(super) struct RawNode<'a> {
     pub(super) state_dir: Option<Text<'a>>,
     pub(super) socket: Option<Text<'a>>,
     pub(super) bpffs: Option<Text<'a>>,
+    pub(super) max_new_flows: Option<At<i64>>,
 }
 
 /// `[topology.REGION]`: zones with their racks.
@@ -124,6 +126,7 @@ pub(super) struct RawService<'a> {
     pub(super) on_all_down: Option<Text<'a>>,
     pub(super) pools: Vec<RawPool<'a>>,
     pub(super) plan: Option<RawPlan<'a>>,
+    pub(super) protection: RawProtection<'a>,
 }
 
 /// `[[service.pool]]`.
@@ -205,6 +208,7 @@ impl<'a> RawNode<'a> {
             state_dir: fields.string("state_dir", report),
             socket: fields.string("socket", report),
             bpffs: fields.string("bpffs", report),
+            max_new_flows: fields.integer("max_new_flows", report),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);
@@ -337,6 +341,7 @@ impl<'a> RawService<'a> {
             on_all_down: fields.string("on_all_down", report),
             pools: pools.into_iter().map(|f| RawPool::read(f, report)).collect(),
             plan: plan.map(|f| RawPlan { span: f.span.clone(), entries: read_lists(&f, report) }),
+            protection: RawProtection::read(&mut fields, report),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);

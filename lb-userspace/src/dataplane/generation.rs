@@ -12,9 +12,11 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::Counter,
     flow::{FlowEntry, FlowKey},
-    limits::{ADMISSION_WORDS, SLOTS_PER_CHUNK},
+    guard::{GuardCounts, GuardEntry, NodeGuard},
+    limits::{ADMISSION_WORDS, DEFAULT_OPENING_ENTRIES, FLOW_FILTER_CHUNK, MAX_BLOCKED, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{PrefixEntries, PrefixNode, PrefixTable, PrefixValues},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
@@ -36,27 +38,46 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 11] = [
+const SHAPES: [Shape; 22] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
     array("PLANS", size_of::<PlanEntry>()),
     array("POOLS", size_of::<PoolEntry>()),
+    array("PREVIOUS", size_of::<PoolEntry>()),
     array("SLOTS", 2 * SLOTS_PER_CHUNK),
     array("BACKENDS", size_of::<BackendEntry>()),
     array("ADMISSION", 4 * ADMISSION_WORDS),
     array("COUNTERS", size_of::<Counter>()),
-    Shape { name: CLIENTS, kind: MapType::LpmTrie, key_size: 20, value_size: 4 },
+    array("GUARDS", size_of::<GuardEntry>()),
+    array("NODE_GUARD", size_of::<NodeGuard>()),
+    array("BUCKETS", size_of::<u64>()),
+    array("GUARD_COUNTS", size_of::<GuardCounts>()),
+    Shape { name: BLOCKED, kind: MapType::LpmTrie, key_size: 24, value_size: 4 },
+    array("PREFIX_TABLES", size_of::<PrefixTable>()),
+    array("PREFIX_ENTRIES", size_of::<PrefixEntries>()),
+    array("PREFIX_NODES", size_of::<PrefixNode>()),
+    array("PREFIX_VALUES", size_of::<PrefixValues>()),
     Shape {
         name: FLOWS,
         kind: MapType::LruHash,
         key_size: size_of::<FlowKey>(),
         value_size: size_of::<FlowEntry>(),
     },
+    Shape {
+        name: OPENINGS,
+        kind: MapType::LruHash,
+        key_size: size_of::<FlowKey>(),
+        value_size: size_of::<FlowEntry>(),
+    },
+    array("FLOW_FILTER", FLOW_FILTER_CHUNK),
 ];
-const CLIENTS: &str = "CLIENTS";
+/// Name of the map of blocked source prefixes.
+pub(super) const BLOCKED: &str = "BLOCKED";
 /// Name of the flow table.
 pub(super) const FLOWS: &str = "FLOWS";
+/// Name of the table of flows of which only the opening packet was seen.
+pub(super) const OPENINGS: &str = "OPENINGS";
 
 /// Names of all maps of the edge.
 pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
@@ -70,11 +91,21 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
         "SERVICES" => image.services.len() as u32,
         "PLANS" => image.plans.len() as u32,
         "POOLS" => image.pools.len() as u32,
+        "PREVIOUS" => image.previous.len() as u32,
         "SLOTS" => image.slots.len().div_ceil(SLOTS_PER_CHUNK) as u32,
         "BACKENDS" => image.backends.len() as u32,
+        "GUARDS" => image.guards.services.len() as u32,
+        "BUCKETS" => image.guards.buckets(),
+        "GUARD_COUNTS" => image.guards.services.len() as u32 * cpus,
+        BLOCKED => MAX_BLOCKED as u32,
         "COUNTERS" => image.counter_slots() * cpus,
-        CLIENTS => image.clients.len() as u32,
+        "PREFIX_TABLES" => image.prefix.tables.len() as u32,
+        "PREFIX_ENTRIES" => image.prefix.entries.len() as u32,
+        "PREFIX_NODES" => image.prefix.nodes.len() as u32,
+        "PREFIX_VALUES" => image.prefix.values.len() as u32,
         FLOWS => flow_entries,
+        OPENINGS => DEFAULT_OPENING_ENTRIES,
+        "FLOW_FILTER" => (image.root.flow_filter_mask as usize + 1).div_ceil(FLOW_FILTER_CHUNK) as u32,
         _ => 1,
     };
     std::array::from_fn(|i| (SHAPES[i].name, size_of_map(SHAPES[i].name).max(1)))
@@ -89,12 +120,24 @@ pub struct Generation {
     pub(super) services: MappedArray<ServiceEntry>,
     pub(super) plans: MappedArray<PlanEntry>,
     pub(super) pools: MappedArray<PoolEntry>,
+    pub(super) previous: MappedArray<PoolEntry>,
     pub(super) slots: MappedArray<u16>,
     pub(super) backends: MappedArray<BackendEntry>,
     pub(super) admission: MappedArray<Admission>,
     pub(super) counters: MappedArray<Counter>,
-    pub(super) clients: LpmTrie<MapData, [u8; 16], u32>,
+    pub(super) guards: MappedArray<GuardEntry>,
+    pub(super) node_guard: MappedArray<NodeGuard>,
+    pub(super) buckets_of_limits: MappedArray<u64>,
+    pub(super) guard_counts: MappedArray<GuardCounts>,
+    pub(super) blocked: LpmTrie<MapData, [u32; 5], u32>,
+    pub(super) prefix_tables: MappedArray<PrefixTable>,
+    pub(super) prefix_entries: MappedArray<PrefixEntries>,
+    pub(super) prefix_nodes: MappedArray<PrefixNode>,
+    pub(super) prefix_values: MappedArray<PrefixValues>,
     pub(super) flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
+    pub(super) openings: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
+    /// The flow filter, two bytes an element.
+    pub(super) filter: MappedArray<u16>,
 }
 
 impl Generation {
@@ -117,12 +160,23 @@ impl Generation {
             services: mapped(&fds, "SERVICES")?,
             plans: mapped(&fds, "PLANS")?,
             pools: mapped(&fds, "POOLS")?,
+            previous: mapped(&fds, "PREVIOUS")?,
             slots: mapped_flat(&fds, "SLOTS", SLOTS_PER_CHUNK)?,
             backends: mapped(&fds, "BACKENDS")?,
             admission: mapped_flat(&fds, "ADMISSION", ADMISSION_WORDS)?,
             counters: mapped(&fds, "COUNTERS")?,
-            clients: typed(&fds, CLIENTS, Map::LpmTrie)?,
+            guards: mapped(&fds, "GUARDS")?,
+            node_guard: mapped(&fds, "NODE_GUARD")?,
+            buckets_of_limits: mapped(&fds, "BUCKETS")?,
+            guard_counts: mapped(&fds, "GUARD_COUNTS")?,
+            blocked: typed(&fds, BLOCKED, Map::LpmTrie)?,
+            prefix_tables: mapped(&fds, "PREFIX_TABLES")?,
+            prefix_entries: mapped(&fds, "PREFIX_ENTRIES")?,
+            prefix_nodes: mapped(&fds, "PREFIX_NODES")?,
+            prefix_values: mapped(&fds, "PREFIX_VALUES")?,
             flows: typed(&fds, FLOWS, Map::LruHashMap)?,
+            openings: typed(&fds, OPENINGS, Map::LruHashMap)?,
+            filter: mapped_flat(&fds, "FLOW_FILTER", FLOW_FILTER_CHUNK / 2)?,
             fds,
         })
     }
@@ -167,15 +221,30 @@ impl Generation {
         self.services.fill(&image.services).ok_or_else(|| small("SERVICES"))?;
         self.plans.fill(&image.plans).ok_or_else(|| small("PLANS"))?;
         self.pools.fill(&image.pools).ok_or_else(|| small("POOLS"))?;
+        self.previous.fill(&image.previous).ok_or_else(|| small("PREVIOUS"))?;
         self.slots.fill(&image.slots).ok_or_else(|| small("SLOTS"))?;
         self.backends.fill(&image.backends).ok_or_else(|| small("BACKENDS"))?;
         self.admission.fill(&image.admission).ok_or_else(|| small("ADMISSION"))?;
-        for client in &image.clients {
-            self.clients
-                .insert(&Key::new(client.length, client.address), client.region, 0)
-                .map_err(|error| format!("map {CLIENTS}: {error}"))?;
+        self.guards.fill(&image.guards.services).ok_or_else(|| small("GUARDS"))?;
+        self.node_guard.write(0, &image.guards.node).ok_or_else(|| small("NODE_GUARD"))?;
+        for blocked in &image.guards.blocked {
+            let (length, key) = blocked.key();
+            self.blocked
+                .insert(&Key::new(length, key), blocked.until, 0)
+                .map_err(|error| format!("map {BLOCKED}: {error}"))?;
         }
+        self.prefix_tables.fill(&image.prefix.tables).ok_or_else(|| small("PREFIX_TABLES"))?;
+        self.prefix_entries.fill(&image.prefix.entries).ok_or_else(|| small("PREFIX_ENTRIES"))?;
+        self.prefix_nodes.fill(&image.prefix.nodes).ok_or_else(|| small("PREFIX_NODES"))?;
+        self.prefix_values.fill(&image.prefix.values).ok_or_else(|| small("PREFIX_VALUES"))?;
         self.root.write(0, &Root { counter_cpus: cpus, ..image.root }).ok_or_else(|| small("ROOT"))
+    }
+
+    /// The map of blocked source prefixes, for a handle of one's own.
+    pub(super) fn blocked_data(&self) -> Result<MapData, aya::maps::MapError> {
+        let (fd, _) = find(&self.fds, BLOCKED);
+        let fd = fd.try_clone_to_owned().map_err(aya::maps::MapError::IoError)?;
+        MapData::from_fd(fd)
     }
 
     /// The outer destinations of all backends, by which flows keep their meaning when the image changes.

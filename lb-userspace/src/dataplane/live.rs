@@ -1,5 +1,6 @@
 //! The live maps as the decision code reads them.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use aya::maps::lpm_trie::Key;
@@ -7,13 +8,21 @@ use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
     flow::{FlowEntry, FlowKey},
+    guard::{GuardEntry, NodeGuard},
     limits::ADMISSION_WORDS,
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{ENTRIES_PER_LINE, PrefixNode, PrefixTable, VALUES_PER_LINE},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
-use lb_common::datapath::ports::{Clock, Tables};
+use lb_common::datapath::filter::Allowance;
+use lb_common::datapath::flow::FlowTable;
+use lb_common::datapath::{
+    ports::{Buckets, Clock, Tables},
+    prefix::PrefixNodes,
+};
+use lb_common::net::AddressWords;
 
 use super::generation::Generation;
 use crate::runtime::clock::monotonic_ns;
@@ -28,11 +37,11 @@ pub struct LiveTables {
 /// What does not change within a generation.
 #[derive(Debug)]
 struct Constant {
-    root: Root,
     buckets: Vec<ServiceBucket>,
     services: Vec<ServiceEntry>,
     plans: Vec<PlanEntry>,
     pools: Vec<PoolEntry>,
+    previous: Vec<PoolEntry>,
 }
 
 /// The live maps at one moment: admission words and backends are copies from when it was made; tables, client regions and
@@ -40,6 +49,10 @@ struct Constant {
 /// passed over.
 pub struct Observation {
     tables: LiveTables,
+    /// With the live words of this moment.
+    root: Root,
+    guards: Vec<GuardEntry>,
+    node_guard: Option<NodeGuard>,
     backends: Vec<BackendEntry>,
     admissions: Box<AdmissionWords>,
 }
@@ -50,11 +63,11 @@ impl LiveTables {
             map.read_all(map.len())
         }
         let constant = Constant {
-            root: generation.root(),
             buckets: all(&generation.buckets),
             services: all(&generation.services),
             plans: all(&generation.plans),
             pools: all(&generation.pools),
+            previous: all(&generation.previous),
         };
         Self { generation, constant: Arc::new(constant) }
     }
@@ -70,6 +83,9 @@ impl LiveTables {
         }
         Observation {
             tables: self.clone(),
+            root: self.generation.root(),
+            guards: self.generation.guards.read_all(self.generation.guards.len()),
+            node_guard: self.generation.node_guard.read(0),
             backends: self.generation.backends.read_all(self.generation.backends.len()),
             admissions,
         }
@@ -87,9 +103,39 @@ impl Clock for Observation {
     }
 }
 
+impl Buckets for Observation {
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        self.tables.generation.buckets_of_limits.read(bucket as usize)
+    }
+
+    fn set_arrival(&self, _: u32, _: u64) {}
+
+    fn advance_arrival(&self, _: u32, _: u64) {}
+}
+
+impl PrefixNodes for Observation {
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        self.tables.generation.prefix_tables.read(index as usize)
+    }
+
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        let line = self.tables.generation.prefix_entries.read(index as usize / ENTRIES_PER_LINE)?;
+        Some(line.0[index as usize % ENTRIES_PER_LINE])
+    }
+
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        self.tables.generation.prefix_nodes.read(index as usize)
+    }
+
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        let line = self.tables.generation.prefix_values.read(index as usize / VALUES_PER_LINE)?;
+        Some(line.0[index as usize % VALUES_PER_LINE])
+    }
+}
+
 impl Tables for Observation {
     fn root(&self) -> Option<&Root> {
-        Some(&self.tables.constant.root)
+        Some(&self.root)
     }
 
     fn bucket(&self, index: u32) -> Option<&ServiceBucket> {
@@ -120,19 +166,52 @@ impl Tables for Observation {
         Some(&self.admissions)
     }
 
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        self.tables.generation.clients.get(&Key::new(128, *address), 0).unwrap_or(0)
+    fn previous(&self, index: u32) -> Option<&PoolEntry> {
+        self.tables.constant.previous.get(index as usize)
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
+    fn flow(&self, table: FlowTable, key: &FlowKey, _: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
         let key: [u8; size_of::<FlowKey>()] = key.as_bytes().try_into().ok()?;
-        let entry = self.tables.generation.flows.get(&key, 0).ok()?;
-        FlowEntry::from_bytes(&entry)
+        let generation = &self.tables.generation;
+        let map = match table {
+            FlowTable::Flows => &generation.flows,
+            FlowTable::Openings => &generation.openings,
+        };
+        FlowEntry::from_bytes(&map.get(&key, 0).ok()?)
     }
 
-    fn remember(&self, _: &FlowKey, _: FlowEntry) {}
+    fn remember(&self, _: FlowTable, _: &FlowKey, _: FlowEntry) {}
 
-    fn forget(&self, _: &FlowKey) {}
+    fn forget(&self, _: FlowTable, _: &FlowKey) -> bool {
+        false
+    }
+
+    fn filter(&self, index: u32) -> u8 {
+        let filter = &self.tables.generation.filter;
+        // Read in pairs, as words of 16 bits are the smallest that an array is accessed by.
+        filter.read(index as usize / 2).map_or(u8::MAX, |pair| pair.to_ne_bytes()[index as usize % 2])
+    }
+
+    fn set_filter(&self, _: u32, _: u8) {}
+
+    fn insert_allowance(&self, _: impl FnOnce(&mut Allowance) -> bool) -> bool {
+        true
+    }
+
+    fn guard(&self, index: u32) -> Option<&GuardEntry> {
+        self.guards.get(index as usize)
+    }
+
+    fn node_guard(&self) -> Option<&NodeGuard> {
+        self.node_guard.as_ref()
+    }
+
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
+        let [a, b, c, d] = *source;
+        self.tables.generation.blocked.get(&Key::new(160, [scope, a, b, c, d]), 0).unwrap_or(0)
+    }
+
+    fn count_guard(&self, _: u32, _: u32) {}
 
     fn count(&self, _: u32, _: u64, _: bool, _: bool) {}
 }

@@ -20,6 +20,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use super::counters::CounterReader;
 use super::error::DataPlaneError;
 use super::generation::{FLOWS, Generation, map_names, map_sizes};
+use super::guard::GuardPort;
 use super::links;
 use super::live::LiveTables;
 use super::netlink::Interface;
@@ -130,6 +131,12 @@ impl DataPlane {
         AdmissionWriter::new(Arc::clone(&self.generation))
     }
 
+    /// Writes the live words of guards.
+    #[must_use]
+    pub fn guards(&self) -> GuardPort {
+        GuardPort::new(Arc::clone(&self.generation))
+    }
+
     /// Writes next hops.
     #[must_use]
     pub fn next_hop_writer(&self) -> NextHopWriter {
@@ -191,6 +198,12 @@ impl Prepared {
     #[must_use]
     pub fn admission_writer(&self) -> AdmissionWriter {
         AdmissionWriter::new(Arc::clone(&self.generation))
+    }
+
+    /// Writes the live words of guards.
+    #[must_use]
+    pub fn guards(&self) -> GuardPort {
+        GuardPort::new(Arc::clone(&self.generation))
     }
 
     /// Writes next hops.

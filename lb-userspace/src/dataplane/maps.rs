@@ -146,6 +146,13 @@ impl<T: Pod> MappedArray<T> {
         Some(())
     }
 
+    /// Changes one aligned 32-bit word of an element, atomically towards other writers; `None` as for [`store_u32`](Self::store_u32).
+    pub fn update_u32(&self, index: usize, offset: usize, mut change: impl FnMut(u32) -> u32) -> Option<()> {
+        let word = self.word32(index, offset)?;
+        let update = word.fetch_update(Ordering::Release, Ordering::Relaxed, |value| Some(change(value)));
+        update.ok().map(drop)
+    }
+
     /// Loads one aligned 32-bit word of an element; `None` as for [`store_u32`](Self::store_u32).
     #[must_use]
     pub fn load_u32(&self, index: usize, offset: usize) -> Option<u32> {

@@ -8,6 +8,7 @@
 //! | [`links`] | attaches programs to interfaces |
 //! | [`maps`] | memory-mapped arrays |
 //! | [`writer`] | the words that change while programs run: admission and next hops |
+//! | [`guard`] | the words that change while programs run: emergency switches and shedding |
 //! | [`nexthop`] | keeps next hops: routes, neighbours and links by netlink |
 //! | [`counters`] | reads counters |
 //! | [`live`], [`explain`](mod@explain) | where a flow goes, by the decision code over the live maps |
@@ -19,6 +20,7 @@ pub mod error;
 
 pub mod explain;
 pub mod generation;
+pub mod guard;
 pub mod links;
 pub mod live;
 pub mod loader;

@@ -44,6 +44,7 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
             state_dir: "/nowhere".into(),
             socket: "/nowhere/socket".into(),
             bpffs: "/nowhere/bpf".into(),
+            max_new_flows: None,
         },
         topology: Topology::default(),
         client_regions: Vec::new(),

@@ -8,29 +8,34 @@ use lb_common::abi::{
     admission::Admission,
     backend::{BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     limits::{
-        ADMISSION_WORDS, DEFAULT_ANSWERS_PER_SECOND, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS,
-        MAX_POOLS, MAX_SLOT_CHUNKS, SLOTS_PER_CHUNK,
+        ADMISSION_WORDS, DEFAULT_ANSWERS_PER_SECOND, DEFAULT_FLOW_ENTRIES, DEFAULT_FLOW_INSERTS_PER_SECOND,
+        DEFAULT_OPENING_ENTRIES, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS, MAX_SLOT_CHUNKS,
+        SLOTS_PER_CHUNK, flow_filter_bytes,
     },
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
-    service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_VIP_ONLY, ServiceEntry, ServiceKey},
+    service::{
+        SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_VIP_ONLY, ServiceEntry, ServiceKey,
+    },
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
 use lb_common::net::{address_bytes, protocol};
 use lb_maglev::{Member, TableBuilder};
 use thiserror::Error;
 
-use super::image::{ClientPrefix, Image, Names, pool_admission_index};
+use super::guard;
+use super::image::{Image, Names, pool_admission_index};
 use super::index;
-use crate::config::{Backend, BackendId, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Service};
+use super::prefix::{Prefix, PrefixBuilder, PrefixTableError};
+use crate::config::{
+    Backend, BackendId, ClientRegion, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Service,
+};
 
 /// Low bits of an IPv4 tunnel source that may carry entropy.
 const MAX_ENTROPY_BITS_V4: u8 = 16;
 /// Low bits of an IPv6 tunnel source that may carry entropy.
 const MAX_ENTROPY_BITS_V6: u8 = 32;
-/// Length of `::ffff:0:0/96`, in which IPv4 addresses stand.
-const MAPPED_LENGTH: u32 = 96;
 /// Slots of all tables together.
 const MAX_SLOTS: usize = MAX_SLOT_CHUNKS * SLOTS_PER_CHUNK;
 
@@ -86,6 +91,17 @@ pub enum CompileError {
         /// Its client region.
         region: String,
     },
+    /// The client prefixes cannot become a table.
+    #[error("client regions: {0}")]
+    ClientPrefixes(#[source] PrefixTableError),
+    /// A service's access list is too large or says two things about one prefix.
+    #[error("the access list of service `{service}`: {source}")]
+    AccessList {
+        /// The service.
+        service: String,
+        /// Why, and what would help.
+        source: PrefixTableError,
+    },
     /// Two services with the same address, port and protocol.
     #[error(
         "services `{first}` and `{second}` have the same address, port and protocol; give one of them another"
@@ -115,6 +131,9 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
     refuse_duplicates(config, &keys)?;
     let index = index::build(&keys).ok_or(CompileError::ServiceIndex { count: keys.len() })?;
     let backends: Vec<_> = config.backends.iter().map(|b| backend_entry(config, b)).collect();
+    let mut prefix = PrefixBuilder::new();
+    let clients = clients(config, &mut prefix)?;
+    let access = access_lists(config, &mut prefix)?;
     let mut image = Image {
         root: Root {
             abi_version: ABI_VERSION,
@@ -125,22 +144,30 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             entropy_mask_v4: entropy_mask(32 - config.node.tunnel_source_v4.length(), MAX_ENTROPY_BITS_V4),
             entropy_mask_v6: entropy_mask(128 - config.node.tunnel_source_v6.length(), MAX_ENTROPY_BITS_V6),
             counter_cpus: 1,
+            clients,
+            previous_clients: clients,
             outer_source_v4: config.node.tunnel_source_v4.address().octets(),
             outer_source_v6: config.node.tunnel_source_v6.address().octets(),
             answers_per_second: DEFAULT_ANSWERS_PER_SECOND,
+            flow_filter_mask: flow_filter_bytes(DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES) as u32 - 1,
+            flow_filter_epoch: 1,
+            flow_inserts_per_second: DEFAULT_FLOW_INSERTS_PER_SECOND,
             ..Root::zeroed()
         },
         buckets: index.buckets,
         services,
         plans,
         pools,
+        previous: Vec::new(),
         slots,
         backends,
         admission: vec![Admission::OPEN; ADMISSION_WORDS],
-        clients: clients(config)?,
+        guards: guard::guards(config, &access),
+        prefix: prefix.finish(),
         names: names(config),
         digest: [0; 32],
     };
+    image.root.guards = image.guards.services.len() as u32;
     image.root.counter_stride = image.counter_slots();
     image.digest = image.compute_digest();
     image.root.config_digest = image.digest;
@@ -229,6 +256,7 @@ fn services(
             port: service.port.to_be_bytes(),
             protocol: protocol_number(service.protocol),
             flags: if one_plan { 0 } else { SERVICE_MULTI_PLAN }
+                | if service.protection.is_guarded() { SERVICE_GUARDED } else { 0 }
                 | match service.on_all_down {
                     OnAllDown::Drop => 0,
                     OnAllDown::FailOpen => SERVICE_FAIL_OPEN,
@@ -236,6 +264,7 @@ fn services(
             plan_base: plan_base as u32,
             plans: distinct.len() as u32,
             first: plans[plan_base].first,
+            guard: entries.len() as u32,
             ..ServiceEntry::zeroed()
         });
         first_pool += service.pools.len();
@@ -244,6 +273,7 @@ fn services(
     entries.extend(vips.into_iter().map(|address| ServiceEntry {
         address,
         flags: SERVICE_VIP_ONLY,
+        guard: u32::MAX,
         ..ServiceEntry::zeroed()
     }));
     Ok((entries, plans))
@@ -324,32 +354,38 @@ fn entropy_mask(host_bits: u8, max: u8) -> [u8; 4] {
     (((1_u64 << bits) - 1) as u32).to_be_bytes()
 }
 
-/// The prefixes of all client regions, sorted.
-fn clients(config: &Config) -> Result<Vec<ClientPrefix>, CompileError> {
-    let mapped = address_bytes(IpAddr::from([0, 0, 0, 0]));
-    let mut clients = Vec::new();
-    let mut covers_mapped = false;
-    for (index, region) in config.client_regions.iter().enumerate() {
-        for &prefix in &region.prefixes {
-            let address = address_bytes(prefix.address());
-            let is_ipv6 = matches!(prefix, IpPrefix::V6(_));
-            let length = u32::from(prefix.length()) + if is_ipv6 { 0 } else { MAPPED_LENGTH };
-            if is_ipv6 && length >= MAPPED_LENGTH && address[..12] == mapped[..12] {
-                return Err(CompileError::MappedClientPrefix { prefix, region: region.name.clone() });
-            }
-            covers_mapped |= is_ipv6 && prefix.contains(IpAddr::from(mapped));
-            clients.push(ClientPrefix { address, length, region: index as u32 });
+/// The table of all client regions' prefixes.
+fn clients(config: &Config, builder: &mut PrefixBuilder) -> Result<u32, CompileError> {
+    let of_region = |(index, region): (usize, &ClientRegion)| {
+        let value = index as u32;
+        region.prefixes.iter().map(|&prefix| Prefix { prefix, value }).collect::<Vec<_>>()
+    };
+    let prefixes: Vec<_> = config.client_regions.iter().enumerate().flat_map(of_region).collect();
+    if prefixes.len() > MAX_CLIENT_PREFIXES {
+        return Err(CompileError::TooManyClientPrefixes { count: prefixes.len() });
+    }
+    builder.add(&prefixes).map_err(|error| match error {
+        PrefixTableError::Mapped { prefix } => {
+            let region = config.client_regions.iter().find(|region| region.prefixes.contains(&prefix));
+            let region = region.map_or_else(String::new, |region| region.name.clone());
+            CompileError::MappedClientPrefix { prefix, region }
         }
-    }
-    // An IPv6 prefix as short as ::/0 would otherwise also catch IPv4 clients, which stand inside it.
-    if covers_mapped && !clients.iter().any(|c| c.length == MAPPED_LENGTH && c.address == mapped) {
-        clients.push(ClientPrefix { address: mapped, length: MAPPED_LENGTH, region: 0 });
-    }
-    if clients.len() > MAX_CLIENT_PREFIXES {
-        return Err(CompileError::TooManyClientPrefixes { count: clients.len() });
-    }
-    clients.sort_unstable();
-    Ok(clients)
+        error => CompileError::ClientPrefixes(error),
+    })
+}
+
+/// The prefix tables of all services' access lists, 0 for services without one.
+fn access_lists(config: &Config, prefix: &mut PrefixBuilder) -> Result<Vec<u32>, CompileError> {
+    let table = |service: &Service| {
+        let lists = &service.protection.access;
+        if lists.is_empty() {
+            return Ok(0);
+        }
+        prefix
+            .add(&guard::access_list(lists))
+            .map_err(|source| CompileError::AccessList { service: service.name.clone(), source })
+    };
+    config.services.iter().map(table).collect()
 }
 
 fn names(config: &Config) -> Names {

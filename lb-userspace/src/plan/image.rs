@@ -1,8 +1,9 @@
 //! The image: everything that a configuration puts into the data plane's maps, as plain vectors.
 
-use std::collections::HashMap;
+use std::borrow::Borrow;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lb_common::abi::{
     ABI_VERSION,
@@ -10,15 +11,26 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::{Counter, backend_slot},
     flow::{FlowEntry, FlowKey},
-    limits::{ADMISSION_WORDS, MAX_DOMAINS},
+    guard::{GuardCounts, GuardEntry, NodeGuard},
+    limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{PrefixNode, PrefixTable},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
-use lb_common::datapath::ports::{Clock, Tables};
+use lb_common::datapath::filter::Allowance;
+use lb_common::datapath::flow::FlowTable;
+use lb_common::datapath::{
+    ports::{Buckets, Clock, Tables},
+    prefix::PrefixNodes,
+};
+use lb_common::net::{AddressWords, words_address};
 use sha2::{Digest, Sha256};
 
+use super::flow_map::FlowMap;
+use super::guard::Guards;
+use super::prefix::PrefixTables;
 use crate::config::{Config, PoolIndex, ServiceId};
 
 /// What a configuration compiles to. See [`compile`](super::compile::compile).
@@ -34,6 +46,9 @@ pub struct Image {
     pub plans: Vec<PlanEntry>,
     /// The pools of service 0, then those of service 1, and so on.
     pub pools: Vec<PoolEntry>,
+    /// The homes before the last change of the configuration; see
+    /// [`ServiceEntry::previous_base`](lb_common::abi::service::ServiceEntry::previous_base).
+    pub previous: Vec<PoolEntry>,
     /// All tables back to back. A slot holds an index into `backends`.
     pub slots: Vec<u16>,
     /// The backends in the order of [`BackendId`](crate::config::BackendId). Without next hops: `ifindex`, `mtu` and
@@ -41,24 +56,15 @@ pub struct Image {
     pub backends: Vec<BackendEntry>,
     /// The admission array: domains in the order of [`DomainId`](crate::config::DomainId), pools from [`MAX_DOMAINS`] on.
     pub admission: Vec<Admission>,
-    /// Which client region an address belongs to; the longest match wins.
-    pub clients: Vec<ClientPrefix>,
+    /// How services are protected.
+    pub guards: Guards,
+    /// All prefix tables; which one is for what stands in the root and in the services.
+    pub prefix: PrefixTables,
     /// The names behind the indices.
     pub names: Names,
     /// Digest over all of this but what the running daemon changes (admission words, next hops) and what the host decides
     /// (CPUs). Also stands in `root`.
     pub digest: [u8; 32],
-}
-
-/// A prefix of a client region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ClientPrefix {
-    /// First address, IPv4 as IPv4-mapped.
-    pub address: [u8; 16],
-    /// How many leading bits of `address` count, 0 to 128: an IPv4 prefix's length plus 96.
-    pub length: u32,
-    /// Index of the client region.
-    pub region: u32,
 }
 
 /// Names by index, for what is told to people.
@@ -105,14 +111,16 @@ impl Image {
         update_all(&mut hash, &self.services);
         update_all(&mut hash, &self.plans);
         update_all(&mut hash, &self.pools);
+        update_all(&mut hash, &self.previous);
         update_all(&mut hash, &self.slots);
         let constant: Vec<_> = self.backends.iter().map(without_what_changes).collect();
         update_all(&mut hash, &constant);
-        for client in &self.clients {
-            hash.update(client.address);
-            hash.update(client.length.to_le_bytes());
-            hash.update(client.region.to_le_bytes());
-        }
+        update_all(&mut hash, &self.guards.services);
+        hash.update(self.guards.node.as_bytes());
+        update_all(&mut hash, &self.prefix.tables);
+        update_all(&mut hash, &self.prefix.entries);
+        update_all(&mut hash, &self.prefix.nodes);
+        update_all(&mut hash, &self.prefix.values);
         let names = &self.names;
         for list in [&names.backends, &names.domains, &names.services, &names.pools, &names.client_regions] {
             hash.update((list.len() as u64).to_le_bytes());
@@ -146,8 +154,13 @@ fn without_what_changes(entry: &BackendEntry) -> BackendEntry {
 pub struct ImageTables {
     image: Image,
     admissions: Box<AdmissionWords>,
-    flows: Mutex<HashMap<FlowKey, FlowEntry>>,
+    flows: Mutex<FlowMap>,
+    openings: Mutex<FlowMap>,
+    filter: Mutex<Vec<u8>>,
+    allowance: Mutex<Allowance>,
     counters: Mutex<Vec<Counter>>,
+    arrivals: Vec<AtomicU64>,
+    guard_counts: Mutex<Vec<GuardCounts>>,
     now_ns: AtomicU64,
     random: AtomicU32,
 }
@@ -161,13 +174,19 @@ impl ImageTables {
         for (word, admission) in admissions.0.iter_mut().zip(&image.admission) {
             *word = admission.0;
         }
+        let filter = vec![0; image.root.flow_filter_mask as usize + 1];
         Self {
-            image,
             admissions,
-            flows: Mutex::default(),
+            flows: Mutex::new(FlowMap::new(DEFAULT_FLOW_ENTRIES as usize)),
+            openings: Mutex::new(FlowMap::new(DEFAULT_OPENING_ENTRIES as usize)),
+            filter: Mutex::new(filter),
+            allowance: Mutex::default(),
+            arrivals: arrivals(&image.guards),
+            guard_counts: Mutex::new(vec![GuardCounts::default(); image.guards.services.len()]),
             counters: Mutex::new(counters),
             now_ns: AtomicU64::new(0),
             random: AtomicU32::new(0),
+            image,
         }
     }
 
@@ -209,23 +228,72 @@ impl ImageTables {
         }
     }
 
+    /// The guards, to change live words.
+    pub const fn guards_mut(&mut self) -> &mut Guards {
+        &mut self.image.guards
+    }
+
+    /// Sets and clears bits of the root's `features`.
+    pub const fn set_features(&mut self, features: u32) {
+        self.image.root.features = features;
+    }
+
+    /// Packets that a guard refused, by reason.
+    ///
+    /// # Panics
+    /// If there is no such guard.
+    #[must_use]
+    pub fn guard_counts(&self, guard: u32) -> GuardCounts {
+        self.guard_counts.lock().unwrap_or_else(PoisonError::into_inner)[guard as usize]
+    }
+
     /// The counter in a slot; see [`lb_common::abi::counter`].
     ///
     /// # Panics
     /// If there is no such slot.
     #[must_use]
     pub fn counter(&self, slot: u32) -> Counter {
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner)[slot as usize]
+        lock(&self.counters)[slot as usize]
     }
 
-    /// All entries of the flow table, sorted by key.
+    /// All entries of one of the tables of flows, sorted by key.
     #[must_use]
-    pub fn flows(&self) -> Vec<(FlowKey, FlowEntry)> {
-        let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = flows.iter().map(|(key, entry)| (*key, *entry)).collect();
-        all.sort_by_key(|(key, _)| *key);
-        all
+    pub fn flows(&self, table: FlowTable) -> Vec<(FlowKey, FlowEntry)> {
+        lock(self.table(table)).entries()
     }
+
+    /// Sets how many entries the tables of flows hold; where there are more, the least recently used ones go.
+    pub fn set_flow_capacity(&self, flows: usize, openings: usize) {
+        lock(&self.flows).set_capacity(flows);
+        lock(&self.openings).set_capacity(openings);
+    }
+
+    /// Takes over what a generation hands on to the next one: both tables of flows and, if it is of the same size, the flow
+    /// filter.
+    pub fn take_flows_of(&mut self, other: &Self) {
+        self.flows = Mutex::new(lock(&other.flows).clone());
+        self.openings = Mutex::new(lock(&other.openings).clone());
+        let filter = lock(&other.filter).clone();
+        if filter.len() == lock(&self.filter).len() {
+            self.filter = Mutex::new(filter);
+        }
+    }
+
+    /// The image, for what the daemon changes while programs run.
+    pub const fn image_mut(&mut self) -> &mut Image {
+        &mut self.image
+    }
+
+    fn table(&self, table: FlowTable) -> &Mutex<FlowMap> {
+        match table {
+            FlowTable::Flows => &self.flows,
+            FlowTable::Openings => &self.openings,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Clock for ImageTables {
@@ -236,6 +304,42 @@ impl Clock for ImageTables {
     fn random(&self) -> u32 {
         // A sequence that visits every number once: the same in every run, and without any pattern that a test could meet.
         self.random.fetch_add(0x9e37_79b9, Ordering::Relaxed)
+    }
+}
+
+impl Buckets for ImageTables {
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        self.arrivals.get(bucket as usize).map(|at| at.load(Ordering::Relaxed))
+    }
+
+    fn set_arrival(&self, bucket: u32, at: u64) {
+        if let Some(arrival) = self.arrivals.get(bucket as usize) {
+            arrival.store(at, Ordering::Relaxed);
+        }
+    }
+
+    fn advance_arrival(&self, bucket: u32, by: u64) {
+        if let Some(arrival) = self.arrivals.get(bucket as usize) {
+            arrival.fetch_add(by, Ordering::Relaxed);
+        }
+    }
+}
+
+impl PrefixNodes for ImageTables {
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        self.image.prefix.prefix_table(index)
+    }
+
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        self.image.prefix.prefix_entry(index)
+    }
+
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        self.image.prefix.prefix_node(index)
+    }
+
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        self.image.prefix.prefix_value(index)
     }
 }
 
@@ -272,24 +376,60 @@ impl Tables for ImageTables {
         Some(&self.admissions)
     }
 
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        longest_match(&self.image.clients, address)
+    fn previous(&self, index: u32) -> Option<&PoolEntry> {
+        self.image.previous.get(index as usize)
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    fn flow(&self, table: FlowTable, key: &FlowKey, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        lock(self.table(table)).get(key, touch)
     }
 
-    fn remember(&self, key: &FlowKey, entry: FlowEntry) {
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner).insert(*key, entry);
+    fn remember(&self, table: FlowTable, key: &FlowKey, entry: FlowEntry) {
+        lock(self.table(table)).insert(*key, entry);
     }
 
-    fn forget(&self, key: &FlowKey) {
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    fn forget(&self, table: FlowTable, key: &FlowKey) -> bool {
+        lock(self.table(table)).remove(key)
+    }
+
+    fn filter(&self, index: u32) -> u8 {
+        lock(&self.filter).get(index as usize).copied().unwrap_or(u8::MAX)
+    }
+
+    fn set_filter(&self, index: u32, epoch: u8) {
+        if let Some(byte) = lock(&self.filter).get_mut(index as usize) {
+            *byte = epoch;
+        }
+    }
+
+    fn insert_allowance(&self, spend: impl FnOnce(&mut Allowance) -> bool) -> bool {
+        spend(&mut lock(&self.allowance))
+    }
+
+    fn guard(&self, index: u32) -> Option<&GuardEntry> {
+        self.image.guards.services.get(index as usize)
+    }
+
+    fn node_guard(&self) -> Option<&NodeGuard> {
+        Some(&self.image.guards.node)
+    }
+
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
+        let address = IpAddr::from(words_address(source)).to_canonical();
+        let blocked = self.image.guards.blocked.iter();
+        let matches = blocked.filter(|blocked| blocked.scope == scope && blocked.prefix.contains(address));
+        matches.max_by_key(|blocked| blocked.prefix.length()).map_or(0, |blocked| blocked.until)
+    }
+
+    fn count_guard(&self, guard: u32, reason: u32) {
+        let mut counts = self.guard_counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(guard as usize) {
+            count.packets[reason as usize & 7] += 1;
+        }
     }
 
     fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool) {
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = lock(&self.counters);
         let Some(counter) = counters.get_mut(slot as usize) else {
             return;
         };
@@ -303,15 +443,10 @@ impl Tables for ImageTables {
     }
 }
 
-/// The region of the longest prefix that holds `address`, 0 if none does.
-fn longest_match(clients: &[ClientPrefix], address: &[u8; 16]) -> u32 {
-    let address = u128::from_be_bytes(*address);
-    clients
-        .iter()
-        .filter(|c| {
-            let differing = address ^ u128::from_be_bytes(c.address);
-            c.length == 0 || differing >> (128 - c.length) == 0
-        })
-        .max_by_key(|c| c.length)
-        .map_or(0, |c| c.region)
+fn arrivals(guards: &Guards) -> Vec<AtomicU64> {
+    let arrivals: Vec<_> = (0..guards.buckets()).map(|_| AtomicU64::new(0)).collect();
+    for &(bucket, at) in &guards.arrivals {
+        arrivals[bucket as usize].store(at, Ordering::Relaxed);
+    }
+    arrivals
 }

@@ -20,10 +20,12 @@ use crate::{
     runtime::{
         clock::monotonic_ns,
         control::{self, Handle},
+        guardian::Guardian,
         lock::Lock,
         overrides::Overrides,
         program_log,
         service::{Parts, Service},
+        switches::Switches,
     },
     telemetry::{event::NewEvent, journal::Journal},
 };
@@ -44,6 +46,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let node = &config.node;
     let _lock = Lock::acquire(&node.state_dir)?;
     let overrides = Overrides::load(&node.state_dir)?;
+    let switches = Switches::load(&node.state_dir)?;
     let journal = Journal::open(&node.state_dir)?;
     let server = Server::bind(&node.socket)?;
     let image = compile(&config)?;
@@ -51,6 +54,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let start = prepared.start();
     tracing::info!(node = node.name, ?start, "data plane ready");
 
+    let guardian = Arc::new(Guardian::new(Arc::clone(&config), prepared.guards(), switches, journal.clone()));
     let hops =
         NextHops::start(&config, prepared.next_hop_writer()).context("cannot watch next hops by netlink")?;
     let is_adopted = matches!(start, Start::Adopted { .. });
@@ -75,6 +79,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
             control: control.clone(),
             journal: journal.clone(),
             overrides,
+            guardian,
         };
         serve(server, parts, signals).await;
     }
@@ -93,10 +98,12 @@ async fn serve(server: Server, parts: Parts, mut signals: Signals) {
     let program_log = program_log::spawn(parts.data_plane.program_id());
     let node = &parts.config.node;
     tracing::info!(interfaces = node.interfaces.join(", "), socket = %node.socket.display(), "forwarding");
+    let watch = tokio::spawn(Arc::clone(&parts.guardian).watch());
     let service = Arc::new(Service::new(parts));
     sd_notify("READY=1");
     server.serve(service, signals.stop()).await;
     sd_notify("STOPPING=1");
+    watch.abort();
     if let Some(task) = program_log {
         task.abort();
     }

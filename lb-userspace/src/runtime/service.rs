@@ -11,8 +11,8 @@ use crate::{
         Control,
         problem::{Problem, ProblemKind},
         types::{
-            Acted, BackendView, DomainView, ExplainQuery, Explanation, OverrideView, ServiceView, Status,
-            SubjectKind, SubjectName,
+            Acted, BackendView, ClearRequest, DomainView, ExplainQuery, Explanation, GuardView, OverrideView,
+            ServiceView, Status, SubjectKind, SubjectName, SwitchView, ThrowRequest,
         },
     },
     config::Config,
@@ -29,6 +29,7 @@ use crate::{
     },
     runtime::{
         control::{ActError, ControlStatus, Handle, Snapshot},
+        guardian::Guardian,
         overrides::Overrides,
         views::{self, Facts, Origin},
     },
@@ -46,6 +47,7 @@ pub(super) struct Parts {
     pub(super) control: Handle,
     pub(super) journal: Journal,
     pub(super) overrides: Overrides,
+    pub(super) guardian: Arc<Guardian>,
 }
 
 /// What the daemon started, behind [`Control`].
@@ -60,6 +62,7 @@ pub struct Service {
     /// Held while an operator's word is stored and recorded, so that both happen in the same order.
     in_order: tokio::sync::Mutex<()>,
     words: Mutex<Overrides>,
+    guardian: Arc<Guardian>,
     /// Holds the lock on the pins.
     _data_plane: DataPlane,
 }
@@ -67,7 +70,8 @@ pub struct Service {
 impl Service {
     /// The service over everything that was started.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { config, config_path, digest, data_plane, hops, control, journal, overrides } = parts;
+        let Parts { config, config_path, digest, data_plane, hops, control, journal, overrides, guardian } =
+            parts;
         Self {
             config,
             origin: Origin {
@@ -83,6 +87,7 @@ impl Service {
             journal,
             in_order: tokio::sync::Mutex::default(),
             words: Mutex::new(overrides),
+            guardian,
             _data_plane: data_plane,
         }
     }
@@ -173,6 +178,22 @@ impl Control for Service {
             decided_ns: acted.decided_ns,
             stored_ns: acted.stored_ns,
         })
+    }
+
+    async fn guards(&self) -> Vec<GuardView> {
+        self.guardian.guards()
+    }
+
+    async fn switches(&self) -> Vec<SwitchView> {
+        self.guardian.switches()
+    }
+
+    async fn throw(&self, request: ThrowRequest) -> Result<SwitchView, Problem> {
+        tokio::task::block_in_place(|| self.guardian.throw(request))
+    }
+
+    async fn clear(&self, request: ClearRequest) -> Result<SwitchView, Problem> {
+        tokio::task::block_in_place(|| self.guardian.clear(&request.name, &request.reason))
     }
 
     async fn explain(&self, query: ExplainQuery) -> Result<Explanation, Problem> {

@@ -16,8 +16,11 @@ use std::{
 use lb_common::abi::admission::Admission;
 use lb_userspace::{
     api::{Control, problem::Problem, problem::ProblemKind, server::Server, types::*},
-    config::{Level, OnAllDown, Protocol, XdpMode},
-    plan::state::{Action, Override, State},
+    config::{Level, OnAllDown, Priority, Protocol, Rate, XdpMode},
+    plan::{
+        state::{Action, Override, State},
+        switches::Thrown,
+    },
     telemetry::{
         event::{Event, EventKind, NewEvent},
         journal::Journal,
@@ -41,6 +44,7 @@ pub(crate) struct World {
     pub(crate) services: Vec<ServiceView>,
     pub(crate) backends: Vec<BackendView>,
     pub(crate) domains: Vec<DomainView>,
+    pub(crate) switches: Vec<SwitchView>,
 }
 
 /// The fake.
@@ -90,6 +94,34 @@ impl Control for Fake {
             stored_ns: Some(acted.stored_ns),
         });
         Ok(acted)
+    }
+
+    async fn guards(&self) -> Vec<GuardView> {
+        vec![guard("web"), guard("mail")]
+    }
+
+    async fn switches(&self) -> Vec<SwitchView> {
+        self.world.lock().unwrap().switches.clone()
+    }
+
+    async fn throw(&self, request: ThrowRequest) -> Result<SwitchView, Problem> {
+        let ThrowRequest { switch, for_s, reason } = request;
+        let invalid = |detail| Problem::new(ProblemKind::Invalid, detail, "see `weir emergency --help`");
+        switch.check().map_err(invalid)?;
+        let until = moment() + jiff::SignedDuration::from_secs(for_s.try_into().unwrap());
+        let (name, effect) = (switch.name(), switch.effect());
+        let thrown = Thrown { switch, reason, since: moment(), until };
+        let view = SwitchView { name, effect, thrown, left_s: for_s, active: true };
+        self.world.lock().unwrap().switches.push(view.clone());
+        Ok(view)
+    }
+
+    async fn clear(&self, request: ClearRequest) -> Result<SwitchView, Problem> {
+        let switches = &mut self.world.lock().unwrap().switches;
+        let found = switches.iter().position(|switch| switch.name == request.name);
+        found
+            .map(|index| switches.remove(index))
+            .ok_or_else(|| Problem::not_found("emergency", &request.name))
     }
 
     async fn explain(&self, query: ExplainQuery) -> Result<Explanation, Problem> {
@@ -327,7 +359,35 @@ fn world() -> World {
         domain("west", Level::Region, up()),
         domain("west/w1", Level::Zone, up()),
     ];
-    World { status: status(&backends, &domains, word), services: vec![service()], backends, domains }
+    World {
+        status: status(&backends, &domains, word),
+        services: vec![service()],
+        backends,
+        domains,
+        switches: Vec::new(),
+    }
+}
+
+fn guard(service: &str) -> GuardView {
+    GuardView {
+        service: service.to_owned(),
+        priority: Priority::P3,
+        allowed_prefixes: 0,
+        denied_prefixes: 2,
+        packets: Some(Rate { per_second: 1_000, burst: 100 }),
+        new_flows: None,
+        max_new_flows: Some(500),
+        per_source: Some(PerSourceView {
+            v4: 24,
+            v6: 56,
+            packets: None,
+            new_flows: Some(Rate { per_second: 10, burst: 1 }),
+        }),
+        shed_percent: 12.5,
+        switch_shed_percent: 0.0,
+        switches: vec![format!("stop:{service}")],
+        refused: [("source_denied".to_owned(), 7), ("shed".to_owned(), 0)].into(),
+    }
 }
 
 fn service() -> ServiceView {

@@ -1,5 +1,7 @@
 //! The golden packets.
 
+mod protect;
+
 use super::{Case, Change, EGRESS, Expected, MTU, NEXT_HOP, packets::*};
 use lb_common::abi::{admission::Admission, reason::Reason};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -69,7 +71,7 @@ fn answered(mut frame: Vec<u8>) -> Vec<u8> {
 /// All golden packets.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [forwarded(), passed(), echoes(), refused(), steered()].concat()
+    [forwarded(), passed(), echoes(), refused(), steered(), protect::cases()].concat()
 }
 
 fn forwarded() -> Vec<Case> {

@@ -1,9 +1,10 @@
 //! The edge's XDP program, loaded with an image, for `BPF_PROG_TEST_RUN`. Nothing is attached.
 
+use super::forget::clear;
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, Map, lpm_trie::Key},
     programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
@@ -11,12 +12,12 @@ use lb_common::abi::{
     admission::Admission,
     backend::BackendEntry,
     counter::Counter,
-    limits::{ADMISSION_WORDS, SLOTS_PER_CHUNK},
+    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, SLOTS_PER_CHUNK},
     pod::Pod,
     root::Root,
 };
 use lb_userspace::plan::image::Image;
-use std::time::Duration;
+use std::{os::fd::AsFd as _, time::Duration};
 
 /// The compiled edge object.
 pub static EDGE: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/edge"));
@@ -50,6 +51,7 @@ impl Kernel {
     pub fn load(object: &[u8], programs: &[&str], image: &Image, flow_entries: u32) -> Result<Self> {
         let cpus = nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))? as u32;
         let stride = image.counter_slots();
+        let filter_bytes = image.root.flow_filter_mask as usize + 1;
         let chunks = image.slots.len().div_ceil(SLOTS_PER_CHUNK);
         let size = |n: usize| (n as u32).max(1);
         let mut ebpf = EbpfLoader::new()
@@ -58,10 +60,20 @@ impl Kernel {
             .map_max_entries("SERVICES", size(image.services.len()))
             .map_max_entries("PLANS", size(image.plans.len()))
             .map_max_entries("POOLS", size(image.pools.len()))
+            .map_max_entries("PREVIOUS", size(image.previous.len()))
+            .map_max_entries("OPENINGS", flow_entries)
+            .map_max_entries("FLOW_FILTER", size(filter_bytes.div_ceil(FLOW_FILTER_CHUNK)))
             .map_max_entries("SLOTS", size(chunks))
             .map_max_entries("BACKENDS", size(image.backends.len()))
+            .map_max_entries("GUARDS", size(image.guards.services.len()))
+            .map_max_entries("BUCKETS", image.guards.buckets())
+            .map_max_entries("GUARD_COUNTS", cpus * size(image.guards.services.len()))
+            .map_max_entries("BLOCKED", MAX_BLOCKED as u32)
             .map_max_entries("COUNTERS", cpus * stride)
-            .map_max_entries("CLIENTS", size(image.clients.len()))
+            .map_max_entries("PREFIX_TABLES", size(image.prefix.tables.len()))
+            .map_max_entries("PREFIX_ENTRIES", size(image.prefix.entries.len()))
+            .map_max_entries("PREFIX_NODES", size(image.prefix.nodes.len()))
+            .map_max_entries("PREFIX_VALUES", size(image.prefix.values.len()))
             .map_max_entries("FLOWS", flow_entries)
             .load(object)?;
         for name in programs {
@@ -74,14 +86,30 @@ impl Kernel {
         Ok(kernel)
     }
 
-    fn fill(&mut self, image: &Image) -> Result<()> {
+    /// Writes an image into the maps, over what they hold. It must be of the size that they were created for.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn fill(&mut self, image: &Image) -> Result<()> {
         let root = Root { counter_cpus: self.cpus, counter_stride: self.stride, ..image.root };
         self.set("ROOT", 0, &root)?;
         self.set_all("SERVICE_INDEX", &image.buckets)?;
         self.set_all("SERVICES", &image.services)?;
         self.set_all("PLANS", &image.plans)?;
         self.set_all("POOLS", &image.pools)?;
+        self.set_all("PREVIOUS", &image.previous)?;
         self.set_all("BACKENDS", &image.backends)?;
+        self.set_all("GUARDS", &image.guards.services)?;
+        self.set("NODE_GUARD", 0, &image.guards.node)?;
+        for (bucket, at) in &image.guards.arrivals {
+            self.set("BUCKETS", *bucket, at)?;
+        }
+        let mut blocked_map: LpmTrie<_, [u32; 5], u32> =
+            LpmTrie::try_from(self.ebpf.map_mut("BLOCKED").context("BLOCKED")?)?;
+        for blocked in &image.guards.blocked {
+            let (length, key) = blocked.key();
+            blocked_map.insert(&Key::new(length, key), blocked.until, 0)?;
+        }
         let mut chunk = Box::new([0_u8; 2 * SLOTS_PER_CHUNK]);
         for (i, slots) in image.slots.chunks(SLOTS_PER_CHUNK).enumerate() {
             for (j, slot) in slots.iter().enumerate() {
@@ -90,11 +118,10 @@ impl Kernel {
             self.array::<{ 2 * SLOTS_PER_CHUNK }>("SLOTS")?.set(i as u32, *chunk, 0)?;
         }
         self.set_admissions(&image.admission)?;
-        let mut clients: LpmTrie<_, [u8; 16], u32> =
-            LpmTrie::try_from(self.ebpf.map_mut("CLIENTS").context("CLIENTS")?)?;
-        for client in &image.clients {
-            clients.insert(&Key::new(client.length, client.address), client.region, 0)?;
-        }
+        self.set_all("PREFIX_TABLES", &image.prefix.tables)?;
+        self.set_all("PREFIX_ENTRIES", &image.prefix.entries)?;
+        self.set_all("PREFIX_NODES", &image.prefix.nodes)?;
+        self.set_all("PREFIX_VALUES", &image.prefix.values)?;
         Ok(())
     }
 
@@ -131,6 +158,7 @@ impl Kernel {
             4 => self.set_bytes::<T, 4>(map, index, value),
             8 => self.set_bytes::<T, 8>(map, index, value),
             32 => self.set_bytes::<T, 32>(map, index, value),
+            192 => self.set_bytes::<T, 192>(map, index, value),
             128 => self.set_bytes::<T, 128>(map, index, value),
             256 => self.set_bytes::<T, 256>(map, index, value),
             other => anyhow::bail!("{map}: values of {other} bytes"),
@@ -177,14 +205,28 @@ impl Kernel {
         Ok(sum)
     }
 
-    /// Number of entries in the flow table.
+    /// Number of entries in a table of flows, `FLOWS` or `OPENINGS`.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn flows(&self) -> Result<usize> {
+    pub fn flows(&self, table: &str) -> Result<usize> {
         let flows: HashMap<_, [u8; 40], [u8; 8]> =
-            HashMap::try_from(self.ebpf.map("FLOWS").context("FLOWS")?)?;
+            HashMap::try_from(self.ebpf.map(table).with_context(|| format!("no map {table}"))?)?;
         flows.keys().try_fold(0, |n, key| key.map(|_| n + 1)).map_err(Into::into)
+    }
+
+    /// Empties whatever the programs remember from packet to packet: all maps that are LRU hash tables.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn forget(&self) -> Result<()> {
+        for (name, map) in self.ebpf.maps() {
+            if let Map::LruHashMap(map) | Map::PerCpuLruHashMap(map) = map {
+                let key_size = map.info()?.key_size() as usize;
+                clear(map.fd().as_fd(), key_size).with_context(|| format!("map {name}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs a program once on a frame.

@@ -10,6 +10,7 @@ mod clients;
 mod counts;
 mod names;
 mod node;
+mod protection;
 mod recovery;
 mod services;
 mod sets;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::checks::choice;
 use super::names::check_name;
-use super::{clients, topology};
+use super::{clients, protection, topology};
 use crate::config::fields::{Text, Texts};
 use crate::config::ids::DomainId;
 use crate::config::key;
@@ -44,6 +44,7 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
     let state_dir = path("state_dir", raw.state_dir.as_ref(), DEFAULT_STATE_DIR, report);
     let socket = path("socket", raw.socket.as_ref(), DEFAULT_SOCKET, report);
     let bpffs = path("bpffs", raw.bpffs.as_ref(), DEFAULT_BPFFS, report);
+    let max_new_flows = protection::node_limit(raw.max_new_flows.as_ref(), report);
     if let Some(text) = raw.socket.as_ref().filter(|text| text.value.len() > MAX_SOCKET_PATH_BYTES) {
         report.add(|| {
             Finding::new(&text.span, format!("the path of the socket is {} bytes long", text.value.len()))
@@ -62,6 +63,7 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
         state_dir: state_dir?,
         socket: socket?,
         bpffs: bpffs?,
+        max_new_flows: max_new_flows?,
     })
 }
 
@@ -230,7 +232,12 @@ fn tunnel_fits(text: &Text<'_>, length: u8, shortest: u8, unusable: bool, report
 }
 
 /// An absolute path.
-fn path(key: &str, text: Option<&Text<'_>>, default: &str, report: &mut Report) -> Option<PathBuf> {
+pub(super) fn path(
+    key: &str,
+    text: Option<&Text<'_>>,
+    default: &str,
+    report: &mut Report,
+) -> Option<PathBuf> {
     let Some(text) = text else {
         return Some(PathBuf::from(default));
     };

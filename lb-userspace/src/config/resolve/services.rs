@@ -6,6 +6,7 @@ use super::addresses;
 use super::checks::{choice, port};
 use super::clients::DEFAULT;
 use super::names::{Kind, Names, called};
+use super::protection;
 use super::sets::Sets;
 use super::shares;
 use crate::config::fields::{At, Text, Texts};
@@ -75,6 +76,7 @@ fn resolve_one(
     let pool_names = Names::collect(Kind { one: "pool", many: "pools" }, pool_names, report);
     let pools = resolve_pools(&who, raw, sets, report);
     let plans = resolve_plans(&who, raw, &pool_names, clients, report);
+    let protection = protection::resolve(&who, &raw.protection, report);
     Some(Service {
         name: raw.name.as_ref()?.value.to_owned(),
         vip: vip?,
@@ -83,6 +85,7 @@ fn resolve_one(
         on_all_down: on_all_down?,
         pools: pool_names.arrange(pools)?,
         plans: plans?,
+        protection: protection?,
     })
 }
 
