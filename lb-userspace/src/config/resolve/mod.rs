@@ -4,6 +4,7 @@
 //! `None`, but its name stays known, so that nobody who refers to it is blamed.
 
 mod addresses;
+mod check_http;
 mod check_kinds;
 mod checks;
 mod clients;
