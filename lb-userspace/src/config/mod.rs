@@ -5,8 +5,10 @@
 //! range. All three gather problems instead of stopping at the first; [`ConfigError`] shows them with their lines.
 
 mod checks;
+mod client_file;
 mod error;
 mod fields;
+mod forwarding;
 mod ids;
 mod key;
 pub mod limits;
@@ -23,6 +25,7 @@ mod summary;
 
 pub use checks::{BfdCheck, Check, CheckKind, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck};
 pub use error::{ConfigError, Place, Problem, Related};
+pub use forwarding::{Forwarding, Quic, QuicConfig, Reach};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
     Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol, Service, Set,

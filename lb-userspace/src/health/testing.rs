@@ -45,6 +45,10 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
             socket: "/nowhere/socket".into(),
             bpffs: "/nowhere/bpf".into(),
             max_new_flows: None,
+            transition: std::time::Duration::from_secs(300),
+            flow_idle: std::time::Duration::from_secs(86_400),
+            flow_entries: 65_536,
+            opening_entries: 65_536,
         },
         topology: Topology::default(),
         client_regions: Vec::new(),
@@ -69,7 +73,15 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
                     let id = BackendId::from_index(config.backends.len()).expect("few backends");
                     config.sets[set.index()].backends.push(id);
                     let name = format!("b{r}{z}{k}{b}");
-                    config.backends.push(Backend { name, set, rack, address: address(id), weight: 100 });
+                    config.backends.push(Backend {
+                        name,
+                        set,
+                        rack,
+                        address: address(id),
+                        weight: 100,
+                        quic_server_id: None,
+                        quic_rotation_id: None,
+                    });
                 }
             }
         }

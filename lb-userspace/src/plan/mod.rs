@@ -2,8 +2,11 @@
 
 pub mod breaker;
 pub mod compile;
+pub mod difference;
 mod flow_map;
+mod forwarding;
 pub mod guard;
+pub mod ids;
 pub mod image;
 mod index;
 pub mod planner;
@@ -12,3 +15,6 @@ pub mod ramp;
 pub mod shed;
 pub mod state;
 pub mod switches;
+pub mod transition;
+pub mod walker;
+mod words;

@@ -4,6 +4,7 @@
 mod address_errors;
 mod base;
 mod check_kinds;
+mod client_file;
 mod examples;
 mod files;
 mod hostile;
@@ -12,6 +13,7 @@ mod limits;
 mod model;
 mod network_errors;
 mod node_errors;
+mod protection_errors;
 mod recovery;
 mod service_errors;
 mod set_errors;

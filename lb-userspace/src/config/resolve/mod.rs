@@ -9,9 +9,11 @@ mod check_kinds;
 mod checks;
 mod clients;
 mod counts;
+mod forwarding;
 mod names;
 mod node;
 mod protection;
+mod quic;
 mod recovery;
 mod services;
 mod sets;
@@ -35,6 +37,8 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
     let sets = sets::resolve(&raw.sets, &topology, &checks.names, report);
     let services = services::resolve(&raw.services, &clients.names, &sets, report);
     let recovery = recovery::resolve(raw.recovery.as_ref(), report);
+    forwarding::check_reach(&services.reached, report);
+    quic::check(&services.services, &sets, report);
     addresses::check(raw.node.as_ref(), node.as_ref(), &sets, &services.vips, report);
     counts::within_tables(raw, &services.services, report);
     Some(Config {
