@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::checks::Check;
 use super::forwarding::{Forwarding, Quic, Reach};
 use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
@@ -32,6 +33,8 @@ pub struct Config {
     pub backends: Vec<Backend>,
     /// The services with their pools and plans.
     pub services: Vec<Service>,
+    /// How what was down comes back.
+    pub recovery: crate::plan::breaker::Settings,
 }
 
 /// This edge host.
@@ -125,38 +128,6 @@ pub struct ClientRegion {
     pub name: String,
     /// Sorted; unique over all client regions. Prefixes may nest: the longest match wins.
     pub prefixes: Vec<IpPrefix>,
-}
-
-/// How backends of a set are probed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// Unique.
-    pub name: String,
-    /// What is sent.
-    pub kind: CheckKind,
-    /// Time from one probe to the next.
-    pub interval: Duration,
-    /// How long an answer may take.
-    pub timeout: Duration,
-    /// Consecutive misses until DOWN.
-    pub fall: u32,
-    /// Consecutive successes until UP.
-    pub rise: u32,
-}
-
-/// What a check sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckKind {
-    /// A UDP heartbeat that `weir agent` answers.
-    Heartbeat {
-        /// UDP port of the agent.
-        port: u16,
-    },
-    /// A TCP connection that is opened and closed.
-    Tcp {
-        /// TCP port of the backend.
-        port: u16,
-    },
 }
 
 /// One deployment of a service inside one domain.
@@ -397,15 +368,5 @@ impl Protocol {
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-impl CheckKind {
-    /// The port that is probed.
-    #[must_use]
-    pub const fn port(self) -> u16 {
-        match self {
-            Self::Heartbeat { port } | Self::Tcp { port } => port,
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! Pure decisions: from states to admission words, from configuration to a data-plane image.
 
+pub mod breaker;
 pub mod compile;
 pub mod difference;
 mod flow_map;
@@ -10,6 +11,7 @@ pub mod image;
 mod index;
 pub mod planner;
 pub mod prefix;
+pub mod ramp;
 pub mod shed;
 pub mod state;
 pub mod switches;

@@ -3,6 +3,7 @@
 
 mod address_errors;
 mod base;
+mod check_kinds;
 mod client_file;
 mod examples;
 mod files;
@@ -14,6 +15,7 @@ mod model;
 mod network_errors;
 mod node_errors;
 mod protection_errors;
+mod recovery;
 mod service_errors;
 mod set_errors;
 mod syntax_errors;
