@@ -38,13 +38,12 @@ pub struct LiveTables {
 #[derive(Debug)]
 struct Constant {
     buckets: Vec<ServiceBucket>,
-    services: Vec<ServiceEntry>,
     plans: Vec<PlanEntry>,
     pools: Vec<PoolEntry>,
     previous: Vec<PoolEntry>,
 }
 
-/// The live maps at one moment: admission words and backends are copies from when it was made; tables, client regions and
+/// The live maps at one moment: root, services, admission words and backends are copies from when it was made; tables, client regions and
 /// flows are looked up in the maps. Nothing is written: what the decision code wants remembered, forgotten or counted is
 /// passed over.
 pub struct Observation {
@@ -53,6 +52,7 @@ pub struct Observation {
     root: Root,
     guards: Vec<GuardEntry>,
     node_guard: Option<NodeGuard>,
+    services: Vec<ServiceEntry>,
     backends: Vec<BackendEntry>,
     admissions: Box<AdmissionWords>,
 }
@@ -64,7 +64,6 @@ impl LiveTables {
         }
         let constant = Constant {
             buckets: all(&generation.buckets),
-            services: all(&generation.services),
             plans: all(&generation.plans),
             pools: all(&generation.pools),
             previous: all(&generation.previous),
@@ -86,6 +85,7 @@ impl LiveTables {
             root: self.generation.root(),
             guards: self.generation.guards.read_all(self.generation.guards.len()),
             node_guard: self.generation.node_guard.read(0),
+            services: self.generation.services.read_all(self.generation.services.len()),
             backends: self.generation.backends.read_all(self.generation.backends.len()),
             admissions,
         }
@@ -143,7 +143,7 @@ impl Tables for Observation {
     }
 
     fn service(&self, index: u32) -> Option<&ServiceEntry> {
-        self.tables.constant.services.get(index as usize)
+        self.services.get(index as usize)
     }
 
     fn plan(&self, index: u32) -> Option<&PlanEntry> {
