@@ -6,25 +6,28 @@
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
     macros::map,
-    maps::{Array, LpmTrie, LruHashMap, lpm_trie::Key},
+    maps::{Array, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
 };
 use lb_common::{
     abi::{
         admission::AdmissionWords,
         backend::BackendEntry,
         counter::Counter,
-        flow::{FlowEntry, FlowKey},
-        limits::SLOTS_PER_CHUNK,
+        flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
+        limits::{MAX_FRAGMENTED, SLOTS_PER_CHUNK},
         plan::{PlanEntry, PoolEntry},
         root::Root,
-        service::{ServiceBucket, ServiceEntry},
+        service::{PortRanges, ServiceBucket, ServiceEntry},
     },
     datapath::{
+        classify::{self, Lookup},
+        parse::{TRANSPORT_WORDS, Transport},
         ports::{Clock, Tables},
         select::{self, Probe, Probed},
         steer::{self, Origin, Walk, Walked},
         trace::{Silent, Trace},
     },
+    net::AddressWords,
 };
 
 /// `BPF_F_MMAPABLE`: user space may map the array.
@@ -56,6 +59,35 @@ static COUNTERS: Array<Counter> = Array::with_max_entries(1, MMAPABLE);
 static CLIENTS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
 #[map]
 static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+#[map]
+static PORT_RANGES: Array<PortRanges> = Array::with_max_entries(1, MMAPABLE);
+/// One list for all CPUs: fragments of a datagram come to any of them, and are few.
+#[map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> = LruHashMap::with_max_entries(MAX_FRAGMENTED, 0);
+/// See [`Tables::answers_booked_ns`].
+#[map]
+static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// A packed [`Transport`] on its way from one function to another.
+#[map]
+static HANDED_OVER: PerCpuArray<[u32; TRANSPORT_WORDS]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Hands a packet's description over to the caller of a BPF function on this CPU.
+#[inline(always)]
+pub fn hand_over(transport: &Transport) -> Option<()> {
+    let place = HANDED_OVER.get_ptr_mut(0)?;
+    // SAFETY: a live per-CPU element, which only this program on this CPU writes and reads.
+    let place = unsafe { &mut *place };
+    for (to, word) in place.iter_mut().zip(transport.pack()) {
+        *to = word;
+    }
+    Some(())
+}
+
+/// What was handed over.
+#[inline(always)]
+pub fn take_over() -> Option<Transport> {
+    HANDED_OVER.get(0).map(Transport::unpack)
+}
 
 /// The maps above as the decisions see them.
 pub struct Maps;
@@ -75,6 +107,23 @@ pub extern "C" fn weir_walk(plan: u32, h: u64, opening: u32, origin: u32, servic
 pub extern "C" fn weir_probe(pool: u32, h: u64, first: u32, flags: u32) -> u64 {
     let request = Probe { pool, h, first, opening: flags & 1 != 0, ignore_health: flags & 2 != 0 };
     select::probe(&Maps, &request, &mut Silent).0
+}
+
+/// [`classify::find`] as a global function: the words of the address, then port, protocol and prefix in one. The index plus one,
+/// or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_find(a: u32, b: u32, c: u32, d: u32, rest: u32) -> u32 {
+    let (port, protocol, prefix) = (rest & 0xffff, (rest >> 16) as u8, (rest >> 24) as u8);
+    let lookup = Lookup { address: [a, b, c, d], port, protocol, prefix };
+    classify::find(&Maps, &lookup).map_or(0, |index| index + 1)
+}
+
+/// [`classify::wide`] as a global function. The index plus one, or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_wide(a: u32, b: u32, c: u32, d: u32, rest: u32) -> u32 {
+    classify::wide(&Maps, &[a, b, c, d], rest as u16, (rest >> 16) as u8).map_or(0, |index| index + 1)
 }
 
 impl Clock for Maps {
@@ -154,6 +203,54 @@ impl Tables for Maps {
     #[inline(always)]
     fn forget(&self, key: &FlowKey) {
         let _ = FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn port_ranges(&self, index: u32) -> Option<&PortRanges> {
+        PORT_RANGES.get(index)
+    }
+
+    #[inline(always)]
+    fn prefix(&self, _: u32, _: &AddressWords) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
+        // SAFETY: as in `flow`; a torn copy names a backend that is checked.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn keep_fragment(&self, key: &FragmentKey, entry: FragmentEntry) {
+        // If even an LRU map makes no room, the later fragments are orphans.
+        let _ = FRAGMENTS.insert(key, entry, 0);
+    }
+
+    #[inline(always)]
+    fn answers_booked_ns(&self) -> u64 {
+        ANSWERS.get(0).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn book_answers_ns(&self, until: u64) {
+        if let Some(booked) = ANSWERS.get_ptr_mut(0) {
+            // SAFETY: a live per-CPU element, which only this program on this CPU writes.
+            unsafe { *booked = until };
+        }
+    }
+
+    #[inline(always)]
+    fn find(&self, lookup: &Lookup) -> Option<u32> {
+        let [a, b, c, d] = lookup.address;
+        let rest = lookup.port | (lookup.protocol as u32) << 16 | (lookup.prefix as u32) << 24;
+        weir_find(a, b, c, d, rest).checked_sub(1)
+    }
+
+    #[inline(always)]
+    fn wide(&self, address: &AddressWords, port: u16, protocol: u8) -> Option<u32> {
+        let [a, b, c, d] = *address;
+        weir_wide(a, b, c, d, port as u32 | (protocol as u32) << 16).checked_sub(1)
     }
 
     #[inline(always)]

@@ -1,8 +1,22 @@
 //! A frame in the driver's memory. The only pointer arithmetic on packets.
 
-use aya_ebpf::{helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
+use crate::maps::{Maps, hand_over, take_over};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
 use core::{hint::black_box, mem::MaybeUninit};
-use lb_common::{datapath::ports::Packet, net::ethernet};
+use lb_common::{
+    abi::reason::Reason,
+    datapath::{
+        ports::{Packet, Tables},
+        too_big::{self, TooBig},
+        unusual::{self, Unusual},
+        verdict::Outcome,
+    },
+    net::ethernet,
+};
 
 /// The frame that an XDP program was called for.
 pub struct Frame<'a>(pub &'a XdpContext);
@@ -67,6 +81,32 @@ impl Frame<'_> {
     }
 }
 
+/// [`unusual::sort_out`] as a global function, which the verifier checks once: 0 when it handed a packet over, else a word of
+/// [`Unusual::word`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_sort_out(ctx: *mut xdp_md) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    let sorted = unusual::sort_out(&mut Frame(&ctx), &Maps);
+    if let Unusual::Transport(transport) = &sorted
+        && hand_over(transport).is_none()
+    {
+        return NOT_HANDED_OVER.word();
+    }
+    sorted.word()
+}
+
+/// [`too_big::answer`] as a global function: the number of a reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_too_big(ctx: *mut xdp_md, request: u64) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    too_big::answer(&mut Frame(&ctx), &Maps, &TooBig::from_word(request)) as u32
+}
+
+/// What becomes of a packet that could not be handed over, which does not happen: the map has its element.
+const NOT_HANDED_OVER: Unusual = Unusual::Done(Outcome::refuse(Reason::Inconsistent));
+
 impl Packet for Frame<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
@@ -126,6 +166,26 @@ impl Packet for Frame<'_> {
             return None;
         }
         self.write(0, bytes)
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        let by = length as i32 - self.length() as i32;
+        // SAFETY: as in `push_front`.
+        (unsafe { bpf_xdp_adjust_tail(self.0.ctx, by) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn sort_out<T: Tables>(&mut self, _: &T) -> Unusual {
+        match Unusual::done(weir_sort_out(self.0.ctx)) {
+            Some(outcome) => Unusual::Done(outcome),
+            None => take_over().map_or(NOT_HANDED_OVER, Unusual::Transport),
+        }
+    }
+
+    #[inline(always)]
+    fn answer_too_big<T: Tables>(&mut self, _: &T, request: &TooBig) -> Reason {
+        Reason::from_number(weir_too_big(self.0.ctx, request.word()))
     }
 
     #[inline(always)]

@@ -33,7 +33,7 @@ fn check(case: &Case, ran: &Ran) -> Result<()> {
     let (expected_action, frame) = match &case.expected {
         Expected::Pass(_) => (action::PASS, Some(case.input.clone())),
         Expected::Drop(_) => (action::DROP, None),
-        Expected::Answer(frame) | Expected::Tx(frame) => {
+        Expected::Answer(frame) | Expected::AnswerFor(_, frame) | Expected::Tx(frame) => {
             (action::TX, Some(with_label_of(frame.clone(), &ran.frame)))
         }
         Expected::Redirect(frame) => (action::REDIRECT, Some(with_label_of(frame.clone(), &ran.frame))),
@@ -47,7 +47,7 @@ fn check(case: &Case, ran: &Ran) -> Result<()> {
 
 const fn reason_of(expected: &Expected) -> Reason {
     match expected {
-        Expected::Pass(reason) | Expected::Drop(reason) => *reason,
+        Expected::Pass(reason) | Expected::Drop(reason) | Expected::AnswerFor(reason, _) => *reason,
         Expected::Answer(_) => Reason::EchoAnswered,
         Expected::Tx(_) | Expected::Redirect(_) => Reason::Forwarded,
     }
@@ -59,15 +59,26 @@ fn changed(image: &Image, case: &Case) -> Result<Image> {
     Ok(image)
 }
 
-/// All counters of an image's slots, and what may be in them after one packet: guarantee 8.
+/// All counters of an image's slots.
+fn all_counters(image: &Image, counter: impl Fn(u32) -> Result<Counter>) -> Result<Vec<Counter>> {
+    (0..image.counter_slots()).map(counter).collect()
+}
+
+/// What was added to all counters, and what may be in them after one packet: guarantee 8.
 fn check_counters(
     image: &Image,
     length: usize,
     reason: Reason,
-    counter: impl Fn(u32) -> Result<Counter>,
+    before: &[Counter],
+    after: &[Counter],
 ) -> Result<()> {
-    let slots = image.counter_slots();
-    let all: Vec<Counter> = (0..slots).map(counter).collect::<Result<_>>()?;
+    let added = |(now, then): (&Counter, &Counter)| Counter {
+        packets: now.packets - then.packets,
+        bytes: now.bytes - then.bytes,
+        opening: now.opening - then.opening,
+        dropped: now.dropped - then.dropped,
+    };
+    let all: Vec<Counter> = after.iter().zip(before).map(added).collect();
     let services = service_slot(0) as usize;
     let backends = backend_slot(image.services.len() as u32, 0) as usize;
     let sum = |range: &[Counter]| range.iter().map(|c| c.packets).sum::<u64>();
@@ -87,10 +98,15 @@ fn golden_packets_through_the_pure_code() -> Result<()> {
     let image = fixture()?;
     for case in cases::all() {
         let tables = ImageTables::new(changed(&image, &case)?);
+        let counters = || all_counters(&image, |slot| Ok(tables.counter(slot)));
+        for frame in &case.before {
+            run_pure(&tables, frame);
+        }
+        let before = counters()?;
         let (ran, reason) = run_pure(&tables, &case.input);
         check(&case, &ran).with_context(|| case.name)?;
         assert_eq!(reason, reason_of(&case.expected), "{}", case.name);
-        check_counters(&image, case.input.len(), reason, |slot| Ok(tables.counter(slot)))
+        check_counters(&image, case.input.len(), reason, &before, &counters()?)
             .with_context(|| case.name)?;
     }
     Ok(())
@@ -102,9 +118,14 @@ fn golden_packets_through_the_xdp_program() -> Result<()> {
     for case in cases::all() {
         let image = changed(&image, &case)?;
         let kernel = Kernel::load(EDGE, &["weir_edge"], &image, 1024)?;
+        let counters = || all_counters(&image, |slot| kernel.counter(slot));
+        for frame in &case.before {
+            kernel.run("weir_edge", frame).with_context(|| case.name)?;
+        }
+        let before = counters()?;
         let ran = kernel.run("weir_edge", &case.input).with_context(|| case.name)?;
         check(&case, &ran).with_context(|| case.name)?;
-        check_counters(&image, case.input.len(), reason_of(&case.expected), |slot| kernel.counter(slot))
+        check_counters(&image, case.input.len(), reason_of(&case.expected), &before, &counters()?)
             .with_context(|| case.name)?;
     }
     Ok(())

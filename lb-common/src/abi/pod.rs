@@ -51,10 +51,14 @@ pod! {
     crate::abi::counter::Counter = 32;
     crate::abi::flow::FlowKey = 40;
     crate::abi::flow::FlowEntry = 8;
+    crate::abi::flow::FragmentKey = 40;
+    crate::abi::flow::FragmentEntry = 24;
     crate::abi::heartbeat::Heartbeat = 32;
     crate::abi::plan::PlanEntry = 64;
     crate::abi::plan::PoolEntry = 16;
     crate::abi::root::Root = 256;
     crate::abi::service::ServiceBucket = 64;
     crate::abi::service::ServiceEntry = 64;
+    crate::abi::service::PortRange = 8;
+    crate::abi::service::PortRanges = 128;
 }

@@ -77,6 +77,15 @@ impl Packet for Buffer {
         self.write(0, bytes)
     }
 
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        // As the kernel has it.
+        if length < ethernet::LENGTH || length > self.length() {
+            return None;
+        }
+        self.bytes.truncate(self.start + length);
+        Some(())
+    }
+
     fn ingress_ifindex(&self) -> u32 {
         self.ingress_ifindex
     }

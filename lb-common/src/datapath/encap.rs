@@ -3,7 +3,7 @@
 
 use super::{parse::Transport, ports::Packet};
 use crate::{
-    abi::{backend::BackendEntry, reason::Reason, root::Root},
+    abi::{backend::BackendEntry, reason::Reason, root::Root, service::ServiceEntry},
     net::{address_words, checksum, ipv4, ipv6, protocol, word},
 };
 
@@ -34,6 +34,13 @@ pub fn encapsulate<P: Packet>(
         packet.push_front(ipv4::LENGTH, &backend.ethernet, &outer_v4(root, backend, transport, h))
     };
     written.ok_or(Reason::NoHeadroom)
+}
+
+/// Bytes by which an IP packet of a service grows on the way to a backend.
+#[must_use]
+#[inline(always)]
+pub const fn overhead(_: &ServiceEntry, backend: &BackendEntry) -> usize {
+    if backend.is_outer_ipv6() { ipv6::LENGTH } else { ipv4::LENGTH }
 }
 
 /// Protocol number of the inner packet.

@@ -12,44 +12,55 @@
 //! | [`encap`] | what does it look like on the way to the backend? |
 //! | [`verdict`] | what is done with it, and how is it counted? |
 //!
-//! [`agent`] is the other end: what a backend does with what arrives. [`echo`] answers pings to a VIP; [`hash`] holds all hash functions; [`trace`] lets `weir explain` watch.
+//! [`unusual`] is the rest of [`parse`]: all but the ordinary TCP or UDP packet, with [`icmp`] and [`fragment`]. [`too_big`] and [`icmp`] answer, as
+//! often as [`answers`] allows. [`agent`] is the other end: what a backend does with what arrives. [`hash`] holds all hash
+//! functions; [`trace`] lets `weir explain` watch.
 
 pub mod agent;
+pub mod answers;
 #[cfg(any(test, feature = "alloc"))]
 pub mod buffer;
 pub mod classify;
-pub mod echo;
 pub mod encap;
 pub mod flow;
+pub mod fragment;
 pub mod hash;
+pub mod icmp;
 pub mod parse;
 pub mod ports;
 pub mod select;
 pub mod steer;
+pub mod too_big;
 pub mod trace;
+pub mod unusual;
 pub mod verdict;
 
 use crate::abi::reason::Reason;
-use parse::{Parsed, Transport};
+use parse::{Shape, Transport};
 use ports::{Packet, Tables};
 use steer::Origin;
+use too_big::TooBig;
 use trace::Trace;
+use unusual::Unusual;
 use verdict::Outcome;
 
 /// Everything that Weir does with one frame, the counting included.
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: &mut impl Trace) -> Outcome {
     let length = packet.length();
-    let outcome = match parse::parse(packet) {
-        Parsed::Transport(transport) => forward(packet, tables, &transport, trace),
-        Parsed::Portless(portless) => echo::answer_or_refuse(packet, tables, &portless),
-        Parsed::NotIp => Outcome::pass(Reason::PassNotIp),
+    let sorted = match parse::parse(packet) {
+        Some(transport) => Unusual::Transport(transport),
+        None => packet.sort_out(tables),
+    };
+    let outcome = match sorted {
+        Unusual::Transport(transport) => forward(packet, tables, &transport, trace),
+        Unusual::Done(outcome) => outcome,
     };
     verdict::count(tables, &outcome, length);
     outcome
 }
 
-/// The way of a TCP or UDP packet: from service to backend, then out.
+/// The way of a packet that belongs to a flow: from service to backend, then out.
 #[inline(always)]
 fn forward<P: Packet, T: Tables>(
     packet: &mut P,
@@ -66,11 +77,25 @@ fn forward<P: Packet, T: Tables>(
     };
     let outcome = Outcome::for_service(index, transport.opening);
     let h = hash::flow_hash(&root.hash_key, tuple);
-    match steer::place(tables, service, transport, h, Origin::Client, trace) {
+    let placed = if transport.shape == Shape::LaterFragment {
+        fragment::place(tables, transport)
+    } else {
+        steer::place(tables, service, transport, h, Origin::Client, trace)
+    };
+    match placed {
         Err(reason) => outcome.drop(reason),
         Ok(placement) => {
+            if transport.shape == Shape::FirstFragment {
+                fragment::remember(tables, transport, placement.backend);
+            }
             let outcome = outcome.to_backend(placement.backend);
             match encap::encapsulate(packet, root, placement.entry, transport, h) {
+                Err(Reason::TooBig) if transport.shape != Shape::Error => {
+                    let overhead = encap::overhead(service, placement.entry) as u16;
+                    let mtu = placement.entry.mtu.saturating_sub(overhead);
+                    let request = TooBig { ip_at: transport.ip_at, is_ipv6: tuple.is_ipv6, mtu };
+                    outcome.refuse_or_answer(packet.answer_too_big(tables, &request))
+                }
                 Err(reason) => outcome.drop(reason),
                 Ok(()) => outcome.forward(placement.entry.ifindex, packet.ingress_ifindex()),
             }

@@ -2,20 +2,24 @@
 //! tests over plain vectors, `weir explain` over the daemon's mapping of the live maps.
 
 use super::{
+    classify::{self, Lookup},
     select::{self, Probe, Probed},
     steer::{self, Walk, Walked},
+    too_big::{self, TooBig},
     trace::Trace,
+    unusual::{self, Unusual},
 };
+use crate::abi::reason::Reason;
 use crate::abi::{
     admission::AdmissionWords,
     agent::{AgentAddress, AgentReason, AgentRoot},
     backend::BackendEntry,
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
     plan::{PlanEntry, PoolEntry},
     root::Root,
-    service::{ServiceBucket, ServiceEntry},
+    service::{PortRanges, ServiceBucket, ServiceEntry},
 };
-use crate::net::ethernet;
+use crate::net::{AddressWords, ethernet};
 
 /// A frame, from the first byte of its Ethernet header on.
 pub trait Packet {
@@ -46,6 +50,27 @@ pub trait Packet {
     /// Shortens the frame at its front by `by` bytes and overwrites what are its first `N` bytes then; `None` when that is
     /// not possible. After a `None` the frame is to be dropped.
     fn pop_front<const N: usize>(&mut self, by: usize, bytes: &[u8; N]) -> Option<()>;
+
+    /// Shortens the frame at its end to `length` bytes; `None` when that is not possible. After a `None` the frame is to be dropped.
+    fn truncate(&mut self, length: usize) -> Option<()>;
+
+    /// [`unusual::sort_out`]. A port so that the XDP program can make it a function of its own.
+    #[inline(always)]
+    fn sort_out<T: Tables>(&mut self, tables: &T) -> Unusual
+    where
+        Self: Sized,
+    {
+        unusual::sort_out(self, tables)
+    }
+
+    /// [`too_big::answer`], for the same reason.
+    #[inline(always)]
+    fn answer_too_big<T: Tables>(&mut self, tables: &T, request: &TooBig) -> Reason
+    where
+        Self: Sized,
+    {
+        too_big::answer(self, tables, request)
+    }
 
     /// Interface on which the frame arrived.
     fn ingress_ifindex(&self) -> u32;
@@ -85,6 +110,34 @@ pub trait Tables: Clock {
     fn remember(&self, key: &FlowKey, entry: FlowEntry);
     /// Removes a flow from the flow table.
     fn forget(&self, key: &FlowKey);
+    /// A list of port ranges.
+    fn port_ranges(&self, index: u32) -> Option<&PortRanges>;
+    /// The value of the longest prefix in a prefix table that holds an address; 0 when none does, or when there is no such table.
+    fn prefix(&self, table: u32, address: &AddressWords) -> u32;
+    /// The entry of a datagram in fragments.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry>;
+    /// Writes a datagram in fragments down; when there are too many, the least recently used entry goes.
+    fn keep_fragment(&self, key: &FragmentKey, entry: FragmentEntry);
+    /// The time up to which this CPU's answers are booked, in nanoseconds; see [`answers`](super::answers).
+    fn answers_booked_ns(&self) -> u64;
+    /// Books this CPU's answers up to a time.
+    fn book_answers_ns(&self, until: u64);
+    /// [`classify::find`], for the reason of [`walk`](Self::walk).
+    #[inline(always)]
+    fn find(&self, lookup: &Lookup) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        classify::find(self, lookup)
+    }
+    /// [`classify::wide`], for the same reason.
+    #[inline(always)]
+    fn wide(&self, address: &AddressWords, port: u16, protocol: u8) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        classify::wide(self, address, port, protocol)
+    }
     /// [`steer::walk`]. A port so that the XDP program can make it a function that the verifier checks once, on its own, and
     /// not again for each way that leads there.
     #[inline(always)]

@@ -4,6 +4,7 @@
 //! places (`raw`), and those become the [`Config`] (`resolve`), in which every name is an index and every value is in
 //! range. All three gather problems instead of stopping at the first; [`ConfigError`] shows them with their lines.
 
+mod endpoint;
 mod error;
 mod fields;
 mod ids;
@@ -18,6 +19,7 @@ mod resolve;
 mod suggest;
 mod summary;
 
+pub use endpoint::{Ports, Vip, endpoint};
 pub use error::{ConfigError, Place, Problem, Related};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{

@@ -6,18 +6,18 @@ use lb_common::abi::admission::Admission;
 use lb_common::abi::backend::BackendEntry;
 use lb_common::abi::reason::Reason;
 use lb_common::abi::root::Root;
-use lb_common::datapath::parse::{Transport, Tuple};
+use lb_common::datapath::parse::{Shape, Transport, Tuple};
 use lb_common::datapath::ports::Tables;
 use lb_common::datapath::steer::{self, Origin};
 use lb_common::datapath::trace::Step;
 use lb_common::datapath::{classify, encap, hash};
-use lb_common::net::{address_bytes, address_words, ethernet, protocol};
+use lb_common::net::{address_bytes, address_words, ethernet, ipv4, ipv6, protocol};
 
 use super::writer::{Mac, next_hop};
 use crate::api::types::{
     ExplainBackend, ExplainQuery, ExplainStep, Explanation, NextHop, Outer, StepKind, VerdictKind,
 };
-use crate::config::{Backend, Config, Pool, Protocol, Service, ServiceId};
+use crate::config::{Backend, Config, Pool, Protocol, Service, ServiceId, endpoint};
 
 /// Length that is assumed of the packet: a TCP header behind an IP header, which fits everywhere.
 const ASSUMED_LENGTH: u16 = 40;
@@ -58,9 +58,9 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, query: ExplainQuery) -> E
     let names = Names { config, service: ServiceId::from_index(index as usize).map(|id| &config[id]) };
     if let Some(service) = names.service {
         explanation.service = Some(service.name.clone());
-        explanation
-            .steps
-            .push(ExplainStep::new(StepKind::Classify, format!("it is for service {}", service.name)));
+        let endpoint = endpoint(service.vip, service.ports, service.protocol);
+        let text = format!("it is for service {} at {endpoint}", service.name);
+        explanation.steps.push(ExplainStep::new(StepKind::Classify, text));
     }
     let region = tables.client_region(&address_bytes(query.src.ip()));
     explanation.client_region = config.client_regions.get(region as usize).map(|region| region.name.clone());
@@ -81,6 +81,8 @@ fn describe(query: &ExplainQuery) -> String {
         (Protocol::Tcp, true) => "a TCP packet that opens a connection",
         (Protocol::Tcp, false) => "a TCP packet of an established connection",
         (Protocol::Udp, _) => "a UDP datagram",
+        (Protocol::Sctp, true) => "an SCTP packet that opens an association",
+        (Protocol::Sctp, false) => "an SCTP packet of an established association",
     };
     format!("{what} from {} to {}", query.src, query.dst)
 }
@@ -92,6 +94,7 @@ fn transport(query: &ExplainQuery) -> Transport {
     let number = match query.protocol {
         Protocol::Tcp => protocol::TCP,
         Protocol::Udp => protocol::UDP,
+        Protocol::Sctp => protocol::SCTP,
     };
     Transport {
         tuple: Tuple {
@@ -107,6 +110,9 @@ fn transport(query: &ExplainQuery) -> Transport {
         ip_length: ASSUMED_LENGTH,
         ip_at: ethernet::LENGTH as u16,
         closing: false,
+        payload_at: (ethernet::LENGTH + if query.dst.is_ipv6() { ipv6::LENGTH } else { ipv4::LENGTH }) as u16,
+        shape: Shape::Whole,
+        fragment: 0,
     }
 }
 

@@ -11,12 +11,12 @@ use lb_common::abi::{
     admission::Admission,
     backend::BackendEntry,
     counter::Counter,
-    flow::{FlowEntry, FlowKey},
-    limits::{ADMISSION_WORDS, SLOTS_PER_CHUNK},
+    flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
+    limits::{ADMISSION_WORDS, MAX_FRAGMENTED, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
-    service::{ServiceBucket, ServiceEntry},
+    service::{PortRanges, ServiceBucket, ServiceEntry},
 };
 
 use super::maps::MappedArray;
@@ -36,10 +36,17 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 11] = [
+const SHAPES: [Shape; 13] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
+    array("PORT_RANGES", size_of::<PortRanges>()),
+    Shape {
+        name: "FRAGMENTS",
+        kind: MapType::LruHash,
+        key_size: size_of::<FragmentKey>(),
+        value_size: size_of::<FragmentEntry>(),
+    },
     array("PLANS", size_of::<PlanEntry>()),
     array("POOLS", size_of::<PoolEntry>()),
     array("SLOTS", 2 * SLOTS_PER_CHUNK),
@@ -68,6 +75,8 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
     let size_of_map = |name| match name {
         "SERVICE_INDEX" => image.buckets.len() as u32,
         "SERVICES" => image.services.len() as u32,
+        "PORT_RANGES" => image.port_ranges.len() as u32,
+        "FRAGMENTS" => MAX_FRAGMENTED,
         "PLANS" => image.plans.len() as u32,
         "POOLS" => image.pools.len() as u32,
         "SLOTS" => image.slots.len().div_ceil(SLOTS_PER_CHUNK) as u32,
@@ -87,6 +96,7 @@ pub struct Generation {
     pub(super) root: MappedArray<Root>,
     pub(super) buckets: MappedArray<ServiceBucket>,
     pub(super) services: MappedArray<ServiceEntry>,
+    pub(super) port_ranges: MappedArray<PortRanges>,
     pub(super) plans: MappedArray<PlanEntry>,
     pub(super) pools: MappedArray<PoolEntry>,
     pub(super) slots: MappedArray<u16>,
@@ -115,6 +125,7 @@ impl Generation {
             root: mapped(&fds, "ROOT")?,
             buckets: mapped(&fds, "SERVICE_INDEX")?,
             services: mapped(&fds, "SERVICES")?,
+            port_ranges: mapped(&fds, "PORT_RANGES")?,
             plans: mapped(&fds, "PLANS")?,
             pools: mapped(&fds, "POOLS")?,
             slots: mapped_flat(&fds, "SLOTS", SLOTS_PER_CHUNK)?,
@@ -165,6 +176,7 @@ impl Generation {
         let small = |name: &str| format!("map {name} is smaller than the image");
         self.buckets.fill(&image.buckets).ok_or_else(|| small("SERVICE_INDEX"))?;
         self.services.fill(&image.services).ok_or_else(|| small("SERVICES"))?;
+        self.port_ranges.fill(&image.port_ranges).ok_or_else(|| small("PORT_RANGES"))?;
         self.plans.fill(&image.plans).ok_or_else(|| small("PLANS"))?;
         self.pools.fill(&image.pools).ok_or_else(|| small("POOLS"))?;
         self.slots.fill(&image.slots).ok_or_else(|| small("SLOTS"))?;

@@ -6,14 +6,15 @@ use aya::maps::lpm_trie::Key;
 use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
     limits::ADMISSION_WORDS,
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
-    service::{ServiceBucket, ServiceEntry},
+    service::{PortRanges, ServiceBucket, ServiceEntry},
 };
 use lb_common::datapath::ports::{Clock, Tables};
+use lb_common::net::AddressWords;
 
 use super::generation::Generation;
 use crate::runtime::clock::monotonic_ns;
@@ -31,6 +32,7 @@ struct Constant {
     root: Root,
     buckets: Vec<ServiceBucket>,
     services: Vec<ServiceEntry>,
+    port_ranges: Vec<PortRanges>,
     plans: Vec<PlanEntry>,
     pools: Vec<PoolEntry>,
 }
@@ -53,6 +55,7 @@ impl LiveTables {
             root: generation.root(),
             buckets: all(&generation.buckets),
             services: all(&generation.services),
+            port_ranges: all(&generation.port_ranges),
             plans: all(&generation.plans),
             pools: all(&generation.pools),
         };
@@ -99,6 +102,27 @@ impl Tables for Observation {
     fn service(&self, index: u32) -> Option<&ServiceEntry> {
         self.tables.constant.services.get(index as usize)
     }
+
+    fn port_ranges(&self, index: u32) -> Option<&PortRanges> {
+        self.tables.constant.port_ranges.get(index as usize)
+    }
+
+    fn prefix(&self, _: u32, _: &AddressWords) -> u32 {
+        0
+    }
+
+    /// What is asked about is whole.
+    fn fragment(&self, _: &FragmentKey) -> Option<FragmentEntry> {
+        None
+    }
+
+    fn keep_fragment(&self, _: &FragmentKey, _: FragmentEntry) {}
+
+    fn answers_booked_ns(&self) -> u64 {
+        0
+    }
+
+    fn book_answers_ns(&self, _: u64) {}
 
     fn plan(&self, index: u32) -> Option<&PlanEntry> {
         self.tables.constant.plans.get(index as usize)

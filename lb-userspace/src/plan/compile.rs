@@ -1,6 +1,6 @@
 //! Compiles a configuration to an [`Image`]. Pure: equal configurations give equal images.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use lb_common::abi::{
@@ -9,21 +9,23 @@ use lb_common::abi::{
     backend::{BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     limits::{
         ADMISSION_WORDS, DEFAULT_ANSWERS_PER_SECOND, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS,
-        MAX_POOLS, MAX_SLOT_CHUNKS, SLOTS_PER_CHUNK,
+        MAX_POOLS, MAX_PORT_RANGES, MAX_SLOT_CHUNKS, MAX_VIP_NESTING, SLOTS_PER_CHUNK,
     },
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
-    service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_VIP_ONLY, ServiceEntry, ServiceKey},
+    service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, ServiceEntry},
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
-use lb_common::net::{address_bytes, protocol};
+use lb_common::net::address_bytes;
 use lb_maglev::{Member, TableBuilder};
 use thiserror::Error;
 
 use super::image::{ClientPrefix, Image, Names, pool_admission_index};
-use super::index;
-use crate::config::{Backend, BackendId, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Service};
+use super::{index, keys};
+use crate::config::{
+    Backend, BackendId, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Service, Vip,
+};
 
 /// Low bits of an IPv4 tunnel source that may carry entropy.
 const MAX_ENTROPY_BITS_V4: u8 = 16;
@@ -86,7 +88,7 @@ pub enum CompileError {
         /// Its client region.
         region: String,
     },
-    /// Two services with the same address, port and protocol.
+    /// Two services with the same address and protocol and the same ports, or as many that overlap.
     #[error(
         "services `{first}` and `{second}` have the same address, port and protocol; give one of them another"
     )]
@@ -95,6 +97,22 @@ pub enum CompileError {
         first: String,
         /// The other.
         second: String,
+    },
+    /// More port ranges at one address than the data plane holds.
+    #[error("{count} services have ranges of {protocol} ports at {vip}, the data plane holds {MAX_PORT_RANGES}; join ranges")]
+    TooManyRanges {
+        /// The address.
+        vip: Vip,
+        /// The protocol.
+        protocol: Protocol,
+        /// How many.
+        count: usize,
+    },
+    /// A VIP prefix inside more other ones than the data plane looks through.
+    #[error("{vip} lies in {MAX_VIP_NESTING} other VIP prefixes or more, too many; use fewer")]
+    NestedTooDeep {
+        /// The innermost.
+        vip: Vip,
     },
     /// No seed of the service index gives every service a place.
     #[error("the service index has no room for {count} services; this is a fault of Weir, please report it")]
@@ -111,9 +129,9 @@ pub enum CompileError {
 pub fn compile(config: &Config) -> Result<Image, CompileError> {
     let (pools, slots) = pools(config)?;
     let (services, plans) = services(config, &pools)?;
-    let keys: Vec<_> = services.iter().map(key_of).collect();
-    refuse_duplicates(config, &keys)?;
-    let index = index::build(&keys).ok_or(CompileError::ServiceIndex { count: keys.len() })?;
+    let keys = keys::complete(config, services)?;
+    let index = index::build(&keys.keys).ok_or(CompileError::ServiceIndex { count: keys.keys.len() })?;
+    let services = keys.entries;
     let backends: Vec<_> = config.backends.iter().map(|b| backend_entry(config, b)).collect();
     let mut image = Image {
         root: Root {
@@ -121,6 +139,7 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             bucket_mask: index.buckets.len() as u32 - 1,
             service_seed: index.seed,
             hash_key: expand_key(config.node.hash_key.as_bytes()),
+            features: keys.features,
             counter_services: services.len() as u32,
             entropy_mask_v4: entropy_mask(32 - config.node.tunnel_source_v4.length(), MAX_ENTROPY_BITS_V4),
             entropy_mask_v6: entropy_mask(128 - config.node.tunnel_source_v6.length(), MAX_ENTROPY_BITS_V6),
@@ -132,6 +151,7 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
         },
         buckets: index.buckets,
         services,
+        port_ranges: keys.port_ranges,
         plans,
         pools,
         slots,
@@ -207,7 +227,7 @@ fn build_table(
     })
 }
 
-/// All service entries, those of VIPs last, and all plans.
+/// The entries of all services, and all plans.
 fn services(
     config: &Config,
     pools: &[PoolEntry],
@@ -224,11 +244,10 @@ fn services(
             return Err(CompileError::TooManyPlans { count: plan_base + distinct.len() });
         }
         plans.extend(distinct.iter().map(|plan| plan_entry(of_service, plan)));
+        let place = keys::place(service);
         entries.push(ServiceEntry {
-            address: address_bytes(service.vip),
-            port: service.port.to_be_bytes(),
-            protocol: protocol_number(service.protocol),
-            flags: if one_plan { 0 } else { SERVICE_MULTI_PLAN }
+            flags: place.flags
+                | if one_plan { 0 } else { SERVICE_MULTI_PLAN }
                 | match service.on_all_down {
                     OnAllDown::Drop => 0,
                     OnAllDown::FailOpen => SERVICE_FAIL_OPEN,
@@ -236,16 +255,10 @@ fn services(
             plan_base: plan_base as u32,
             plans: distinct.len() as u32,
             first: plans[plan_base].first,
-            ..ServiceEntry::zeroed()
+            ..place
         });
         first_pool += service.pools.len();
     }
-    let vips: BTreeSet<_> = config.services.iter().map(|s| address_bytes(s.vip)).collect();
-    entries.extend(vips.into_iter().map(|address| ServiceEntry {
-        address,
-        flags: SERVICE_VIP_ONLY,
-        ..ServiceEntry::zeroed()
-    }));
     Ok((entries, plans))
 }
 
@@ -262,30 +275,6 @@ fn plan_entry(pools: &[PoolEntry], plan: &[PoolIndex]) -> PlanEntry {
         *step = pools[pool.index()].pool as u16;
     }
     entry
-}
-
-fn key_of(entry: &ServiceEntry) -> ServiceKey {
-    ServiceKey { address: entry.address, port: entry.port, protocol: entry.protocol }
-}
-
-fn refuse_duplicates(config: &Config, keys: &[ServiceKey]) -> Result<(), CompileError> {
-    let mut seen = HashMap::new();
-    for (service, key) in config.services.iter().zip(keys) {
-        if let Some(first) = seen.insert(*key, service) {
-            return Err(CompileError::DuplicateService {
-                first: first.name.clone(),
-                second: service.name.clone(),
-            });
-        }
-    }
-    Ok(())
-}
-
-const fn protocol_number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => protocol::TCP,
-        Protocol::Udp => protocol::UDP,
-    }
 }
 
 fn backend_entry(config: &Config, backend: &Backend) -> BackendEntry {

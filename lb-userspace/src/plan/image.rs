@@ -9,13 +9,14 @@ use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
     counter::{Counter, backend_slot},
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
     limits::{ADMISSION_WORDS, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
-    service::{ServiceBucket, ServiceEntry},
+    service::{PortRanges, ServiceBucket, ServiceEntry},
 };
+use lb_common::net::AddressWords;
 use lb_common::datapath::ports::{Clock, Tables};
 use sha2::{Digest, Sha256};
 
@@ -28,8 +29,10 @@ pub struct Image {
     pub root: Root,
     /// The service index; a power of two of buckets.
     pub buckets: Vec<ServiceBucket>,
-    /// The services in the order of [`ServiceId`], then one entry per distinct VIP.
+    /// The services in the order of [`ServiceId`], then one entry per distinct VIP, then one per list of port ranges.
     pub services: Vec<ServiceEntry>,
+    /// The lists of port ranges.
+    pub port_ranges: Vec<PortRanges>,
     /// The plans of service 0, then those of service 1, and so on.
     pub plans: Vec<PlanEntry>,
     /// The pools of service 0, then those of service 1, and so on.
@@ -103,6 +106,7 @@ impl Image {
         hash.update(Root { config_digest: [0; 32], counter_cpus: 0, ..self.root }.as_bytes());
         update_all(&mut hash, &self.buckets);
         update_all(&mut hash, &self.services);
+        update_all(&mut hash, &self.port_ranges);
         update_all(&mut hash, &self.plans);
         update_all(&mut hash, &self.pools);
         update_all(&mut hash, &self.slots);
@@ -147,6 +151,8 @@ pub struct ImageTables {
     image: Image,
     admissions: Box<AdmissionWords>,
     flows: Mutex<HashMap<FlowKey, FlowEntry>>,
+    fragments: Mutex<HashMap<FragmentKey, FragmentEntry>>,
+    answers_booked_ns: AtomicU64,
     counters: Mutex<Vec<Counter>>,
     now_ns: AtomicU64,
     random: AtomicU32,
@@ -165,6 +171,8 @@ impl ImageTables {
             image,
             admissions,
             flows: Mutex::default(),
+            fragments: Mutex::default(),
+            answers_booked_ns: AtomicU64::new(0),
             counters: Mutex::new(counters),
             now_ns: AtomicU64::new(0),
             random: AtomicU32::new(0),
@@ -250,6 +258,30 @@ impl Tables for ImageTables {
 
     fn service(&self, index: u32) -> Option<&ServiceEntry> {
         self.image.services.get(index as usize)
+    }
+
+    fn port_ranges(&self, index: u32) -> Option<&PortRanges> {
+        self.image.port_ranges.get(index as usize)
+    }
+
+    fn prefix(&self, _: u32, _: &AddressWords) -> u32 {
+        0
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
+        self.fragments.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+
+    fn keep_fragment(&self, key: &FragmentKey, entry: FragmentEntry) {
+        self.fragments.lock().unwrap_or_else(PoisonError::into_inner).insert(*key, entry);
+    }
+
+    fn answers_booked_ns(&self) -> u64 {
+        self.answers_booked_ns.load(Ordering::Relaxed)
+    }
+
+    fn book_answers_ns(&self, until: u64) {
+        self.answers_booked_ns.store(until, Ordering::Relaxed);
     }
 
     fn plan(&self, index: u32) -> Option<&PlanEntry> {

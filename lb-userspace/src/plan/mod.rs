@@ -3,5 +3,6 @@
 pub mod compile;
 pub mod image;
 mod index;
+mod keys;
 pub mod planner;
 pub mod state;

@@ -16,7 +16,7 @@ use std::{
 use lb_common::abi::admission::Admission;
 use lb_userspace::{
     api::{Control, problem::Problem, problem::ProblemKind, server::Server, types::*},
-    config::{Level, OnAllDown, Protocol, XdpMode},
+    config::{Level, OnAllDown, Ports, Protocol, XdpMode},
     plan::state::{Action, Override, State},
     telemetry::{
         event::{Event, EventKind, NewEvent},
@@ -346,7 +346,7 @@ fn service() -> ServiceView {
     ServiceView {
         name: "web".to_owned(),
         address: "2001:db8::10".parse().unwrap(),
-        port: 80,
+        port: Ports::one(80),
         protocol: Protocol::Tcp,
         on_all_down: OnAllDown::FailOpen,
         pools: vec![pool("east", 1), pool("west", 0)],

@@ -45,6 +45,8 @@ pub enum Expected {
     Drop(Reason),
     /// Sent back out, as these bytes, as an answer.
     Answer(Vec<u8>),
+    /// Sent back out, as these bytes, as an answer that has its own reason.
+    AnswerFor(Reason, Vec<u8>),
     /// Sent back out, as these bytes, to a backend.
     Tx(Vec<u8>),
     /// Sent out of another interface, as these bytes.
@@ -60,6 +62,10 @@ pub enum Change {
     Domain(&'static str, Admission),
     /// Interface of a backend's next hop; 0 for none.
     Egress(&'static str, u32),
+    /// MTU of the way to a backend.
+    Mtu(&'static str, u16),
+    /// Answers a second that are given at most.
+    Answers(u32),
 }
 
 /// One golden packet.
@@ -69,6 +75,8 @@ pub struct Case {
     pub name: &'static str,
     /// What is not as in the fixture.
     pub changes: Vec<Change>,
+    /// Frames that arrive before it, whatever becomes of them.
+    pub before: Vec<Vec<u8>>,
     /// The frame as it arrives.
     pub input: Vec<u8>,
     /// What must become of it.
@@ -116,6 +124,11 @@ impl Change {
                 let index = find(&image.names.backends, name)?;
                 image.backends[index].ifindex = ifindex;
             }
+            Self::Mtu(name, mtu) => {
+                let index = find(&image.names.backends, name)?;
+                image.backends[index].mtu = mtu;
+            }
+            Self::Answers(rate) => image.root.answers_per_second = rate,
         }
         Ok(())
     }
