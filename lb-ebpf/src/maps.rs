@@ -21,6 +21,7 @@ use lb_common::{
     },
     datapath::{
         classify::{self, Lookup},
+        fragment,
         parse::{TRANSPORT_WORDS, Transport},
         ports::{Clock, Tables},
         select::{self, Probe, Probed},
@@ -126,6 +127,15 @@ pub extern "C" fn weir_wide(a: u32, b: u32, c: u32, d: u32, rest: u32) -> u32 {
     classify::wide(&Maps, &[a, b, c, d], rest as u16, (rest >> 16) as u8).map_or(0, |index| index + 1)
 }
 
+/// [`fragment::remember`] as a global function, for the packet that was handed over last. 1 if there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_remember_fragment(backend: u32) -> u32 {
+    let Some(transport) = take_over() else { return 1 };
+    fragment::remember(&Maps, &transport, backend);
+    0
+}
+
 impl Clock for Maps {
     #[inline(always)]
     fn now_ns(&self) -> u64 {
@@ -225,6 +235,12 @@ impl Tables for Maps {
     fn keep_fragment(&self, key: &FragmentKey, entry: FragmentEntry) {
         // If even an LRU map makes no room, the later fragments are orphans.
         let _ = FRAGMENTS.insert(key, entry, 0);
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, _: &Transport, backend: u32) {
+        // Only packets that were sorted out are fragments, and those were handed over.
+        weir_remember_fragment(backend);
     }
 
     #[inline(always)]

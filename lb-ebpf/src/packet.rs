@@ -96,12 +96,20 @@ pub extern "C" fn weir_sort_out(ctx: *mut xdp_md) -> u64 {
     sorted.word()
 }
 
-/// [`too_big::answer`] as a global function: the number of a reason.
+/// [`too_big::answer_ipv4`] as a global function: the number of a reason.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_too_big(ctx: *mut xdp_md, request: u64) -> u32 {
+pub extern "C" fn weir_too_big_v4(ctx: *mut xdp_md, request: u64) -> u32 {
     let ctx = XdpContext::new(ctx);
-    too_big::answer(&mut Frame(&ctx), &Maps, &TooBig::from_word(request)) as u32
+    too_big::answer_ipv4(&mut Frame(&ctx), &Maps, &TooBig::from_word(request)) as u32
+}
+
+/// [`too_big::answer_ipv6`] as a global function: the number of a reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_too_big_v6(ctx: *mut xdp_md, request: u64) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    too_big::answer_ipv6(&mut Frame(&ctx), &Maps, &TooBig::from_word(request)) as u32
 }
 
 /// What becomes of a packet that could not be handed over, which does not happen: the map has its element.
@@ -170,7 +178,8 @@ impl Packet for Frame<'_> {
 
     #[inline(always)]
     fn truncate(&mut self, length: usize) -> Option<()> {
-        let by = length as i32 - self.length() as i32;
+        // The optimiser must not narrow the subtraction of pointers to 32 bits.
+        let by = (length as i64 - black_box(self.length() as i64)) as i32;
         // SAFETY: as in `push_front`.
         (unsafe { bpf_xdp_adjust_tail(self.0.ctx, by) } == 0).then_some(())
     }
@@ -185,7 +194,11 @@ impl Packet for Frame<'_> {
 
     #[inline(always)]
     fn answer_too_big<T: Tables>(&mut self, _: &T, request: &TooBig) -> Reason {
-        Reason::from_number(weir_too_big(self.0.ctx, request.word()))
+        Reason::from_number(if request.is_ipv6 {
+            weir_too_big_v6(self.0.ctx, request.word())
+        } else {
+            weir_too_big_v4(self.0.ctx, request.word())
+        })
     }
 
     #[inline(always)]

@@ -48,14 +48,17 @@ use verdict::Outcome;
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: &mut impl Trace) -> Outcome {
     let length = packet.length();
-    let sorted = match parse::parse(packet) {
-        Some(transport) => Unusual::Transport(transport),
-        None => packet.sort_out(tables),
+    let transport = match parse::parse(packet) {
+        Some(transport) => transport,
+        None => match packet.sort_out(tables) {
+            Unusual::Transport(transport) => transport,
+            Unusual::Done(outcome) => {
+                verdict::count(tables, &outcome, length);
+                return outcome;
+            }
+        },
     };
-    let outcome = match sorted {
-        Unusual::Transport(transport) => forward(packet, tables, &transport, trace),
-        Unusual::Done(outcome) => outcome,
-    };
+    let outcome = forward(packet, tables, &transport, trace);
     verdict::count(tables, &outcome, length);
     outcome
 }
@@ -86,7 +89,7 @@ fn forward<P: Packet, T: Tables>(
         Err(reason) => outcome.drop(reason),
         Ok(placement) => {
             if transport.shape == Shape::FirstFragment {
-                fragment::remember(tables, transport, placement.backend);
+                tables.remember_fragment(transport, placement.backend);
             }
             let outcome = outcome.to_backend(placement.backend);
             match encap::encapsulate(packet, root, placement.entry, transport, h) {

@@ -3,6 +3,8 @@
 
 use super::{
     classify::{self, Lookup},
+    fragment,
+    parse::Transport,
     select::{self, Probe, Probed},
     steer::{self, Walk, Walked},
     too_big::{self, TooBig},
@@ -137,6 +139,14 @@ pub trait Tables: Clock {
         Self: Sized,
     {
         classify::wide(self, address, port, protocol)
+    }
+    /// [`fragment::remember`], for the same reason.
+    #[inline(always)]
+    fn remember_fragment(&self, transport: &Transport, backend: u32)
+    where
+        Self: Sized,
+    {
+        fragment::remember(self, transport, backend);
     }
     /// [`steer::walk`]. A port so that the XDP program can make it a function that the verifier checks once, on its own, and
     /// not again for each way that leads there.

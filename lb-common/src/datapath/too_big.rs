@@ -36,10 +36,13 @@ impl TooBig {
     #[must_use]
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
-        Self { ip_at: word as u16, mtu: (word >> 16) as u16, is_ipv6: word >> 32 != 0 }
+        // The verifier wants to see that an offset is small.
+        Self { ip_at: word as u16 & MAX_IP_AT, mtu: (word >> 16) as u16, is_ipv6: word >> 32 != 0 }
     }
 }
 
+/// All bits that the offset of an IP header can have, behind any number of tags.
+const MAX_IP_AT: u16 = (vlan::IP_AT_TWO_TAGS as u16 + 1).next_power_of_two() - 1;
 /// Unit in which the quoted packet is read and cut.
 const UNIT: usize = 16;
 /// An ICMP error is at most this long (RFC 1812, section 4.3.2.3).
@@ -59,9 +62,22 @@ const LEAST_MTU_V4: usize = 68;
 /// With any other reason, it is to be dropped.
 #[inline(always)]
 pub fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T, request: &TooBig) -> Reason {
-    let answered =
-        if request.is_ipv6 { answer_v6(packet, tables, request) } else { answer_v4(packet, tables, request) };
-    match answered {
+    if request.is_ipv6 { answer_ipv6(packet, tables, request) } else { answer_ipv4(packet, tables, request) }
+}
+
+/// [`answer`] to an IPv4 packet.
+#[inline(always)]
+pub fn answer_ipv4<P: Packet, T: Tables>(packet: &mut P, tables: &T, request: &TooBig) -> Reason {
+    match answer_v4(packet, tables, request) {
+        Ok(()) => Reason::TooBigAnswered,
+        Err(reason) => reason,
+    }
+}
+
+/// [`answer`] to an IPv6 packet.
+#[inline(always)]
+pub fn answer_ipv6<P: Packet, T: Tables>(packet: &mut P, tables: &T, request: &TooBig) -> Reason {
+    match answer_v6(packet, tables, request) {
         Ok(()) => Reason::TooBigAnswered,
         Err(reason) => reason,
     }
