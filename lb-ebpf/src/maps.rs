@@ -13,19 +13,21 @@ use lb_common::{
         admission::AdmissionWords,
         backend::BackendEntry,
         counter::Counter,
-        flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
-        limits::{MAX_FRAGMENTED, SLOTS_PER_CHUNK},
+        flow::{FlowEntry, FlowFilter, FlowKey, FragmentEntry, FragmentKey},
+        limits::{FLOW_FILTER_CHUNK, MAX_FRAGMENTED, SLOTS_PER_CHUNK},
         plan::{PlanEntry, PoolEntry},
         root::Root,
         service::{PortRanges, ServiceBucket, ServiceEntry},
     },
     datapath::{
         classify::{self, Lookup},
+        filter::Allowance,
+        flow::FlowTable,
         fragment,
         parse::{TRANSPORT_WORDS, Transport},
         ports::{Clock, Tables},
         select::{self, Probe, Probed},
-        steer::{self, Origin, Walk, Walked},
+        steer::{self, Away, Origin, Walk, Walked},
         trace::{Silent, Trace},
     },
     net::AddressWords,
@@ -90,23 +92,77 @@ pub fn take_over() -> Option<Transport> {
     HANDED_OVER.get(0).map(Transport::unpack)
 }
 
+#[map]
+static OPENINGS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+#[map]
+static FLOW_FILTER: Array<FlowFilter> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREVIOUS: Array<PoolEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// What a CPU keeps from one function, or packet, to the next.
+#[repr(C)]
+struct Scratch {
+    /// Input of [`weir_away`]: more than fits in registers.
+    away: Away,
+    /// What may still be written into the flow table.
+    allowance: Allowance,
+}
+
+/// This CPU's scratch.
+#[inline(always)]
+fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: the pointer is to the live element of this CPU, on which no second XDP program interrupts this one. Nobody
+    // holds two results at once: `away` is written before `weir_away` starts and only read by it, and `allowance` is touched in
+    // `insert_allowance` alone.
+    unsafe { SCRATCH.get_ptr_mut(0)?.as_mut() }
+}
+
 /// The maps above as the decisions see them.
 pub struct Maps;
 
-/// [`steer::walk`] as a global function, which the verifier checks once for all callers. Only numbers go in and out.
+/// What [`weir_away`] was last called for on this CPU.
+#[inline(always)]
+fn last_request() -> Option<&'static Away> {
+    // SAFETY: a live element of this CPU, which is written before `weir_away` is called and not again until the packet's
+    // end; see `scratch`.
+    Some(unsafe { &(*SCRATCH.get_ptr(0)?).away })
+}
+
+/// [`steer::away`] as a global function, which the verifier checks once for all callers. Only numbers go in and out; the
+/// input lies in the CPU's scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_walk(plan: u32, h: u64, opening: u32, origin: u32, service_flags: u32) -> u64 {
-    let origin = if origin == Origin::Relay as u32 { Origin::Relay } else { Origin::Client };
-    let request = Walk { plan, h, opening: opening != 0, origin, service_flags };
+pub extern "C" fn weir_away() -> u64 {
+    let Some(request) = last_request() else { return Walked::INCONSISTENT.0 };
+    steer::away(&Maps, request, &mut Silent).0
+}
+
+/// [`steer::settle`] as a global function, for the packet that [`weir_away`] was called for. The result means nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_settle(walked: u64) -> u64 {
+    if let Some(request) = last_request() {
+        steer::settle(&Maps, request, Walked(walked), &mut Silent);
+    }
+    0
+}
+
+/// [`steer::walk`] as a global function. Bit 0 of `flags`: opening; bit 1: relayed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_walk(plan: u32, h: u64, flags: u32, service_flags: u32) -> u64 {
+    let origin = if flags & 2 != 0 { Origin::Relay } else { Origin::Client };
+    let request = Walk { plan, h, opening: flags & 1 != 0, origin, service_flags };
     steer::walk(&Maps, &request, &mut Silent).0
 }
 
 /// [`select::probe`] as a global function. Bit 0 of `flags`: opening; bit 1: ignore health.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_probe(pool: u32, h: u64, first: u32, flags: u32) -> u64 {
-    let request = Probe { pool, h, first, opening: flags & 1 != 0, ignore_health: flags & 2 != 0 };
+pub extern "C" fn weir_probe(pool: u32, h: u64, first: u32, end: u32, flags: u32) -> u64 {
+    let request = Probe { pool, h, first, end, opening: flags & 1 != 0, ignore_health: flags & 2 != 0 };
     select::probe(&Maps, &request, &mut Silent).0
 }
 
@@ -198,21 +254,81 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        // SAFETY: the entry is copied at once. Another CPU may reuse it meanwhile and the copy may then be torn; it is
-        // only ever used as an index that is checked.
-        unsafe { FLOWS.get(key) }.copied()
+    fn previous_client_region(&self, address: &[u8; 16]) -> u32 {
+        self.client_region(address)
     }
 
     #[inline(always)]
-    fn remember(&self, key: &FlowKey, entry: FlowEntry) {
+    fn previous(&self, index: u32) -> Option<&PoolEntry> {
+        PREVIOUS.get(index)
+    }
+
+    #[inline(always)]
+    fn flow(&self, table: FlowTable, key: &FlowKey, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        let entry = match table {
+            FlowTable::Flows => FLOWS.get_ptr_mut(key)?,
+            FlowTable::Openings => OPENINGS.get_ptr_mut(key)?,
+        };
+        // SAFETY: a live element of the map. Another CPU may reuse it meanwhile: the copy may then be torn, and is only ever
+        // used as an index that is checked; and another flow's entry may be said to have been seen now.
+        unsafe {
+            let found = *entry;
+            let seen = touch(found.seen);
+            if seen != found.seen {
+                (*entry).seen = seen;
+            }
+            Some(found)
+        }
+    }
+
+    #[inline(always)]
+    fn remember(&self, table: FlowTable, key: &FlowKey, entry: FlowEntry) {
         // An LRU map makes room by itself; if even that fails, the flow is placed by its hash as long as shares stay.
-        let _ = FLOWS.insert(key, entry, 0);
+        let _ = match table {
+            FlowTable::Flows => FLOWS.insert(key, entry, 0),
+            FlowTable::Openings => OPENINGS.insert(key, entry, 0),
+        };
     }
 
     #[inline(always)]
-    fn forget(&self, key: &FlowKey) {
-        let _ = FLOWS.remove(key);
+    fn forget(&self, table: FlowTable, key: &FlowKey) -> bool {
+        // Most often there is nothing, and looking takes no lock.
+        match table {
+            FlowTable::Flows => FLOWS.get_ptr(key).is_some() && FLOWS.remove(key).is_ok(),
+            FlowTable::Openings => OPENINGS.get_ptr(key).is_some() && OPENINGS.remove(key).is_ok(),
+        }
+    }
+
+    #[inline(always)]
+    fn filter(&self, index: u32) -> u8 {
+        match FLOW_FILTER.get(index / FLOW_FILTER_CHUNK as u32) {
+            Some(chunk) => chunk.0[index as usize & (FLOW_FILTER_CHUNK - 1)],
+            None => u8::MAX,
+        }
+    }
+
+    #[inline(always)]
+    fn set_filter(&self, index: u32, epoch: u8) {
+        let Some(chunk) = FLOW_FILTER.get_ptr_mut(index / FLOW_FILTER_CHUNK as u32) else { return };
+        // SAFETY: a live element of the array; CPUs that store to one byte at once store the same.
+        unsafe { (*chunk).0[index as usize & (FLOW_FILTER_CHUNK - 1)] = epoch };
+    }
+
+    #[inline(always)]
+    fn insert_allowance(&self, spend: impl FnOnce(&mut Allowance) -> bool) -> bool {
+        scratch().is_some_and(|scratch| spend(&mut scratch.allowance))
+    }
+
+    #[inline(always)]
+    fn away(&self, request: &Away, _: &mut impl Trace) -> Walked {
+        let Some(scratch) = scratch() else { return Walked::INCONSISTENT };
+        scratch.away = *request;
+        Walked(weir_away())
+    }
+
+    #[inline(always)]
+    fn settle(&self, _: &Away, walked: Walked, _: &mut impl Trace) {
+        weir_settle(walked.0);
     }
 
     #[inline(always)]
@@ -271,19 +387,14 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn walk(&self, request: &Walk, _: &mut impl Trace) -> Walked {
-        Walked(weir_walk(
-            request.plan,
-            request.h,
-            request.opening as u32,
-            request.origin as u32,
-            request.service_flags,
-        ))
+        let flags = request.opening as u32 | ((request.origin as u32 == Origin::Relay as u32) as u32) << 1;
+        Walked(weir_walk(request.plan, request.h, flags, request.service_flags))
     }
 
     #[inline(always)]
     fn probe(&self, request: &Probe, _: &mut impl Trace) -> Probed {
         let flags = request.opening as u32 | (request.ignore_health as u32) << 1;
-        Probed(weir_probe(request.pool, request.h, request.first, flags))
+        Probed(weir_probe(request.pool, request.h, request.first, request.end, flags))
     }
 
     #[inline(always)]

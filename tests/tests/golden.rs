@@ -4,9 +4,10 @@ use anyhow::{Context, Result, ensure};
 use lb_common::{
     abi::{
         counter::{Counter, backend_slot, reason_slot, service_slot},
+        limits::REASON_SLOTS,
         reason::Reason,
     },
-    datapath::{self, buffer::Buffer, trace::Silent, verdict::Verdict},
+    datapath::{self, buffer::Buffer, flow::FlowTable, trace::Silent, verdict::Verdict},
 };
 use lb_tests::golden::{
     Case, Expected, INGRESS, action,
@@ -79,11 +80,12 @@ fn check_counters(
         dropped: now.dropped - then.dropped,
     };
     let all: Vec<Counter> = after.iter().zip(before).map(added).collect();
+    let reasons = REASON_SLOTS;
     let services = service_slot(0) as usize;
     let backends = backend_slot(image.services.len() as u32, 0) as usize;
     let sum = |range: &[Counter]| range.iter().map(|c| c.packets).sum::<u64>();
     let forwarded = u64::from(reason == Reason::Forwarded);
-    ensure!(sum(&all[..services]) == 1 - forwarded, "reasons: {:?}", &all[..services]);
+    ensure!(sum(&all[..reasons]) == 1 - forwarded, "reasons: {:?}", &all[..reasons]);
     ensure!(sum(&all[services..backends]) == forwarded, "services: {:?}", &all[services..backends]);
     ensure!(sum(&all[backends..]) == forwarded, "backends: {:?}", &all[backends..]);
     if reason != Reason::Forwarded {
@@ -189,7 +191,12 @@ fn pure_code_and_xdp_program_agree_on_damaged_packets() -> Result<()> {
         }
         compare(&frame)?;
     }
-    assert_eq!(tables.flows().len(), kernel.flows()?, "entries in the flow table");
+    let remembered = tables.flows(FlowTable::Flows).len() + tables.flows(FlowTable::Openings).len();
+    assert_eq!(
+        remembered,
+        kernel.flows("FLOWS")? + kernel.flows("OPENINGS")?,
+        "entries in the tables of flows"
+    );
     Ok(())
 }
 

@@ -1,6 +1,16 @@
-//! The flow table: exact-match entries for flows that are not at home.
+//! The flow table: exact-match entries for flows that are not at home, and what stands beside it.
+//!
+//! | map | holds | when it is full |
+//! |---|---|---|
+//! | `FLOWS` | flows that live away from home | the least recently used goes |
+//! | `OPENINGS` | flows that opened away from home and of which no later packet was seen | the same |
+//! | `FLOW_FILTER` | a byte for each value of some bits of the flow hash: 0 says that neither map has an entry | never |
+//!
+//! A flood of opening packets thus reaches `OPENINGS` only, and a packet of a flow without an entry reads one byte.
 
-/// Key of the `FLOWS` map: a flow's 5-tuple. IPv4 addresses stand as IPv4-mapped IPv6 addresses (RFC 4291, section
+use super::limits::FLOW_FILTER_CHUNK;
+
+/// Key of the `FLOWS` and `OPENINGS` maps: a flow's 5-tuple. IPv4 addresses stand as IPv4-mapped IPv6 addresses (RFC 4291, section
 /// 2.5.5.2).
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -22,7 +32,7 @@ pub struct FlowKey {
     pub reserved: [u8; 2],
 }
 
-/// Value of the `FLOWS` map.
+/// Value of the `FLOWS` and `OPENINGS` maps.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FlowEntry {
@@ -70,3 +80,8 @@ pub struct FragmentEntry {
     /// Zero.
     pub reserved: u32,
 }
+
+/// One element of the `FLOW_FILTER` map. Byte `i` of the filter is byte `i % FLOW_FILTER_CHUNK` of element
+/// `i / FLOW_FILTER_CHUNK`; a flow's byte is [`filter_index`](crate::datapath::filter::index).
+#[repr(transparent)]
+pub struct FlowFilter(pub [u8; FLOW_FILTER_CHUNK]);

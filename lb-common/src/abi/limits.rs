@@ -31,6 +31,8 @@ pub const MAX_PROBES: u32 = 16;
 pub const MAX_THOROUGH_PROBES: u32 = 256;
 /// Counters for reasons, the first ones of each CPU's block. Reasons are append-only.
 pub const REASON_SLOTS: usize = 64;
+/// Counters for notes, behind those for reasons. Notes are append-only.
+pub const NOTE_SLOTS: usize = 32;
 /// CPUs whose counters fit.
 pub const MAX_CPUS: usize = 1_024;
 /// Flows away from home that are remembered, by default; the oldest are forgotten first.
@@ -48,6 +50,18 @@ pub const MAX_PORT_RANGES: usize = 16;
 pub const MAX_VIP_NESTING: usize = 4;
 /// How far answers may run ahead of their rate, in nanoseconds: several ticks of the coarse clock.
 pub const ANSWER_BURST_NS: u64 = 100_000_000;
+/// Flows that opened away from home and of which nothing but the opening packet was seen yet; a flood of such packets
+/// turns over these and no other entries.
+pub const DEFAULT_OPENING_ENTRIES: u32 = 65_536;
+/// Bytes of one element of the flow filter.
+pub const FLOW_FILTER_CHUNK: usize = 65_536;
+/// Bytes of the whole flow filter at most, a power of two: 64 MiB.
+pub const MAX_FLOW_FILTER: usize = 1 << 26;
+/// Bytes of the flow filter for each entry of the tables that it stands before: at most one packet in four of a flow without
+/// an entry is looked up in vain.
+pub const FLOW_FILTER_BYTES_PER_ENTRY: usize = 4;
+/// Flows a second that enter the flow table at most without having been seen to open, for each CPU.
+pub const DEFAULT_FLOW_INSERTS_PER_SECOND: u32 = 10_000;
 /// Answers a second that Weir itself gives at most, for each CPU.
 pub const DEFAULT_ANSWERS_PER_SECOND: u32 = 1_000;
 /// Addresses on which one agent takes tunnelled packets and heartbeats.
@@ -56,3 +70,18 @@ pub const MAX_AGENT_ADDRESSES: usize = 16;
 pub const MAX_AGENT_SOURCES: usize = 256;
 
 const _: () = assert!(ADMISSION_WORDS.is_power_of_two());
+const _: () = assert!(FLOW_FILTER_CHUNK.is_power_of_two() && MAX_FLOW_FILTER.is_power_of_two());
+
+/// Bytes of the flow filter for tables of so many entries: a power of two, one element at least.
+#[must_use]
+pub const fn flow_filter_bytes(flow_entries: u32, opening_entries: u32) -> usize {
+    let wanted = (flow_entries as usize + opening_entries as usize) * FLOW_FILTER_BYTES_PER_ENTRY;
+    let bytes = wanted.next_power_of_two();
+    if bytes < FLOW_FILTER_CHUNK {
+        FLOW_FILTER_CHUNK
+    } else if bytes > MAX_FLOW_FILTER {
+        MAX_FLOW_FILTER
+    } else {
+        bytes
+    }
+}

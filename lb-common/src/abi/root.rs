@@ -28,8 +28,8 @@ pub const FEATURE_CAPTURE: u32 = 1 << 3;
 /// [`Root::features`]: an emergency switch is on. Set and cleared while the program runs.
 pub const FEATURE_EMERGENCY: u32 = 1 << 4;
 
-/// The single element of the `ROOT` map, 256 bytes. Written once per generation, but for `features` and
-/// `previous_clients`.
+/// The single element of the `ROOT` map, 256 bytes. Written once per generation, but for `features`, `previous_clients`
+/// and `flow_filter_epoch`.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Root {
@@ -69,8 +69,14 @@ pub struct Root {
     pub hash_key: FlowHashKey,
     /// Outer IPv6 source without entropy.
     pub outer_source_v6: [u8; 16],
+    /// Bytes of the flow filter minus one; the number is a power of two. See [`FlowFilter`](super::flow::FlowFilter).
+    pub flow_filter_mask: u32,
+    /// What stands in the flow filter for an entry that is written now, 1 to 255. Changed while the program runs.
+    pub flow_filter_epoch: u32,
+    /// Flows a second that enter the flow table at most without having been seen to open, for each CPU.
+    pub flow_inserts_per_second: u32,
     /// Zero.
-    pub reserved2: [u32; 24],
+    pub reserved2: [u32; 21],
     /// Digest of the configuration that this generation was built from.
     pub config_digest: [u8; 32],
 }

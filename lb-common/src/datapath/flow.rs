@@ -1,83 +1,167 @@
 //! Stage 4: is the flow known to live away from home?
 //!
-//! Invariant: a TCP flow is in the flow table if and only if it was opened away from home. The table is consulted only
-//! for flows whose way home was not open all along (see
-//! [`Admission::CLEAN`](crate::abi::admission::Admission::CLEAN)), so on a healthy day no packet touches it. UDP has no
-//! opening packet: each datagram is placed afresh and leaves no entry.
+//! Invariant: a flow is in the tables of flows if and only if it is not where an untracked flow goes: at home, or, while its
+//! slot is in transition, where its home was before. They are asked only for flows whose way home was not open all along
+//! (see [`Admission::CLEAN`](crate::abi::admission::Admission::CLEAN)) or whose slot is marked, so on a healthy day no
+//! packet touches them; and then only if the [`filter`] says that there may be an entry.
+//!
+//! An opening packet is written into `OPENINGS` only. The next packet of the flow moves it to `FLOWS`: a flood of opening
+//! packets thus turns over `OPENINGS` and leaves `FLOWS` alone. UDP has no opening packet: unless its service is sticky,
+//! each datagram is placed afresh and leaves no entry.
 
 use super::{
-    parse::Transport,
+    filter,
     ports::Tables,
     select,
-    steer::{Origin, Placement},
-    trace::{Step, Trace},
+    steer::Away,
+    trace::{Silent, Step, Trace},
 };
 use crate::{
     abi::{
+        counter::{Note, note_slot},
         flow::{FLOW_CLOSING, FlowEntry},
         reason::Reason,
+        root::Root,
+        service::{SERVICE_QUIC, SERVICE_STICKY_UDP},
     },
     net::protocol,
 };
 
-/// Whether the flow table holds flows of this packet's protocol.
-#[inline(always)]
-const fn is_tracked(transport: &Transport) -> bool {
-    transport.tuple.protocol == protocol::TCP
+/// The tables of flows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FlowTable {
+    /// `FLOWS`: flows that live away from home.
+    Flows,
+    /// `OPENINGS`: flows that opened away from home, until their next packet.
+    Openings,
 }
 
-/// Where an established flow lives, if it is in the flow table and its backend still admits it.
+/// Whether the tables of flows hold flows of a protocol.
+#[must_use]
+#[inline(always)]
+pub const fn is_tracked(protocol: u8, service_flags: u32) -> bool {
+    protocol != protocol::UDP || service_flags & (SERVICE_STICKY_UDP | SERVICE_QUIC) != 0
+}
+
+/// What [`FlowEntry::seen`] says for a packet seen now.
+#[must_use]
+#[inline(always)]
+pub const fn seen_at(now_ns: u64, closing: bool) -> u32 {
+    // A shift and not a division: 1.07 s are second enough for what is forgotten after minutes.
+    let seconds = (now_ns >> 30) as u32 & !FLOW_CLOSING;
+    if closing { seconds | FLOW_CLOSING } else { seconds }
+}
+
+/// Counts a note.
+#[inline(always)]
+fn note<T: Tables>(tables: &T, note: Note) {
+    tables.count(note_slot(note), 0, false, false);
+}
+
+/// Where an established flow lives, if the tables of flows know it and its backend still admits it.
 ///
 /// # Errors
-/// [`Reason::Inconsistent`] when the table names a backend that does not exist.
+/// [`Reason::Inconsistent`] when a table names a backend that does not exist.
 #[inline(always)]
-pub fn known<'a, T: Tables>(
-    tables: &'a T,
-    transport: &Transport,
-    h: u64,
-    origin: Origin,
-    trace: &mut impl Trace,
-) -> Result<Option<Placement<'a>>, Reason> {
-    if !is_tracked(transport) || transport.opening {
-        return Ok(None);
-    }
-    let entry = tables.flow(&transport.tuple.flow_key(origin));
-    trace.step(Step::FlowTable { backend: entry.map(|e| e.backend) });
-    let Some(FlowEntry { backend, .. }) = entry else {
-        return Ok(None);
-    };
-    let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
-    let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-    let admitted = select::admits(admissions, entry, h, false);
-    Ok(admitted.then_some(Placement { backend, entry, home: false }))
-}
-
-/// Seconds of the monotonic clock, as [`FlowEntry::seen`] has them.
-#[inline(always)]
-const fn seconds(ns: u64) -> u32 {
-    // A shift and not a division: 1.07 s are second enough for what is forgotten after minutes.
-    (ns >> 30) as u32 & !FLOW_CLOSING
-}
-
-/// Keeps the invariant once a flow is placed whose way home was not open all along: an opening away from home is written
-/// down, an opening at home wipes out what an earlier flow with the same tuple left.
-#[inline(always)]
-pub fn settle<T: Tables>(
+pub fn known<T: Tables>(
     tables: &T,
-    transport: &Transport,
-    origin: Origin,
-    placement: &Placement<'_>,
+    root: &Root,
+    request: &Away,
     trace: &mut impl Trace,
-) {
-    if !is_tracked(transport) || !transport.opening {
+) -> Result<Known, Reason> {
+    if !filter::may_know(tables, root, request.h, trace) {
+        return Ok(Known::Nothing);
+    }
+    let seen = seen_at(tables.now_ns(), request.closing());
+    let touch = |before: u32| seen | before & FLOW_CLOSING;
+    let mut table = FlowTable::Flows;
+    let mut entry = tables.flow(table, &request.key, touch);
+    if entry.is_none() {
+        trace.step(Step::FlowTable { table, backend: None, admitted: false });
+        table = FlowTable::Openings;
+        entry = tables.flow(table, &request.key, touch);
+    }
+    let Some(FlowEntry { backend, seen: before }) = entry else {
+        trace.step(Step::FlowTable { table, backend: None, admitted: false });
+        note(tables, Note::FlowMissed);
+        return Ok(Known::Nothing);
+    };
+    let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
+    let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
+    let admitted = select::admits(admissions, entry, request.h, false);
+    trace.step(Step::FlowTable { table, backend: Some(backend), admitted });
+    if !admitted {
+        return Ok(Known::Refused);
+    }
+    if matches!(table, FlowTable::Openings) {
+        filter::announce(tables, root, request.h);
+        tables.remember(FlowTable::Flows, &request.key, FlowEntry { backend, seen: touch(before) });
+        tables.forget(FlowTable::Openings, &request.key);
+        note(tables, Note::FlowEstablished);
+        trace.step(Step::Remembered { table: FlowTable::Flows });
+    }
+    Ok(Known::At(backend))
+}
+
+/// What the tables of flows know about an established flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Known {
+    /// Nothing: it is untracked.
+    Nothing,
+    /// It lives at a backend that refuses it now.
+    Refused,
+    /// It lives at this backend.
+    At(u32),
+}
+
+/// Writes down an untracked flow that was found to live where its home was before a transition, as far as the limit of
+/// inserts lets it.
+#[inline(always)]
+pub fn insert<T: Tables>(tables: &T, root: &Root, request: &Away, backend: u32, trace: &mut impl Trace) {
+    let now = tables.now_ns();
+    let per_second = root.flow_inserts_per_second;
+    if !tables.insert_allowance(|allowance| allowance.spend(now, per_second)) {
+        note(tables, Note::FlowInsertLimited);
+        trace.step(Step::InsertLimited);
         return;
     }
-    let key = transport.tuple.flow_key(origin);
-    if !placement.home {
-        let seen = seconds(tables.now_ns());
-        tables.remember(&key, FlowEntry { backend: placement.backend, seen });
-        trace.step(Step::Remembered);
-    } else if tables.flow(&key).is_some() {
-        tables.forget(&key);
+    filter::announce(tables, root, request.h);
+    let entry = FlowEntry { backend, seen: seen_at(now, request.closing()) };
+    tables.remember(FlowTable::Flows, &request.key, entry);
+    note(tables, Note::FlowInserted);
+    trace.step(Step::Remembered { table: FlowTable::Flows });
+}
+
+/// Writes down a flow that opens where untracked flows do not go. What an earlier flow with the same tuple left in `FLOWS`
+/// would be found first, so it goes.
+#[inline(always)]
+pub fn remember_opening<T: Tables>(
+    tables: &T,
+    root: &Root,
+    request: &Away,
+    backend: u32,
+    trace: &mut impl Trace,
+) {
+    if filter::may_know(tables, root, request.h, &mut Silent) && tables.forget(FlowTable::Flows, &request.key)
+    {
+        note(tables, Note::FlowWiped);
+    }
+    filter::announce(tables, root, request.h);
+    let entry = FlowEntry { backend, seen: seen_at(tables.now_ns(), request.closing()) };
+    tables.remember(FlowTable::Openings, &request.key, entry);
+    note(tables, Note::OpeningRemembered);
+    trace.step(Step::Remembered { table: FlowTable::Openings });
+}
+
+/// Wipes out what an earlier flow with the same tuple left, for a flow that opens where untracked flows go.
+#[inline(always)]
+pub fn wipe<T: Tables>(tables: &T, root: &Root, request: &Away) {
+    if !filter::may_know(tables, root, request.h, &mut Silent) {
+        return;
+    }
+    let flows = tables.forget(FlowTable::Flows, &request.key);
+    let openings = tables.forget(FlowTable::Openings, &request.key);
+    if flows | openings {
+        note(tables, Note::FlowWiped);
     }
 }

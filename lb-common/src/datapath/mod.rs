@@ -7,7 +7,9 @@
 //! | [`parse`] | what is this packet? |
 //! | [`classify`] | which service is it for? |
 //! | [`steer`] | which plan applies, and which pools in which order? |
+//! | [`filter`] | may the flow table know the flow? |
 //! | [`flow`] | is the flow known to live away from home? |
+//! | [`transition`] | was its home elsewhere before the last change of the configuration? |
 //! | [`select`] | which member of a pool takes it? |
 //! | [`encap`] | what does it look like on the way to the backend? |
 //! | [`verdict`] | what is done with it, and how is it counted? |
@@ -22,6 +24,7 @@ pub mod answers;
 pub mod buffer;
 pub mod classify;
 pub mod encap;
+pub mod filter;
 pub mod flow;
 pub mod fragment;
 pub mod hash;
@@ -32,6 +35,7 @@ pub mod select;
 pub mod steer;
 pub mod too_big;
 pub mod trace;
+pub mod transition;
 pub mod unusual;
 pub mod verdict;
 
@@ -86,7 +90,7 @@ fn forward<P: Packet, T: Tables>(
         steer::place(tables, service, transport, h, Origin::Client, trace)
     };
     match placed {
-        Err(reason) => outcome.drop(reason),
+        Err(reason) => outcome.unplaced(reason),
         Ok(placement) => {
             if transport.shape == Shape::FirstFragment {
                 tables.remember_fragment(transport, placement.backend);

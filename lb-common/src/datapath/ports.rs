@@ -3,10 +3,12 @@
 
 use super::{
     classify::{self, Lookup},
+    filter::Allowance,
+    flow::FlowTable,
     fragment,
     parse::Transport,
     select::{self, Probe, Probed},
-    steer::{self, Walk, Walked},
+    steer::{self, Away, Walk, Walked},
     too_big::{self, TooBig},
     trace::Trace,
     unusual::{self, Unusual},
@@ -106,12 +108,6 @@ pub trait Tables: Clock {
     fn admissions(&self) -> Option<&AdmissionWords>;
     /// The client region of an address by longest matching prefix; 0, the default region, when none matches.
     fn client_region(&self, address: &[u8; 16]) -> u32;
-    /// The flow table's entry for a flow.
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry>;
-    /// Writes a flow into the flow table; when it is full, the least recently used entry goes.
-    fn remember(&self, key: &FlowKey, entry: FlowEntry);
-    /// Removes a flow from the flow table.
-    fn forget(&self, key: &FlowKey);
     /// A list of port ranges.
     fn port_ranges(&self, index: u32) -> Option<&PortRanges>;
     /// The value of the longest prefix in a prefix table that holds an address; 0 when none does, or when there is no such table.
@@ -147,6 +143,39 @@ pub trait Tables: Clock {
         Self: Sized,
     {
         fragment::remember(self, transport, backend);
+    }
+    /// The client region that an address had before the last change of the configuration.
+    fn previous_client_region(&self, address: &[u8; 16]) -> u32;
+    /// An element of `PREVIOUS`: the table of a service in which untracked flows found their home before the last change of
+    /// the configuration. Of its fields only `table_base` and `table_slots` have a meaning.
+    fn previous(&self, index: u32) -> Option<&PoolEntry>;
+    /// A flow's entry in one of the tables of flows, as it was found; its `seen` becomes what `touch` makes of it.
+    fn flow(&self, table: FlowTable, key: &FlowKey, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry>;
+    /// Writes a flow into one of the tables of flows; when it is full, the least recently used entry goes.
+    fn remember(&self, table: FlowTable, key: &FlowKey, entry: FlowEntry);
+    /// Removes a flow from one of the tables of flows; `false` when it was not there.
+    fn forget(&self, table: FlowTable, key: &FlowKey) -> bool;
+    /// A byte of the flow filter; not 0 where there is none, as then nothing is known.
+    fn filter(&self, index: u32) -> u8;
+    /// Stores a byte of the flow filter.
+    fn set_filter(&self, index: u32, epoch: u8);
+    /// Lets `spend` take from what this CPU may still write into the flow table.
+    fn insert_allowance(&self, spend: impl FnOnce(&mut Allowance) -> bool) -> bool;
+    /// [`steer::away`]. A port so that the XDP program can keep it out of the way of packets that go straight home.
+    #[inline(always)]
+    fn away(&self, request: &Away, trace: &mut impl Trace) -> Walked
+    where
+        Self: Sized,
+    {
+        steer::away(self, request, trace)
+    }
+    /// [`steer::settle`], for the same reason; of the packet that [`away`](Self::away) was last called for.
+    #[inline(always)]
+    fn settle(&self, request: &Away, walked: Walked, trace: &mut impl Trace)
+    where
+        Self: Sized,
+    {
+        steer::settle(self, request, walked, trace);
     }
     /// [`steer::walk`]. A port so that the XDP program can make it a function that the verifier checks once, on its own, and
     /// not again for each way that leads there.

@@ -9,7 +9,7 @@ use super::{
 use crate::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
-    limits::{MAX_PROBES, MAX_THOROUGH_PROBES},
+    limits::MAX_THOROUGH_PROBES,
     plan::PoolEntry,
     reason::Reason,
 };
@@ -54,7 +54,10 @@ fn is_held(admissions: &AdmissionWords, entry: &BackendEntry) -> u32 {
 #[must_use]
 #[inline(always)]
 pub fn admits(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, opening: bool) -> bool {
-    admits_bit(admissions, entry, h, opening) != 0
+    let [own, rack, zone, region] = words(admissions, entry);
+    // Where everything is open the flow's bytes need not be computed.
+    let open = Admission::OPEN.0 & !Admission::CLEAN;
+    own & rack & zone & region & open == open || admits_bit(admissions, entry, h, opening) != 0
 }
 
 /// 1 if a backend and all its domains admit a flow, else 0: the byte for the backend is less than the backend's limit, and the
@@ -83,8 +86,20 @@ pub const fn subject(entry: &BackendEntry) -> u32 {
         ^ u32::from_le_bytes([a[8] ^ a[12], a[9] ^ a[13], a[10] ^ a[14], a[11] ^ a[15]])
 }
 
-/// The common case in as few steps as it takes: the flow's first slot in the first pool, if that pool, its member and
-/// all domains above it are open and always were.
+/// Result of [`at_home`].
+#[derive(Clone, Copy, Debug)]
+pub enum Home<'a> {
+    /// The flow goes there.
+    Open(Placement<'a>),
+    /// That must be looked at more closely: what the flow's first slot holds, mark included, or [`NO_HOME`].
+    Doubtful(u32),
+}
+
+/// "No slot": a pool without members.
+pub const NO_HOME: u32 = u32::MAX;
+
+/// The common case in as few steps as it takes: the flow's first slot in the first pool, if it is not marked, and that
+/// pool, its member and all domains above it are open and always were.
 ///
 /// # Errors
 /// [`Reason::Inconsistent`] when maps contradict each other.
@@ -94,17 +109,74 @@ pub fn at_home<'a, T: Tables>(
     pool: &PoolEntry,
     h: u64,
     trace: &mut impl Trace,
-) -> Result<Option<Placement<'a>>, Reason> {
-    if pool.table_slots == 0 {
-        return Ok(None);
-    }
-    let (backend, entry) = member(tables, pool, h)?;
+) -> Result<Home<'a>, Reason> {
+    let slot = first_slot(tables, pool, h)?;
+    // The mark needs no test of its own: no backend's index has its bit, so with it there is no such backend.
+    let Some(entry) = tables.backend(slot) else {
+        let backend = lb_maglev::member_id(slot as u16) as u32;
+        trace.step(Step::Home { backend, open: false, marked: true });
+        return Ok(Home::Doubtful(slot));
+    };
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     let [own, rack, zone, region] = words(admissions, entry);
     let all = own & rack & zone & region & admissions.get(pool.admission).0;
     let open = all & Admission::OPEN.0 == Admission::OPEN.0;
-    trace.step(Step::Home { backend, open });
-    Ok(open.then_some(Placement { backend, entry, home: true }))
+    trace.step(Step::Home { backend: slot, open, marked: false });
+    if open {
+        Ok(Home::Open(Placement { backend: slot, entry, home: true }))
+    } else {
+        Ok(Home::Doubtful(slot))
+    }
+}
+
+/// What a flow's first slot in a pool holds, mark included; [`NO_HOME`] for a pool without members.
+///
+/// # Errors
+/// [`Reason::Inconsistent`] when maps contradict each other.
+#[inline(always)]
+pub fn first_slot<T: Tables>(tables: &T, pool: &PoolEntry, h: u64) -> Result<u32, Reason> {
+    if pool.table_slots == 0 {
+        return Ok(NO_HOME);
+    }
+    let slot = pool.table_base.wrapping_add(lb_maglev::reduce(h, pool.table_slots));
+    Ok(tables.slot(slot).ok_or(Reason::Inconsistent)? as u32)
+}
+
+const _: () = assert!(crate::abi::limits::MAX_BACKENDS <= lb_maglev::SLOT_MEMBER_MASK as usize);
+
+/// Probes of a flow's first pool that are made at once, before there is a walk: the home and two more.
+const NEAR_PROBES: u32 = 3;
+
+/// Tries the first slots of a pool, of which the very first holds `home`, as [`probe`] would: most flows that a failure drives
+/// from home find their place so. The member that takes the flow and how many refused before, if one does.
+///
+/// # Errors
+/// [`Reason::Inconsistent`] when maps contradict each other.
+#[inline(always)]
+pub fn probe_near<T: Tables>(
+    tables: &T,
+    pool: &PoolEntry,
+    home: u32,
+    h: u64,
+    opening: bool,
+    trace: &mut impl Trace,
+) -> Result<Option<(u32, u32)>, Reason> {
+    let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
+    let mut backend = lb_maglev::member_id(home as u16) as u32;
+    let mut i = 0;
+    while i < NEAR_PROBES {
+        if i > 0 {
+            backend = member(tables, pool, probe_hash(h, i))?.0;
+        }
+        let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
+        let taken = admits(admissions, entry, h, opening);
+        trace.step(Step::Probe { probe: i, backend, admission: combined(admissions, entry), taken });
+        if taken {
+            return Ok(Some((backend, i)));
+        }
+        i += 1;
+    }
+    Ok(None)
 }
 
 /// Input of [`probe`].
@@ -114,8 +186,10 @@ pub struct Probe {
     pub pool: u32,
     /// The flow's hash.
     pub h: u64,
-    /// Number of the first probe: 0 for [`MAX_PROBES`] of them, anything else for all up to [`MAX_THOROUGH_PROBES`].
+    /// Number of the first probe.
     pub first: u32,
+    /// Number of the probe before which to stop, [`MAX_THOROUGH_PROBES`] at most.
+    pub end: u32,
     /// Whether the packet may open a flow.
     pub opening: bool,
     /// Whether any member will do that no operator took out.
@@ -150,7 +224,7 @@ impl Probed {
 /// that the verifier wants set.
 #[inline(always)]
 pub fn probe<T: Tables>(tables: &T, request: &Probe, trace: &mut impl Trace) -> Probed {
-    let &Probe { h, first, opening, ignore_health, .. } = request;
+    let &Probe { h, first, end, opening, ignore_health, .. } = request;
     let (Some(pool), Some(admissions)) = (tables.pool(request.pool), tables.admissions()) else {
         return Probed(Probed::INCONSISTENT);
     };
@@ -158,7 +232,6 @@ pub fn probe<T: Tables>(tables: &T, request: &Probe, trace: &mut impl Trace) -> 
     if pool.table_slots == 0 {
         return Probed(Probed::EXHAUSTED);
     }
-    let end = if first == 0 { MAX_PROBES } else { MAX_THOROUGH_PROBES };
     for i in 0..MAX_THOROUGH_PROBES {
         let probe = first + i;
         if probe >= end {

@@ -1,21 +1,26 @@
 //! Stage 3: which plan applies, and which of its pools takes the flow?
 
 use super::{
-    flow,
+    flow::{self, Known},
     hash::{pool_byte, share_limit, spill_hash},
     parse::Transport,
     ports::Tables,
-    select::{self, Probe},
+    select::{self, Home, NO_HOME, Probe},
     trace::{Step, Trace},
+    transition,
 };
 use crate::abi::{
     backend::BackendEntry,
-    limits::{MAX_PLAN_STEPS, MAX_PROBES},
+    flow::FlowKey,
+    limits::{MAX_PLAN_STEPS, MAX_PROBES, MAX_THOROUGH_PROBES},
     plan::{POOL_RELAY, PlanEntry, PoolEntry},
     reason::Reason,
-    service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, SERVICE_SPILLS, ServiceEntry},
+    service::{
+        SERVICE_FAIL_OPEN, SERVICE_LEAVING, SERVICE_MULTI_PLAN, SERVICE_SPILLS, SERVICE_STICKY_UDP,
+        ServiceEntry,
+    },
 };
-use crate::net::words_address;
+use crate::net::{protocol, words_address};
 
 /// Where a packet comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,12 +43,14 @@ pub struct Placement<'a> {
     pub home: bool,
 }
 
-/// Places a packet of `service`: at home if the way there is and always was open, else by the flow table, else by its
-/// plan.
+/// Flags of services whose packets never go straight home.
+const NOT_STRAIGHT: u32 = SERVICE_SPILLS | SERVICE_LEAVING;
+
+/// Places a packet of `service`: at home if the way there is and always was open, else as [`away`] says.
 ///
 /// # Errors
-/// [`Reason::AllDown`] or [`Reason::RelayRefused`] when no pool of the plan may take it, [`Reason::Inconsistent`] when
-/// maps contradict each other.
+/// [`Reason::AllDown`] or [`Reason::RelayRefused`] when no pool of the plan may take it, [`Reason::PassLeaving`] when it
+/// would open a flow of a service that is no longer configured, [`Reason::Inconsistent`] when maps contradict each other.
 #[inline(always)]
 pub fn place<'a, T: Tables>(
     tables: &'a T,
@@ -62,26 +69,204 @@ pub fn place<'a, T: Tables>(
         trace.step(Step::ClientRegion { region });
     }
     trace.step(Step::Plan { plan: plan_index });
-    let spills = service.flags & SERVICE_SPILLS != 0;
-    let may_go_home = !spills && (origin == Origin::Client || first.flags & POOL_RELAY == 0);
-    if may_go_home && let Some(home) = select::at_home(tables, &first, h, trace)? {
-        return Ok(home);
+    let straight = service.flags & NOT_STRAIGHT == 0 && may_enter(&first, origin);
+    let home = if straight {
+        match select::at_home(tables, &first, h, trace)? {
+            Home::Open(placement) => return Ok(placement),
+            Home::Doubtful(slot) => slot,
+        }
+    } else if may_enter(&first, origin) {
+        select::first_slot(tables, &first, h)?
+    } else {
+        NO_HOME
+    };
+    let request = Away::new(service, transport, h, origin, plan_index, home);
+    let mut walked = tables.away(&request, trace);
+    if walked.is_undecided() {
+        walked = tables.walk(&request.walk(), trace);
     }
-    if let Some(known) = flow::known(tables, transport, h, origin, trace)? {
-        return Ok(known);
-    }
-    let request =
-        Walk { plan: plan_index, h, opening: transport.opening, origin, service_flags: service.flags };
-    let walked = tables.walk(&request, trace);
     let Some(backend) = walked.backend() else {
         return Err(walked.reason());
     };
-    let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
-    let placement = Placement { backend, entry, home: walked.is_home() };
-    if !walked.is_fail_open() {
-        flow::settle(tables, transport, origin, &placement, trace);
+    if request.may_be_new() && !walked.is_known() {
+        tables.settle(&request, walked, trace);
     }
-    Ok(placement)
+    let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
+    Ok(Placement { backend, entry, home: walked.is_home() })
+}
+
+/// Whether a packet may enter a pool at all, whatever the health of its members.
+#[inline(always)]
+fn may_enter(pool: &PoolEntry, origin: Origin) -> bool {
+    origin as u8 == Origin::Client as u8 || pool.flags & POOL_RELAY == 0
+}
+
+/// Input of [`away`]: all that is known of a packet that does not go straight home.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Away {
+    /// Its flow, and where it comes from.
+    pub key: FlowKey,
+    /// The flow's hash.
+    pub h: u64,
+    /// Index of the plan.
+    pub plan: u32,
+    /// What the flow's first slot in the plan's first pool holds, mark included; or [`NO_HOME`].
+    pub home: u32,
+    /// Flags of the service.
+    pub service_flags: u32,
+    /// As in the service.
+    pub previous_base: u32,
+    /// As in the service.
+    pub previous_plans: u32,
+    /// Bit 0: it may open a flow. Bit 1: it closes one.
+    pub packet_flags: u32,
+}
+
+impl Away {
+    const OPENING: u32 = 1;
+    const CLOSING: u32 = 2;
+
+    #[inline(always)]
+    const fn new(
+        service: &ServiceEntry,
+        transport: &Transport,
+        h: u64,
+        origin: Origin,
+        plan: u32,
+        home: u32,
+    ) -> Self {
+        Self {
+            key: transport.tuple.flow_key(origin),
+            h,
+            plan,
+            home,
+            service_flags: service.flags,
+            previous_base: service.previous_base,
+            previous_plans: service.previous_plans,
+            packet_flags: transport.opening as u32 * Self::OPENING + transport.closing as u32 * Self::CLOSING,
+        }
+    }
+
+    /// Whether the packet may open a flow. A datagram of a sticky service is one of an established flow.
+    #[must_use]
+    #[inline(always)]
+    pub const fn opening(&self) -> bool {
+        self.packet_flags & Self::OPENING != 0 && !self.is_sticky()
+    }
+
+    /// Whether the packet closes a flow.
+    #[must_use]
+    #[inline(always)]
+    pub const fn closing(&self) -> bool {
+        self.packet_flags & Self::CLOSING != 0
+    }
+
+    /// Whether it is a datagram of a sticky service.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_sticky(&self) -> bool {
+        self.key.protocol == protocol::UDP && self.service_flags & SERVICE_STICKY_UDP != 0
+    }
+
+    /// Whether the packet may be its flow's first, and the tables of flows hold such flows.
+    #[must_use]
+    #[inline(always)]
+    pub const fn may_be_new(&self) -> bool {
+        flow::is_tracked(self.key.protocol, self.service_flags) && (self.opening() || self.is_sticky())
+    }
+
+    /// The walk for a packet that found no place without.
+    #[inline(always)]
+    const fn walk(&self) -> Walk {
+        Walk {
+            plan: self.plan,
+            h: self.h,
+            opening: self.opening(),
+            origin: self.origin(),
+            service_flags: self.service_flags,
+        }
+    }
+
+    /// Where the packet comes from.
+    #[must_use]
+    #[inline(always)]
+    pub const fn origin(&self) -> Origin {
+        if self.key.origin == Origin::Relay as u8 { Origin::Relay } else { Origin::Client }
+    }
+}
+
+/// Places a packet that does not go straight home, as far as that takes no [`walk`]: an established flow where it is known to
+/// live, or where its home was before a transition; else any flow in one of the first slots of the plan's first pool.
+#[inline(always)]
+pub fn away<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Walked {
+    if request.opening() && request.service_flags & SERVICE_LEAVING != 0 {
+        return Walked::refused(Reason::PassLeaving);
+    }
+    match try_away(tables, request, trace) {
+        Ok(walked) => walked,
+        Err(reason) => Walked::refused(reason),
+    }
+}
+
+#[inline(always)]
+fn try_away<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result<Walked, Reason> {
+    if !request.opening() && flow::is_tracked(request.key.protocol, request.service_flags) {
+        let root = tables.root().ok_or(Reason::Inconsistent)?;
+        match flow::known(tables, root, request, trace)? {
+            Known::At(backend) => return Ok(Walked::known(backend)),
+            Known::Nothing if transition::lasts(request) => {
+                if let Some(backend) = transition::stays(tables, request, trace)? {
+                    flow::insert(tables, root, request, backend, trace);
+                    return Ok(Walked::known(backend));
+                }
+            }
+            Known::Nothing | Known::Refused => {}
+        }
+    }
+    near(tables, request, trace)
+}
+
+/// Tries the first slots of the plan's first pool, if the flow starts there.
+#[inline(always)]
+fn near<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result<Walked, Reason> {
+    let plan = tables.plan(request.plan).ok_or(Reason::Inconsistent)?;
+    let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
+    let (h, opening) = (request.h, request.opening());
+    // Shares of a plan say where flows open. An untracked established flow is at home.
+    let spills = opening && request.service_flags & SERVICE_SPILLS != 0;
+    if request.home == NO_HOME || (spills && is_before_start(plan, 0, spill_hash(h))) {
+        return Ok(Walked::UNDECIDED);
+    }
+    let admission = admissions.get(plan.first.admission);
+    let share = admission.share(opening);
+    let entered = share == u8::MAX || pool_byte(h) < share_limit(share);
+    trace.step(Step::Pool { pool: plan.first.pool, admission, ignore_health: false, entered });
+    if !entered {
+        return Ok(Walked::UNDECIDED);
+    }
+    Ok(match select::probe_near(tables, &plan.first, request.home, h, opening, trace)? {
+        Some((backend, probes)) => Walked::placed(backend, probes == 0, false),
+        None => Walked::UNDECIDED,
+    })
+}
+
+/// Keeps the invariant of [`flow`] for a packet that may be a flow's first and that [`away`] or [`walk`] placed.
+#[inline(always)]
+pub fn settle<T: Tables>(tables: &T, request: &Away, walked: Walked, trace: &mut impl Trace) {
+    let (Some(root), Some(backend)) = (tables.root(), walked.backend()) else {
+        return;
+    };
+    // Whether an untracked flow would be looked for there.
+    let mut expected = walked.is_home();
+    if expected && request.opening() && transition::lasts(request) {
+        expected = transition::old_home(tables, request) == Ok(Some(backend));
+    }
+    if expected || walked.is_fail_open() {
+        flow::wipe(tables, root, request);
+    } else {
+        flow::remember_opening(tables, root, request, backend, trace);
+    }
 }
 
 /// Input of [`walk`].
@@ -107,6 +292,12 @@ impl Walked {
     const HOME: u64 = 1 << 32;
     const FAIL_OPEN: u64 = 1 << 33;
     const REFUSED: u64 = 1 << 34;
+    const KNOWN: u64 = 1 << 35;
+
+    /// Nothing was found yet.
+    const UNDECIDED: Self = Self(1 << 36);
+    /// The maps contradict each other.
+    pub const INCONSISTENT: Self = Self::refused(Reason::Inconsistent);
 
     const fn placed(backend: u32, home: bool, fail_open: bool) -> Self {
         let home = if home { Self::HOME } else { 0 };
@@ -116,6 +307,25 @@ impl Walked {
 
     const fn refused(reason: Reason) -> Self {
         Self(reason as u64 | Self::REFUSED)
+    }
+
+    /// The flow lives there.
+    const fn known(backend: u32) -> Self {
+        Self(backend as u64 | Self::KNOWN)
+    }
+
+    /// Whether nothing was found yet: a walk must follow.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_undecided(self) -> bool {
+        self.0 & Self::UNDECIDED.0 != 0
+    }
+
+    /// Whether the flow goes there because it lives there.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_known(self) -> bool {
+        self.0 & Self::KNOWN != 0
     }
 
     /// Where the flow goes, if anywhere.
@@ -147,6 +357,8 @@ impl Walked {
             Reason::AllDown
         } else if self.0 as u32 == Reason::RelayRefused as u32 {
             Reason::RelayRefused
+        } else if self.0 as u32 == Reason::PassLeaving as u32 {
+            Reason::PassLeaving
         } else {
             Reason::Inconsistent
         }
@@ -205,8 +417,9 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
         if !entered {
             continue;
         }
-        let first = if pass == PASS_THOROUGH { MAX_PROBES } else { 0 };
-        let probe = Probe { pool: plan.pools[step as usize] as u32, h, first, opening, ignore_health };
+        let (first, end) =
+            if pass == PASS_THOROUGH { (MAX_PROBES, MAX_THOROUGH_PROBES) } else { (0, MAX_PROBES) };
+        let probe = Probe { pool: plan.pools[step as usize] as u32, h, first, end, opening, ignore_health };
         if let Some((backend, probes)) = tables.probe(&probe, trace).taken()? {
             return Ok(Walked::placed(backend, round == 0 && probes == 0, ignore_health));
         }

@@ -1,5 +1,6 @@
 //! Lets someone watch a decision. The XDP program passes [`Silent`], which compiles to nothing.
 
+use super::flow::FlowTable;
 use crate::abi::admission::Admission;
 
 /// One step of a decision.
@@ -19,9 +20,11 @@ pub enum Step {
     Home {
         /// The member in the slot.
         backend: u32,
-        /// Whether it, all domains above it and the pool are open and always were. The flow goes there without further ado
-        /// then.
+        /// Whether it, all domains above it and the pool are open and always were, and the slot is not in transition. The
+        /// flow goes there without further ado then.
         open: bool,
+        /// Whether the slot is marked as in transition.
+        marked: bool,
     },
     /// A pool was looked at.
     Pool {
@@ -34,10 +37,26 @@ pub enum Step {
         /// Whether the flow may enter it.
         entered: bool,
     },
-    /// The flow table was asked.
+    /// The flow filter was asked.
+    Filter {
+        /// Whether the tables of flows may have an entry.
+        maybe: bool,
+    },
+    /// One of the tables of flows was asked.
     FlowTable {
+        /// Which one.
+        table: FlowTable,
         /// What it said.
         backend: Option<u32>,
+        /// Whether that backend admits the flow still.
+        admitted: bool,
+    },
+    /// The flow's slot is in transition: its home before the last change of the configuration was looked at.
+    OldHome {
+        /// The member of the slot there.
+        backend: u32,
+        /// Whether the flow goes there.
+        taken: bool,
     },
     /// A slot of a pool's table was tried.
     Probe {
@@ -50,8 +69,13 @@ pub enum Step {
         /// Whether it took the flow.
         taken: bool,
     },
-    /// The flow was written into the flow table.
-    Remembered,
+    /// The flow was written into one of the tables of flows.
+    Remembered {
+        /// Which one.
+        table: FlowTable,
+    },
+    /// The flow was to be written into the flow table, but the limit of inserts was reached.
+    InsertLimited,
 }
 
 /// A watcher of decisions.

@@ -85,6 +85,13 @@ impl Outcome {
         }
     }
 
+    /// The packet has no place: passed if its service is leaving, else dropped.
+    #[inline(always)]
+    #[must_use]
+    pub(super) const fn unplaced(self, reason: Reason) -> Self {
+        if reason as u32 == Reason::PassLeaving as u32 { Self::pass(reason) } else { self.drop(reason) }
+    }
+
     #[inline(always)]
     #[must_use]
     pub(super) const fn forward(self, egress: u32, ingress: u32) -> Self {

@@ -6,6 +6,7 @@ use lb_common::abi::admission::Admission;
 use lb_common::abi::backend::BackendEntry;
 use lb_common::abi::reason::Reason;
 use lb_common::abi::root::Root;
+use lb_common::datapath::flow::FlowTable;
 use lb_common::datapath::parse::{Shape, Transport, Tuple};
 use lb_common::datapath::ports::Tables;
 use lb_common::datapath::steer::{self, Origin};
@@ -70,6 +71,7 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, query: ExplainQuery) -> E
     let placed = steer::place(tables, entry, &transport, h, Origin::Client, &mut trace);
     explanation.steps.extend(trace.iter().map(|step| names.step(tables, step, region)));
     match placed {
+        Err(Reason::PassLeaving) => finish(&mut explanation, VerdictKind::Pass, Reason::PassLeaving),
         Err(reason) => finish(&mut explanation, VerdictKind::Drop, reason),
         Ok(placement) => forward(&mut explanation, &names, root, placement.backend, placement.entry, h),
     }
@@ -165,6 +167,10 @@ fn finish(explanation: &mut Explanation, verdict: VerdictKind, reason: Reason) {
             format!("forwarded to {} by {} on {}", backend.name, hop.mac, hop.interface)
         }
         _ => match reason {
+            Reason::PassLeaving => {
+                "passed to the kernel's stack: the service is no longer configured, and takes no new flows"
+                    .to_owned()
+            }
             Reason::AllDown => "dropped: every pool of the plan is down".to_owned(),
             Reason::NoNextHop => "dropped: there is no next hop for the backend".to_owned(),
             _ => format!("dropped: {}", reason.name()),
@@ -219,12 +225,18 @@ impl Names<'_> {
                 StepKind::Plan,
                 format!("pools in this order: {}", self.plan(region).join(", ")),
             ),
-            Step::Home { backend, open } => {
+            Step::Home { backend, open, marked } => {
                 let name = self.backend_name(backend);
-                let text = if open {
-                    format!("home is {name}, and the way there always was open")
-                } else {
-                    format!("home is {name}, but not everything on the way there is or always was open")
+                let text = match (open, marked) {
+                    (true, _) => format!("home is {name}, and the way there always was open"),
+                    (false, true) => {
+                        format!(
+                            "home is {name}, but a change of the configuration gave the flow's slot to it"
+                        )
+                    }
+                    (false, false) => {
+                        format!("home is {name}, but not everything on the way there is or always was open")
+                    }
                 };
                 self.about(
                     tables,
@@ -246,13 +258,39 @@ impl Names<'_> {
                     ExplainStep { pool: Some(name), taken: Some(entered), ..ExplainStep::new(kind, text) };
                 with_shares(step, admission)
             }
-            Step::FlowTable { backend: None } => ExplainStep::new(
+            Step::Filter { maybe } => ExplainStep::new(
                 StepKind::FlowTable,
-                "the flow table does not know the flow: it is at home, or new",
+                if maybe {
+                    "the flow filter says that the flow table may know the flow"
+                } else {
+                    "the flow filter says that the flow table does not know the flow: it is at home, or new"
+                },
             ),
-            Step::FlowTable { backend: Some(backend) } => {
-                let text = format!("the flow table says {}", self.backend_name(backend));
-                self.about(tables, backend, ExplainStep::new(StepKind::FlowTable, text))
+            Step::FlowTable { table, backend: None, .. } => ExplainStep::new(
+                StepKind::FlowTable,
+                format!("the {} does not know the flow", table_name(table)),
+            ),
+            Step::FlowTable { table, backend: Some(backend), admitted } => {
+                let name = self.backend_name(backend);
+                let text = if admitted {
+                    format!("the {} says {name}", table_name(table))
+                } else {
+                    format!("the {} says {name}, which does not admit the flow any more", table_name(table))
+                };
+                let step = ExplainStep::new(StepKind::FlowTable, text);
+                self.about(tables, backend, ExplainStep { taken: Some(admitted), ..step })
+            }
+            Step::OldHome { backend, taken } => {
+                let name = self.backend_name(backend);
+                let text = if taken {
+                    format!("before the last change of the configuration home was {name}, where it stays")
+                } else {
+                    format!(
+                        "before the last change of the configuration home was {name}, which does not admit it any more"
+                    )
+                };
+                let step = ExplainStep::new(StepKind::OldHome, text);
+                self.about(tables, backend, ExplainStep { taken: Some(taken), ..step })
             }
             Step::Probe { probe, backend, admission, taken } => {
                 let name = self.backend_name(backend);
@@ -268,9 +306,13 @@ impl Names<'_> {
                 };
                 self.about(tables, backend, with_shares(step, admission))
             }
-            Step::Remembered => ExplainStep::new(
+            Step::Remembered { table } => ExplainStep::new(
                 StepKind::Remembered,
-                "such a packet is away from home and enters the flow table",
+                format!("such a packet enters the {}", table_name(table)),
+            ),
+            Step::InsertLimited => ExplainStep::new(
+                StepKind::Remembered,
+                "such a packet would enter the flow table, but the limit of inserts is reached",
             ),
         }
     }
@@ -285,6 +327,13 @@ impl Names<'_> {
             region: domain(|entry| entry.region),
             ..step
         }
+    }
+}
+
+const fn table_name(table: FlowTable) -> &'static str {
+    match table {
+        FlowTable::Flows => "flow table",
+        FlowTable::Openings => "table of flows that are opening",
     }
 }
 

@@ -12,7 +12,9 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::Counter,
     flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
-    limits::{ADMISSION_WORDS, MAX_FRAGMENTED, SLOTS_PER_CHUNK},
+    limits::{
+        ADMISSION_WORDS, DEFAULT_OPENING_ENTRIES, FLOW_FILTER_CHUNK, MAX_FRAGMENTED, SLOTS_PER_CHUNK,
+    },
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
@@ -36,7 +38,7 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 13] = [
+const SHAPES: [Shape; 16] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
@@ -49,6 +51,7 @@ const SHAPES: [Shape; 13] = [
     },
     array("PLANS", size_of::<PlanEntry>()),
     array("POOLS", size_of::<PoolEntry>()),
+    array("PREVIOUS", size_of::<PoolEntry>()),
     array("SLOTS", 2 * SLOTS_PER_CHUNK),
     array("BACKENDS", size_of::<BackendEntry>()),
     array("ADMISSION", 4 * ADMISSION_WORDS),
@@ -60,10 +63,19 @@ const SHAPES: [Shape; 13] = [
         key_size: size_of::<FlowKey>(),
         value_size: size_of::<FlowEntry>(),
     },
+    Shape {
+        name: OPENINGS,
+        kind: MapType::LruHash,
+        key_size: size_of::<FlowKey>(),
+        value_size: size_of::<FlowEntry>(),
+    },
+    array("FLOW_FILTER", FLOW_FILTER_CHUNK),
 ];
 const CLIENTS: &str = "CLIENTS";
 /// Name of the flow table.
 pub(super) const FLOWS: &str = "FLOWS";
+/// Name of the table of flows of which only the opening packet was seen.
+pub(super) const OPENINGS: &str = "OPENINGS";
 
 /// Names of all maps of the edge.
 pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
@@ -79,11 +91,14 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
         "FRAGMENTS" => MAX_FRAGMENTED,
         "PLANS" => image.plans.len() as u32,
         "POOLS" => image.pools.len() as u32,
+        "PREVIOUS" => image.previous.len() as u32,
         "SLOTS" => image.slots.len().div_ceil(SLOTS_PER_CHUNK) as u32,
         "BACKENDS" => image.backends.len() as u32,
         "COUNTERS" => image.counter_slots() * cpus,
         CLIENTS => image.clients.len() as u32,
         FLOWS => flow_entries,
+        OPENINGS => DEFAULT_OPENING_ENTRIES,
+        "FLOW_FILTER" => (image.root.flow_filter_mask as usize + 1).div_ceil(FLOW_FILTER_CHUNK) as u32,
         _ => 1,
     };
     std::array::from_fn(|i| (SHAPES[i].name, size_of_map(SHAPES[i].name).max(1)))
@@ -99,12 +114,16 @@ pub struct Generation {
     pub(super) port_ranges: MappedArray<PortRanges>,
     pub(super) plans: MappedArray<PlanEntry>,
     pub(super) pools: MappedArray<PoolEntry>,
+    pub(super) previous: MappedArray<PoolEntry>,
     pub(super) slots: MappedArray<u16>,
     pub(super) backends: MappedArray<BackendEntry>,
     pub(super) admission: MappedArray<Admission>,
     pub(super) counters: MappedArray<Counter>,
     pub(super) clients: LpmTrie<MapData, [u8; 16], u32>,
     pub(super) flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
+    pub(super) openings: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
+    /// The flow filter, two bytes an element.
+    pub(super) filter: MappedArray<u16>,
 }
 
 impl Generation {
@@ -128,12 +147,15 @@ impl Generation {
             port_ranges: mapped(&fds, "PORT_RANGES")?,
             plans: mapped(&fds, "PLANS")?,
             pools: mapped(&fds, "POOLS")?,
+            previous: mapped(&fds, "PREVIOUS")?,
             slots: mapped_flat(&fds, "SLOTS", SLOTS_PER_CHUNK)?,
             backends: mapped(&fds, "BACKENDS")?,
             admission: mapped_flat(&fds, "ADMISSION", ADMISSION_WORDS)?,
             counters: mapped(&fds, "COUNTERS")?,
             clients: typed(&fds, CLIENTS, Map::LpmTrie)?,
             flows: typed(&fds, FLOWS, Map::LruHashMap)?,
+            openings: typed(&fds, OPENINGS, Map::LruHashMap)?,
+            filter: mapped_flat(&fds, "FLOW_FILTER", FLOW_FILTER_CHUNK / 2)?,
             fds,
         })
     }
@@ -179,6 +201,7 @@ impl Generation {
         self.port_ranges.fill(&image.port_ranges).ok_or_else(|| small("PORT_RANGES"))?;
         self.plans.fill(&image.plans).ok_or_else(|| small("PLANS"))?;
         self.pools.fill(&image.pools).ok_or_else(|| small("POOLS"))?;
+        self.previous.fill(&image.previous).ok_or_else(|| small("PREVIOUS"))?;
         self.slots.fill(&image.slots).ok_or_else(|| small("SLOTS"))?;
         self.backends.fill(&image.backends).ok_or_else(|| small("BACKENDS"))?;
         self.admission.fill(&image.admission).ok_or_else(|| small("ADMISSION"))?;

@@ -13,6 +13,8 @@ use lb_common::abi::{
     root::Root,
     service::{PortRanges, ServiceBucket, ServiceEntry},
 };
+use lb_common::datapath::filter::Allowance;
+use lb_common::datapath::flow::FlowTable;
 use lb_common::datapath::ports::{Clock, Tables};
 use lb_common::net::AddressWords;
 
@@ -35,6 +37,7 @@ struct Constant {
     port_ranges: Vec<PortRanges>,
     plans: Vec<PlanEntry>,
     pools: Vec<PoolEntry>,
+    previous: Vec<PoolEntry>,
 }
 
 /// The live maps at one moment: admission words and backends are copies from when it was made; tables, client regions and
@@ -58,6 +61,7 @@ impl LiveTables {
             port_ranges: all(&generation.port_ranges),
             plans: all(&generation.plans),
             pools: all(&generation.pools),
+            previous: all(&generation.previous),
         };
         Self { generation, constant: Arc::new(constant) }
     }
@@ -148,15 +152,41 @@ impl Tables for Observation {
         self.tables.generation.clients.get(&Key::new(128, *address), 0).unwrap_or(0)
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        let key: [u8; size_of::<FlowKey>()] = key.as_bytes().try_into().ok()?;
-        let entry = self.tables.generation.flows.get(&key, 0).ok()?;
-        FlowEntry::from_bytes(&entry)
+    fn previous_client_region(&self, address: &[u8; 16]) -> u32 {
+        self.client_region(address)
     }
 
-    fn remember(&self, _: &FlowKey, _: FlowEntry) {}
+    fn previous(&self, index: u32) -> Option<&PoolEntry> {
+        self.tables.constant.previous.get(index as usize)
+    }
 
-    fn forget(&self, _: &FlowKey) {}
+    fn flow(&self, table: FlowTable, key: &FlowKey, _: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        let key: [u8; size_of::<FlowKey>()] = key.as_bytes().try_into().ok()?;
+        let generation = &self.tables.generation;
+        let map = match table {
+            FlowTable::Flows => &generation.flows,
+            FlowTable::Openings => &generation.openings,
+        };
+        FlowEntry::from_bytes(&map.get(&key, 0).ok()?)
+    }
+
+    fn remember(&self, _: FlowTable, _: &FlowKey, _: FlowEntry) {}
+
+    fn forget(&self, _: FlowTable, _: &FlowKey) -> bool {
+        false
+    }
+
+    fn filter(&self, index: u32) -> u8 {
+        let filter = &self.tables.generation.filter;
+        // Read in pairs, as words of 16 bits are the smallest that an array is accessed by.
+        filter.read(index as usize / 2).map_or(u8::MAX, |pair| pair.to_ne_bytes()[index as usize % 2])
+    }
+
+    fn set_filter(&self, _: u32, _: u8) {}
+
+    fn insert_allowance(&self, _: impl FnOnce(&mut Allowance) -> bool) -> bool {
+        true
+    }
 
     fn count(&self, _: u32, _: u64, _: bool, _: bool) {}
 }

@@ -1,8 +1,7 @@
 //! The image: everything that a configuration puts into the data plane's maps, as plain vectors.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lb_common::abi::{
     ABI_VERSION,
@@ -10,16 +9,19 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::{Counter, backend_slot},
     flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
-    limits::{ADMISSION_WORDS, MAX_DOMAINS},
+    limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
     service::{PortRanges, ServiceBucket, ServiceEntry},
 };
+use lb_common::datapath::filter::Allowance;
+use lb_common::datapath::flow::FlowTable;
 use lb_common::net::AddressWords;
 use lb_common::datapath::ports::{Clock, Tables};
 use sha2::{Digest, Sha256};
 
+use super::flow_map::FlowMap;
 use crate::config::{Config, PoolIndex, ServiceId};
 
 /// What a configuration compiles to. See [`compile`](super::compile::compile).
@@ -37,6 +39,9 @@ pub struct Image {
     pub plans: Vec<PlanEntry>,
     /// The pools of service 0, then those of service 1, and so on.
     pub pools: Vec<PoolEntry>,
+    /// The homes before the last change of the configuration; see
+    /// [`ServiceEntry::previous_base`](lb_common::abi::service::ServiceEntry::previous_base).
+    pub previous: Vec<PoolEntry>,
     /// All tables back to back. A slot holds an index into `backends`.
     pub slots: Vec<u16>,
     /// The backends in the order of [`BackendId`](crate::config::BackendId). Without next hops: `ifindex`, `mtu` and
@@ -109,6 +114,7 @@ impl Image {
         update_all(&mut hash, &self.port_ranges);
         update_all(&mut hash, &self.plans);
         update_all(&mut hash, &self.pools);
+        update_all(&mut hash, &self.previous);
         update_all(&mut hash, &self.slots);
         let constant: Vec<_> = self.backends.iter().map(without_what_changes).collect();
         update_all(&mut hash, &constant);
@@ -150,9 +156,12 @@ fn without_what_changes(entry: &BackendEntry) -> BackendEntry {
 pub struct ImageTables {
     image: Image,
     admissions: Box<AdmissionWords>,
-    flows: Mutex<HashMap<FlowKey, FlowEntry>>,
     fragments: Mutex<HashMap<FragmentKey, FragmentEntry>>,
     answers_booked_ns: AtomicU64,
+    flows: Mutex<FlowMap>,
+    openings: Mutex<FlowMap>,
+    filter: Mutex<Vec<u8>>,
+    allowance: Mutex<Allowance>,
     counters: Mutex<Vec<Counter>>,
     now_ns: AtomicU64,
     random: AtomicU32,
@@ -167,12 +176,16 @@ impl ImageTables {
         for (word, admission) in admissions.0.iter_mut().zip(&image.admission) {
             *word = admission.0;
         }
+        let filter = vec![0; image.root.flow_filter_mask as usize + 1];
         Self {
             image,
             admissions,
-            flows: Mutex::default(),
             fragments: Mutex::default(),
             answers_booked_ns: AtomicU64::new(0),
+            flows: Mutex::new(FlowMap::new(DEFAULT_FLOW_ENTRIES as usize)),
+            openings: Mutex::new(FlowMap::new(DEFAULT_OPENING_ENTRIES as usize)),
+            filter: Mutex::new(filter),
+            allowance: Mutex::default(),
             counters: Mutex::new(counters),
             now_ns: AtomicU64::new(0),
             random: AtomicU32::new(0),
@@ -223,17 +236,47 @@ impl ImageTables {
     /// If there is no such slot.
     #[must_use]
     pub fn counter(&self, slot: u32) -> Counter {
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner)[slot as usize]
+        lock(&self.counters)[slot as usize]
     }
 
-    /// All entries of the flow table, sorted by key.
+    /// All entries of one of the tables of flows, sorted by key.
     #[must_use]
-    pub fn flows(&self) -> Vec<(FlowKey, FlowEntry)> {
-        let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = flows.iter().map(|(key, entry)| (*key, *entry)).collect();
-        all.sort_by_key(|(key, _)| *key);
-        all
+    pub fn flows(&self, table: FlowTable) -> Vec<(FlowKey, FlowEntry)> {
+        lock(self.table(table)).entries()
     }
+
+    /// Sets how many entries the tables of flows hold; where there are more, the least recently used ones go.
+    pub fn set_flow_capacity(&self, flows: usize, openings: usize) {
+        lock(&self.flows).set_capacity(flows);
+        lock(&self.openings).set_capacity(openings);
+    }
+
+    /// Takes over what a generation hands on to the next one: both tables of flows and, if it is of the same size, the flow
+    /// filter.
+    pub fn take_flows_of(&mut self, other: &Self) {
+        self.flows = Mutex::new(lock(&other.flows).clone());
+        self.openings = Mutex::new(lock(&other.openings).clone());
+        let filter = lock(&other.filter).clone();
+        if filter.len() == lock(&self.filter).len() {
+            self.filter = Mutex::new(filter);
+        }
+    }
+
+    /// The image, for what the daemon changes while programs run.
+    pub const fn image_mut(&mut self) -> &mut Image {
+        &mut self.image
+    }
+
+    fn table(&self, table: FlowTable) -> &Mutex<FlowMap> {
+        match table {
+            FlowTable::Flows => &self.flows,
+            FlowTable::Openings => &self.openings,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Clock for ImageTables {
@@ -308,20 +351,42 @@ impl Tables for ImageTables {
         longest_match(&self.image.clients, address)
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<FlowEntry> {
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    fn previous_client_region(&self, address: &[u8; 16]) -> u32 {
+        longest_match(&self.image.clients, address)
     }
 
-    fn remember(&self, key: &FlowKey, entry: FlowEntry) {
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner).insert(*key, entry);
+    fn previous(&self, index: u32) -> Option<&PoolEntry> {
+        self.image.previous.get(index as usize)
     }
 
-    fn forget(&self, key: &FlowKey) {
-        self.flows.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    fn flow(&self, table: FlowTable, key: &FlowKey, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        lock(self.table(table)).get(key, touch)
+    }
+
+    fn remember(&self, table: FlowTable, key: &FlowKey, entry: FlowEntry) {
+        lock(self.table(table)).insert(*key, entry);
+    }
+
+    fn forget(&self, table: FlowTable, key: &FlowKey) -> bool {
+        lock(self.table(table)).remove(key)
+    }
+
+    fn filter(&self, index: u32) -> u8 {
+        lock(&self.filter).get(index as usize).copied().unwrap_or(u8::MAX)
+    }
+
+    fn set_filter(&self, index: u32, epoch: u8) {
+        if let Some(byte) = lock(&self.filter).get_mut(index as usize) {
+            *byte = epoch;
+        }
+    }
+
+    fn insert_allowance(&self, spend: impl FnOnce(&mut Allowance) -> bool) -> bool {
+        spend(&mut lock(&self.allowance))
     }
 
     fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool) {
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = lock(&self.counters);
         let Some(counter) = counters.get_mut(slot as usize) else {
             return;
         };

@@ -11,7 +11,7 @@ use lb_common::abi::{
     admission::Admission,
     backend::BackendEntry,
     counter::Counter,
-    limits::{ADMISSION_WORDS, SLOTS_PER_CHUNK},
+    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, SLOTS_PER_CHUNK},
     pod::Pod,
     root::Root,
 };
@@ -50,6 +50,7 @@ impl Kernel {
     pub fn load(object: &[u8], programs: &[&str], image: &Image, flow_entries: u32) -> Result<Self> {
         let cpus = nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))? as u32;
         let stride = image.counter_slots();
+        let filter_bytes = image.root.flow_filter_mask as usize + 1;
         let chunks = image.slots.len().div_ceil(SLOTS_PER_CHUNK);
         let size = |n: usize| (n as u32).max(1);
         let mut ebpf = EbpfLoader::new()
@@ -59,6 +60,9 @@ impl Kernel {
             .map_max_entries("PORT_RANGES", size(image.port_ranges.len()))
             .map_max_entries("PLANS", size(image.plans.len()))
             .map_max_entries("POOLS", size(image.pools.len()))
+            .map_max_entries("PREVIOUS", size(image.previous.len()))
+            .map_max_entries("OPENINGS", flow_entries)
+            .map_max_entries("FLOW_FILTER", size(filter_bytes.div_ceil(FLOW_FILTER_CHUNK)))
             .map_max_entries("SLOTS", size(chunks))
             .map_max_entries("BACKENDS", size(image.backends.len()))
             .map_max_entries("COUNTERS", cpus * stride)
@@ -83,6 +87,7 @@ impl Kernel {
         self.set_all("PORT_RANGES", &image.port_ranges)?;
         self.set_all("PLANS", &image.plans)?;
         self.set_all("POOLS", &image.pools)?;
+        self.set_all("PREVIOUS", &image.previous)?;
         self.set_all("BACKENDS", &image.backends)?;
         let mut chunk = Box::new([0_u8; 2 * SLOTS_PER_CHUNK]);
         for (i, slots) in image.slots.chunks(SLOTS_PER_CHUNK).enumerate() {
@@ -179,13 +184,13 @@ impl Kernel {
         Ok(sum)
     }
 
-    /// Number of entries in the flow table.
+    /// Number of entries in a table of flows, `FLOWS` or `OPENINGS`.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn flows(&self) -> Result<usize> {
+    pub fn flows(&self, table: &str) -> Result<usize> {
         let flows: HashMap<_, [u8; 40], [u8; 8]> =
-            HashMap::try_from(self.ebpf.map("FLOWS").context("FLOWS")?)?;
+            HashMap::try_from(self.ebpf.map(table).with_context(|| format!("no map {table}"))?)?;
         flows.keys().try_fold(0, |n, key| key.map(|_| n + 1)).map_err(Into::into)
     }
 

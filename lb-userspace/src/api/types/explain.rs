@@ -122,6 +122,8 @@ pub enum StepKind {
     Pool,
     /// The flow table was asked.
     FlowTable,
+    /// Where the flow's home was before the last change of the configuration.
+    OldHome,
     /// A slot of a pool's table was tried.
     Probe,
     /// Every pool was down and the service fails open.
