@@ -10,6 +10,7 @@ use core::{hint::black_box, mem::MaybeUninit};
 use lb_common::{
     abi::reason::Reason,
     datapath::{
+        fragment,
         ports::{Packet, Tables},
         too_big::{self, TooBig},
         unusual::{self, Unusual},
@@ -81,13 +82,28 @@ impl Frame<'_> {
     }
 }
 
-/// [`unusual::sort_out`] as a global function, which the verifier checks once: 0 when it handed a packet over, else a word of
-/// [`Unusual::word`].
+/// [`unusual::sort_out`] as a global function, which the verifier checks once: a word of [`Unusual::word`], and the packet handed
+/// over if it belongs to a flow.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_sort_out(ctx: *mut xdp_md) -> u64 {
     let ctx = XdpContext::new(ctx);
-    let sorted = unusual::sort_out(&mut Frame(&ctx), &Maps);
+    handed_over(unusual::begin(&mut Frame(&ctx), &Maps))
+}
+
+/// [`fragment::follow`] as a global function, for the packet that was handed over last. Called behind [`weir_sort_out`] and not
+/// in it: the stack is short.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_follow() -> u64 {
+    match take_over() {
+        Some(transport) => handed_over(fragment::follow(&Maps, &transport)),
+        None => NOT_HANDED_OVER.word(),
+    }
+}
+
+#[inline(always)]
+fn handed_over(sorted: Unusual) -> u64 {
     if let Unusual::Transport(transport) = &sorted
         && hand_over(transport).is_none()
     {
@@ -186,7 +202,11 @@ impl Packet for Frame<'_> {
 
     #[inline(always)]
     fn sort_out<T: Tables>(&mut self, _: &T) -> Unusual {
-        match Unusual::done(weir_sort_out(self.0.ctx)) {
+        let mut word = weir_sort_out(self.0.ctx);
+        if word == Unusual::LATER {
+            word = weir_follow();
+        }
+        match Unusual::done(word) {
             Some(outcome) => Unusual::Done(outcome),
             None => take_over().map_or(NOT_HANDED_OVER, Unusual::Transport),
         }

@@ -6,10 +6,10 @@
 //! after the entry had to make room, is dropped as [`Reason::FragmentOrphan`]; clients' stacks send datagrams in order and at once.
 
 use super::{
-    parse::{Shape, Transport, Tuple},
+    parse::{Transport, Tuple},
     ports::Tables,
     steer::{Origin, Placement},
-    unusual::{Ip, Unusual, refuse},
+    unusual::{Unusual, refuse},
 };
 use crate::{
     abi::{
@@ -39,33 +39,20 @@ const fn key(
     }
 }
 
-/// The packet that a later fragment is, or what becomes of one whose first fragment is not known.
+/// The packet that a later fragment is, or what becomes of one whose first fragment is not known. Until now
+/// [`Transport::fragment`] was its identification.
 #[inline(always)]
-pub(super) fn follow<T: Tables>(tables: &T, ip: &Ip) -> Unusual {
-    let key = key(&ip.source, &ip.destination, ip.id, ip.protocol, ip.is_ipv6);
+pub fn follow<T: Tables>(tables: &T, later: &Transport) -> Unusual {
+    let tuple = &later.tuple;
+    let key = key(&tuple.source, &tuple.destination, later.fragment, tuple.protocol, tuple.is_ipv6);
     let Some(entry) = tables.fragment(&key) else {
-        return refuse(tables, &ip.destination, Reason::FragmentOrphan);
+        return refuse(tables, &tuple.destination, Reason::FragmentOrphan);
     };
     if tables.now_ns().wrapping_sub(entry.seen_ns) > FRAGMENT_AGE_NS {
-        return refuse(tables, &ip.destination, Reason::FragmentOrphan);
+        return refuse(tables, &tuple.destination, Reason::FragmentOrphan);
     }
-    Unusual::Transport(Transport {
-        tuple: Tuple {
-            source: ip.source,
-            destination: ip.destination,
-            ports: entry.ports,
-            protocol: entry.protocol as u8,
-            is_ipv6: ip.is_ipv6,
-        },
-        opening: false,
-        traffic_class: ip.traffic_class,
-        ip_length: (ip.end - ip.at) as u16,
-        ip_at: ip.at as u16,
-        closing: false,
-        payload_at: ip.payload_at as u16,
-        shape: Shape::LaterFragment,
-        fragment: entry.backend,
-    })
+    let tuple = Tuple { ports: entry.ports, protocol: entry.protocol as u8, ..*tuple };
+    Unusual::Transport(Transport { tuple, fragment: entry.backend, ..*later })
 }
 
 /// Where a later fragment goes: where its first one went.

@@ -239,6 +239,11 @@ pub(super) struct Ports {
     pub(super) closing: bool,
 }
 
+impl Ports {
+    /// Those of a later fragment.
+    pub(super) const UNKNOWN: Self = Self { ports: 0, opening: false, closing: false };
+}
+
 /// Length of a TCP header without options.
 pub(super) const TCP_LENGTH: usize = network_types::tcp::TcpHdr::LEN;
 /// Length of a UDP header.

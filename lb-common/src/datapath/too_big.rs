@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     abi::reason::Reason,
-    net::{AddressWords, checksum, ethernet, icmp as types, ipv4, ipv6, protocol, vlan, words_address},
+    net::{AddressWords, checksum, ethernet, icmp as types, ipv4, ipv6, protocol, vlan},
 };
 
 /// A packet that does not fit.
@@ -152,24 +152,34 @@ fn answer_v6<P: Packet, T: Tables>(packet: &mut P, tables: &T, request: &TooBig)
         return Err(Reason::AnswerLimited);
     }
     let sum_of_quoted = sum(packet, at, quoted).ok_or(Reason::TooBig)?;
-    let payload = icmp::ERROR_LENGTH + quoted;
-    let length = (payload as u16).to_be_bytes();
+    let length = ((icmp::ERROR_LENGTH + quoted) as u16).to_be_bytes();
     let mtu = request.mtu.to_be_bytes();
     let ip = [0x60, 0, 0, 0, length[0], length[1], protocol::ICMPV6, ipv6::HOP_LIMIT];
-    let addresses = [words_address(&h.destination()), words_address(&h.source())];
     let error = [types::TOO_BIG_V6, 0, 0, 0, 0, 0, mtu[0], mtu[1]];
-    let pseudo = checksum::sum(&addresses[0])
-        + checksum::sum(&addresses[1])
+    let pseudo = sum_of(&h.source())
+        + sum_of(&h.destination())
         + checksum::word(length)
         + checksum::word([0, protocol::ICMPV6]);
     let error_sum = (!checksum::fold(checksum::sum(&error) + pseudo + sum_of_quoted)).to_ne_bytes();
     grow(packet, HEADERS_V6).ok_or(Reason::NoHeadroom)?;
     packet.write_far(at, &ip).ok_or(Reason::NoHeadroom)?;
-    packet.write_far(at + 8, &addresses[0]).ok_or(Reason::NoHeadroom)?;
-    packet.write_far(at + 24, &addresses[1]).ok_or(Reason::NoHeadroom)?;
+    // Both addresses are taken from the packet, which lies behind now: the stack of a BPF function is short.
+    let [source, destination] = [8, 24];
+    let address = packet.read_far::<16>(at + HEADERS_V6 + destination).ok_or(Reason::NoHeadroom)?;
+    packet.write_far(at + source, &address).ok_or(Reason::NoHeadroom)?;
+    let address = packet.read_far::<16>(at + HEADERS_V6 + source).ok_or(Reason::NoHeadroom)?;
+    packet.write_far(at + destination, &address).ok_or(Reason::NoHeadroom)?;
     packet.write_far(at + ipv6::LENGTH, &error).ok_or(Reason::NoHeadroom)?;
     packet.write_far(at + ipv6::LENGTH + 2, &error_sum).ok_or(Reason::NoHeadroom)?;
     packet.truncate(at + HEADERS_V6 + quoted).ok_or(Reason::NoHeadroom)
+}
+
+/// Sum of an address, for a pseudo header.
+#[inline(always)]
+const fn sum_of(address: &AddressWords) -> u32 {
+    let [a, b, c, d] = *address;
+    let low = (a & 0xffff) + (b & 0xffff) + (c & 0xffff) + (d & 0xffff);
+    low + (a >> 16) + (b >> 16) + (c >> 16) + (d >> 16)
 }
 
 /// How much of a packet is quoted.

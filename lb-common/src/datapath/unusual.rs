@@ -26,11 +26,15 @@ pub enum Unusual {
 impl Unusual {
     const DONE: u64 = 1 << 32;
 
-    /// A word for what is done, 0 for a packet of a flow: what a BPF function can return.
+    /// The word for a later fragment that has no ports yet.
+    pub const LATER: u64 = 1 << 33;
+
+    /// A word for what is done, 0 or [`LATER`](Self::LATER) for a packet of a flow: what a BPF function can return.
     #[must_use]
     #[inline(always)]
     pub const fn word(&self) -> u64 {
         match self {
+            Self::Transport(transport) if transport.shape as u8 == Shape::LaterFragment as u8 => Self::LATER,
             Self::Transport(_) => 0,
             Self::Done(outcome) => {
                 let verdict = match outcome.verdict {
@@ -82,6 +86,17 @@ pub(super) struct Ip {
 /// Sorts out a frame that is no ordinary one. Echo requests are answered.
 #[inline(always)]
 pub fn sort_out<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Unusual {
+    match begin(packet, tables) {
+        Unusual::Transport(transport) if transport.shape == Shape::LaterFragment => {
+            fragment::follow(tables, &transport)
+        }
+        sorted => sorted,
+    }
+}
+
+/// [`sort_out`] but for its last step: a later fragment has no ports yet, and its identification in [`Transport::fragment`].
+#[inline(always)]
+pub fn begin<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Unusual {
     let Some((ethertype, at)) = behind_tags(packet) else {
         return Unusual::Done(Outcome::pass(Reason::PassNotIp));
     };
@@ -100,7 +115,7 @@ pub fn sort_out<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Unusual {
     match ip.protocol {
         _ if is_icmp => icmp::sort_out(packet, tables, &ip),
         protocol::TCP | protocol::UDP | protocol::SCTP if ip.shape == Shape::LaterFragment => {
-            fragment::follow(tables, &ip)
+            Unusual::Transport(transport(&ip, &Ports::UNKNOWN))
         }
         protocol::TCP | protocol::UDP | protocol::SCTP => match read_ports(packet, &ip) {
             Some(ports) => Unusual::Transport(transport(&ip, &ports)),
@@ -109,7 +124,7 @@ pub fn sort_out<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Unusual {
         other if ip.is_ipv6 && ipv6::is_extension(other) => {
             // Behind a fragment header any later fragment looks so; only the first one has the real thing.
             if ip.shape == Shape::LaterFragment {
-                fragment::follow(tables, &ip)
+                Unusual::Transport(transport(&ip, &Ports::UNKNOWN))
             } else {
                 refuse(tables, &ip.destination, Reason::ExtensionHeader)
             }
