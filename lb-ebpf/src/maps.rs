@@ -3,10 +3,12 @@
 //! All arrays are memory-mapped by the daemon, which changes single words while programs run; see [`lb_common::abi`] for
 //! which ones. Sizes here are the smallest; the daemon sets what the configuration takes when it creates the maps.
 
+use core::borrow::Borrow;
+
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
     macros::map,
-    maps::{Array, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    maps::{Array, LruHashMap, PerCpuArray},
 };
 use lb_common::{
     abi::{
@@ -16,6 +18,7 @@ use lb_common::{
         flow::{FlowEntry, FlowFilter, FlowKey, FragmentEntry, FragmentKey},
         limits::{FLOW_FILTER_CHUNK, MAX_FRAGMENTED, SLOTS_PER_CHUNK},
         plan::{PlanEntry, PoolEntry},
+        prefix::{ENTRIES_PER_LINE, PrefixEntries, PrefixNode, PrefixTable, PrefixValues, VALUES_PER_LINE},
         root::Root,
         service::{PortRanges, ServiceBucket, ServiceEntry},
     },
@@ -26,6 +29,7 @@ use lb_common::{
         fragment,
         parse::{TRANSPORT_WORDS, Transport},
         ports::{Clock, Tables},
+        prefix::{self, PrefixNodes},
         select::{self, Probe, Probed},
         steer::{self, Away, Origin, Walk, Walked},
         trace::{Silent, Trace},
@@ -37,8 +41,6 @@ use lb_common::{
 const MMAPABLE: u32 = 1 << 10;
 /// `BPF_F_NO_COMMON_LRU`: one LRU list per CPU, so that CPUs do not contend for it.
 const NO_COMMON_LRU: u32 = 1 << 1;
-/// `BPF_F_NO_PREALLOC`, which the kernel demands for a trie.
-const NO_PREALLOC: u32 = 1;
 
 #[map]
 static ROOT: Array<Root> = Array::with_max_entries(1, MMAPABLE);
@@ -59,7 +61,13 @@ static ADMISSION: Array<AdmissionWords> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static COUNTERS: Array<Counter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-static CLIENTS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
+static PREFIX_TABLES: Array<PrefixTable> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_ENTRIES: Array<PrefixEntries> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_NODES: Array<PrefixNode> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static PREFIX_VALUES: Array<PrefixValues> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
 #[map]
@@ -192,6 +200,37 @@ pub extern "C" fn weir_remember_fragment(backend: u32) -> u32 {
     0
 }
 
+/// [`prefix::lookup`] as a global function: `a` to `d` are the words of the address.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_prefix(table: u32, a: u32, b: u32, c: u32, d: u32) -> u32 {
+    prefix::lookup(&Maps, table, &[a, b, c, d])
+}
+
+impl PrefixNodes for Maps {
+    #[inline(always)]
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        PREFIX_TABLES.get(index)
+    }
+
+    #[inline(always)]
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        let line = PREFIX_ENTRIES.get(index / ENTRIES_PER_LINE as u32)?;
+        Some(line.0[index as usize & (ENTRIES_PER_LINE - 1)])
+    }
+
+    #[inline(always)]
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        PREFIX_NODES.get(index)
+    }
+
+    #[inline(always)]
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        let line = PREFIX_VALUES.get(index / VALUES_PER_LINE as u32)?;
+        Some(line.0[index as usize & (VALUES_PER_LINE - 1)])
+    }
+}
+
 impl Clock for Maps {
     #[inline(always)]
     fn now_ns(&self) -> u64 {
@@ -249,13 +288,9 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        CLIENTS.get(Key::new(128, *address)).copied().unwrap_or(0)
-    }
-
-    #[inline(always)]
-    fn previous_client_region(&self, address: &[u8; 16]) -> u32 {
-        self.client_region(address)
+    fn prefix(&self, table: u32, address: &AddressWords) -> u32 {
+        let [a, b, c, d] = *address;
+        weir_prefix(table, a, b, c, d)
     }
 
     #[inline(always)]
@@ -334,11 +369,6 @@ impl Tables for Maps {
     #[inline(always)]
     fn port_ranges(&self, index: u32) -> Option<&PortRanges> {
         PORT_RANGES.get(index)
-    }
-
-    #[inline(always)]
-    fn prefix(&self, _: u32, _: &AddressWords) -> u32 {
-        0
     }
 
     #[inline(always)]

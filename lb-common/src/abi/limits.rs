@@ -15,7 +15,17 @@ pub const MAX_PLAN_STEPS: usize = 8;
 /// Client regions, "default" included.
 pub const MAX_CLIENT_REGIONS: usize = 1_024;
 /// Client prefixes over all client regions.
-pub const MAX_CLIENT_PREFIXES: usize = 65_536;
+pub const MAX_CLIENT_PREFIXES: usize = 1_048_576;
+/// Prefixes of one list of sources.
+pub const MAX_LIST_PREFIXES: usize = 102_400;
+/// Prefix tables: that of the client regions, lists of sources, prefixes of VIPs.
+pub const MAX_PREFIX_TABLES: usize = 16_384;
+/// Entries of the roots of all prefix tables: 512 MiB.
+pub const MAX_PREFIX_ENTRIES: usize = 1 << 27;
+/// Nodes of all prefix tables: 512 MiB.
+pub const MAX_PREFIX_NODES: usize = 1 << 24;
+/// Values of the nodes of all prefix tables: 256 MiB.
+pub const MAX_PREFIX_VALUES: usize = 1 << 27;
 /// Plans of all services: a service that distinguishes client regions has one for each of them.
 pub const MAX_PLANS: usize = 65_536;
 /// Slots of one chunk of the slot array; tables of any size lie in it back to back.

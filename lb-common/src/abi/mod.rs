@@ -14,6 +14,7 @@ pub mod heartbeat;
 pub mod limits;
 pub mod plan;
 pub mod pod;
+pub mod prefix;
 pub mod reason;
 pub mod root;
 pub mod service;

@@ -56,6 +56,11 @@ pod! {
     crate::abi::heartbeat::Heartbeat = 32;
     crate::abi::plan::PlanEntry = 64;
     crate::abi::plan::PoolEntry = 16;
+    crate::abi::prefix::PrefixEntries = 64;
+    crate::abi::prefix::PrefixNode = 32;
+    crate::abi::prefix::PrefixRoot = 32;
+    crate::abi::prefix::PrefixTable = 64;
+    crate::abi::prefix::PrefixValues = 64;
     crate::abi::root::Root = 256;
     crate::abi::service::ServiceBucket = 64;
     crate::abi::service::ServiceEntry = 64;

@@ -76,21 +76,6 @@ pub fn service<'a, T: Tables>(tables: &'a T, root: &Root, tuple: &Tuple) -> Opti
     Some((index, tables.service(index)?))
 }
 
-/// The index of the service for an address, port (network order) and protocol, out of the common way.
-#[inline(always)]
-pub fn any_service<T: Tables>(
-    tables: &T,
-    address: &AddressWords,
-    port: u16,
-    protocol: u8,
-) -> Option<u32> {
-    let lookup = Lookup { address: *address, port: port as u32, protocol, prefix: 0 };
-    match tables.find(&lookup) {
-        Some(index) => Some(index),
-        None => tables.wide(address, port, protocol),
-    }
-}
-
 /// Whether an address is a VIP, or lies in a VIP prefix.
 #[inline(always)]
 pub fn is_vip<T: Tables>(tables: &T, address: &AddressWords) -> bool {

@@ -31,13 +31,13 @@ pub(super) fn sort_out<P: Packet, T: Tables>(packet: &mut P, tables: &T, ip: &Ip
                 Unusual::Done(Outcome::refuse(Reason::ExtensionHeader))
             }
             (icmp::ECHO_REQUEST_V6, 0) => Unusual::Done(echo(packet, tables, ip)),
-            (kind, _) if icmp::is_error_v6(kind) => error(packet, tables, ip),
+            (kind, _) if icmp::is_error_v6(kind) => error(packet, ip),
             _ => Unusual::Done(Outcome::refuse(Reason::IcmpUnsupported)),
         }
     } else {
         match (h[0], h[1]) {
             (icmp::ECHO_REQUEST_V4, 0) => Unusual::Done(echo(packet, tables, ip)),
-            (kind, _) if icmp::is_error_v4(kind) => error(packet, tables, ip),
+            (kind, _) if icmp::is_error_v4(kind) => error(packet, ip),
             _ => Unusual::Done(Outcome::refuse(Reason::IcmpUnsupported)),
         }
     }
@@ -124,7 +124,7 @@ fn answer_v6<P: Packet>(packet: &mut P, ip: &Ip) -> Option<()> {
 /// An error goes where the packets of the flow go that it quotes a packet of. That packet was sent by the backend: its source is
 /// the VIP, its destination the client.
 #[inline(always)]
-fn error<P: Packet, T: Tables>(packet: &P, tables: &T, ip: &Ip) -> Unusual {
+fn error<P: Packet>(packet: &P, ip: &Ip) -> Unusual {
     let at = ip.payload_at + icmp::ECHO_LENGTH;
     // What is quoted may be cut short, so that its length says nothing about where it ends.
     let quoted = if ip.is_ipv6 {
@@ -150,10 +150,6 @@ fn error<P: Packet, T: Tables>(packet: &P, tables: &T, ip: &Ip) -> Unusual {
         protocol: quoted.protocol,
         is_ipv6: ip.is_ipv6,
     };
-    let port = u16::from_ne_bytes(tuple.destination_port());
-    if classify::any_service(tables, &tuple.destination, port, tuple.protocol).is_none() {
-        return Unusual::Done(Outcome::refuse(Reason::IcmpUnmatched));
-    }
     Unusual::Transport(Transport {
         tuple,
         // As the flow's own packets: each datagram is placed as if it were the first.

@@ -31,6 +31,7 @@ pub mod hash;
 pub mod icmp;
 pub mod parse;
 pub mod ports;
+pub mod prefix;
 pub mod select;
 pub mod steer;
 pub mod too_big;
@@ -80,7 +81,7 @@ fn forward<P: Packet, T: Tables>(
     };
     let tuple = &transport.tuple;
     let Some((index, service)) = classify::service(tables, root, tuple) else {
-        return Outcome::pass(Reason::PassNotVip);
+        return unusual::no_service(transport);
     };
     let outcome = Outcome::for_service(index, transport.opening);
     let h = hash::flow_hash(&root.hash_key, tuple);

@@ -7,6 +7,7 @@ use super::{
     flow::FlowTable,
     fragment,
     parse::Transport,
+    prefix::{self, PrefixNodes},
     select::{self, Probe, Probed},
     steer::{self, Away, Walk, Walked},
     too_big::{self, TooBig},
@@ -89,7 +90,7 @@ pub trait Clock {
 }
 
 /// The maps. Every index may be out of range: `None` then, never a panic.
-pub trait Tables: Clock {
+pub trait Tables: Clock + PrefixNodes {
     /// The root, or `None` before the first generation is in place.
     fn root(&self) -> Option<&Root>;
     /// A bucket of the service index.
@@ -106,12 +107,25 @@ pub trait Tables: Clock {
     fn backend(&self, index: u32) -> Option<&BackendEntry>;
     /// The admission words of domains and pools.
     fn admissions(&self) -> Option<&AdmissionWords>;
+    /// [`prefix::lookup`]: the value of the longest prefix of a table that holds an address, 0 if none does. A port for
+    /// the same reason as [`walk`](Self::walk).
+    #[inline(always)]
+    fn prefix(&self, table: u32, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        prefix::lookup(self, table, address)
+    }
     /// The client region of an address by longest matching prefix; 0, the default region, when none matches.
-    fn client_region(&self, address: &[u8; 16]) -> u32;
+    #[inline(always)]
+    fn client_region(&self, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        self.root().map_or(0, |root| self.prefix(root.clients, address))
+    }
     /// A list of port ranges.
     fn port_ranges(&self, index: u32) -> Option<&PortRanges>;
-    /// The value of the longest prefix in a prefix table that holds an address; 0 when none does, or when there is no such table.
-    fn prefix(&self, table: u32, address: &AddressWords) -> u32;
     /// The entry of a datagram in fragments.
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry>;
     /// Writes a datagram in fragments down; when there are too many, the least recently used entry goes.
@@ -145,7 +159,13 @@ pub trait Tables: Clock {
         fragment::remember(self, transport, backend);
     }
     /// The client region that an address had before the last change of the configuration.
-    fn previous_client_region(&self, address: &[u8; 16]) -> u32;
+    #[inline(always)]
+    fn previous_client_region(&self, address: &AddressWords) -> u32
+    where
+        Self: Sized,
+    {
+        self.root().map_or(0, |root| self.prefix(root.previous_clients, address))
+    }
     /// An element of `PREVIOUS`: the table of a service in which untracked flows found their home before the last change of
     /// the configuration. Of its fields only `table_base` and `table_slots` have a meaning.
     fn previous(&self, index: u32) -> Option<&PoolEntry>;

@@ -20,7 +20,7 @@ use crate::abi::{
         ServiceEntry,
     },
 };
-use crate::net::{protocol, words_address};
+use crate::net::protocol;
 
 /// Where a packet comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +63,7 @@ pub fn place<'a, T: Tables>(
     let mut plan_index = service.plan_base;
     let mut first = service.first;
     if service.flags & SERVICE_MULTI_PLAN != 0 {
-        let region = tables.client_region(&words_address(&transport.tuple.source));
+        let region = tables.client_region(&transport.tuple.source);
         plan_index += if region < service.plans { region } else { 0 };
         first = tables.plan(plan_index).ok_or(Reason::Inconsistent)?.first;
         trace.step(Step::ClientRegion { region });

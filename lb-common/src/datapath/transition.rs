@@ -11,7 +11,10 @@ use super::{
     steer::{Away, Origin},
     trace::{Step, Trace},
 };
-use crate::abi::{plan::POOL_RELAY, reason::Reason};
+use crate::{
+    abi::{plan::POOL_RELAY, reason::Reason},
+    net::address_words,
+};
 
 /// Whether an untracked flow is an old one: its slot is marked (or its pool has no slots any more) and the transition of its
 /// service lasts.
@@ -30,7 +33,7 @@ pub const fn lasts(request: &Away) -> bool {
 #[inline(always)]
 pub fn old_home<T: Tables>(tables: &T, request: &Away) -> Result<Option<u32>, Reason> {
     let region =
-        if request.previous_plans > 1 { tables.previous_client_region(&request.key.source) } else { 0 };
+        if request.previous_plans > 1 { tables.previous_client_region(&address_words(&request.key.source)) } else { 0 };
     let region = if region < request.previous_plans { region } else { 0 };
     let index = (request.previous_base - 1).wrapping_add(region);
     let pool = tables.previous(index).ok_or(Reason::Inconsistent)?;

@@ -143,6 +143,15 @@ pub(super) fn refuse<T: Tables>(tables: &T, destination: &AddressWords, reason: 
     })
 }
 
+/// What becomes of a packet whose tuple is no service's: it is passed, but for an ICMP error, which is for a VIP all the same.
+#[inline(always)]
+pub(super) const fn no_service(transport: &Transport) -> Outcome {
+    match transport.shape {
+        Shape::Error => Outcome::refuse(Reason::IcmpUnmatched),
+        _ => Outcome::pass(Reason::PassNotVip),
+    }
+}
+
 /// The EtherType behind all VLAN tags, and the offset behind it.
 #[inline(always)]
 fn behind_tags<P: Packet>(packet: &P) -> Option<([u8; 2], usize)> {

@@ -63,7 +63,7 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, query: ExplainQuery) -> E
         let text = format!("it is for service {} at {endpoint}", service.name);
         explanation.steps.push(ExplainStep::new(StepKind::Classify, text));
     }
-    let region = tables.client_region(&address_bytes(query.src.ip()));
+    let region = tables.client_region(&address_words(&address_bytes(query.src.ip())));
     explanation.client_region = config.client_regions.get(region as usize).map(|region| region.name.clone());
     explanation.plan = names.plan(region);
 

@@ -4,8 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use aya::maps::lpm_trie::Key;
-use aya::maps::{HashMap, LpmTrie, Map, MapData, MapInfo, MapType};
+use aya::maps::{HashMap, Map, MapData, MapInfo, MapType};
 use lb_common::abi::{
     ABI_VERSION,
     admission::Admission,
@@ -17,6 +16,7 @@ use lb_common::abi::{
     },
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{PrefixEntries, PrefixNode, PrefixTable, PrefixValues},
     root::Root,
     service::{PortRanges, ServiceBucket, ServiceEntry},
 };
@@ -38,7 +38,7 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 16] = [
+const SHAPES: [Shape; 19] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
@@ -56,7 +56,10 @@ const SHAPES: [Shape; 16] = [
     array("BACKENDS", size_of::<BackendEntry>()),
     array("ADMISSION", 4 * ADMISSION_WORDS),
     array("COUNTERS", size_of::<Counter>()),
-    Shape { name: CLIENTS, kind: MapType::LpmTrie, key_size: 20, value_size: 4 },
+    array("PREFIX_TABLES", size_of::<PrefixTable>()),
+    array("PREFIX_ENTRIES", size_of::<PrefixEntries>()),
+    array("PREFIX_NODES", size_of::<PrefixNode>()),
+    array("PREFIX_VALUES", size_of::<PrefixValues>()),
     Shape {
         name: FLOWS,
         kind: MapType::LruHash,
@@ -71,7 +74,6 @@ const SHAPES: [Shape; 16] = [
     },
     array("FLOW_FILTER", FLOW_FILTER_CHUNK),
 ];
-const CLIENTS: &str = "CLIENTS";
 /// Name of the flow table.
 pub(super) const FLOWS: &str = "FLOWS";
 /// Name of the table of flows of which only the opening packet was seen.
@@ -95,7 +97,10 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
         "SLOTS" => image.slots.len().div_ceil(SLOTS_PER_CHUNK) as u32,
         "BACKENDS" => image.backends.len() as u32,
         "COUNTERS" => image.counter_slots() * cpus,
-        CLIENTS => image.clients.len() as u32,
+        "PREFIX_TABLES" => image.prefix.tables.len() as u32,
+        "PREFIX_ENTRIES" => image.prefix.entries.len() as u32,
+        "PREFIX_NODES" => image.prefix.nodes.len() as u32,
+        "PREFIX_VALUES" => image.prefix.values.len() as u32,
         FLOWS => flow_entries,
         OPENINGS => DEFAULT_OPENING_ENTRIES,
         "FLOW_FILTER" => (image.root.flow_filter_mask as usize + 1).div_ceil(FLOW_FILTER_CHUNK) as u32,
@@ -119,7 +124,10 @@ pub struct Generation {
     pub(super) backends: MappedArray<BackendEntry>,
     pub(super) admission: MappedArray<Admission>,
     pub(super) counters: MappedArray<Counter>,
-    pub(super) clients: LpmTrie<MapData, [u8; 16], u32>,
+    pub(super) prefix_tables: MappedArray<PrefixTable>,
+    pub(super) prefix_entries: MappedArray<PrefixEntries>,
+    pub(super) prefix_nodes: MappedArray<PrefixNode>,
+    pub(super) prefix_values: MappedArray<PrefixValues>,
     pub(super) flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
     pub(super) openings: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
     /// The flow filter, two bytes an element.
@@ -152,7 +160,10 @@ impl Generation {
             backends: mapped(&fds, "BACKENDS")?,
             admission: mapped_flat(&fds, "ADMISSION", ADMISSION_WORDS)?,
             counters: mapped(&fds, "COUNTERS")?,
-            clients: typed(&fds, CLIENTS, Map::LpmTrie)?,
+            prefix_tables: mapped(&fds, "PREFIX_TABLES")?,
+            prefix_entries: mapped(&fds, "PREFIX_ENTRIES")?,
+            prefix_nodes: mapped(&fds, "PREFIX_NODES")?,
+            prefix_values: mapped(&fds, "PREFIX_VALUES")?,
             flows: typed(&fds, FLOWS, Map::LruHashMap)?,
             openings: typed(&fds, OPENINGS, Map::LruHashMap)?,
             filter: mapped_flat(&fds, "FLOW_FILTER", FLOW_FILTER_CHUNK / 2)?,
@@ -205,11 +216,10 @@ impl Generation {
         self.slots.fill(&image.slots).ok_or_else(|| small("SLOTS"))?;
         self.backends.fill(&image.backends).ok_or_else(|| small("BACKENDS"))?;
         self.admission.fill(&image.admission).ok_or_else(|| small("ADMISSION"))?;
-        for client in &image.clients {
-            self.clients
-                .insert(&Key::new(client.length, client.address), client.region, 0)
-                .map_err(|error| format!("map {CLIENTS}: {error}"))?;
-        }
+        self.prefix_tables.fill(&image.prefix.tables).ok_or_else(|| small("PREFIX_TABLES"))?;
+        self.prefix_entries.fill(&image.prefix.entries).ok_or_else(|| small("PREFIX_ENTRIES"))?;
+        self.prefix_nodes.fill(&image.prefix.nodes).ok_or_else(|| small("PREFIX_NODES"))?;
+        self.prefix_values.fill(&image.prefix.values).ok_or_else(|| small("PREFIX_VALUES"))?;
         self.root.write(0, &Root { counter_cpus: cpus, ..image.root }).ok_or_else(|| small("ROOT"))
     }
 

@@ -1,8 +1,8 @@
 //! The live maps as the decision code reads them.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
-use aya::maps::lpm_trie::Key;
 use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
@@ -10,13 +10,16 @@ use lb_common::abi::{
     limits::ADMISSION_WORDS,
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{ENTRIES_PER_LINE, PrefixNode, PrefixTable, VALUES_PER_LINE},
     root::Root,
     service::{PortRanges, ServiceBucket, ServiceEntry},
 };
 use lb_common::datapath::filter::Allowance;
 use lb_common::datapath::flow::FlowTable;
-use lb_common::datapath::ports::{Clock, Tables};
-use lb_common::net::AddressWords;
+use lb_common::datapath::{
+    ports::{Clock, Tables},
+    prefix::PrefixNodes,
+};
 
 use super::generation::Generation;
 use crate::runtime::clock::monotonic_ns;
@@ -94,6 +97,26 @@ impl Clock for Observation {
     }
 }
 
+impl PrefixNodes for Observation {
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        self.tables.generation.prefix_tables.read(index as usize)
+    }
+
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        let line = self.tables.generation.prefix_entries.read(index as usize / ENTRIES_PER_LINE)?;
+        Some(line.0[index as usize % ENTRIES_PER_LINE])
+    }
+
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        self.tables.generation.prefix_nodes.read(index as usize)
+    }
+
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        let line = self.tables.generation.prefix_values.read(index as usize / VALUES_PER_LINE)?;
+        Some(line.0[index as usize % VALUES_PER_LINE])
+    }
+}
+
 impl Tables for Observation {
     fn root(&self) -> Option<&Root> {
         Some(&self.tables.constant.root)
@@ -109,10 +132,6 @@ impl Tables for Observation {
 
     fn port_ranges(&self, index: u32) -> Option<&PortRanges> {
         self.tables.constant.port_ranges.get(index as usize)
-    }
-
-    fn prefix(&self, _: u32, _: &AddressWords) -> u32 {
-        0
     }
 
     /// What is asked about is whole.
@@ -146,14 +165,6 @@ impl Tables for Observation {
 
     fn admissions(&self) -> Option<&AdmissionWords> {
         Some(&self.admissions)
-    }
-
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        self.tables.generation.clients.get(&Key::new(128, *address), 0).unwrap_or(0)
-    }
-
-    fn previous_client_region(&self, address: &[u8; 16]) -> u32 {
-        self.client_region(address)
     }
 
     fn previous(&self, index: u32) -> Option<&PoolEntry> {

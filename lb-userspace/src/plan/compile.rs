@@ -18,22 +18,20 @@ use lb_common::abi::{
     service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, ServiceEntry},
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
-use lb_common::net::address_bytes;
 use lb_maglev::{Member, TableBuilder};
 use thiserror::Error;
 
-use super::image::{ClientPrefix, Image, Names, pool_admission_index};
+use super::image::{Image, Names, pool_admission_index};
+use super::prefix::{Prefix, PrefixBuilder, PrefixTableError};
 use super::{index, keys};
 use crate::config::{
-    Backend, BackendId, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Service, Vip,
+    Backend, BackendId, ClientRegion, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Service, Vip,
 };
 
 /// Low bits of an IPv4 tunnel source that may carry entropy.
 const MAX_ENTROPY_BITS_V4: u8 = 16;
 /// Low bits of an IPv6 tunnel source that may carry entropy.
 const MAX_ENTROPY_BITS_V6: u8 = 32;
-/// Length of `::ffff:0:0/96`, in which IPv4 addresses stand.
-const MAPPED_LENGTH: u32 = 96;
 /// Slots of all tables together.
 const MAX_SLOTS: usize = MAX_SLOT_CHUNKS * SLOTS_PER_CHUNK;
 
@@ -89,6 +87,12 @@ pub enum CompileError {
         /// Its client region.
         region: String,
     },
+    /// The client prefixes cannot become a table.
+    #[error("client regions: {0}")]
+    ClientPrefixes(#[source] PrefixTableError),
+    /// The VIP prefixes cannot become a table.
+    #[error("VIP prefixes: {0}")]
+    VipPrefixes(#[source] PrefixTableError),
     /// Two services with the same address and protocol and the same ports, or as many that overlap.
     #[error(
         "services `{first}` and `{second}` have the same address, port and protocol; give one of them another"
@@ -134,6 +138,9 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
     let index = index::build(&keys.keys).ok_or(CompileError::ServiceIndex { count: keys.keys.len() })?;
     let services = keys.entries;
     let backends: Vec<_> = config.backends.iter().map(|b| backend_entry(config, b)).collect();
+    let mut prefix = PrefixBuilder::new();
+    let clients = clients(config, &mut prefix)?;
+    let vip_prefixes = prefix.add(&keys.vip_prefixes).map_err(CompileError::VipPrefixes)?;
     let mut image = Image {
         root: Root {
             abi_version: ABI_VERSION,
@@ -141,10 +148,13 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             service_seed: index.seed,
             hash_key: expand_key(config.node.hash_key.as_bytes()),
             features: keys.features,
+            vip_prefixes,
             counter_services: services.len() as u32,
             entropy_mask_v4: entropy_mask(32 - config.node.tunnel_source_v4.length(), MAX_ENTROPY_BITS_V4),
             entropy_mask_v6: entropy_mask(128 - config.node.tunnel_source_v6.length(), MAX_ENTROPY_BITS_V6),
             counter_cpus: 1,
+            clients,
+            previous_clients: clients,
             outer_source_v4: config.node.tunnel_source_v4.address().octets(),
             outer_source_v6: config.node.tunnel_source_v6.address().octets(),
             answers_per_second: DEFAULT_ANSWERS_PER_SECOND,
@@ -162,7 +172,7 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
         slots,
         backends,
         admission: vec![Admission::OPEN; ADMISSION_WORDS],
-        clients: clients(config)?,
+        prefix: prefix.finish(),
         names: names(config),
         digest: [0; 32],
     };
@@ -318,32 +328,24 @@ fn entropy_mask(host_bits: u8, max: u8) -> [u8; 4] {
     (((1_u64 << bits) - 1) as u32).to_be_bytes()
 }
 
-/// The prefixes of all client regions, sorted.
-fn clients(config: &Config) -> Result<Vec<ClientPrefix>, CompileError> {
-    let mapped = address_bytes(IpAddr::from([0, 0, 0, 0]));
-    let mut clients = Vec::new();
-    let mut covers_mapped = false;
-    for (index, region) in config.client_regions.iter().enumerate() {
-        for &prefix in &region.prefixes {
-            let address = address_bytes(prefix.address());
-            let is_ipv6 = matches!(prefix, IpPrefix::V6(_));
-            let length = u32::from(prefix.length()) + if is_ipv6 { 0 } else { MAPPED_LENGTH };
-            if is_ipv6 && length >= MAPPED_LENGTH && address[..12] == mapped[..12] {
-                return Err(CompileError::MappedClientPrefix { prefix, region: region.name.clone() });
-            }
-            covers_mapped |= is_ipv6 && prefix.contains(IpAddr::from(mapped));
-            clients.push(ClientPrefix { address, length, region: index as u32 });
+/// The table of all client regions' prefixes.
+fn clients(config: &Config, builder: &mut PrefixBuilder) -> Result<u32, CompileError> {
+    let of_region = |(index, region): (usize, &ClientRegion)| {
+        let value = index as u32;
+        region.prefixes.iter().map(|&prefix| Prefix { prefix, value }).collect::<Vec<_>>()
+    };
+    let prefixes: Vec<_> = config.client_regions.iter().enumerate().flat_map(of_region).collect();
+    if prefixes.len() > MAX_CLIENT_PREFIXES {
+        return Err(CompileError::TooManyClientPrefixes { count: prefixes.len() });
+    }
+    builder.add(&prefixes).map_err(|error| match error {
+        PrefixTableError::Mapped { prefix } => {
+            let region = config.client_regions.iter().find(|region| region.prefixes.contains(&prefix));
+            let region = region.map_or_else(String::new, |region| region.name.clone());
+            CompileError::MappedClientPrefix { prefix, region }
         }
-    }
-    // An IPv6 prefix as short as ::/0 would otherwise also catch IPv4 clients, which stand inside it.
-    if covers_mapped && !clients.iter().any(|c| c.length == MAPPED_LENGTH && c.address == mapped) {
-        clients.push(ClientPrefix { address: mapped, length: MAPPED_LENGTH, region: 0 });
-    }
-    if clients.len() > MAX_CLIENT_PREFIXES {
-        return Err(CompileError::TooManyClientPrefixes { count: clients.len() });
-    }
-    clients.sort_unstable();
-    Ok(clients)
+        error => CompileError::ClientPrefixes(error),
+    })
 }
 
 fn names(config: &Config) -> Names {

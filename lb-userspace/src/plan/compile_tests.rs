@@ -285,7 +285,7 @@ fn the_longest_prefix_decides_the_client_region_as_in_the_configuration() {
     ] {
         let address: IpAddr = text.parse().unwrap();
         let expected = config.client_region_of(address).index() as u32;
-        assert_eq!(tables.client_region(&address_bytes(address)), expected, "{text}");
+        assert_eq!(tables.client_region(&address_words(&address_bytes(address))), expected, "{text}");
     }
 }
 
@@ -294,7 +294,7 @@ fn an_ipv6_prefix_that_holds_the_mapped_addresses_does_not_catch_ipv4_clients() 
     let mut config = small();
     config.client_regions[1].prefixes.push(IpPrefix::parse("::/0").unwrap());
     let tables = ImageTables::new(compile(&config).unwrap());
-    let region = |text: &str| tables.client_region(&address_bytes(text.parse().unwrap()));
+    let region = |text: &str| tables.client_region(&address_words(&address_bytes(text.parse().unwrap())));
     assert_eq!(region("1.2.3.4"), 0);
     assert_eq!(region("2001:db8:ffff::1"), 1);
 }

@@ -1,5 +1,7 @@
 //! The image: everything that a configuration puts into the data plane's maps, as plain vectors.
 
+use std::borrow::Borrow;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,16 +14,20 @@ use lb_common::abi::{
     limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
+    prefix::{PrefixNode, PrefixTable},
     root::Root,
     service::{PortRanges, ServiceBucket, ServiceEntry},
 };
 use lb_common::datapath::filter::Allowance;
 use lb_common::datapath::flow::FlowTable;
-use lb_common::net::AddressWords;
-use lb_common::datapath::ports::{Clock, Tables};
+use lb_common::datapath::{
+    ports::{Clock, Tables},
+    prefix::PrefixNodes,
+};
 use sha2::{Digest, Sha256};
 
 use super::flow_map::FlowMap;
+use super::prefix::PrefixTables;
 use crate::config::{Config, PoolIndex, ServiceId};
 
 /// What a configuration compiles to. See [`compile`](super::compile::compile).
@@ -49,24 +55,13 @@ pub struct Image {
     pub backends: Vec<BackendEntry>,
     /// The admission array: domains in the order of [`DomainId`](crate::config::DomainId), pools from [`MAX_DOMAINS`] on.
     pub admission: Vec<Admission>,
-    /// Which client region an address belongs to; the longest match wins.
-    pub clients: Vec<ClientPrefix>,
+    /// All prefix tables; which one is for what stands in the root and in the services.
+    pub prefix: PrefixTables,
     /// The names behind the indices.
     pub names: Names,
     /// Digest over all of this but what the running daemon changes (admission words, next hops) and what the host decides
     /// (CPUs). Also stands in `root`.
     pub digest: [u8; 32],
-}
-
-/// A prefix of a client region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ClientPrefix {
-    /// First address, IPv4 as IPv4-mapped.
-    pub address: [u8; 16],
-    /// How many leading bits of `address` count, 0 to 128: an IPv4 prefix's length plus 96.
-    pub length: u32,
-    /// Index of the client region.
-    pub region: u32,
 }
 
 /// Names by index, for what is told to people.
@@ -118,11 +113,10 @@ impl Image {
         update_all(&mut hash, &self.slots);
         let constant: Vec<_> = self.backends.iter().map(without_what_changes).collect();
         update_all(&mut hash, &constant);
-        for client in &self.clients {
-            hash.update(client.address);
-            hash.update(client.length.to_le_bytes());
-            hash.update(client.region.to_le_bytes());
-        }
+        update_all(&mut hash, &self.prefix.tables);
+        update_all(&mut hash, &self.prefix.entries);
+        update_all(&mut hash, &self.prefix.nodes);
+        update_all(&mut hash, &self.prefix.values);
         let names = &self.names;
         for list in [&names.backends, &names.domains, &names.services, &names.pools, &names.client_regions] {
             hash.update((list.len() as u64).to_le_bytes());
@@ -290,6 +284,24 @@ impl Clock for ImageTables {
     }
 }
 
+impl PrefixNodes for ImageTables {
+    fn prefix_table(&self, index: u32) -> Option<impl Borrow<PrefixTable>> {
+        self.image.prefix.prefix_table(index)
+    }
+
+    fn prefix_entry(&self, index: u32) -> Option<u32> {
+        self.image.prefix.prefix_entry(index)
+    }
+
+    fn prefix_node(&self, index: u32) -> Option<impl Borrow<PrefixNode>> {
+        self.image.prefix.prefix_node(index)
+    }
+
+    fn prefix_value(&self, index: u32) -> Option<u16> {
+        self.image.prefix.prefix_value(index)
+    }
+}
+
 impl Tables for ImageTables {
     fn root(&self) -> Option<&Root> {
         Some(&self.image.root)
@@ -305,10 +317,6 @@ impl Tables for ImageTables {
 
     fn port_ranges(&self, index: u32) -> Option<&PortRanges> {
         self.image.port_ranges.get(index as usize)
-    }
-
-    fn prefix(&self, _: u32, _: &AddressWords) -> u32 {
-        0
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
@@ -345,14 +353,6 @@ impl Tables for ImageTables {
 
     fn admissions(&self) -> Option<&AdmissionWords> {
         Some(&self.admissions)
-    }
-
-    fn client_region(&self, address: &[u8; 16]) -> u32 {
-        longest_match(&self.image.clients, address)
-    }
-
-    fn previous_client_region(&self, address: &[u8; 16]) -> u32 {
-        longest_match(&self.image.clients, address)
     }
 
     fn previous(&self, index: u32) -> Option<&PoolEntry> {
@@ -398,17 +398,4 @@ impl Tables for ImageTables {
         counter.bytes += bytes;
         counter.opening += u64::from(opening);
     }
-}
-
-/// The region of the longest prefix that holds `address`, 0 if none does.
-fn longest_match(clients: &[ClientPrefix], address: &[u8; 16]) -> u32 {
-    let address = u128::from_be_bytes(*address);
-    clients
-        .iter()
-        .filter(|c| {
-            let differing = address ^ u128::from_be_bytes(c.address);
-            c.length == 0 || differing >> (128 - c.length) == 0
-        })
-        .max_by_key(|c| c.length)
-        .map_or(0, |c| c.region)
 }

@@ -14,6 +14,7 @@ use lb_common::abi::{
 use lb_common::net::{address_bytes, protocol};
 
 use super::compile::CompileError;
+use super::prefix::Prefix;
 use crate::config::{Config, IpPrefix, Protocol, Service, Vip};
 
 /// Length of `::ffff:0:0/96`, in which IPv4 addresses stand.
@@ -28,7 +29,7 @@ pub(super) struct Keys {
     /// The lists of port ranges.
     pub(super) port_ranges: Vec<PortRanges>,
     /// The VIP prefixes and their values.
-    pub(super) vip_prefixes: Vec<(IpPrefix, u32)>,
+    pub(super) vip_prefixes: Vec<Prefix>,
     /// `FEATURE_*` bits that are needed.
     pub(super) features: u32,
 }
@@ -95,7 +96,7 @@ pub(super) fn complete(config: &Config, services: Vec<ServiceEntry>) -> Result<K
     for &vip in &vips {
         let parent = parent(vip, &vips)?;
         if let Some(prefix) = vip.prefix() {
-            all.vip_prefixes.push((prefix, prefix_value(prefix).into()));
+            all.vip_prefixes.push(Prefix { prefix, value: prefix_value(prefix).into() });
             all.features |= FEATURE_VIP_PREFIXES;
         }
         all.add(ServiceEntry { flags: SERVICE_VIP_ONLY, parent, ..of_vip(vip, 0) });

@@ -6,4 +6,5 @@ pub mod image;
 mod index;
 mod keys;
 pub mod planner;
+pub mod prefix;
 pub mod state;

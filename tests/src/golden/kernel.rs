@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
+    maps::{Array, HashMap},
     programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
@@ -66,7 +66,10 @@ impl Kernel {
             .map_max_entries("SLOTS", size(chunks))
             .map_max_entries("BACKENDS", size(image.backends.len()))
             .map_max_entries("COUNTERS", cpus * stride)
-            .map_max_entries("CLIENTS", size(image.clients.len()))
+            .map_max_entries("PREFIX_TABLES", size(image.prefix.tables.len()))
+            .map_max_entries("PREFIX_ENTRIES", size(image.prefix.entries.len()))
+            .map_max_entries("PREFIX_NODES", size(image.prefix.nodes.len()))
+            .map_max_entries("PREFIX_VALUES", size(image.prefix.values.len()))
             .map_max_entries("FLOWS", flow_entries)
             .load(object)?;
         for name in programs {
@@ -97,11 +100,10 @@ impl Kernel {
             self.array::<{ 2 * SLOTS_PER_CHUNK }>("SLOTS")?.set(i as u32, *chunk, 0)?;
         }
         self.set_admissions(&image.admission)?;
-        let mut clients: LpmTrie<_, [u8; 16], u32> =
-            LpmTrie::try_from(self.ebpf.map_mut("CLIENTS").context("CLIENTS")?)?;
-        for client in &image.clients {
-            clients.insert(&Key::new(client.length, client.address), client.region, 0)?;
-        }
+        self.set_all("PREFIX_TABLES", &image.prefix.tables)?;
+        self.set_all("PREFIX_ENTRIES", &image.prefix.entries)?;
+        self.set_all("PREFIX_NODES", &image.prefix.nodes)?;
+        self.set_all("PREFIX_VALUES", &image.prefix.values)?;
         Ok(())
     }
 
