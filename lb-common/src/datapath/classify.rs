@@ -62,12 +62,8 @@ impl Lookup {
 #[inline(always)]
 pub fn service<'a, T: Tables>(tables: &'a T, root: &Root, tuple: &Tuple) -> Option<(u32, &'a ServiceEntry)> {
     let port = u16::from_ne_bytes(tuple.destination_port());
-    let lookup = Lookup {
-        address: tuple.destination,
-        port: port as u32,
-        protocol: tuple.protocol,
-        prefix: 0,
-    };
+    let lookup =
+        Lookup { address: tuple.destination, port: port as u32, protocol: tuple.protocol, prefix: 0 };
     let index = match find_here(tables, root, &lookup) {
         Some(found) => return Some(found),
         None if root.features & (FEATURE_WIDE_PORTS | FEATURE_VIP_PREFIXES) == 0 => return None,
@@ -166,11 +162,7 @@ pub fn find<T: Tables>(tables: &T, lookup: &Lookup) -> Option<u32> {
 
 /// The same for one that has no prefix: the mark in the protocol tells prefixes from hosts.
 #[inline(always)]
-fn find_here<'a, T: Tables>(
-    tables: &'a T,
-    root: &Root,
-    lookup: &Lookup,
-) -> Option<(u32, &'a ServiceEntry)> {
+fn find_here<'a, T: Tables>(tables: &'a T, root: &Root, lookup: &Lookup) -> Option<(u32, &'a ServiceEntry)> {
     let (bucket, tag) = lookup.place(root.service_seed, root.bucket_mask);
     let index = place_of(tables.bucket(bucket)?, tag)?;
     let entry = tables.service(index)?;

@@ -106,27 +106,13 @@ impl Transport {
     pub const fn pack(&self) -> [u32; TRANSPORT_WORDS] {
         let (s, d) = (&self.tuple.source, &self.tuple.destination);
         let flags = self.opening as u32 | (self.closing as u32) << 1 | (self.tuple.is_ipv6 as u32) << 2;
-        let numbers = self.tuple.protocol as u32 | (self.traffic_class as u32) << 8 | (self.shape as u32) << 16;
+        let numbers =
+            self.tuple.protocol as u32 | (self.traffic_class as u32) << 8 | (self.shape as u32) << 16;
         let offsets = self.ip_at as u32 | (self.payload_at as u32) << 16;
         let ports = self.tuple.ports;
         let length = self.ip_length as u32;
         let fragment = self.fragment;
-        [
-            s[0],
-            s[1],
-            s[2],
-            s[3],
-            d[0],
-            d[1],
-            d[2],
-            d[3],
-            ports,
-            flags,
-            numbers,
-            offsets,
-            length,
-            fragment,
-        ]
+        [s[0], s[1], s[2], s[3], d[0], d[1], d[2], d[3], ports, flags, numbers, offsets, length, fragment]
     }
 
     /// The inverse of [`pack`](Self::pack).
@@ -203,9 +189,7 @@ fn parse_ipv6<P: Packet>(packet: &P) -> Option<Transport> {
     const AT: usize = ethernet::LENGTH + ipv6::LENGTH;
     let header = ipv6::Header(packet.read::<{ ipv6::LENGTH }>(ethernet::LENGTH)?);
     let ip_length = ipv6::LENGTH + header.payload_length();
-    if header.version() != 6
-        || ip_length > ipv6::MAX_PACKET
-        || ethernet::LENGTH + ip_length > packet.length()
+    if header.version() != 6 || ip_length > ipv6::MAX_PACKET || ethernet::LENGTH + ip_length > packet.length()
     {
         return None;
     }

@@ -32,8 +32,11 @@ pub const fn lasts(request: &Away) -> bool {
 /// [`Reason::Inconsistent`] when maps contradict each other.
 #[inline(always)]
 pub fn old_home<T: Tables>(tables: &T, request: &Away) -> Result<Option<u32>, Reason> {
-    let region =
-        if request.previous_plans > 1 { tables.previous_client_region(&address_words(&request.key.source)) } else { 0 };
+    let region = if request.previous_plans > 1 {
+        tables.previous_client_region(&address_words(&request.key.source))
+    } else {
+        0
+    };
     let region = if region < request.previous_plans { region } else { 0 };
     let index = (request.previous_base - 1).wrapping_add(region);
     let pool = tables.previous(index).ok_or(Reason::Inconsistent)?;

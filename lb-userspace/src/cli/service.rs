@@ -7,7 +7,10 @@ use super::{
     client::{Client, encode},
     output::{Output, bytes, flows, number},
 };
-use crate::{api::types::ServiceView, config::{OnAllDown, endpoint}};
+use crate::{
+    api::types::ServiceView,
+    config::{OnAllDown, endpoint},
+};
 
 const LIST_EXAMPLES: &str = "\
 Examples:

@@ -225,7 +225,10 @@ mod tests {
         }
         let json = |ports| serde_json::to_string(&ports).unwrap();
         assert_eq!([json(Ports::one(80)), json(Ports::ANY)], ["80", "\"any\""]);
-        assert_eq!(serde_json::from_str::<Ports>("\"8000-8099\"").unwrap(), Ports::range(8000, 8099).unwrap());
+        assert_eq!(
+            serde_json::from_str::<Ports>("\"8000-8099\"").unwrap(),
+            Ports::range(8000, 8099).unwrap()
+        );
         assert_eq!(serde_json::from_str::<Ports>("80").unwrap(), Ports::one(80));
     }
 

@@ -11,9 +11,7 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::Counter,
     flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
-    limits::{
-        ADMISSION_WORDS, DEFAULT_OPENING_ENTRIES, FLOW_FILTER_CHUNK, MAX_FRAGMENTED, SLOTS_PER_CHUNK,
-    },
+    limits::{ADMISSION_WORDS, DEFAULT_OPENING_ENTRIES, FLOW_FILTER_CHUNK, MAX_FRAGMENTED, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     prefix::{PrefixEntries, PrefixNode, PrefixTable, PrefixValues},

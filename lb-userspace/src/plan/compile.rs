@@ -104,7 +104,9 @@ pub enum CompileError {
         second: String,
     },
     /// More port ranges at one address than the data plane holds.
-    #[error("{count} services have ranges of {protocol} ports at {vip}, the data plane holds {MAX_PORT_RANGES}; join ranges")]
+    #[error(
+        "{count} services have ranges of {protocol} ports at {vip}, the data plane holds {MAX_PORT_RANGES}; join ranges"
+    )]
     TooManyRanges {
         /// The address.
         vip: Vip,

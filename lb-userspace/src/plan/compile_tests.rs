@@ -8,7 +8,7 @@ use lb_common::abi::plan::PoolEntry;
 use lb_common::datapath::classify;
 use lb_common::datapath::parse::Tuple;
 use lb_common::datapath::ports::Tables;
-use lb_common::net::address_words;
+use lb_common::net::{address_bytes, address_words};
 use proptest::prelude::*;
 
 const NODE: &str = r#"

@@ -61,12 +61,7 @@ const fn prefix_value(prefix: IpPrefix) -> u8 {
 }
 
 const fn key_of(entry: &ServiceEntry) -> ServiceKey {
-    ServiceKey {
-        address: entry.address,
-        port: entry.port,
-        protocol: entry.protocol,
-        prefix: entry.prefix,
-    }
+    ServiceKey { address: entry.address, port: entry.port, protocol: entry.protocol, prefix: entry.prefix }
 }
 
 pub(super) const fn protocol_number(protocol: Protocol) -> u8 {
@@ -138,7 +133,8 @@ fn parent(vip: Vip, vips: &BTreeSet<Vip>) -> Result<u8, CompileError> {
     if vip.prefix().is_none() {
         return Ok(0);
     }
-    let around = || vips.iter().filter(|&&other| other != vip && other.covers(vip)).filter_map(|v| v.prefix());
+    let around =
+        || vips.iter().filter(|&&other| other != vip && other.covers(vip)).filter_map(|v| v.prefix());
     if around().count() >= MAX_VIP_NESTING {
         return Err(CompileError::NestedTooDeep { vip });
     }

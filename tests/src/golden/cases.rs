@@ -204,8 +204,7 @@ fn refused() -> Vec<Case> {
     let mut longer6 = ipv6(CLIENT6, VIP_6IN6, 6, 60, &segment);
     longer6[4..6].copy_from_slice(&1000_u16.to_be_bytes());
     let may_be_cut = Ipv4 { fragment: 0, ..Ipv4::default() };
-    let big =
-        may_be_cut.packet(CLIENT, VIP_4IN4, 17, &udp(9, 53, &vec![7; usize::from(MTU) - 20 - 28 + 1]));
+    let big = may_be_cut.packet(CLIENT, VIP_4IN4, 17, &udp(9, 53, &vec![7; usize::from(MTU) - 20 - 28 + 1]));
     vec![
         case(
             "an ICMP message cut short",

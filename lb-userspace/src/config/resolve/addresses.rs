@@ -40,7 +40,9 @@ pub(super) fn parse_vip(what: &str, text: &Text<'_>, report: &mut Report) -> Opt
             report.add(|| {
                 let finding = Finding::new(&text.span, format!("{what} cannot be {}", quote(text.value)));
                 match error {
-                    PrefixError::Syntax => finding.help("write an address, or a prefix such as \"192.0.2.0/24\""),
+                    PrefixError::Syntax => {
+                        finding.help("write an address, or a prefix such as \"192.0.2.0/24\"")
+                    }
                     PrefixError::Length { max } => finding.help(format!("the longest prefix has {max} bits")),
                     PrefixError::HostBits { corrected } => finding
                         .help(format!("write \"{corrected}\", or the address alone without its length")),
@@ -154,8 +156,11 @@ fn too_many_ranges(places: &HashMap<(Vip, Protocol), Vec<&services::Endpoint>>, 
     full.sort_by_key(|(place, ..)| place.span.start);
     for (place, vip, protocol) in full {
         report.add(|| {
-            Finding::new(&place.span, format!("more than {MAX_PORT_RANGES} services have ranges of {protocol} ports at {vip}"))
-                .help(format!("MAX_PORT_RANGES is {MAX_PORT_RANGES}; join ranges, or use another address"))
+            Finding::new(
+                &place.span,
+                format!("more than {MAX_PORT_RANGES} services have ranges of {protocol} ports at {vip}"),
+            )
+            .help(format!("MAX_PORT_RANGES is {MAX_PORT_RANGES}; join ranges, or use another address"))
         });
     }
 }
@@ -167,8 +172,9 @@ fn nested_too_deep(vips: &[services::Endpoint], report: &mut Report) {
         let around = prefixes.keys().filter(|other| *other != vip && other.covers(*vip)).count();
         if around >= MAX_VIP_NESTING {
             report.add(|| {
-                Finding::new(span, format!("{vip} lies in {around} other VIP prefixes"))
-                    .help(format!("MAX_VIP_NESTING is {MAX_VIP_NESTING}, itself included; use fewer prefixes"))
+                Finding::new(span, format!("{vip} lies in {around} other VIP prefixes")).help(format!(
+                    "MAX_VIP_NESTING is {MAX_VIP_NESTING}, itself included; use fewer prefixes"
+                ))
             });
         }
     }
@@ -254,7 +260,12 @@ fn missing_tunnel_sources(node: &RawNode<'_>, backends: &[Endpoint<'_>], report:
     }
 }
 
-fn inside_tunnel_sources(node: &Node, backends: &[Endpoint<'_>], vips: &[services::Endpoint], report: &mut Report) {
+fn inside_tunnel_sources(
+    node: &Node,
+    backends: &[Endpoint<'_>],
+    vips: &[services::Endpoint],
+    report: &mut Report,
+) {
     let inside = |address: IpAddr| match address {
         IpAddr::V4(v4) => {
             let prefix = node.tunnel_source_v4;

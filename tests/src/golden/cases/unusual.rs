@@ -4,7 +4,8 @@ use super::*;
 
 /// All cases of this file.
 pub(super) fn all() -> Vec<Case> {
-    [extensions(), sctp_cases(), fragments(), errors(), limited(), too_big(), tagged(), ports(), prefixes()].concat()
+    [extensions(), sctp_cases(), fragments(), errors(), limited(), too_big(), tagged(), ports(), prefixes()]
+        .concat()
 }
 
 /// Puts tags between the Ethernet addresses and the EtherType.
@@ -45,7 +46,9 @@ fn extensions() -> Vec<Case> {
         let inner = v6(first, &[headers.concat(), data.clone()].concat());
         case(name, ethernet(V6, &inner), Expected::Drop(Reason::ExtensionHeader))
     };
-    let many = |n: usize| vec![extension(60, 1, 0); n - 1].into_iter().chain([extension(6, 1, 0)]).collect::<Vec<_>>();
+    let many = |n: usize| {
+        vec![extension(60, 1, 0); n - 1].into_iter().chain([extension(6, 1, 0)]).collect::<Vec<_>>()
+    };
     let cut = v6(0, &extension(6, 4, 0)[..16]);
     let behind_fragment = v6(44, &[fragment6(60, 0, true, 5), extension(6, 1, 0), data.clone()].concat());
     vec![
@@ -70,10 +73,7 @@ fn extensions() -> Vec<Case> {
         case("an extension header cut short", ethernet(V6, &cut), Expected::Drop(Reason::Malformed)),
         case(
             "an echo request behind an extension header",
-            ethernet(
-                V6,
-                &v6(60, &[extension(58, 1, 0), icmp6(CLIENT6, VIP_6IN6, 128, 0, b"idsq")].concat()),
-            ),
+            ethernet(V6, &v6(60, &[extension(58, 1, 0), icmp6(CLIENT6, VIP_6IN6, 128, 0, b"idsq")].concat())),
             Expected::Drop(Reason::ExtensionHeader),
         ),
         case(
@@ -166,7 +166,11 @@ fn fragments() -> Vec<Case> {
             frame(&last),
             Expected::Tx(in4(4, 0, &last)),
         ),
-        case("an orphaned fragment", frame(&last), Expected::Drop(Reason::FragmentOrphan)),
+        case(
+            "an orphaned fragment",
+            frame(&piece(11, 5, false, 17, &datagram[40..])),
+            Expected::Drop(Reason::FragmentOrphan),
+        ),
         behind(
             "a fragment of another datagram",
             &[frame(&first)],
@@ -218,8 +222,10 @@ fn errors() -> Vec<Case> {
     // What the backend sent: from the VIP to the client.
     let answer = ipv4(VIP_4IN4, CLIENT, 6, &tcp(80, 40000, ACK, &[1; 30]));
     let answer6 = ipv6(VIP_6IN6, CLIENT6, 6, 60, &tcp(80, 40000, ACK, &[1; 30]));
-    let delivered = |name, packet: Vec<u8>| case(name, ethernet(V4, &packet), Expected::Tx(in4(4, 0, &packet)));
-    let delivered6 = |name, packet: Vec<u8>| case(name, ethernet(V6, &packet), Expected::Tx(in6(41, 0, &packet)));
+    let delivered =
+        |name, packet: Vec<u8>| case(name, ethernet(V4, &packet), Expected::Tx(in4(4, 0, &packet)));
+    let delivered6 =
+        |name, packet: Vec<u8>| case(name, ethernet(V6, &packet), Expected::Tx(in6(41, 0, &packet)));
     let refused = |name, packet: Vec<u8>, reason| case(name, ethernet(V4, &packet), Expected::Drop(reason));
     let options = Ipv4 { options: vec![1; 8], ..Ipv4::default() }.packet(
         VIP_4IN4,
@@ -227,17 +233,13 @@ fn errors() -> Vec<Case> {
         6,
         &tcp(80, 40000, ACK, b""),
     );
-    let first = Ipv4 { fragment: 0x2000, ..Ipv4::default() }.packet(VIP_4IN4, CLIENT, 17, &udp(53, 5353, &[0; 40]));
-    let later = Ipv4 { fragment: 0x0005, ..Ipv4::default() }.packet(VIP_4IN4, CLIENT, 17, &udp(53, 5353, &[0; 40]));
-    let headed6 =
-        ipv6(VIP_6IN6, CLIENT6, 60, 60, &[extension(6, 2, 0), tcp(80, 40000, ACK, b"")].concat());
-    let pieces6 = ipv6(
-        VIP_6IN6,
-        CLIENT6,
-        44,
-        60,
-        &[fragment6(6, 0, true, 3), tcp(80, 40000, ACK, &[0; 20])].concat(),
-    );
+    let first =
+        Ipv4 { fragment: 0x2000, ..Ipv4::default() }.packet(VIP_4IN4, CLIENT, 17, &udp(53, 5353, &[0; 40]));
+    let later =
+        Ipv4 { fragment: 0x0005, ..Ipv4::default() }.packet(VIP_4IN4, CLIENT, 17, &udp(53, 5353, &[0; 40]));
+    let headed6 = ipv6(VIP_6IN6, CLIENT6, 60, 60, &[extension(6, 2, 0), tcp(80, 40000, ACK, b"")].concat());
+    let pieces6 =
+        ipv6(VIP_6IN6, CLIENT6, 44, 60, &[fragment6(6, 0, true, 3), tcp(80, 40000, ACK, &[0; 20])].concat());
     let foreign = ipv4(STRANGER, CLIENT, 6, &tcp(80, 40000, ACK, b""));
     let no_service = ipv4(VIP_4IN4, CLIENT, 6, &tcp(81, 40000, ACK, b""));
     let ping = ipv4(VIP_4IN4, CLIENT, 1, &icmp(0, 0, b"idsq"));
@@ -262,7 +264,11 @@ fn errors() -> Vec<Case> {
             ethernet(V4, &unreachable),
             Expected::Tx(in4(4, 0, &unreachable)),
         ),
-        refused("an error that quotes a later fragment", error4(11, 0, [0; 4], &later), Reason::IcmpUnmatched),
+        refused(
+            "an error that quotes a later fragment",
+            error4(11, 0, [0; 4], &later),
+            Reason::IcmpUnmatched,
+        ),
         refused("an error that quotes another host", error4(3, 1, [0; 4], &foreign), Reason::IcmpUnmatched),
         refused("an error that quotes no service", error4(3, 1, [0; 4], &no_service), Reason::IcmpUnmatched),
         refused("an error that quotes a ping", error4(3, 1, [0; 4], &ping), Reason::IcmpUnmatched),
@@ -320,7 +326,11 @@ fn too_big() -> Vec<Case> {
     vec![
         case("one byte too big, IPv4", ethernet(V4, &segment), answer(too_big4(&segment, 1480))),
         case("too big, IPv6", ethernet(V6, &segment6), answer(too_big6(&segment6, 1460))),
-        case("too big, IPv6, with an extension header", ethernet(V6, &headed), answer(too_big6(&headed, 1460))),
+        case(
+            "too big, IPv6, with an extension header",
+            ethernet(V6, &headed),
+            answer(too_big6(&headed, 1460)),
+        ),
         changed(
             "too big for a narrow way",
             &[Change::Mtu("v4", 200)],
@@ -343,16 +353,13 @@ fn tagged() -> Vec<Case> {
     let header = Ipv4 { ttl: 64, ..Ipv4::default() };
     let pong = answered(ethernet(V4, &header.packet(VIP_4IN4, CLIENT, 1, &icmp(0, 0, b"idsq!"))));
     let ping6 = ethernet(V6, &v6(58, &icmp6(CLIENT6, VIP_6IN6, 128, 0, b"idsq!")));
-    let pong6 = answered(ethernet(
-        V6,
-        &ipv6(VIP_6IN6, CLIENT6, 58, 64, &icmp6(VIP_6IN6, CLIENT6, 129, 0, b"idsq!")),
-    ));
+    let pong6 =
+        answered(ethernet(V6, &ipv6(VIP_6IN6, CLIENT6, 58, 64, &icmp6(VIP_6IN6, CLIENT6, 129, 0, b"idsq!"))));
     let big = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, ACK, &[7; 1441]));
     let big6 = v6(6, &tcp(40000, 80, ACK, &[7; 1440]));
     let stranger = ethernet(V4, &ipv4(CLIENT, STRANGER, 6, &tcp(1, 2, SYN, &[])));
-    let too_big = |frame: &[u8], tags: &[[u8; 4]]| {
-        Expected::AnswerFor(Reason::TooBigAnswered, with_tags(frame, tags))
-    };
+    let too_big =
+        |frame: &[u8], tags: &[[u8; 4]]| Expected::AnswerFor(Reason::TooBigAnswered, with_tags(frame, tags));
     vec![
         case("a tagged ping", with_tags(&ping, &[TAG]), Expected::Answer(with_tags(&pong, &[TAG]))),
         case(
@@ -376,7 +383,11 @@ fn tagged() -> Vec<Case> {
             Expected::Pass(Reason::PassNotIp),
         ),
         case("tagged, another address", with_tags(&stranger, &[TAG]), Expected::Pass(Reason::PassNotVip)),
-        case("a tag and nothing else", with_tags(&ethernet(V4, &[]), &[TAG])[..16].to_vec(), Expected::Pass(Reason::PassNotIp)),
+        case(
+            "a tag and nothing else",
+            with_tags(&ethernet(V4, &[]), &[TAG])[..16].to_vec(),
+            Expected::Pass(Reason::PassNotIp),
+        ),
     ]
 }
 
@@ -412,15 +423,15 @@ fn ports() -> Vec<Case> {
 }
 
 fn prefixes() -> Vec<Case> {
-    let to = |c: u8, d: u8, port: u16| {
-        ipv4(CLIENT, Ipv4Addr::new(198, 18, c, d), 6, &tcp(40000, port, SYN, &[]))
-    };
+    let to =
+        |c: u8, d: u8, port: u16| ipv4(CLIENT, Ipv4Addr::new(198, 18, c, d), 6, &tcp(40000, port, SYN, &[]));
     let outer = |name, packet: Vec<u8>| case(name, ethernet(V4, &packet), Expected::Tx(in4(4, 0, &packet)));
     let inner = |name, packet: Vec<u8>| case(name, ethernet(V4, &packet), Expected::Tx(in6(4, 0, &packet)));
     let none = |name, packet: Vec<u8>| case(name, ethernet(V4, &packet), Expected::Pass(Reason::PassNotVip));
     let any = Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 1, 2, 3, 4);
     let packet6 = ipv6(CLIENT6, any, 6, 60, &tcp(40000, 22, SYN, &[]));
-    let beside6 = ipv6(CLIENT6, Ipv6Addr::new(0x2001, 0xdb8, 0xf, 1, 0, 0, 0, 0), 6, 60, &tcp(1, 22, SYN, &[]));
+    let beside6 =
+        ipv6(CLIENT6, Ipv6Addr::new(0x2001, 0xdb8, 0xf, 1, 0, 0, 0, 0), 6, 60, &tcp(1, 22, SYN, &[]));
     let pinged = Ipv4Addr::new(198, 18, 7, 7);
     let header = Ipv4 { ttl: 64, ..Ipv4::default() };
     let pong = answered(ethernet(V4, &header.packet(pinged, CLIENT, 1, &icmp(0, 0, b"idsq"))));
@@ -429,7 +440,10 @@ fn prefixes() -> Vec<Case> {
         outer("an address of a prefix", to(9, 9, 80)),
         outer("the first address of a prefix", to(0, 0, 80)),
         outer("the last address of a prefix", to(255, 255, 80)),
-        none("an address behind a prefix", ipv4(CLIENT, Ipv4Addr::new(198, 19, 0, 0), 6, &tcp(1, 80, SYN, &[]))),
+        none(
+            "an address behind a prefix",
+            ipv4(CLIENT, Ipv4Addr::new(198, 19, 0, 0), 6, &tcp(1, 80, SYN, &[])),
+        ),
         inner("an address of a longer prefix", to(5, 9, 443)),
         inner("the first address of a longer prefix", to(5, 0, 443)),
         inner("a range of a longer prefix", to(5, 9, 1500)),
