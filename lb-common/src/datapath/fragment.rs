@@ -9,7 +9,8 @@ use super::{
     parse::{Transport, Tuple},
     ports::Tables,
     steer::{Origin, Placement},
-    unusual::{Unusual, refuse},
+    unusual::Unusual,
+    verdict::Outcome,
 };
 use crate::{
     abi::{
@@ -39,17 +40,20 @@ const fn key(
     }
 }
 
-/// The packet that a later fragment is, or what becomes of one whose first fragment is not known. Until now
+/// What becomes of a fragment for a VIP whose first one is not known.
+const ORPHAN: Unusual = Unusual::Done(Outcome::refuse(Reason::FragmentOrphan));
+
+/// The packet that a later fragment for a VIP is, or what becomes of one whose first fragment is not known. Until now
 /// [`Transport::fragment`] was its identification.
 #[inline(always)]
 pub fn follow<T: Tables>(tables: &T, later: &Transport) -> Unusual {
     let tuple = &later.tuple;
     let key = key(&tuple.source, &tuple.destination, later.fragment, tuple.protocol, tuple.is_ipv6);
     let Some(entry) = tables.fragment(&key) else {
-        return refuse(tables, &tuple.destination, Reason::FragmentOrphan);
+        return ORPHAN;
     };
     if tables.now_ns().wrapping_sub(entry.seen_ns) > FRAGMENT_AGE_NS {
-        return refuse(tables, &tuple.destination, Reason::FragmentOrphan);
+        return ORPHAN;
     }
     let tuple = Tuple { ports: entry.ports, protocol: entry.protocol as u8, ..*tuple };
     Unusual::Transport(Transport { tuple, fragment: entry.backend, ..*later })

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     abi::reason::Reason,
-    net::{AddressWords, checksum, ethernet, icmp as types, ipv4, ipv6, protocol, vlan},
+    net::{checksum, ethernet, icmp as types, ipv4, ipv6, protocol, vlan, word},
 };
 
 /// A packet that does not fit.
@@ -55,6 +55,12 @@ const HEADERS_V6: usize = ipv6::LENGTH + icmp::ERROR_LENGTH;
 const QUOTED_AT_LEAST: usize = 8;
 /// Precedence "internetwork control" (RFC 1812, section 4.3.2.5).
 const TYPE_OF_SERVICE: u8 = 0xc0;
+/// Offset of the source in an IPv6 header.
+const SOURCE_AT: usize = 8;
+/// Offset of the destination in an IPv6 header.
+const DESTINATION_AT: usize = 24;
+/// Length of an IPv6 address.
+const ADDRESS_LENGTH: usize = 16;
 /// Least MTU of IPv4 (RFC 791).
 const LEAST_MTU_V4: usize = 68;
 
@@ -142,10 +148,13 @@ fn answer_v4<P: Packet, T: Tables>(packet: &mut P, tables: &T, request: &TooBig)
 #[inline(always)]
 fn answer_v6<P: Packet, T: Tables>(packet: &mut P, tables: &T, request: &TooBig) -> Result<(), Reason> {
     let at = request.ip_at as usize;
-    let h = ipv6::Header(packet.read_far::<{ ipv6::LENGTH }>(at).ok_or(Reason::TooBig)?);
-    let quoted = longest(ipv6::LENGTH + h.payload_length(), LONGEST_V6 - HEADERS_V6);
+    // Read in pieces, and the addresses not kept: the stack of a BPF function is short.
+    let h = packet.read_far::<8>(at).ok_or(Reason::TooBig)?;
+    let source = packet.read_far::<12>(at + SOURCE_AT).ok_or(Reason::TooBig)?;
+    let payload = u16::from_be_bytes([h[4], h[5]]) as usize;
+    let quoted = longest(ipv6::LENGTH + payload, LONGEST_V6 - HEADERS_V6);
     // A sender takes no notice of a smaller MTU (RFC 8201, section 4): the way is none for IPv6.
-    if (request.mtu as usize) < ipv6::LEAST_MTU || !is_one_host_v6(&h.source()) {
+    if (request.mtu as usize) < ipv6::LEAST_MTU || !is_one_host_v6(&source) {
         return Err(Reason::TooBig);
     }
     if !answers::allow(tables) {
@@ -156,30 +165,20 @@ fn answer_v6<P: Packet, T: Tables>(packet: &mut P, tables: &T, request: &TooBig)
     let mtu = request.mtu.to_be_bytes();
     let ip = [0x60, 0, 0, 0, length[0], length[1], protocol::ICMPV6, ipv6::HOP_LIMIT];
     let error = [types::TOO_BIG_V6, 0, 0, 0, 0, 0, mtu[0], mtu[1]];
-    let pseudo = sum_of(&h.source())
-        + sum_of(&h.destination())
+    let pseudo = sum(packet, at + SOURCE_AT, 2 * ADDRESS_LENGTH).ok_or(Reason::TooBig)?
         + checksum::word(length)
         + checksum::word([0, protocol::ICMPV6]);
     let error_sum = (!checksum::fold(checksum::sum(&error) + pseudo + sum_of_quoted)).to_ne_bytes();
     grow(packet, HEADERS_V6).ok_or(Reason::NoHeadroom)?;
     packet.write_far(at, &ip).ok_or(Reason::NoHeadroom)?;
-    // Both addresses are taken from the packet, which lies behind now: the stack of a BPF function is short.
-    let [source, destination] = [8, 24];
-    let address = packet.read_far::<16>(at + HEADERS_V6 + destination).ok_or(Reason::NoHeadroom)?;
-    packet.write_far(at + source, &address).ok_or(Reason::NoHeadroom)?;
-    let address = packet.read_far::<16>(at + HEADERS_V6 + source).ok_or(Reason::NoHeadroom)?;
-    packet.write_far(at + destination, &address).ok_or(Reason::NoHeadroom)?;
+    let behind = at + HEADERS_V6;
+    let address = packet.read_far::<ADDRESS_LENGTH>(behind + DESTINATION_AT).ok_or(Reason::NoHeadroom)?;
+    packet.write_far(at + SOURCE_AT, &address).ok_or(Reason::NoHeadroom)?;
+    let address = packet.read_far::<ADDRESS_LENGTH>(behind + SOURCE_AT).ok_or(Reason::NoHeadroom)?;
+    packet.write_far(at + DESTINATION_AT, &address).ok_or(Reason::NoHeadroom)?;
     packet.write_far(at + ipv6::LENGTH, &error).ok_or(Reason::NoHeadroom)?;
     packet.write_far(at + ipv6::LENGTH + 2, &error_sum).ok_or(Reason::NoHeadroom)?;
     packet.truncate(at + HEADERS_V6 + quoted).ok_or(Reason::NoHeadroom)
-}
-
-/// Sum of an address, for a pseudo header.
-#[inline(always)]
-const fn sum_of(address: &AddressWords) -> u32 {
-    let [a, b, c, d] = *address;
-    let low = (a & 0xffff) + (b & 0xffff) + (c & 0xffff) + (d & 0xffff);
-    low + (a >> 16) + (b >> 16) + (c >> 16) + (d >> 16)
 }
 
 /// How much of a packet is quoted.
@@ -219,9 +218,9 @@ const fn is_one_host_v4(source: u32) -> bool {
     first != 0 && first != 127 && first < 224
 }
 
-/// Whether an IPv6 source is that of one host (RFC 4443, section 2.4 (e.6)).
+/// Whether an IPv6 source, of which these are the first 12 bytes, is that of one host (RFC 4443, section 2.4 (e.6)): no multicast
+/// address, and neither `::` nor `::1`.
 #[inline(always)]
-const fn is_one_host_v6(source: &AddressWords) -> bool {
-    let [first, ..] = source[0].to_ne_bytes();
-    first != 0xff && source[0] | source[1] | source[2] != 0
+const fn is_one_host_v6(source: &[u8; 12]) -> bool {
+    source[0] != 0xff && word(source, 0) | word(source, 4) | word(source, 8) != 0
 }

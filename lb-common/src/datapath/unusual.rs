@@ -115,7 +115,7 @@ pub fn begin<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Unusual {
     match ip.protocol {
         _ if is_icmp => icmp::sort_out(packet, tables, &ip),
         protocol::TCP | protocol::UDP | protocol::SCTP if ip.shape == Shape::LaterFragment => {
-            Unusual::Transport(transport(&ip, &Ports::UNKNOWN))
+            later(tables, &ip)
         }
         protocol::TCP | protocol::UDP | protocol::SCTP => match read_ports(packet, &ip) {
             Some(ports) => Unusual::Transport(transport(&ip, &ports)),
@@ -124,12 +124,22 @@ pub fn begin<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Unusual {
         other if ip.is_ipv6 && ipv6::is_extension(other) => {
             // Behind a fragment header any later fragment looks so; only the first one has the real thing.
             if ip.shape == Shape::LaterFragment {
-                Unusual::Transport(transport(&ip, &Ports::UNKNOWN))
+                later(tables, &ip)
             } else {
                 refuse(tables, &ip.destination, Reason::ExtensionHeader)
             }
         }
         _ => Unusual::Done(Outcome::pass(Reason::PassNotVip)),
+    }
+}
+
+/// A later fragment: passed, if it is not for a VIP.
+#[inline(always)]
+fn later<T: Tables>(tables: &T, ip: &Ip) -> Unusual {
+    if classify::is_vip(tables, &ip.destination) {
+        Unusual::Transport(transport(ip, &Ports::UNKNOWN))
+    } else {
+        Unusual::Done(Outcome::pass(Reason::PassNotVip))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod address_errors;
 mod base;
+mod endpoints;
 mod examples;
 mod files;
 mod hostile;
