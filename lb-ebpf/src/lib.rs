@@ -2,6 +2,8 @@
 //! decided here.
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg(target_arch = "bpf")]
+// One instruction that Rust has no way to express on this target: see `advance_arrival`.
+#![feature(asm_experimental_arch)]
 
 pub mod agent_maps;
 pub mod maps;

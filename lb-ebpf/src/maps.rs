@@ -3,12 +3,13 @@
 //! All arrays are memory-mapped by the daemon, which changes single words while programs run; see [`lb_common::abi`] for
 //! which ones. Sizes here are the smallest; the daemon sets what the configuration takes when it creates the maps.
 
+use core::arch::asm;
 use core::borrow::Borrow;
 
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
     macros::map,
-    maps::{Array, LruHashMap, PerCpuArray},
+    maps::{Array, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
 };
 use lb_common::{
     abi::{
@@ -16,6 +17,7 @@ use lb_common::{
         backend::BackendEntry,
         counter::Counter,
         flow::{FlowEntry, FlowFilter, FlowKey, FragmentEntry, FragmentKey},
+        guard::{GuardCounts, GuardEntry, NodeGuard},
         limits::{FLOW_FILTER_CHUNK, MAX_FRAGMENTED, SLOTS_PER_CHUNK},
         plan::{PlanEntry, PoolEntry},
         prefix::{ENTRIES_PER_LINE, PrefixEntries, PrefixNode, PrefixTable, PrefixValues, VALUES_PER_LINE},
@@ -23,12 +25,13 @@ use lb_common::{
         service::{PortRanges, ServiceBucket, ServiceEntry},
     },
     datapath::{
+        admit::{self, Request},
         classify::{self, Lookup},
         filter::Allowance,
         flow::FlowTable,
         fragment,
         parse::{TRANSPORT_WORDS, Transport},
-        ports::{Clock, Tables},
+        ports::{Buckets, Clock, Tables},
         prefix::{self, PrefixNodes},
         select::{self, Probe, Probed},
         steer::{self, Away, Origin, Walk, Walked},
@@ -41,6 +44,8 @@ use lb_common::{
 const MMAPABLE: u32 = 1 << 10;
 /// `BPF_F_NO_COMMON_LRU`: one LRU list per CPU, so that CPUs do not contend for it.
 const NO_COMMON_LRU: u32 = 1 << 1;
+/// `BPF_F_NO_PREALLOC`, which the kernel demands for a trie.
+const NO_PREALLOC: u32 = 1;
 
 #[map]
 static ROOT: Array<Root> = Array::with_max_entries(1, MMAPABLE);
@@ -106,6 +111,16 @@ static OPENINGS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1
 static FLOW_FILTER: Array<FlowFilter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static PREVIOUS: Array<PoolEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static GUARDS: Array<GuardEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static NODE_GUARD: Array<NodeGuard> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BUCKETS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static GUARD_COUNTS: Array<GuardCounts> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BLOCKED: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
@@ -200,6 +215,15 @@ pub extern "C" fn weir_remember_fragment(backend: u32) -> u32 {
     0
 }
 
+/// [`admit::judge`] as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_admit(guard: u32, flags: u32, source_high: u64, source_low: u64) -> u32 {
+    let source =
+        [source_high as u32, (source_high >> 32) as u32, source_low as u32, (source_low >> 32) as u32];
+    admit::judge(&Maps, &Request { guard, flags, source })
+}
+
 /// [`prefix::lookup`] as a global function: `a` to `d` are the words of the address.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -242,6 +266,31 @@ impl Clock for Maps {
     fn random(&self) -> u32 {
         // SAFETY: advances the kernel's per-CPU generator; no pointer is involved.
         unsafe { bpf_get_prandom_u32() }
+    }
+}
+
+impl Buckets for Maps {
+    #[inline(always)]
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        BUCKETS.get(bucket).copied()
+    }
+
+    #[inline(always)]
+    fn set_arrival(&self, bucket: u32, at: u64) {
+        if let Some(arrival) = BUCKETS.get_ptr_mut(bucket) {
+            // SAFETY: the pointer is to a live, aligned element of the array. Other CPUs may store to it at the same time: the word is
+            // written whole.
+            unsafe { *arrival = at };
+        }
+    }
+
+    #[inline(always)]
+    fn advance_arrival(&self, bucket: u32, by: u64) {
+        if let Some(arrival) = BUCKETS.get_ptr_mut(bucket) {
+            // The target has no `fetch_add`; this is the instruction for it, which every kernel knows.
+            // SAFETY: the pointer is to a live, aligned element of the array, to which the instruction adds; it touches nothing else.
+            unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) arrival, in(reg) by, options(nostack)) };
+        }
     }
 }
 
@@ -425,6 +474,40 @@ impl Tables for Maps {
     fn probe(&self, request: &Probe, _: &mut impl Trace) -> Probed {
         let flags = request.opening as u32 | (request.ignore_health as u32) << 1;
         Probed(weir_probe(request.pool, request.h, request.first, request.end, flags))
+    }
+
+    #[inline(always)]
+    fn guard(&self, index: u32) -> Option<&GuardEntry> {
+        GUARDS.get(index)
+    }
+
+    #[inline(always)]
+    fn node_guard(&self) -> Option<&NodeGuard> {
+        NODE_GUARD.get(0)
+    }
+
+    #[inline(always)]
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
+        let [a, b, c, d] = *source;
+        BLOCKED.get(Key::new(160, [scope, a, b, c, d])).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn count_guard(&self, guard: u32, reason: u32) {
+        let Some(root) = self.root() else { return };
+        // SAFETY: reads the number of the CPU that the program runs on; no pointer is involved.
+        let cpu = unsafe { bpf_get_smp_processor_id() };
+        if let Some(counts) = GUARD_COUNTS.get_ptr_mut(cpu * root.guards + guard) {
+            // SAFETY: as in `count`.
+            unsafe { (*counts).packets[reason as usize & 7] += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn admit(&self, request: &Request) -> u32 {
+        let [a, b, c, d] = request.source;
+        let (high, low) = (a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32);
+        weir_admit(request.guard, request.flags, high, low)
     }
 
     #[inline(always)]

@@ -1,143 +1,35 @@
 //! Golden packets through `BPF_PROG_TEST_RUN` and through the pure code, byte for byte.
 
 use anyhow::{Context, Result, ensure};
-use lb_common::{
-    abi::{
-        counter::{Counter, backend_slot, reason_slot, service_slot},
-        limits::REASON_SLOTS,
-        reason::Reason,
-    },
-    datapath::{self, buffer::Buffer, flow::FlowTable, trace::Silent, verdict::Verdict},
-};
+use lb_common::{abi::reason::Reason, datapath::flow::FlowTable};
 use lb_tests::clock::monotonic_ns;
 use lb_tests::golden::{
-    Case, Expected, INGRESS, action,
-    cases::{self, with_label_of},
-    fixture,
-    kernel::{EDGE, Kernel, Ran},
+    cases, fixture,
+    judge::{changed, judge_program, judge_pure, reason_of, run_pure},
+    kernel::{EDGE, Kernel},
+    numbers::Numbers,
 };
-use lb_userspace::plan::image::{Image, ImageTables};
-
-/// Runs a frame through the pure code.
-fn run_pure(tables: &ImageTables, frame: &[u8]) -> (Ran, Reason) {
-    let mut buffer = Buffer::new(frame, INGRESS);
-    let outcome = datapath::process(&mut buffer, tables, &mut Silent);
-    let action = match outcome.verdict {
-        Verdict::Pass => action::PASS,
-        Verdict::Drop => action::DROP,
-        Verdict::Tx => action::TX,
-        Verdict::Redirect(_) => action::REDIRECT,
-    };
-    (Ran { action, frame: buffer.frame().to_vec() }, outcome.reason)
-}
-
-fn check(case: &Case, ran: &Ran) -> Result<()> {
-    let (expected_action, frame) = match &case.expected {
-        Expected::Pass(_) => (action::PASS, Some(case.input.clone())),
-        Expected::Drop(_) => (action::DROP, None),
-        Expected::Answer(frame) | Expected::AnswerFor(_, frame) | Expected::Tx(frame) => {
-            (action::TX, Some(with_label_of(frame.clone(), &ran.frame)))
-        }
-        Expected::Redirect(frame) => (action::REDIRECT, Some(with_label_of(frame.clone(), &ran.frame))),
-    };
-    ensure!(ran.action == expected_action, "action {} instead of {expected_action}", ran.action);
-    if let Some(frame) = frame {
-        ensure!(ran.frame == frame, "came out as\n{:02x?}\ninstead of\n{frame:02x?}", ran.frame);
-    }
-    Ok(())
-}
-
-const fn reason_of(expected: &Expected) -> Reason {
-    match expected {
-        Expected::Pass(reason) | Expected::Drop(reason) | Expected::AnswerFor(reason, _) => *reason,
-        Expected::Answer(_) => Reason::EchoAnswered,
-        Expected::Tx(_) | Expected::Redirect(_) => Reason::Forwarded,
-    }
-}
-
-fn changed(image: &Image, case: &Case) -> Result<Image> {
-    let mut image = image.clone();
-    case.changes.iter().try_for_each(|change| change.apply(&mut image))?;
-    Ok(image)
-}
-
-/// All counters of an image's slots.
-fn all_counters(image: &Image, counter: impl Fn(u32) -> Result<Counter>) -> Result<Vec<Counter>> {
-    (0..image.counter_slots()).map(counter).collect()
-}
-
-/// What was added to all counters, and what may be in them after one packet: guarantee 8.
-fn check_counters(
-    image: &Image,
-    length: usize,
-    reason: Reason,
-    before: &[Counter],
-    after: &[Counter],
-) -> Result<()> {
-    let added = |(now, then): (&Counter, &Counter)| Counter {
-        packets: now.packets - then.packets,
-        bytes: now.bytes - then.bytes,
-        opening: now.opening - then.opening,
-        dropped: now.dropped - then.dropped,
-    };
-    let all: Vec<Counter> = after.iter().zip(before).map(added).collect();
-    let reasons = REASON_SLOTS;
-    let services = service_slot(0) as usize;
-    let backends = backend_slot(image.services.len() as u32, 0) as usize;
-    let sum = |range: &[Counter]| range.iter().map(|c| c.packets).sum::<u64>();
-    let forwarded = u64::from(reason == Reason::Forwarded);
-    ensure!(sum(&all[..reasons]) == 1 - forwarded, "reasons: {:?}", &all[..reasons]);
-    ensure!(sum(&all[services..backends]) == forwarded, "services: {:?}", &all[services..backends]);
-    ensure!(sum(&all[backends..]) == forwarded, "backends: {:?}", &all[backends..]);
-    if reason != Reason::Forwarded {
-        let counted = all[reason_slot(reason) as usize];
-        ensure!(counted.packets == 1 && counted.bytes == length as u64, "{reason:?}: {counted:?}");
-    }
-    Ok(())
-}
+use lb_userspace::plan::image::ImageTables;
 
 #[test]
 fn golden_packets_through_the_pure_code() -> Result<()> {
     let image = fixture()?;
-    for case in cases::all() {
-        let tables = ImageTables::new(changed(&image, &case)?);
-        let counters = || all_counters(&image, |slot| Ok(tables.counter(slot)));
-        for frame in &case.before {
-            run_pure(&tables, frame);
-        }
-        let before = counters()?;
-        let (ran, reason) = run_pure(&tables, &case.input);
-        check(&case, &ran).with_context(|| case.name)?;
-        assert_eq!(reason, reason_of(&case.expected), "{}", case.name);
-        check_counters(&image, case.input.len(), reason, &before, &counters()?).with_context(|| case.name)?;
-    }
-    Ok(())
+    cases::all().iter().try_for_each(|case| judge_pure(&image, case).context(case.name))
 }
 
 #[test]
 fn golden_packets_through_the_xdp_program() -> Result<()> {
     let image = fixture()?;
-    // Loading takes much longer than running: what needs nothing special shares a program. Later fragments and the like, which
-    // what came before decides about, do not.
+    // Loading takes much longer than running: what needs nothing special shares a program.
     let shared = Kernel::load(EDGE, &["weir_edge"], &image, 1024)?;
     for case in cases::all() {
         let image = changed(&image, &case)?;
-        let own;
-        let kernel = if case.before.is_empty() && case.changes.is_empty() {
-            &shared
+        if case.before.is_empty() && case.changes.is_empty() {
+            judge_program(&shared, &image, &case).context(case.name)?;
         } else {
-            own = Kernel::load(EDGE, &["weir_edge"], &image, 1024)?;
-            &own
-        };
-        let counters = || all_counters(&image, |slot| kernel.counter(slot));
-        for frame in &case.before {
-            kernel.run("weir_edge", frame).with_context(|| case.name)?;
+            let kernel = Kernel::load(EDGE, &["weir_edge"], &image, 1024)?;
+            judge_program(&kernel, &image, &case).context(case.name)?;
         }
-        let before = counters()?;
-        let ran = kernel.run("weir_edge", &case.input).with_context(|| case.name)?;
-        check(&case, &ran).with_context(|| case.name)?;
-        check_counters(&image, case.input.len(), reason_of(&case.expected), &before, &counters()?)
-            .with_context(|| case.name)?;
     }
     Ok(())
 }
@@ -150,22 +42,6 @@ fn every_reason_has_a_golden_packet() {
     let shown: Vec<Reason> = cases::all().iter().map(|case| reason_of(&case.expected)).collect();
     for reason in Reason::ALL {
         assert!(shown.contains(reason) != unreachable.contains(reason), "{reason:?}");
-    }
-}
-
-/// Numbers that look random and are the same in every run (xorshift64*).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
     }
 }
 
@@ -201,7 +77,7 @@ fn pure_code_and_xdp_program_agree_on_damaged_packets() -> Result<()> {
         let mut frame = inputs[numbers.below(inputs.len())].clone();
         for _ in 0..=numbers.below(4) {
             let at = numbers.below(frame.len().min(80));
-            frame[at] = numbers.next() as u8;
+            frame[at] = numbers.word() as u8;
         }
         compare(&frame)?;
     }
@@ -211,15 +87,5 @@ fn pure_code_and_xdp_program_agree_on_damaged_packets() -> Result<()> {
         kernel.flows("FLOWS")? + kernel.flows("OPENINGS")?,
         "entries in the tables of flows"
     );
-    Ok(())
-}
-
-/// What the program costs the verifier and the instruction cache. Exact numbers for a compiler; bounds for all.
-#[test]
-fn the_program_stays_small() -> Result<()> {
-    let kernel = Kernel::load(EDGE, &["weir_edge"], &fixture()?, 1024)?;
-    let (verified, jited) = kernel.size("weir_edge")?;
-    assert!(verified <= 300_000, "{verified} instructions verified, of the kernel's million");
-    assert!(jited <= 49_152, "{jited} bytes of machine code");
     Ok(())
 }

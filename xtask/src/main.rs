@@ -4,13 +4,16 @@ mod bench;
 mod borders;
 mod build;
 mod demo;
+mod fuzz;
 mod libtest;
 mod lint;
 mod setup;
 mod shell;
+mod smoke;
 mod source;
 mod test;
 mod toolchain;
+mod verify;
 mod workspace;
 
 use std::process::ExitCode;
@@ -42,6 +45,10 @@ enum Verb {
     Test(test::Args),
     /// Formatting, clippy, a warning-free BPF build, and the borders between the parts
     Lint,
+    /// Search for inputs that break parse, process() or the agent, or on which program and pure code differ
+    Fuzz(fuzz::Args),
+    /// Boot real kernels and try every XDP program and the golden packets on each
+    Verify(verify::Args),
     /// Measure, print a table and write target/bench/NAME.json
     Bench(bench::Args),
 }
@@ -53,6 +60,8 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
         Verb::Lint => lint::run(),
+        Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Verify(args) => verify::run(&args),
         Verb::Bench(args) => bench::run(&args),
     };
     match result {

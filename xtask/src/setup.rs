@@ -46,6 +46,15 @@ const NEEDS: [Need; 9] = [
     need("nsenter", &["util-linux"], "entering the lab's namespaces"),
 ];
 
+/// What `verify` and the kernel test need besides. Only they ask for it: it is 40 MB.
+const EMULATOR_NEEDS: [Need; 2] = [
+    need("qemu-system-x86_64", &["qemu-system-x86"], "booting kernels"),
+    need("strip", &["binutils"], "making what they boot small"),
+];
+
+/// What `fuzz` needs besides.
+const FUZZER_NEEDS: [Need; 1] = [need("c++", &["g++"], "building libFuzzer")];
+
 /// Debian's compiler with `core` for BPF, and what bpf-linker is built against.
 const BPF_PACKAGES: [&str; 9] = [
     "rustc-web",
@@ -79,10 +88,7 @@ pub(crate) fn ensure(args: &Args) -> Result<BpfToolchain> {
         return Ok(toolchain);
     }
     step("setup", || {
-        let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-        let Some(debian) = Debian::from_os_release(&os_release) else {
-            bail!(remedy_elsewhere(&os_name(&os_release), &missing, toolchain.is_none()));
-        };
+        let debian = Debian::find(&missing, toolchain.is_none())?;
         let mut packages: Vec<&str> = missing.iter().flat_map(|need| need.packages).copied().collect();
         if toolchain.is_none() {
             packages.extend(BPF_PACKAGES);
@@ -94,6 +100,28 @@ pub(crate) fn ensure(args: &Args) -> Result<BpfToolchain> {
             Some(toolchain) => Ok(toolchain),
             None => complete_toolchain(),
         }
+    })
+}
+
+/// Makes sure that kernels can be booted.
+pub(crate) fn ensure_emulator() -> Result<()> {
+    ensure_programs("setup of the emulator", &EMULATOR_NEEDS)
+}
+
+/// Makes sure that libFuzzer can be built.
+pub(crate) fn ensure_fuzzer() -> Result<()> {
+    ensure_programs("setup of the fuzzer", &FUZZER_NEEDS)
+}
+
+fn ensure_programs(title: &str, needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| find_program(need.program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    step(title, || {
+        let debian = Debian::find(&missing, false)?;
+        let packages: Vec<&str> = missing.iter().flat_map(|need| need.packages).copied().collect();
+        debian.install(&packages, false)
     })
 }
 
@@ -130,6 +158,15 @@ impl Debian {
             "12" => Some(Self { codename: "bookworm" }),
             "13" => Some(Self { codename: "trixie" }),
             _ => None,
+        }
+    }
+
+    /// The release that runs here, or what to do by hand about what is missing.
+    fn find(missing: &[&Need], is_toolchain_missing: bool) -> Result<Self> {
+        let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+        match Self::from_os_release(&os_release) {
+            Some(debian) => Ok(debian),
+            None => bail!(remedy_elsewhere(&os_name(&os_release), missing, is_toolchain_missing)),
         }
     }
 

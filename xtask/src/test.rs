@@ -18,6 +18,7 @@ use crate::{
     build::{self, HostBinaries},
     libtest::Counts,
     shell::{Cmd, find_program, require_root_or_sudo, step},
+    smoke,
     workspace::{Metadata, bpf_dir, host_cargo, root},
 };
 
@@ -35,7 +36,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Set up, build and run every test.
 ///
 /// Unit, property and golden tests, documentation tests, and the end-to-end tests in network namespaces (these need root:
-/// sudo is used otherwise). Ends with a table of times and the line `N passed, N failed`. The exit status is not 0 when a
+/// sudo is used otherwise); tests of the packet code once more under AddressSanitizer; the XDP programs on the emulated
+/// kernel of Debian 12 (`cargo xtask verify` tries more). Ends with a table of times and the line `N passed, N failed`. The exit status is not 0 when a
 /// test failed or none ran.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  cargo xtask test                    everything\n  \
@@ -44,7 +46,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Args {
     /// Only tests whose name contains this
     filter: Option<String>,
-    /// Only this suite: `unit`, `e2e`, `doc`, or the name of one file in tests/tests
+    /// Only this suite: `unit`, `e2e`, `doc`, `asan`, `kernel`, or the name of one file in tests/tests
     #[arg(long, value_name = "NAME")]
     suite: Option<String>,
 }
@@ -78,6 +80,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if selects(args.suite.as_deref(), "doc", "doc") {
         rows.push(run_doc_tests(args.filter.as_deref())?);
+    }
+    // Both take a build or a boot: not for a few tests that someone chose by name.
+    let is_chosen = |suite| match args.suite.as_deref() {
+        Some(wanted) => wanted == suite,
+        None => args.filter.is_none(),
+    };
+    if is_chosen("asan") {
+        let cmd = smoke::address_sanitizer(args.filter.as_deref());
+        rows.push(run_and_count("asan lb-common, lb-maglev".to_owned(), &cmd)?);
+    }
+    if is_chosen("kernel") {
+        let title = "kernel of Debian 12, emulated";
+        let (counts, time) = step(title, || smoke::kernel(&metadata.profile_dir(false)))?;
+        rows.push(Row { title: title.to_owned(), counts, time });
     }
     if tests.iter().any(|test| test.suite == "e2e") {
         clean_lab(&binaries);

@@ -74,6 +74,10 @@ pub const FLOW_FILTER_BYTES_PER_ENTRY: usize = 4;
 pub const DEFAULT_FLOW_INSERTS_PER_SECOND: u32 = 10_000;
 /// Answers a second that Weir itself gives at most, for each CPU.
 pub const DEFAULT_ANSWERS_PER_SECOND: u32 = 1_000;
+/// Source prefixes that emergency switches block at once.
+pub const MAX_BLOCKED: usize = 1_024;
+/// Places in each of the two rows of source buckets (2 MiB in all), where some service limits its source prefixes.
+pub const SOURCE_PLACES: u32 = 65_536;
 /// Addresses on which one agent takes tunnelled packets and heartbeats.
 pub const MAX_AGENT_ADDRESSES: usize = 16;
 /// Source prefixes from which one agent accepts tunnelled packets and heartbeats.

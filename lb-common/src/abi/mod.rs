@@ -10,6 +10,7 @@ pub mod backend;
 pub mod bench;
 pub mod counter;
 pub mod flow;
+pub mod guard;
 pub mod heartbeat;
 pub mod limits;
 pub mod plan;

@@ -53,6 +53,10 @@ pod! {
     crate::abi::flow::FlowEntry = 8;
     crate::abi::flow::FragmentKey = 40;
     crate::abi::flow::FragmentEntry = 24;
+    crate::abi::guard::BlockedKey = 20;
+    crate::abi::guard::GuardCounts = 64;
+    crate::abi::guard::GuardEntry = 192;
+    crate::abi::guard::NodeGuard = 64;
     crate::abi::heartbeat::Heartbeat = 32;
     crate::abi::plan::PlanEntry = 64;
     crate::abi::plan::PoolEntry = 16;

@@ -25,7 +25,8 @@ pub const FEATURE_VIP_PREFIXES: u32 = 1 << 1;
 pub const FEATURE_TRACE: u32 = 1 << 2;
 /// [`Root::features`]: packets are captured. Set and cleared while the program runs.
 pub const FEATURE_CAPTURE: u32 = 1 << 3;
-/// [`Root::features`]: an emergency switch is on. Set and cleared while the program runs.
+/// [`Root::features`]: an emergency switch is on, or new flows are being shed: look at every service's guard. Set and cleared
+/// while the program runs. The same bit as [`SERVICE_GUARDED`](super::service::SERVICE_GUARDED), so that one test covers both.
 pub const FEATURE_EMERGENCY: u32 = 1 << 4;
 
 /// The single element of the `ROOT` map, 256 bytes. Written once per generation, but for `features`, `previous_clients`
@@ -75,8 +76,12 @@ pub struct Root {
     pub flow_filter_epoch: u32,
     /// Flows a second that enter the flow table at most without having been seen to open, for each CPU.
     pub flow_inserts_per_second: u32,
+    /// Guards, and so elements of the map `GUARD_COUNTS` for each CPU.
+    pub guards: u32,
+    /// Digest of the client regions' prefixes, in their order: equal ones tell that no client is of another region than before.
+    pub clients_digest: [u32; 2],
     /// Zero.
-    pub reserved2: [u32; 21],
+    pub reserved2: [u32; 18],
     /// Digest of the configuration that this generation was built from.
     pub config_digest: [u8; 32],
 }

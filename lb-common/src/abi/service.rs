@@ -88,7 +88,9 @@ pub struct ServiceEntry {
     /// configuration; 0 when the service is not in transition. Cleared while the program runs.
     pub previous_base: u32,
     /// Number of elements of `PREVIOUS`: that of client regions before the last change, or 1.
-    pub previous_plans: u32,
+    pub previous_plans: u16,
+    /// With [`SERVICE_WIDE_PORTS`] the highest port, network order, `port` being the lowest; else 0.
+    pub last_port: [u8; 2],
     /// Index into the map of guards; meant only with [`SERVICE_GUARDED`].
     pub guard: u32,
     /// UDP port of [`FORWARD_GUE`], network order.

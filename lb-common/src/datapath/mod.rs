@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`parse`] | what is this packet? |
 //! | [`classify`] | which service is it for? |
+//! | [`admit`] | may it come in? |
 //! | [`steer`] | which plan applies, and which pools in which order? |
 //! | [`filter`] | may the flow table know the flow? |
 //! | [`flow`] | is the flow known to live away from home? |
@@ -18,6 +19,7 @@
 //! often as [`answers`] allows. [`agent`] is the other end: what a backend does with what arrives. [`hash`] holds all hash
 //! functions; [`trace`] lets `weir explain` watch.
 
+pub mod admit;
 pub mod agent;
 pub mod answers;
 #[cfg(any(test, feature = "alloc"))]
@@ -27,6 +29,7 @@ pub mod encap;
 pub mod filter;
 pub mod flow;
 pub mod fragment;
+pub mod gcra;
 pub mod hash;
 pub mod icmp;
 pub mod parse;
@@ -84,6 +87,10 @@ fn forward<P: Packet, T: Tables>(
         return unusual::no_service(transport);
     };
     let outcome = Outcome::for_service(index, transport.opening);
+    let refused = admit::admit(tables, root, service, transport);
+    if refused != 0 {
+        return outcome.drop(admit::reason(refused));
+    }
     let h = hash::flow_hash(&root.hash_key, tuple);
     let placed = if transport.shape == Shape::LaterFragment {
         fragment::place(tables, transport)

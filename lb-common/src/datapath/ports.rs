@@ -2,6 +2,7 @@
 //! tests over plain vectors, `weir explain` over the daemon's mapping of the live maps.
 
 use super::{
+    admit::{self, Request},
     classify::{self, Lookup},
     filter::Allowance,
     flow::FlowTable,
@@ -20,6 +21,7 @@ use crate::abi::{
     agent::{AgentAddress, AgentReason, AgentRoot},
     backend::BackendEntry,
     flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
+    guard::{GuardEntry, NodeGuard},
     plan::{PlanEntry, PoolEntry},
     root::Root,
     service::{PortRanges, ServiceBucket, ServiceEntry},
@@ -89,8 +91,18 @@ pub trait Clock {
     fn random(&self) -> u32;
 }
 
+/// The buckets of limits: see [`super::gcra`].
+pub trait Buckets {
+    /// The theoretical arrival time in a bucket; `None` when there is no such bucket.
+    fn arrival(&self, bucket: u32) -> Option<u64>;
+    /// Sets the time in a bucket.
+    fn set_arrival(&self, bucket: u32, at: u64);
+    /// Moves the time in a bucket on, atomically.
+    fn advance_arrival(&self, bucket: u32, by: u64);
+}
+
 /// The maps. Every index may be out of range: `None` then, never a panic.
-pub trait Tables: Clock + PrefixNodes {
+pub trait Tables: Clock + Buckets + PrefixNodes {
     /// The root, or `None` before the first generation is in place.
     fn root(&self) -> Option<&Root>;
     /// A bucket of the service index.
@@ -213,6 +225,22 @@ pub trait Tables: Clock + PrefixNodes {
         Self: Sized,
     {
         select::probe(self, request, trace)
+    }
+    /// The guard with this index: the protection of a service.
+    fn guard(&self, index: u32) -> Option<&GuardEntry>;
+    /// The guard of all services.
+    fn node_guard(&self) -> Option<&NodeGuard>;
+    /// Until when the longest matching one of the blocked source prefixes of a scope holds (see [`crate::abi::guard`]); 0 for none.
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32;
+    /// Counts a packet that a guard refused on this CPU, under reason [`FIRST_REASON`](crate::abi::guard::FIRST_REASON) + `reason`.
+    fn count_guard(&self, guard: u32, reason: u32);
+    /// [`admit::judge`], for the same reason as [`walk`](Self::walk).
+    #[inline(always)]
+    fn admit(&self, request: &Request) -> u32
+    where
+        Self: Sized,
+    {
+        admit::judge(self, request)
     }
     /// Adds to this CPU's counter in `slot`.
     fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool);

@@ -143,7 +143,7 @@ impl Away {
             home,
             service_flags: service.flags,
             previous_base: service.previous_base,
-            previous_plans: service.previous_plans,
+            previous_plans: service.previous_plans as u32,
             packet_flags: transport.opening as u32 * Self::OPENING + transport.closing as u32 * Self::CLOSING,
         }
     }

@@ -1,6 +1,6 @@
 //! Routes: requests are checked here, answered by a [`Control`].
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -24,8 +24,9 @@ use super::{
     },
     problem::{Problem, ProblemKind},
     types::{
-        Acted, BackendActionRequest, BackendView, DomainActionRequest, DomainView, ExplainQuery, Explanation,
-        ServiceView, Status, SubjectKind, SubjectName,
+        Acted, BackendActionRequest, BackendView, ClearRequest, Differences, DomainActionRequest, DomainView,
+        ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, Status, SubjectKind, SubjectName,
+        SwitchView, ThrowRequest,
     },
 };
 use crate::{config::Protocol, plan::state::Action, telemetry::event::Event};
@@ -53,10 +54,16 @@ pub fn router<C: Control>(control: Arc<C>) -> Router {
         .route("/v1/domains", get(domains::<C>))
         .route("/v1/domains/{*path}", get(domain::<C>))
         .route("/v1/domains/actions/{action}", post(act_on_domain::<C>))
+        .route("/v1/guards", get(guards::<C>))
+        .route("/v1/guards/{service}", get(guard::<C>))
+        .route("/v1/emergency", get(switches::<C>).post(throw::<C>))
+        .route("/v1/emergency/clear", post(clear::<C>))
         .route("/v1/explain", get(explain::<C>))
+        .route("/v1/diff", get(diff::<C>))
         .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT, request, next)));
     let patient = Router::new()
         .route("/v1/events", get(events::<C>))
+        .route("/v1/reload", post(reload::<C>))
         .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT + MAX_WAIT, request, next)));
     prompt
         .merge(patient)
@@ -147,10 +154,48 @@ async fn act_on_domain<C: Control>(
 }
 
 async fn act<C: Control>(control: &C, subject: SubjectName, action: Action, reason: &str) -> Answer<Acted> {
-    let reason = check_reason(reason).map_err(|detail| {
-        Problem::new(ProblemKind::Invalid, detail, "say in one line why, for those who find it later")
-    })?;
+    let reason = good_reason(reason)?;
     control.act(subject, action, reason).await.map(Json)
+}
+
+async fn guards<C: Control>(State(app): Shared<C>) -> Json<Vec<GuardView>> {
+    let mut guards = app.control.guards().await;
+    guards.sort_by(|a, b| a.service.cmp(&b.service));
+    Json(guards)
+}
+
+async fn guard<C: Control>(
+    State(app): Shared<C>,
+    name: Result<Path<String>, PathRejection>,
+) -> Answer<GuardView> {
+    let name = segment(name)?;
+    let found = app.control.guards().await.into_iter().find(|guard| guard.service == name);
+    found.map(Json).ok_or_else(|| Problem::not_found("service", &name))
+}
+
+async fn switches<C: Control>(State(app): Shared<C>) -> Json<Vec<SwitchView>> {
+    let mut switches = app.control.switches().await;
+    switches.sort_by(|a, b| a.name.cmp(&b.name));
+    Json(switches)
+}
+
+async fn throw<C: Control>(State(app): Shared<C>, body: Result<Bytes, BytesRejection>) -> Answer<SwitchView> {
+    let example = r#"{"switch": {"kind": "stop", "service": "web"}, "for_s": 600, "reason": "flood"}"#;
+    let request: ThrowRequest = parse_body(body, example)?;
+    let reason = good_reason(&request.reason)?;
+    app.control.throw(ThrowRequest { reason, ..request }).await.map(Json)
+}
+
+async fn clear<C: Control>(State(app): Shared<C>, body: Result<Bytes, BytesRejection>) -> Answer<SwitchView> {
+    let request: ClearRequest = parse_body(body, r#"{"name": "stop:web", "reason": "the flood is over"}"#)?;
+    let reason = good_reason(&request.reason)?;
+    app.control.clear(ClearRequest { reason, ..request }).await.map(Json)
+}
+
+fn good_reason(text: &str) -> Result<String, Problem> {
+    check_reason(text).map_err(|detail| {
+        Problem::new(ProblemKind::Invalid, detail, "say in one line why, for those who find it later")
+    })
 }
 
 #[derive(Deserialize)]
@@ -226,6 +271,24 @@ async fn events<C: Control>(
         })?)
     };
     Ok(Json(app.control.events(after, limit, wait).await))
+}
+
+async fn reload<C: Control>(State(app): Shared<C>) -> Answer<Reloaded> {
+    app.control.reload().await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiffParameters {
+    file: Option<PathBuf>,
+}
+
+async fn diff<C: Control>(
+    State(app): Shared<C>,
+    query: Result<Query<DiffParameters>, QueryRejection>,
+) -> Answer<Differences> {
+    let DiffParameters { file } = parse_query(query, "/v1/diff?file=/etc/weir/weir.toml")?;
+    app.control.diff(file).await.map(Json)
 }
 
 async fn no_route(request: Request) -> Problem {

@@ -93,6 +93,8 @@ fn line(event: &Event) -> String {
         EventKind::BackendState => "backend ",
         EventKind::DomainState => "domain ",
         EventKind::Override => "",
+        EventKind::Emergency => "emergency ",
+        EventKind::Shed => "shed ",
         EventKind::Daemon => "node ",
     };
     let change = match (event.from, event.to) {

@@ -11,7 +11,7 @@ use crate::{
     config::ConfigError,
     dataplane::error::{DataPlaneError, ErrorClass},
     plan::compile::CompileError,
-    runtime::{lock::LockError, overrides::OverridesError},
+    runtime::{lock::LockError, overrides::OverridesError, switches::SwitchesError},
     telemetry::{journal::JournalError, log::LogError},
 };
 
@@ -120,6 +120,9 @@ fn known(error: &(dyn Error + 'static)) -> Option<Diagnosis> {
     if let Some(error) = error.downcast_ref() {
         return Some(of_overrides(error));
     }
+    if let Some(error) = error.downcast_ref() {
+        return Some(of_switches(error));
+    }
     match error.downcast_ref() {
         Some(BindError::InUse { .. }) => {
             return is(ExitCode::Refused, "stop that daemon first, or set another node.socket");
@@ -174,6 +177,7 @@ fn of_problem(problem: &Problem) -> Diagnosis {
     let code = match problem.kind {
         ProblemKind::Invalid | ProblemKind::TooLarge => ExitCode::Usage,
         ProblemKind::NotFound => ExitCode::NotFound,
+        ProblemKind::Config => ExitCode::Config,
         ProblemKind::Conflict => ExitCode::Refused,
         ProblemKind::Timeout => ExitCode::Unreachable,
         ProblemKind::NoRoute
@@ -210,6 +214,23 @@ fn of_overrides(error: &OverridesError) -> Diagnosis {
         }
         OverridesError::Full => {
             Diagnosis { code: ExitCode::Refused, remedy: Some("restore some of them first".to_owned()) }
+        }
+    }
+}
+
+fn of_switches(error: &SwitchesError) -> Diagnosis {
+    match error {
+        SwitchesError::Corrupt { path, .. } => {
+            let path = path.display();
+            let remedy = format!(
+                "nothing was changed. Repair the file, or move it away (mv {path} {path}.bad) if no emergency switch in \
+                 it has to be on any more"
+            );
+            Diagnosis { code: ExitCode::Config, remedy: Some(remedy) }
+        }
+        SwitchesError::Read { source, .. } => of_io(source, "is the state directory readable?"),
+        SwitchesError::Write { source, .. } => {
+            of_io(source, "is the state directory writable, and is the disk full?")
         }
     }
 }
@@ -267,7 +288,7 @@ mod tests {
         assert_eq!(code(LogError::Filter("x".to_owned())), ExitCode::Usage);
         let missing = DataPlaneError::NoInterface { name: "eth9".to_owned(), existing: Vec::new() };
         assert_eq!(code(missing), ExitCode::Unsupported);
-        let other = DataPlaneError::OtherAbi { path: path(), bpffs: path(), found: "7".to_owned() };
+        let other = DataPlaneError::InUse { path: path() };
         assert_eq!(code(other), ExitCode::Refused);
         assert_eq!(
             code(DataPlaneError::NoPrivilege { what: "load".to_owned(), source: denied() }),

@@ -11,12 +11,15 @@ pub mod client;
 pub mod daemon;
 pub mod detach;
 pub mod domain;
+pub mod emergency;
 pub mod events;
 pub mod exit;
 pub mod explain;
+pub mod guard;
 pub mod operate;
 pub mod output;
 pub mod privilege;
+pub mod reload;
 pub mod service;
 pub mod status;
 
@@ -34,6 +37,7 @@ Examples:
   weir check --config weir.toml
   weir daemon --config weir.toml
   weir status
+  weir reload
   weir backend list
   weir domain drain west/w1 --reason 'moving racks'
   weir explain 198.51.100.7:40000 192.0.2.10:80/tcp
@@ -74,6 +78,11 @@ pub enum Command {
     /// Show how the edge host is doing
     #[command(after_long_help = status::EXAMPLES)]
     Status,
+    /// Read the configuration again and put it in force
+    #[command(after_long_help = reload::RELOAD_EXAMPLES)]
+    Reload,
+    /// Show what a reload would change
+    Diff(reload::DiffArgs),
     /// Show services
     #[command(subcommand)]
     Service(service::ServiceCommand),
@@ -83,6 +92,12 @@ pub enum Command {
     /// Show regions, zones and racks; drain, fail and restore them
     #[command(subcommand)]
     Domain(domain::DomainCommand),
+    /// Show how services are protected: access lists, limits, what was refused
+    #[command(subcommand)]
+    Guard(guard::GuardCommand),
+    /// Throw and take back emergency switches: block, stop, shed, limit
+    #[command(subcommand)]
+    Emergency(emergency::EmergencyCommand),
     /// Show where a packet would go now, and why
     Explain(explain::ExplainArgs),
     /// Show what happened: every change of state with its cause and timings
@@ -132,9 +147,13 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
     runtime.block_on(async {
         match command {
             Command::Status => status::run(client, out).await,
+            Command::Reload => reload::reload(client, out).await,
+            Command::Diff(args) => reload::diff(&args, client, out).await,
             Command::Service(command) => service::run(command, client, out).await,
             Command::Backend(command) => backend::run(command, client, out).await,
             Command::Domain(command) => domain::run(command, client, out).await,
+            Command::Guard(command) => guard::run(command, client, out).await,
+            Command::Emergency(command) => emergency::run(command, client, out).await,
             Command::Explain(args) => explain::run(&args, client, out).await,
             Command::Events(args) => events::run(&args, client, out).await,
             Command::Check(_) | Command::Daemon(_) | Command::Agent(_) | Command::Detach(_) => {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 pub use lb_common::abi::limits::{
-    MAX_BACKENDS, MAX_CLIENT_PREFIXES, MAX_CLIENT_REGIONS, MAX_DOMAINS, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS,
-    MAX_PORT_RANGES, MAX_SERVICES, MAX_VIP_NESTING,
+    MAX_BACKENDS, MAX_CLIENT_PREFIXES, MAX_CLIENT_REGIONS, MAX_DOMAINS, MAX_LIST_PREFIXES, MAX_PLAN_STEPS,
+    MAX_PLANS, MAX_POOLS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIP_NESTING,
 };
 use lb_common::abi::limits::{MAX_SLOT_CHUNKS, SLOTS_PER_CHUNK};
 pub use lb_maglev::TABLE_SIZES;
@@ -31,6 +31,12 @@ pub const MAX_KEY_FILE_BYTES: u64 = 256;
 pub const MAX_WEIGHT: u32 = 65_535;
 /// Consecutive probes of `fall` and `rise`.
 pub const MAX_STREAK: u32 = 100;
+/// Size of a file of prefixes, in bytes.
+pub const MAX_LIST_FILE_BYTES: u64 = 8 << 20;
+/// Packets or new flows a second of any limit.
+pub const MAX_RATE: u64 = 100_000_000;
+/// Packets or new flows at once of any limit.
+pub const MAX_BURST: u64 = 100_000_000;
 /// Problems that one report shows; the others are counted.
 pub const MAX_PROBLEMS: usize = 50;
 
@@ -48,3 +54,20 @@ pub const MIN_HEARTBEAT_INTERVAL: Duration = Duration::from_millis(1);
 pub const MIN_TCP_INTERVAL: Duration = Duration::from_millis(10);
 /// Longest interval and timeout of a check.
 pub const MAX_CHECK_TIME: Duration = Duration::from_secs(60);
+
+/// Time that a transition takes when the file does not say.
+pub const DEFAULT_TRANSITION: Duration = Duration::from_secs(5 * 60);
+/// Shortest transition: a flow that sends nothing for longer may lose its backend.
+pub const MIN_TRANSITION: Duration = Duration::from_millis(100);
+/// Longest transition.
+pub const MAX_TRANSITION: Duration = Duration::from_secs(24 * 60 * 60);
+/// Time without a packet after which a flow away from home is forgotten when the file does not say.
+pub const DEFAULT_FLOW_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Shortest such time: entries know their age to about a second.
+pub const MIN_FLOW_IDLE: Duration = Duration::from_secs(60);
+/// Longest such time.
+pub const MAX_FLOW_IDLE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Fewest flows away from home that are remembered.
+pub const MIN_FLOW_ENTRIES: u32 = 1024;
+/// Most flows away from home that are remembered: about 2 GiB of memory.
+pub const MAX_FLOW_ENTRIES: u32 = 16 << 20;

@@ -13,7 +13,9 @@ pub mod limits;
 mod load;
 mod model;
 mod prefix;
+mod protection;
 mod raw;
+mod raw_protection;
 mod report;
 mod resolve;
 mod suggest;
@@ -27,4 +29,5 @@ pub use model::{
     Service, Set, Topology, XdpMode,
 };
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
+pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimits};
 pub use summary::{Summary, summary};

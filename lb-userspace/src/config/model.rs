@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::endpoint::{Ports, Vip};
 use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
+use super::protection::Protection;
 
 /// Everything that `weir.toml` says.
 ///
@@ -58,6 +59,17 @@ pub struct Node {
     pub socket: PathBuf,
     /// Pins go below it; absolute.
     pub bpffs: PathBuf,
+    /// New flows a second of all services beyond which some are shed, those of the lowest priority class first.
+    pub max_new_flows: Option<u64>,
+    /// After a change of the configuration, how long a flow that sends nothing keeps its backend without being known to the
+    /// flow table.
+    pub transition: Duration,
+    /// After how long without a packet a flow away from home is forgotten.
+    pub flow_idle: Duration,
+    /// Flows away from home that are remembered; then the least recently used one goes.
+    pub flow_entries: u32,
+    /// Flows that opened away from home, and sent nothing more, that are remembered.
+    pub opening_entries: u32,
 }
 
 /// How an XDP program is attached.
@@ -192,6 +204,8 @@ pub struct Service {
     pub pools: Vec<Pool>,
     /// For each client region, in the order of [`Config::client_regions`], the pools to try in order. Never empty.
     pub plans: Vec<Vec<PoolIndex>>,
+    /// Access lists, limits and priority class.
+    pub protection: Protection,
 }
 
 /// Transport protocol of a service.

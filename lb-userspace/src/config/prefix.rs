@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An IPv4 prefix without host bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -197,5 +197,23 @@ impl fmt::Display for IpPrefix {
 impl Serialize for IpPrefix {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for IpPrefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(|error| {
+            let text = text.escape_debug();
+            serde::de::Error::custom(match error {
+                PrefixError::Syntax => {
+                    format!("\"{text}\" is no address with a length, such as 198.51.100.0/24")
+                }
+                PrefixError::Length { max } => format!("\"{text}\" has a length beyond {max}"),
+                PrefixError::HostBits { corrected } => {
+                    format!("\"{text}\" has bits set beyond its length; \"{corrected}\" would do")
+                }
+            })
+        })
     }
 }

@@ -5,6 +5,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::fields::{At, Fields, Text, Texts, strings};
+use super::raw_protection::RawProtection;
 use super::report::{Finding, Report, Span, quote};
 
 /// The whole file.
@@ -34,6 +35,11 @@ pub(super) struct RawNode<'a> {
     pub(super) state_dir: Option<Text<'a>>,
     pub(super) socket: Option<Text<'a>>,
     pub(super) bpffs: Option<Text<'a>>,
+    pub(super) max_new_flows: Option<At<i64>>,
+    pub(super) transition: Option<Text<'a>>,
+    pub(super) flow_idle: Option<Text<'a>>,
+    pub(super) flow_entries: Option<At<i64>>,
+    pub(super) opening_entries: Option<At<i64>>,
 }
 
 /// `[topology.REGION]`: zones with their racks.
@@ -88,6 +94,7 @@ pub(super) struct RawService<'a> {
     pub(super) on_all_down: Option<Text<'a>>,
     pub(super) pools: Vec<RawPool<'a>>,
     pub(super) plan: Option<RawPlan<'a>>,
+    pub(super) protection: RawProtection<'a>,
 }
 
 /// `[[service.pool]]`.
@@ -154,6 +161,11 @@ impl<'a> RawNode<'a> {
             state_dir: fields.string("state_dir", report),
             socket: fields.string("socket", report),
             bpffs: fields.string("bpffs", report),
+            max_new_flows: fields.integer("max_new_flows", report),
+            transition: fields.duration("transition", report),
+            flow_idle: fields.duration("flow_idle", report),
+            flow_entries: fields.integer("flow_entries", report),
+            opening_entries: fields.integer("opening_entries", report),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);
@@ -261,6 +273,7 @@ impl<'a> RawService<'a> {
             on_all_down: fields.string("on_all_down", report),
             pools: pools.into_iter().map(|f| RawPool::read(f, report)).collect(),
             plan: plan.map(|f| RawPlan { span: f.span.clone(), entries: read_lists(&f, report) }),
+            protection: RawProtection::read(&mut fields, report),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);

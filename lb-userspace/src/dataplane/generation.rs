@@ -4,14 +4,16 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use aya::maps::{HashMap, Map, MapData, MapInfo, MapType};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{HashMap, LpmTrie, Map, MapData, MapInfo, MapType};
 use lb_common::abi::{
     ABI_VERSION,
     admission::Admission,
     backend::BackendEntry,
     counter::Counter,
     flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
-    limits::{ADMISSION_WORDS, DEFAULT_OPENING_ENTRIES, FLOW_FILTER_CHUNK, MAX_FRAGMENTED, SLOTS_PER_CHUNK},
+    guard::{GuardCounts, GuardEntry, NodeGuard},
+    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, MAX_FRAGMENTED, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     prefix::{PrefixEntries, PrefixNode, PrefixTable, PrefixValues},
@@ -22,6 +24,8 @@ use lb_common::abi::{
 use super::maps::MappedArray;
 use super::sys;
 use crate::plan::image::Image;
+use crate::plan::prefix::PrefixTables;
+use crate::plan::transition::Running;
 
 /// What a map must be like.
 struct Shape {
@@ -36,7 +40,7 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 19] = [
+const SHAPES: [Shape; 24] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
@@ -54,6 +58,11 @@ const SHAPES: [Shape; 19] = [
     array("BACKENDS", size_of::<BackendEntry>()),
     array("ADMISSION", 4 * ADMISSION_WORDS),
     array("COUNTERS", size_of::<Counter>()),
+    array("GUARDS", size_of::<GuardEntry>()),
+    array("NODE_GUARD", size_of::<NodeGuard>()),
+    array("BUCKETS", size_of::<u64>()),
+    array("GUARD_COUNTS", size_of::<GuardCounts>()),
+    Shape { name: BLOCKED, kind: MapType::LpmTrie, key_size: 24, value_size: 4 },
     array("PREFIX_TABLES", size_of::<PrefixTable>()),
     array("PREFIX_ENTRIES", size_of::<PrefixEntries>()),
     array("PREFIX_NODES", size_of::<PrefixNode>()),
@@ -72,6 +81,8 @@ const SHAPES: [Shape; 19] = [
     },
     array("FLOW_FILTER", FLOW_FILTER_CHUNK),
 ];
+/// Name of the map of blocked source prefixes.
+pub(super) const BLOCKED: &str = "BLOCKED";
 /// Name of the flow table.
 pub(super) const FLOWS: &str = "FLOWS";
 /// Name of the table of flows of which only the opening packet was seen.
@@ -83,7 +94,11 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// How many entries each map has for an image, in the order of [`map_names`].
-pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'static str, u32); SHAPES.len()] {
+pub(super) fn map_sizes(
+    image: &Image,
+    flow_entries: u32,
+    opening_entries: u32,
+) -> [(&'static str, u32); SHAPES.len()] {
     let size_of_map = |name| match name {
         "SERVICE_INDEX" => image.buckets.len() as u32,
         "SERVICES" => image.services.len() as u32,
@@ -94,13 +109,17 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
         "PREVIOUS" => image.previous.len() as u32,
         "SLOTS" => image.slots.len().div_ceil(SLOTS_PER_CHUNK) as u32,
         "BACKENDS" => image.backends.len() as u32,
-        "COUNTERS" => image.counter_slots() * cpus,
+        "GUARDS" => image.guards.services.len() as u32,
+        "BUCKETS" => image.guards.buckets(),
+        "GUARD_COUNTS" => image.guards.services.len() as u32 * image.root.counter_cpus,
+        BLOCKED => MAX_BLOCKED as u32,
+        "COUNTERS" => image.counter_slots() * (image.root.counter_cpus + 1),
         "PREFIX_TABLES" => image.prefix.tables.len() as u32,
         "PREFIX_ENTRIES" => image.prefix.entries.len() as u32,
         "PREFIX_NODES" => image.prefix.nodes.len() as u32,
         "PREFIX_VALUES" => image.prefix.values.len() as u32,
         FLOWS => flow_entries,
-        OPENINGS => DEFAULT_OPENING_ENTRIES,
+        OPENINGS => opening_entries,
         "FLOW_FILTER" => (image.root.flow_filter_mask as usize + 1).div_ceil(FLOW_FILTER_CHUNK) as u32,
         _ => 1,
     };
@@ -122,6 +141,11 @@ pub struct Generation {
     pub(super) backends: MappedArray<BackendEntry>,
     pub(super) admission: MappedArray<Admission>,
     pub(super) counters: MappedArray<Counter>,
+    pub(super) guards: MappedArray<GuardEntry>,
+    pub(super) node_guard: MappedArray<NodeGuard>,
+    pub(super) buckets_of_limits: MappedArray<u64>,
+    pub(super) guard_counts: MappedArray<GuardCounts>,
+    pub(super) blocked: LpmTrie<MapData, [u32; 5], u32>,
     pub(super) prefix_tables: MappedArray<PrefixTable>,
     pub(super) prefix_entries: MappedArray<PrefixEntries>,
     pub(super) prefix_nodes: MappedArray<PrefixNode>,
@@ -158,6 +182,11 @@ impl Generation {
             backends: mapped(&fds, "BACKENDS")?,
             admission: mapped_flat(&fds, "ADMISSION", ADMISSION_WORDS)?,
             counters: mapped(&fds, "COUNTERS")?,
+            guards: mapped(&fds, "GUARDS")?,
+            node_guard: mapped(&fds, "NODE_GUARD")?,
+            buckets_of_limits: mapped(&fds, "BUCKETS")?,
+            guard_counts: mapped(&fds, "GUARD_COUNTS")?,
+            blocked: typed(&fds, BLOCKED, Map::LpmTrie)?,
             prefix_tables: mapped(&fds, "PREFIX_TABLES")?,
             prefix_entries: mapped(&fds, "PREFIX_ENTRIES")?,
             prefix_nodes: mapped(&fds, "PREFIX_NODES")?,
@@ -203,7 +232,7 @@ impl Generation {
     ///
     /// # Errors
     /// In words, with the map's name.
-    pub(super) fn fill(&mut self, image: &Image, cpus: u32) -> Result<(), String> {
+    pub(super) fn fill(&mut self, image: &Image) -> Result<(), String> {
         let small = |name: &str| format!("map {name} is smaller than the image");
         self.buckets.fill(&image.buckets).ok_or_else(|| small("SERVICE_INDEX"))?;
         self.services.fill(&image.services).ok_or_else(|| small("SERVICES"))?;
@@ -214,16 +243,63 @@ impl Generation {
         self.slots.fill(&image.slots).ok_or_else(|| small("SLOTS"))?;
         self.backends.fill(&image.backends).ok_or_else(|| small("BACKENDS"))?;
         self.admission.fill(&image.admission).ok_or_else(|| small("ADMISSION"))?;
+        self.guards.fill(&image.guards.services).ok_or_else(|| small("GUARDS"))?;
+        self.node_guard.write(0, &image.guards.node).ok_or_else(|| small("NODE_GUARD"))?;
+        for blocked in &image.guards.blocked {
+            let (length, key) = blocked.key();
+            self.blocked
+                .insert(&Key::new(length, key), blocked.until, 0)
+                .map_err(|error| format!("map {BLOCKED}: {error}"))?;
+        }
         self.prefix_tables.fill(&image.prefix.tables).ok_or_else(|| small("PREFIX_TABLES"))?;
         self.prefix_entries.fill(&image.prefix.entries).ok_or_else(|| small("PREFIX_ENTRIES"))?;
         self.prefix_nodes.fill(&image.prefix.nodes).ok_or_else(|| small("PREFIX_NODES"))?;
         self.prefix_values.fill(&image.prefix.values).ok_or_else(|| small("PREFIX_VALUES"))?;
-        self.root.write(0, &Root { counter_cpus: cpus, ..image.root }).ok_or_else(|| small("ROOT"))
+        self.root.write(0, &image.root).ok_or_else(|| small("ROOT"))
     }
 
-    /// The outer destinations of all backends, by which flows keep their meaning when the image changes.
-    pub(super) fn backend_addresses(&self) -> Vec<[u8; 16]> {
-        self.backends.read_all(self.backends.len()).iter().map(|entry| entry.outer_destination).collect()
+    /// What runs, as plain vectors.
+    pub(super) fn view(&self) -> Running {
+        fn all<T: Pod>(map: &MappedArray<T>) -> Vec<T> {
+            map.read_all(map.len())
+        }
+        Running {
+            root: self.root(),
+            services: all(&self.services),
+            plans: all(&self.plans),
+            pools: all(&self.pools),
+            previous: all(&self.previous),
+            slots: all(&self.slots),
+            backends: all(&self.backends),
+            admission: all(&self.admission),
+            prefix: PrefixTables {
+                tables: all(&self.prefix_tables),
+                entries: all(&self.prefix_entries),
+                nodes: all(&self.prefix_nodes),
+                values: all(&self.prefix_values),
+            },
+        }
+    }
+
+    /// The map of blocked source prefixes, for a handle of one's own.
+    pub(super) fn blocked_data(&self) -> Result<MapData, aya::maps::MapError> {
+        let (fd, _) = find(&self.fds, BLOCKED);
+        let fd = fd.try_clone_to_owned().map_err(aya::maps::MapError::IoError)?;
+        MapData::from_fd(fd)
+    }
+
+    /// The descriptor of a map.
+    pub(super) fn fd(&self, name: &str) -> BorrowedFd<'_> {
+        find(&self.fds, name).0
+    }
+
+    /// Whether both have the same map under a name.
+    pub(super) fn shares(&self, other: &Self, name: &str) -> bool {
+        let id = |generation: &Self| {
+            let fd = generation.fd(name).try_clone_to_owned().ok()?;
+            MapData::from_fd(fd).ok()?.info().ok().map(|info| info.id())
+        };
+        id(self).is_some() && id(self) == id(other)
     }
 }
 

@@ -3,10 +3,12 @@
 use std::borrow::Borrow;
 use std::sync::Arc;
 
+use aya::maps::lpm_trie::Key;
 use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
     flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
+    guard::{GuardEntry, NodeGuard},
     limits::ADMISSION_WORDS,
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
@@ -17,9 +19,10 @@ use lb_common::abi::{
 use lb_common::datapath::filter::Allowance;
 use lb_common::datapath::flow::FlowTable;
 use lb_common::datapath::{
-    ports::{Clock, Tables},
+    ports::{Buckets, Clock, Tables},
     prefix::PrefixNodes,
 };
+use lb_common::net::AddressWords;
 
 use super::generation::Generation;
 use crate::runtime::clock::monotonic_ns;
@@ -34,20 +37,23 @@ pub struct LiveTables {
 /// What does not change within a generation.
 #[derive(Debug)]
 struct Constant {
-    root: Root,
     buckets: Vec<ServiceBucket>,
-    services: Vec<ServiceEntry>,
     port_ranges: Vec<PortRanges>,
     plans: Vec<PlanEntry>,
     pools: Vec<PoolEntry>,
     previous: Vec<PoolEntry>,
 }
 
-/// The live maps at one moment: admission words and backends are copies from when it was made; tables, client regions and
+/// The live maps at one moment: root, services, admission words and backends are copies from when it was made; tables, client regions and
 /// flows are looked up in the maps. Nothing is written: what the decision code wants remembered, forgotten or counted is
 /// passed over.
 pub struct Observation {
     tables: LiveTables,
+    /// With the live words of this moment.
+    root: Root,
+    guards: Vec<GuardEntry>,
+    node_guard: Option<NodeGuard>,
+    services: Vec<ServiceEntry>,
     backends: Vec<BackendEntry>,
     admissions: Box<AdmissionWords>,
 }
@@ -58,9 +64,7 @@ impl LiveTables {
             map.read_all(map.len())
         }
         let constant = Constant {
-            root: generation.root(),
             buckets: all(&generation.buckets),
-            services: all(&generation.services),
             port_ranges: all(&generation.port_ranges),
             plans: all(&generation.plans),
             pools: all(&generation.pools),
@@ -80,6 +84,10 @@ impl LiveTables {
         }
         Observation {
             tables: self.clone(),
+            root: self.generation.root(),
+            guards: self.generation.guards.read_all(self.generation.guards.len()),
+            node_guard: self.generation.node_guard.read(0),
+            services: self.generation.services.read_all(self.generation.services.len()),
             backends: self.generation.backends.read_all(self.generation.backends.len()),
             admissions,
         }
@@ -95,6 +103,16 @@ impl Clock for Observation {
     fn random(&self) -> u32 {
         u32::MAX / 2
     }
+}
+
+impl Buckets for Observation {
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        self.tables.generation.buckets_of_limits.read(bucket as usize)
+    }
+
+    fn set_arrival(&self, _: u32, _: u64) {}
+
+    fn advance_arrival(&self, _: u32, _: u64) {}
 }
 
 impl PrefixNodes for Observation {
@@ -119,7 +137,7 @@ impl PrefixNodes for Observation {
 
 impl Tables for Observation {
     fn root(&self) -> Option<&Root> {
-        Some(&self.tables.constant.root)
+        Some(&self.root)
     }
 
     fn bucket(&self, index: u32) -> Option<&ServiceBucket> {
@@ -127,7 +145,7 @@ impl Tables for Observation {
     }
 
     fn service(&self, index: u32) -> Option<&ServiceEntry> {
-        self.tables.constant.services.get(index as usize)
+        self.services.get(index as usize)
     }
 
     fn port_ranges(&self, index: u32) -> Option<&PortRanges> {
@@ -198,6 +216,21 @@ impl Tables for Observation {
     fn insert_allowance(&self, _: impl FnOnce(&mut Allowance) -> bool) -> bool {
         true
     }
+
+    fn guard(&self, index: u32) -> Option<&GuardEntry> {
+        self.guards.get(index as usize)
+    }
+
+    fn node_guard(&self) -> Option<&NodeGuard> {
+        self.node_guard.as_ref()
+    }
+
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
+        let [a, b, c, d] = *source;
+        self.tables.generation.blocked.get(&Key::new(160, [scope, a, b, c, d]), 0).unwrap_or(0)
+    }
+
+    fn count_guard(&self, _: u32, _: u32) {}
 
     fn count(&self, _: u32, _: u64, _: bool, _: bool) {}
 }

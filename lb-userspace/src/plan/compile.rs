@@ -15,12 +15,15 @@ use lb_common::abi::{
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::Root,
-    service::{SERVICE_FAIL_OPEN, SERVICE_MULTI_PLAN, ServiceEntry},
+    service::{SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, ServiceEntry},
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
 use lb_maglev::{Member, TableBuilder};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use super::guard;
+use super::ids::Ids;
 use super::image::{Image, Names, pool_admission_index};
 use super::prefix::{Prefix, PrefixBuilder, PrefixTableError};
 use super::{index, keys};
@@ -90,6 +93,14 @@ pub enum CompileError {
     /// The client prefixes cannot become a table.
     #[error("client regions: {0}")]
     ClientPrefixes(#[source] PrefixTableError),
+    /// A service's access list is too large or says two things about one prefix.
+    #[error("the access list of service `{service}`: {source}")]
+    AccessList {
+        /// The service.
+        service: String,
+        /// Why, and what would help.
+        source: PrefixTableError,
+    },
     /// The VIP prefixes cannot become a table.
     #[error("VIP prefixes: {0}")]
     VipPrefixes(#[source] PrefixTableError),
@@ -143,6 +154,7 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
     let mut prefix = PrefixBuilder::new();
     let clients = clients(config, &mut prefix)?;
     let vip_prefixes = prefix.add(&keys.vip_prefixes).map_err(CompileError::VipPrefixes)?;
+    let access = access_lists(config, &mut prefix)?;
     let mut image = Image {
         root: Root {
             abi_version: ABI_VERSION,
@@ -151,12 +163,12 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             hash_key: expand_key(config.node.hash_key.as_bytes()),
             features: keys.features,
             vip_prefixes,
-            counter_services: services.len() as u32,
             entropy_mask_v4: entropy_mask(32 - config.node.tunnel_source_v4.length(), MAX_ENTROPY_BITS_V4),
             entropy_mask_v6: entropy_mask(128 - config.node.tunnel_source_v6.length(), MAX_ENTROPY_BITS_V6),
             counter_cpus: 1,
             clients,
             previous_clients: clients,
+            clients_digest: clients_digest(config),
             outer_source_v4: config.node.tunnel_source_v4.address().octets(),
             outer_source_v6: config.node.tunnel_source_v6.address().octets(),
             answers_per_second: DEFAULT_ANSWERS_PER_SECOND,
@@ -172,13 +184,16 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
         pools,
         previous: Vec::new(),
         slots,
+        ids: Ids::equal(config.backends.len(), config.services.len()),
         backends,
         admission: vec![Admission::OPEN; ADMISSION_WORDS],
+        guards: guard::guards(config, &access),
         prefix: prefix.finish(),
         names: names(config),
         digest: [0; 32],
     };
-    image.root.counter_stride = image.counter_slots();
+    image.root.guards = image.guards.services.len() as u32;
+    image.reserve_counters(None);
     image.digest = image.compute_digest();
     image.root.config_digest = image.digest;
     Ok(image)
@@ -265,6 +280,7 @@ fn services(
         entries.push(ServiceEntry {
             flags: place.flags
                 | if one_plan { 0 } else { SERVICE_MULTI_PLAN }
+                | if service.protection.is_guarded() { SERVICE_GUARDED } else { 0 }
                 | match service.on_all_down {
                     OnAllDown::Drop => 0,
                     OnAllDown::FailOpen => SERVICE_FAIL_OPEN,
@@ -272,6 +288,7 @@ fn services(
             plan_base: plan_base as u32,
             plans: distinct.len() as u32,
             first: plans[plan_base].first,
+            guard: entries.len() as u32,
             ..place
         });
         first_pool += service.pools.len();
@@ -330,6 +347,18 @@ fn entropy_mask(host_bits: u8, max: u8) -> [u8; 4] {
     (((1_u64 << bits) - 1) as u32).to_be_bytes()
 }
 
+/// See [`Root::clients_digest`].
+fn clients_digest(config: &Config) -> [u32; 2] {
+    let mut hash = Sha256::new();
+    for region in &config.client_regions {
+        hash.update(region.prefixes.len().to_le_bytes());
+        region.prefixes.iter().for_each(|prefix| hash.update(prefix.to_string()));
+    }
+    let digest = hash.finalize();
+    let word = |at: usize| u32::from_le_bytes([digest[at], digest[at + 1], digest[at + 2], digest[at + 3]]);
+    [word(0), word(4)]
+}
+
 /// The table of all client regions' prefixes.
 fn clients(config: &Config, builder: &mut PrefixBuilder) -> Result<u32, CompileError> {
     let of_region = |(index, region): (usize, &ClientRegion)| {
@@ -348,6 +377,20 @@ fn clients(config: &Config, builder: &mut PrefixBuilder) -> Result<u32, CompileE
         }
         error => CompileError::ClientPrefixes(error),
     })
+}
+
+/// The prefix tables of all services' access lists, 0 for services without one.
+fn access_lists(config: &Config, prefix: &mut PrefixBuilder) -> Result<Vec<u32>, CompileError> {
+    let table = |service: &Service| {
+        let lists = &service.protection.access;
+        if lists.is_empty() {
+            return Ok(0);
+        }
+        prefix
+            .add(&guard::access_list(lists))
+            .map_err(|source| CompileError::AccessList { service: service.name.clone(), source })
+    };
+    config.services.iter().map(table).collect()
 }
 
 fn names(config: &Config) -> Names {

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +12,7 @@ use lb_common::abi::{
     backend::BackendEntry,
     counter::{Counter, backend_slot},
     flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
+    guard::{GuardCounts, GuardEntry, NodeGuard},
     limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
@@ -21,14 +23,22 @@ use lb_common::abi::{
 use lb_common::datapath::filter::Allowance;
 use lb_common::datapath::flow::FlowTable;
 use lb_common::datapath::{
-    ports::{Clock, Tables},
+    ports::{Buckets, Clock, Tables},
     prefix::PrefixNodes,
 };
+use lb_common::net::{AddressWords, words_address};
 use sha2::{Digest, Sha256};
 
 use super::flow_map::FlowMap;
+use super::guard::Guards;
+use super::ids::Ids;
 use super::prefix::PrefixTables;
 use crate::config::{Config, PoolIndex, ServiceId};
+
+/// Service counters for which there is room at least.
+const MIN_SERVICE_COUNTERS: usize = 64;
+/// Backend counters for which there is room at least.
+const MIN_BACKEND_COUNTERS: usize = 256;
 
 /// What a configuration compiles to. See [`compile`](super::compile::compile).
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +47,8 @@ pub struct Image {
     pub root: Root,
     /// The service index; a power of two of buckets.
     pub buckets: Vec<ServiceBucket>,
-    /// The services in the order of [`ServiceId`], then one entry per distinct VIP, then one per list of port ranges.
+    /// The services by index; as compiled, in the order of [`ServiceId`], then one entry per distinct VIP, then one per list of
+    /// port ranges.
     pub services: Vec<ServiceEntry>,
     /// The lists of port ranges.
     pub port_ranges: Vec<PortRanges>,
@@ -50,11 +61,15 @@ pub struct Image {
     pub previous: Vec<PoolEntry>,
     /// All tables back to back. A slot holds an index into `backends`.
     pub slots: Vec<u16>,
-    /// The backends in the order of [`BackendId`](crate::config::BackendId). Without next hops: `ifindex`, `mtu` and
+    /// Which index each backend and service has.
+    pub ids: Ids,
+    /// The backends by index; as compiled, in the order of [`BackendId`](crate::config::BackendId). Without next hops: `ifindex`, `mtu` and
     /// Ethernet addresses are 0.
     pub backends: Vec<BackendEntry>,
     /// The admission array: domains in the order of [`DomainId`](crate::config::DomainId), pools from [`MAX_DOMAINS`] on.
     pub admission: Vec<Admission>,
+    /// How services are protected.
+    pub guards: Guards,
     /// All prefix tables; which one is for what stands in the root and in the services.
     pub prefix: PrefixTables,
     /// The names behind the indices.
@@ -92,10 +107,26 @@ pub const fn pool_admission_index(pool_number: usize) -> usize {
 }
 
 impl Image {
-    /// Counter slots of one CPU.
+    /// Counter slots of one CPU; at least as many as the image needs.
     #[must_use]
     pub fn counter_slots(&self) -> u32 {
-        backend_slot(self.services.len() as u32, self.backends.len() as u32)
+        self.root.counter_stride
+    }
+
+    /// Makes room for more counters than the image needs, so that they can go on when the configuration grows. What runs keeps its
+    /// layout as long as it has room enough.
+    pub fn reserve_counters(&mut self, running: Option<&Root>) {
+        let room = |needed: usize, had: u32, least: usize| {
+            if needed <= had as usize { had } else { needed.max(least).next_power_of_two() as u32 }
+        };
+        let (had_services, had_backends) = running.map_or((0, 0), |root| {
+            let services = root.counter_services;
+            (services, root.counter_stride.saturating_sub(backend_slot(services, 0)))
+        });
+        let services = room(self.services.len(), had_services, MIN_SERVICE_COUNTERS);
+        let backends = room(self.backends.len(), had_backends, MIN_BACKEND_COUNTERS);
+        self.root.counter_services = services;
+        self.root.counter_stride = backend_slot(services, backends);
     }
 
     /// The digest of the image as it stands. See [`Image::digest`].
@@ -113,6 +144,8 @@ impl Image {
         update_all(&mut hash, &self.slots);
         let constant: Vec<_> = self.backends.iter().map(without_what_changes).collect();
         update_all(&mut hash, &constant);
+        update_all(&mut hash, &self.guards.services);
+        hash.update(self.guards.node.as_bytes());
         update_all(&mut hash, &self.prefix.tables);
         update_all(&mut hash, &self.prefix.entries);
         update_all(&mut hash, &self.prefix.nodes);
@@ -157,6 +190,8 @@ pub struct ImageTables {
     filter: Mutex<Vec<u8>>,
     allowance: Mutex<Allowance>,
     counters: Mutex<Vec<Counter>>,
+    arrivals: Vec<AtomicU64>,
+    guard_counts: Mutex<Vec<GuardCounts>>,
     now_ns: AtomicU64,
     random: AtomicU32,
 }
@@ -172,7 +207,6 @@ impl ImageTables {
         }
         let filter = vec![0; image.root.flow_filter_mask as usize + 1];
         Self {
-            image,
             admissions,
             fragments: Mutex::default(),
             answers_booked_ns: AtomicU64::new(0),
@@ -180,9 +214,12 @@ impl ImageTables {
             openings: Mutex::new(FlowMap::new(DEFAULT_OPENING_ENTRIES as usize)),
             filter: Mutex::new(filter),
             allowance: Mutex::default(),
+            arrivals: arrivals(&image.guards),
+            guard_counts: Mutex::new(vec![GuardCounts::default(); image.guards.services.len()]),
             counters: Mutex::new(counters),
             now_ns: AtomicU64::new(0),
             random: AtomicU32::new(0),
+            image,
         }
     }
 
@@ -222,6 +259,25 @@ impl ImageTables {
             entry.ifindex = ifindex;
             entry.mtu = mtu;
         }
+    }
+
+    /// The guards, to change live words.
+    pub const fn guards_mut(&mut self) -> &mut Guards {
+        &mut self.image.guards
+    }
+
+    /// Sets and clears bits of the root's `features`.
+    pub const fn set_features(&mut self, features: u32) {
+        self.image.root.features = features;
+    }
+
+    /// Packets that a guard refused, by reason.
+    ///
+    /// # Panics
+    /// If there is no such guard.
+    #[must_use]
+    pub fn guard_counts(&self, guard: u32) -> GuardCounts {
+        self.guard_counts.lock().unwrap_or_else(PoisonError::into_inner)[guard as usize]
     }
 
     /// The counter in a slot; see [`lb_common::abi::counter`].
@@ -281,6 +337,24 @@ impl Clock for ImageTables {
     fn random(&self) -> u32 {
         // A sequence that visits every number once: the same in every run, and without any pattern that a test could meet.
         self.random.fetch_add(0x9e37_79b9, Ordering::Relaxed)
+    }
+}
+
+impl Buckets for ImageTables {
+    fn arrival(&self, bucket: u32) -> Option<u64> {
+        self.arrivals.get(bucket as usize).map(|at| at.load(Ordering::Relaxed))
+    }
+
+    fn set_arrival(&self, bucket: u32, at: u64) {
+        if let Some(arrival) = self.arrivals.get(bucket as usize) {
+            arrival.store(at, Ordering::Relaxed);
+        }
+    }
+
+    fn advance_arrival(&self, bucket: u32, by: u64) {
+        if let Some(arrival) = self.arrivals.get(bucket as usize) {
+            arrival.fetch_add(by, Ordering::Relaxed);
+        }
     }
 }
 
@@ -385,6 +459,28 @@ impl Tables for ImageTables {
         spend(&mut lock(&self.allowance))
     }
 
+    fn guard(&self, index: u32) -> Option<&GuardEntry> {
+        self.image.guards.services.get(index as usize)
+    }
+
+    fn node_guard(&self) -> Option<&NodeGuard> {
+        Some(&self.image.guards.node)
+    }
+
+    fn blocked_until(&self, scope: u32, source: &AddressWords) -> u32 {
+        let address = IpAddr::from(words_address(source)).to_canonical();
+        let blocked = self.image.guards.blocked.iter();
+        let matches = blocked.filter(|blocked| blocked.scope == scope && blocked.prefix.contains(address));
+        matches.max_by_key(|blocked| blocked.prefix.length()).map_or(0, |blocked| blocked.until)
+    }
+
+    fn count_guard(&self, guard: u32, reason: u32) {
+        let mut counts = self.guard_counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(guard as usize) {
+            count.packets[reason as usize & 7] += 1;
+        }
+    }
+
     fn count(&self, slot: u32, bytes: u64, opening: bool, dropped: bool) {
         let mut counters = lock(&self.counters);
         let Some(counter) = counters.get_mut(slot as usize) else {
@@ -398,4 +494,12 @@ impl Tables for ImageTables {
         counter.bytes += bytes;
         counter.opening += u64::from(opening);
     }
+}
+
+fn arrivals(guards: &Guards) -> Vec<AtomicU64> {
+    let arrivals: Vec<_> = (0..guards.buckets()).map(|_| AtomicU64::new(0)).collect();
+    for &(bucket, at) in &guards.arrivals {
+        arrivals[bucket as usize].store(at, Ordering::Relaxed);
+    }
+    arrivals
 }

@@ -1,10 +1,18 @@
 //! Pure decisions: from states to admission words, from configuration to a data-plane image.
 
 pub mod compile;
+pub mod difference;
 mod flow_map;
+pub mod guard;
+pub mod ids;
 pub mod image;
 mod index;
 mod keys;
 pub mod planner;
 pub mod prefix;
+pub mod shed;
 pub mod state;
+pub mod switches;
+pub mod transition;
+pub mod walker;
+mod words;

@@ -184,7 +184,6 @@ struct Version {
     version: u32,
 }
 
-/// Replaces the file as a whole: whoever reads it, also after a power failure, finds the old one or the new one.
 fn save(path: &Path, words: &BTreeMap<SubjectName, Override>) -> io::Result<()> {
     let entries = words.iter().map(|(subject, word)| Entry {
         kind: subject.kind,
@@ -196,9 +195,14 @@ fn save(path: &Path, words: &BTreeMap<SubjectName, Override>) -> io::Result<()> 
     let document = Document { version: VERSION, overrides: entries.collect() };
     let mut bytes = serde_json::to_vec_pretty(&document)?;
     bytes.push(b'\n');
+    replace_file(path, &bytes)
+}
+
+/// Replaces the file as a whole: whoever reads it, also after a power failure, finds the old one or the new one.
+pub(super) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let staged = path.with_extension("json.tmp");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&staged)?;
-    file.write_all(&bytes)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&staged, path)?;
     // The rename itself is durable only once the directory is.

@@ -47,6 +47,10 @@ pub enum EventKind {
     DomainState,
     /// An operator drained, failed or restored something.
     Override,
+    /// An emergency switch was thrown, taken back, or went off by itself.
+    Emergency,
+    /// The overload controller began or ended to shed new flows.
+    Shed,
     /// The daemon started, adopted a running data plane, stopped, or met a condition of its own.
     Daemon,
 }

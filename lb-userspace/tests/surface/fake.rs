@@ -16,8 +16,11 @@ use std::{
 use lb_common::abi::admission::Admission;
 use lb_userspace::{
     api::{Control, problem::Problem, problem::ProblemKind, server::Server, types::*},
-    config::{Level, OnAllDown, Ports, Protocol, XdpMode},
-    plan::state::{Action, Override, State},
+    config::{Level, OnAllDown, Ports, Priority, Protocol, Rate, XdpMode},
+    plan::{
+        state::{Action, Override, State},
+        switches::Thrown,
+    },
     telemetry::{
         event::{Event, EventKind, NewEvent},
         journal::Journal,
@@ -41,6 +44,7 @@ pub(crate) struct World {
     pub(crate) services: Vec<ServiceView>,
     pub(crate) backends: Vec<BackendView>,
     pub(crate) domains: Vec<DomainView>,
+    pub(crate) switches: Vec<SwitchView>,
 }
 
 /// The fake.
@@ -92,6 +96,34 @@ impl Control for Fake {
         Ok(acted)
     }
 
+    async fn guards(&self) -> Vec<GuardView> {
+        vec![guard("web"), guard("mail")]
+    }
+
+    async fn switches(&self) -> Vec<SwitchView> {
+        self.world.lock().unwrap().switches.clone()
+    }
+
+    async fn throw(&self, request: ThrowRequest) -> Result<SwitchView, Problem> {
+        let ThrowRequest { switch, for_s, reason } = request;
+        let invalid = |detail| Problem::new(ProblemKind::Invalid, detail, "see `weir emergency --help`");
+        switch.check().map_err(invalid)?;
+        let until = moment() + jiff::SignedDuration::from_secs(for_s.try_into().unwrap());
+        let (name, effect) = (switch.name(), switch.effect());
+        let thrown = Thrown { switch, reason, since: moment(), until };
+        let view = SwitchView { name, effect, thrown, left_s: for_s, active: true };
+        self.world.lock().unwrap().switches.push(view.clone());
+        Ok(view)
+    }
+
+    async fn clear(&self, request: ClearRequest) -> Result<SwitchView, Problem> {
+        let switches = &mut self.world.lock().unwrap().switches;
+        let found = switches.iter().position(|switch| switch.name == request.name);
+        found
+            .map(|index| switches.remove(index))
+            .ok_or_else(|| Problem::not_found("emergency", &request.name))
+    }
+
     async fn explain(&self, query: ExplainQuery) -> Result<Explanation, Problem> {
         if query.dst.port() == 1 {
             return Err(Problem::new(ProblemKind::Internal, "no tables", "restart the daemon"));
@@ -99,8 +131,42 @@ impl Control for Fake {
         Ok(explanation(query))
     }
 
+    async fn reload(&self) -> Result<Reloaded, Problem> {
+        Ok(Reloaded {
+            file: "/etc/weir/weir.toml".into(),
+            changed: true,
+            digest: "0123456789abcdef".to_owned(),
+            moved_services: 1,
+            leaving_backends: 1,
+            leaving_services: 0,
+            differences: differences(),
+        })
+    }
+
+    async fn diff(&self, file: Option<PathBuf>) -> Result<Differences, Problem> {
+        match file {
+            None => Ok(differences()),
+            Some(file) if file.ends_with("same.toml") => Ok(Differences::default()),
+            Some(file) => Err(Problem::new(ProblemKind::Config, format!("{}:1:1: no", file.display()), "")),
+        }
+    }
+
     async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {
         self.journal.events(after, limit, wait).await
+    }
+}
+
+fn differences() -> Differences {
+    Differences {
+        backends: Changes { removed: vec!["w1r1b2".to_owned()], ..Changes::default() },
+        tables: vec![TableChange {
+            pool: "web/all".to_owned(),
+            slots: 65_537,
+            moved: 16_500,
+            members: vec![MemberShare { backend: "w1r1b2".to_owned(), gained: 0, lost: 16_384 }],
+        }],
+        restart: vec!["node.socket: the API listens there".to_owned()],
+        ..Differences::default()
     }
 }
 
@@ -288,6 +354,9 @@ fn backend(name: &str, rack: &str, address: &str, health: HealthView, effective:
         next_hop: Some(NextHop { interface: "eth0".to_owned(), mac: "02:00:00:00:00:01".to_owned() }),
         packets: 1_234_567,
         bytes: 987_654_321,
+        flows: 12,
+        quiet_s: 0,
+        drained: false,
     }
 }
 
@@ -327,7 +396,35 @@ fn world() -> World {
         domain("west", Level::Region, up()),
         domain("west/w1", Level::Zone, up()),
     ];
-    World { status: status(&backends, &domains, word), services: vec![service()], backends, domains }
+    World {
+        status: status(&backends, &domains, word),
+        services: vec![service()],
+        backends,
+        domains,
+        switches: Vec::new(),
+    }
+}
+
+fn guard(service: &str) -> GuardView {
+    GuardView {
+        service: service.to_owned(),
+        priority: Priority::P3,
+        allowed_prefixes: 0,
+        denied_prefixes: 2,
+        packets: Some(Rate { per_second: 1_000, burst: 100 }),
+        new_flows: None,
+        max_new_flows: Some(500),
+        per_source: Some(PerSourceView {
+            v4: 24,
+            v6: 56,
+            packets: None,
+            new_flows: Some(Rate { per_second: 10, burst: 1 }),
+        }),
+        shed_percent: 12.5,
+        switch_shed_percent: 0.0,
+        switches: vec![format!("stop:{service}")],
+        refused: [("source_denied".to_owned(), 7), ("shed".to_owned(), 0)].into(),
+    }
 }
 
 fn service() -> ServiceView {
@@ -381,6 +478,10 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
         config: ConfigStatus {
             file: "/etc/weir/weir.toml".into(),
             digest: "0123456789abcdef0123456789abcdef".to_owned(),
+            loaded: Some(moment()),
+            reloads: 1,
+            failed_reloads: 0,
+            last_error: None,
         },
         xdp: XdpStatus {
             mode: XdpMode::Native,
@@ -394,6 +495,15 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
         backends: backends.iter().map(|backend| backend.health.state).collect(),
         domains: domains.iter().map(|domain| domain.health.state).collect(),
         isolated: true,
+        flows: FlowsStatus {
+            entries: 1_234,
+            capacity: 65_536,
+            openings: 56,
+            marked_slots: 789,
+            transition_ends: Some(moment()),
+            leaving_backends: 1,
+            leaving_services: 0,
+        },
         traffic: TrafficStatus {
             forwarded_packets: 2_469_134,
             forwarded_bytes: 1_975_308_642,

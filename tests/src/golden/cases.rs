@@ -1,5 +1,6 @@
 //! The golden packets.
 
+mod protect;
 mod unusual;
 
 use super::{Case, Change, EGRESS, Expected, MTU, NEXT_HOP, packets::*};
@@ -76,7 +77,7 @@ fn answered(mut frame: Vec<u8>) -> Vec<u8> {
 /// All golden packets.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [forwarded(), passed(), echoes(), refused(), steered(), unusual::all()].concat()
+    [forwarded(), passed(), echoes(), refused(), steered(), protect::cases(), unusual::all()].concat()
 }
 
 fn forwarded() -> Vec<Case> {

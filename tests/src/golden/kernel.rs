@@ -1,9 +1,10 @@
 //! The edge's XDP program, loaded with an image, for `BPF_PROG_TEST_RUN`. Nothing is attached.
 
+use super::forget::clear;
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, LpmTrie, Map, lpm_trie::Key},
     programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
@@ -11,12 +12,12 @@ use lb_common::abi::{
     admission::Admission,
     backend::BackendEntry,
     counter::Counter,
-    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, SLOTS_PER_CHUNK},
+    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, SLOTS_PER_CHUNK},
     pod::Pod,
     root::Root,
 };
 use lb_userspace::plan::image::Image;
-use std::time::Duration;
+use std::{os::fd::AsFd as _, time::Duration};
 
 /// The compiled edge object.
 pub static EDGE: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/edge"));
@@ -65,6 +66,10 @@ impl Kernel {
             .map_max_entries("FLOW_FILTER", size(filter_bytes.div_ceil(FLOW_FILTER_CHUNK)))
             .map_max_entries("SLOTS", size(chunks))
             .map_max_entries("BACKENDS", size(image.backends.len()))
+            .map_max_entries("GUARDS", size(image.guards.services.len()))
+            .map_max_entries("BUCKETS", image.guards.buckets())
+            .map_max_entries("GUARD_COUNTS", cpus * size(image.guards.services.len()))
+            .map_max_entries("BLOCKED", MAX_BLOCKED as u32)
             .map_max_entries("COUNTERS", cpus * stride)
             .map_max_entries("PREFIX_TABLES", size(image.prefix.tables.len()))
             .map_max_entries("PREFIX_ENTRIES", size(image.prefix.entries.len()))
@@ -82,7 +87,11 @@ impl Kernel {
         Ok(kernel)
     }
 
-    fn fill(&mut self, image: &Image) -> Result<()> {
+    /// Writes an image into the maps, over what they hold. It must be of the size that they were created for.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn fill(&mut self, image: &Image) -> Result<()> {
         let root = Root { counter_cpus: self.cpus, counter_stride: self.stride, ..image.root };
         self.set("ROOT", 0, &root)?;
         self.set_all("SERVICE_INDEX", &image.buckets)?;
@@ -92,6 +101,17 @@ impl Kernel {
         self.set_all("POOLS", &image.pools)?;
         self.set_all("PREVIOUS", &image.previous)?;
         self.set_all("BACKENDS", &image.backends)?;
+        self.set_all("GUARDS", &image.guards.services)?;
+        self.set("NODE_GUARD", 0, &image.guards.node)?;
+        for (bucket, at) in &image.guards.arrivals {
+            self.set("BUCKETS", *bucket, at)?;
+        }
+        let mut blocked_map: LpmTrie<_, [u32; 5], u32> =
+            LpmTrie::try_from(self.ebpf.map_mut("BLOCKED").context("BLOCKED")?)?;
+        for blocked in &image.guards.blocked {
+            let (length, key) = blocked.key();
+            blocked_map.insert(&Key::new(length, key), blocked.until, 0)?;
+        }
         let mut chunk = Box::new([0_u8; 2 * SLOTS_PER_CHUNK]);
         for (i, slots) in image.slots.chunks(SLOTS_PER_CHUNK).enumerate() {
             for (j, slot) in slots.iter().enumerate() {
@@ -140,6 +160,7 @@ impl Kernel {
             4 => self.set_bytes::<T, 4>(map, index, value),
             8 => self.set_bytes::<T, 8>(map, index, value),
             32 => self.set_bytes::<T, 32>(map, index, value),
+            192 => self.set_bytes::<T, 192>(map, index, value),
             128 => self.set_bytes::<T, 128>(map, index, value),
             256 => self.set_bytes::<T, 256>(map, index, value),
             other => anyhow::bail!("{map}: values of {other} bytes"),
@@ -194,6 +215,20 @@ impl Kernel {
         let flows: HashMap<_, [u8; 40], [u8; 8]> =
             HashMap::try_from(self.ebpf.map(table).with_context(|| format!("no map {table}"))?)?;
         flows.keys().try_fold(0, |n, key| key.map(|_| n + 1)).map_err(Into::into)
+    }
+
+    /// Empties whatever the programs remember from packet to packet: all maps that are LRU hash tables.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn forget(&self) -> Result<()> {
+        for (name, map) in self.ebpf.maps() {
+            if let Map::LruHashMap(map) | Map::PerCpuLruHashMap(map) = map {
+                let key_size = map.info()?.key_size() as usize;
+                clear(map.fd().as_fd(), key_size).with_context(|| format!("map {name}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs a program once on a frame.

@@ -1,8 +1,12 @@
 //! Golden packets: what comes in, what must come out, byte for byte, from the XDP program in the kernel and from the
 //! same decisions in this process.
 
+pub mod agent;
 pub mod cases;
+mod forget;
+pub mod judge;
 pub mod kernel;
+pub mod numbers;
 pub mod packets;
 
 use anyhow::{Context, Result};
@@ -15,6 +19,8 @@ use lb_userspace::{
     },
 };
 
+/// The configuration that the golden packets are run against.
+pub const FIXTURE: &str = include_str!("fixture.toml");
 /// Interface on which frames arrive in a test run: the loopback's index.
 pub const INGRESS: u32 = 1;
 /// Where the next hop is.
@@ -60,6 +66,8 @@ pub enum Change {
     Backend(&'static str, Admission),
     /// A domain's admission word.
     Domain(&'static str, Admission),
+    /// Anything else in the image.
+    Image(fn(&mut Image)),
     /// Interface of a backend's next hop; 0 for none.
     Egress(&'static str, u32),
     /// MTU of the way to a backend.
@@ -88,7 +96,7 @@ pub struct Case {
 /// # Errors
 /// If the fixture is not a valid configuration.
 pub fn fixture() -> Result<Image> {
-    image(include_str!("fixture.toml"))
+    image(FIXTURE)
 }
 
 /// The image of a configuration, with next hops.
@@ -100,6 +108,17 @@ pub fn image(text: &str) -> Result<Image> {
     let mut tables = ImageTables::new(compile(&config)?);
     tables.set_next_hops(INGRESS, NEXT_HOP, EGRESS, MTU);
     Ok(tables.image().clone())
+}
+
+impl Expected {
+    /// The frame that must come out, where one must.
+    #[must_use]
+    pub fn frame(&self) -> Option<&[u8]> {
+        match self {
+            Self::Answer(frame) | Self::Tx(frame) | Self::Redirect(frame) => Some(frame),
+            _ => None,
+        }
+    }
 }
 
 impl Change {
@@ -120,6 +139,7 @@ impl Change {
                 let index = find(&image.names.domains, path)?;
                 image.admission[index] = word;
             }
+            Self::Image(change) => change(image),
             Self::Egress(name, ifindex) => {
                 let index = find(&image.names.backends, name)?;
                 image.backends[index].ifindex = ifindex;

@@ -9,6 +9,7 @@ mod clients;
 mod counts;
 mod names;
 mod node;
+mod protection;
 mod services;
 mod sets;
 mod shares;

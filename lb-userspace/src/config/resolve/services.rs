@@ -4,6 +4,7 @@ use super::addresses;
 use super::checks::{choice, port};
 use super::clients::DEFAULT;
 use super::names::{Kind, Names, called};
+use super::protection;
 use super::sets::Sets;
 use super::shares;
 use crate::config::endpoint::{Ports, Vip};
@@ -76,6 +77,7 @@ fn resolve_one(
     let pool_names = Names::collect(Kind { one: "pool", many: "pools" }, pool_names, report);
     let pools = resolve_pools(&who, raw, sets, report);
     let plans = resolve_plans(&who, raw, &pool_names, clients, report);
+    let protection = protection::resolve(&who, &raw.protection, report);
     Some(Service {
         name: raw.name.as_ref()?.value.to_owned(),
         vip: vip?,
@@ -84,6 +86,7 @@ fn resolve_one(
         on_all_down: on_all_down?,
         pools: pool_names.arrange(pools)?,
         plans: plans?,
+        protection: protection?,
     })
 }
 

@@ -1,0 +1,172 @@
+//! The targets' bodies.
+
+use super::Input;
+use crate::golden::{
+    self, Change, INGRESS, action,
+    agent::{AgentFixture, AgentKernel},
+    judge::{check_counters, difference, run_pure},
+    kernel::{EDGE, Kernel, Ran},
+};
+use lb_common::{
+    abi::{admission::Admission, counter::Counter, reason::Reason},
+    datapath::{buffer::Buffer, flow::FlowTable, parse},
+    net::ethernet,
+};
+use lb_userspace::{
+    dataplane::object::EDGE_PROGRAM,
+    plan::image::{Image, ImageTables},
+};
+use std::{cell::OnceCell, hint::black_box};
+
+/// Flows that the flow table of the XDP program holds: more than an input has frames.
+const FLOW_ENTRIES: u32 = 1024;
+/// Shortest frame that the kernel takes for a test run.
+const SHORTEST: usize = ethernet::LENGTH;
+/// `::ffff:0:0/96`, in which IPv4 addresses stand.
+const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+/// States of the fixture's data plane.
+const STATES: [&[Change]; 6] = [
+    &[],
+    &[Change::Domain("west/w1/r2", Admission::new(100, 200))],
+    &[Change::Domain("west/w1", Admission::CLOSED)],
+    &[Change::Backend("v4", Admission::new(0, 255)), Change::Egress("v6", 7)],
+    &[Change::Domain("west", Admission::CLOSED)],
+    &[Change::Egress("v4", 0), Change::Domain("west/w2", Admission::new(0, 255))],
+];
+
+thread_local! {
+    static IMAGES: Vec<Image> = STATES.iter().map(|changes| image(changes)).collect();
+    static KERNELS: [OnceCell<Kernel>; STATES.len()] = const { [const { OnceCell::new() }; STATES.len()] };
+    static AGENTS: [AgentFixture; 2] = agents();
+    static AGENT_KERNELS: [OnceCell<AgentKernel>; 2] = const { [const { OnceCell::new() }; 2] };
+}
+
+fn image(changes: &[Change]) -> Image {
+    let mut image = golden::fixture().expect("the fixture is valid");
+    for change in changes {
+        change.apply(&mut image).expect("the fixture has what the states change");
+    }
+    image
+}
+
+/// An agent for every backend of the fixture, open to all, and one that takes packets of the fixture's edge only.
+fn agents() -> [AgentFixture; 2] {
+    let mapped =
+        |v4: [u8; 4]| -> [u8; 16] { std::array::from_fn(|i| if i < 12 { MAPPED[i] } else { v4[i - 12] }) };
+    let image = image(&[]);
+    let addresses: Vec<[u8; 16]> = (image.backends.iter())
+        .map(|entry| match (entry.is_outer_ipv6(), entry.outer_destination) {
+            (true, address) => address,
+            (false, [a, b, c, d, ..]) => mapped([a, b, c, d]),
+        })
+        .collect();
+    let edge = [(mapped(image.root.outer_source_v4), 128), (image.root.outer_source_v6, 128)];
+    [AgentFixture::new(&addresses, &[]), AgentFixture::new(&addresses, &edge)]
+}
+
+fn state(input: &Input<'_>) -> usize {
+    usize::from(input.state) % STATES.len()
+}
+
+/// Tells what each frame is. Only that it ends and does not panic can be said of the result here.
+pub(super) fn parse(data: &[u8]) {
+    for frame in Input::decode(data).frames {
+        black_box(parse::parse(&Buffer::new(frame, INGRESS)));
+    }
+}
+
+/// Runs the frames through the edge's decisions: each is counted once, what is passed is untouched, sound maps are never
+/// called inconsistent, and the agent gets out of each forwarded one exactly what came in.
+pub(super) fn process(data: &[u8]) {
+    let input = Input::decode(data);
+    IMAGES.with(|images| {
+        let image = &images[state(&input)];
+        let tables = ImageTables::new(image.clone());
+        for frame in &input.frames {
+            let before: Vec<Counter> = (0..image.counter_slots()).map(|slot| tables.counter(slot)).collect();
+            let (ran, reason) = run_pure(&tables, frame);
+            assert_ne!(reason, Reason::Inconsistent, "of sound maps");
+            check_counters(image, frame.len(), reason, |slot| {
+                Ok(difference(&tables.counter(slot), &before[slot as usize]))
+            })
+            .expect("exactly one count");
+            if ran.action == action::PASS {
+                assert_eq!(ran.frame, *frame, "a frame that is passed stays as it came");
+            }
+            if reason == Reason::Forwarded {
+                arrives(&ran, frame);
+            }
+        }
+    });
+}
+
+/// What the edge sent out reaches the backend's stack as it came to the edge, but for the Ethernet header.
+fn arrives(sent: &Ran, came: &[u8]) {
+    let arrived = AGENTS.with(|[open, _]| open.run(&sent.frame));
+    assert_eq!(arrived.action, action::PASS, "the agent refuses what the edge sent: {:02x?}", sent.frame);
+    let packet = arrived.frame.get(ethernet::LENGTH..).unwrap_or_default();
+    assert!(!packet.is_empty() && came.ends_with(packet), "{came:02x?} arrived as {:02x?}", arrived.frame);
+}
+
+/// Runs the frames through the agent's decisions: what is handed to the stack is the end of what came.
+pub(super) fn agent(data: &[u8]) {
+    let input = Input::decode(data);
+    AGENTS.with(|agents| {
+        for frame in &input.frames {
+            let ran = agents[usize::from(input.state) % agents.len()].run(frame);
+            if ran.action == action::PASS && ran.frame.len() != frame.len() {
+                let packet = ran.frame.get(ethernet::LENGTH..).unwrap_or_default();
+                assert!(frame.ends_with(packet), "{frame:02x?} was decapsulated to {:02x?}", ran.frame);
+            } else if ran.action == action::PASS {
+                assert_eq!(ran.frame, *frame, "a frame that is passed stays as it came");
+            }
+        }
+    });
+}
+
+/// Frames that the kernel takes for a test run.
+fn testable<'a>(input: &'a Input<'_>) -> impl Iterator<Item = &'a [u8]> {
+    input.frames.iter().copied().filter(|frame| frame.len() >= SHORTEST)
+}
+
+/// Runs the frames through the edge's XDP program and through the pure code: actions, frames and flow tables must be equal.
+pub(super) fn edge_program(data: &[u8]) {
+    let input = Input::decode(data);
+    let state = state(&input);
+    IMAGES.with(|images| {
+        KERNELS.with(|kernels| {
+            let load = || {
+                Kernel::load(EDGE, &[EDGE_PROGRAM], &images[state], FLOW_ENTRIES).expect("loading (as root)")
+            };
+            let kernel = kernels[state].get_or_init(load);
+            kernel.forget().expect("emptying what the program remembers");
+            let tables = ImageTables::new(images[state].clone());
+            for frame in testable(&input) {
+                let (pure, reason) = run_pure(&tables, frame);
+                let ran = kernel.run(EDGE_PROGRAM, frame).expect("a test run");
+                assert_eq!(ran, pure, "program and pure code ({reason:?}) differ on {frame:02x?}");
+            }
+            for (name, table) in [("FLOWS", FlowTable::Flows), ("OPENINGS", FlowTable::Openings)] {
+                let entries = kernel.flows(name).expect("reading a table of flows");
+                assert_eq!(entries, tables.flows(table).len(), "{name}");
+            }
+        });
+    });
+}
+
+/// Runs the frames through the agent's XDP program and through the pure code: actions and frames must be equal.
+pub(super) fn agent_program(data: &[u8]) {
+    let input = Input::decode(data);
+    AGENTS.with(|agents| {
+        AGENT_KERNELS.with(|kernels| {
+            let state = usize::from(input.state) % agents.len();
+            let kernel =
+                kernels[state].get_or_init(|| AgentKernel::load(&agents[state]).expect("loading (as root)"));
+            for frame in testable(&input) {
+                let (pure, ran) = (agents[state].run(frame), kernel.run(frame).expect("a test run"));
+                assert_eq!(ran, pure, "program and pure code differ on {frame:02x?}");
+            }
+        });
+    });
+}

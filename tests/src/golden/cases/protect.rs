@@ -1,0 +1,268 @@
+//! Access lists, limits, shedding and emergency switches.
+
+use super::*;
+use lb_common::abi::{
+    guard::{
+        ALL, BUCKET_NEW_FLOWS, BUCKET_PACKETS, GUARD_SERVICE_LIMITS, GUARD_SOURCE_LIMITS, Limit, SCOPE_ALL,
+        SERVICE_BUCKETS,
+    },
+    root::FEATURE_EMERGENCY,
+};
+use lb_userspace::{
+    config::IpPrefix,
+    plan::{guard::Blocked, image::Image},
+};
+
+/// A service with an access list: allows 198.51.100.0/24 and 2001:db8:a::/48, denies 198.51.100.64/26 and 2001:db8:a:bad::/64.
+const VIP_GUARDED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 30);
+const VIP_GUARDED6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x30);
+const DENIED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 66);
+const DENIED6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0xbad, 0, 0, 0, 7);
+const OUTSIDER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+const OUTSIDER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 7);
+const FOREVER: u32 = u32::MAX;
+
+pub(super) fn cases() -> Vec<Case> {
+    [access(), limited(), shed(), switched()].concat()
+}
+
+fn frame(source: Ipv4Addr, flags: u8) -> (Vec<u8>, Vec<u8>) {
+    let inner = ipv4(source, VIP_GUARDED, 6, &tcp(40000, 80, flags, &[]));
+    (ethernet(V4, &inner), in4(4, 0, &inner))
+}
+
+fn frame6(source: Ipv6Addr, flags: u8) -> (Vec<u8>, Vec<u8>) {
+    let inner = ipv6(source, VIP_GUARDED6, 6, 60, &tcp(40000, 80, flags, &[]));
+    (ethernet(V6, &inner), in4(41, 0, &inner))
+}
+
+fn access() -> Vec<Case> {
+    let (allowed, out) = frame(CLIENT, SYN);
+    let (allowed6, out6) = frame6(CLIENT6, SYN);
+    let denied = || Expected::Drop(Reason::SourceDenied);
+    let not_allowed = || Expected::Drop(Reason::SourceNotAllowed);
+    vec![
+        case("a source that is allowed", allowed, Expected::Tx(out)),
+        case("a source that is allowed, IPv6", allowed6, Expected::Tx(out6)),
+        case("a source that is denied inside what is allowed", frame(DENIED, SYN).0, denied()),
+        case("the same, an established flow", frame(DENIED, ACK).0, denied()),
+        case("a source that is denied, IPv6", frame6(DENIED6, SYN).0, denied()),
+        case("a source that is not allowed", frame(OUTSIDER, SYN).0, not_allowed()),
+        case("the same, an established flow", frame(OUTSIDER, ACK).0, not_allowed()),
+        case("a source that is not allowed, IPv6", frame6(OUTSIDER6, ACK).0, not_allowed()),
+    ]
+}
+
+/// The index of the guarded service, whose guard has the same.
+fn guarded(image: &Image) -> usize {
+    image.names.services.iter().position(|name| name == "guarded").expect("the fixture has it")
+}
+
+/// A limit whose buckets, all but one, are full until the end of time.
+const STRICT: Limit = Limit { interval: 16_000_000_000, tolerance: 0 };
+const NEVER: u64 = u64::MAX / 2;
+
+fn with_packet_limit(image: &mut Image) {
+    let index = guarded(image);
+    let guard = &mut image.guards.services[index];
+    guard.flags |= GUARD_SERVICE_LIMITS;
+    guard.packets = STRICT;
+}
+
+fn packets_used_up(image: &mut Image) {
+    with_packet_limit(image);
+    let bucket = guarded(image) as u32 * SERVICE_BUCKETS + BUCKET_PACKETS;
+    image.guards.arrivals.push((bucket, NEVER));
+}
+
+fn new_flows_used_up(image: &mut Image) {
+    let index = guarded(image);
+    let guard = &mut image.guards.services[index];
+    guard.flags |= GUARD_SERVICE_LIMITS;
+    guard.new_flows = STRICT;
+    image.guards.arrivals.push((index as u32 * SERVICE_BUCKETS + BUCKET_NEW_FLOWS, NEVER));
+}
+
+/// `used_up` of the four words of the only place of both rows.
+fn source_limit(image: &mut Image, used_up: &[u32]) {
+    let index = guarded(image);
+    let guard = &mut image.guards.services[index];
+    guard.flags |= GUARD_SOURCE_LIMITS;
+    guard.source_mask_v4 = u32::MAX;
+    guard.source_packets = STRICT;
+    guard.source_new_flows = STRICT;
+    let base = image.guards.node.source_base;
+    image.guards.arrivals.extend(used_up.iter().map(|word| (base + word, NEVER)));
+}
+
+fn limited() -> Vec<Case> {
+    let (opening, opening_out) = frame(CLIENT, SYN);
+    let (running, running_out) = frame(CLIENT, ACK);
+    let service = || Expected::Drop(Reason::ServiceLimited);
+    let source = || Expected::Drop(Reason::SourceLimited);
+    let image = |name, change, input: &Vec<u8>, expected| {
+        changed(name, &[Change::Image(change)], input.clone(), expected)
+    };
+    vec![
+        image("below the service's limit", with_packet_limit, &opening, Expected::Tx(opening_out.clone())),
+        image("over the service's limit of packets", packets_used_up, &running, service()),
+        image("over the service's limit of new flows", new_flows_used_up, &opening, service()),
+        image(
+            "the same, an established flow",
+            new_flows_used_up,
+            &running,
+            Expected::Tx(running_out.clone()),
+        ),
+        image(
+            "below the source's limit",
+            |i| source_limit(i, &[]),
+            &opening,
+            Expected::Tx(opening_out.clone()),
+        ),
+        image("over the source's limit of packets", |i| source_limit(i, &[0, 2]), &running, source()),
+        image("over the source's limit of new flows", |i| source_limit(i, &[1, 3]), &opening, source()),
+        image(
+            "the same, an established flow",
+            |i| source_limit(i, &[1, 3]),
+            &running,
+            Expected::Tx(running_out),
+        ),
+        image(
+            "others used up one of its places",
+            |i| source_limit(i, &[0, 3]),
+            &opening,
+            Expected::Tx(opening_out),
+        ),
+    ]
+}
+
+fn shed_ordinary(image: &mut Image) {
+    image.root.features |= FEATURE_EMERGENCY;
+    image.guards.node.shed = [0, 0, ALL, ALL];
+    image.guards.node.shed_until = FOREVER;
+}
+
+fn shed_long_ago(image: &mut Image) {
+    shed_ordinary(image);
+    image.guards.node.shed_until = 0;
+}
+
+fn shed_only_the_lowest(image: &mut Image) {
+    shed_ordinary(image);
+    image.guards.node.shed = [0, 0, 0, ALL];
+}
+
+fn shed_the_service(image: &mut Image) {
+    let index = guarded(image);
+    image.guards.services[index].shed = ALL;
+    image.guards.services[index].shed_until = FOREVER;
+}
+
+fn shed() -> Vec<Case> {
+    let (opening, opening_out) = frame(CLIENT, SYN);
+    let (running, running_out) = frame(CLIENT, ACK);
+    let other = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, SYN, &[]));
+    let shed = || Expected::Drop(Reason::Shed);
+    let image =
+        |name, change, input: Vec<u8>, expected| changed(name, &[Change::Image(change)], input, expected);
+    vec![
+        image("a new flow of a class that is shed", shed_ordinary, opening.clone(), shed()),
+        image("the same, an established flow", shed_ordinary, running, Expected::Tx(running_out)),
+        image("the same, a service without a guard", shed_ordinary, ethernet(V4, &other), shed()),
+        image(
+            "another class is shed",
+            shed_only_the_lowest,
+            opening.clone(),
+            Expected::Tx(opening_out.clone()),
+        ),
+        image("nobody renewed the shedding", shed_long_ago, opening.clone(), Expected::Tx(opening_out)),
+        image("a new flow of a service that is over its capacity", shed_the_service, opening, shed()),
+    ]
+}
+
+fn stop(image: &mut Image) {
+    image.root.features |= FEATURE_EMERGENCY;
+    let index = guarded(image);
+    image.guards.services[index].switch_shed = ALL;
+    image.guards.services[index].switch_shed_until = FOREVER;
+}
+
+fn stop_for_a_moment(image: &mut Image) {
+    stop(image);
+    let index = guarded(image);
+    image.guards.services[index].switch_shed_until = 0;
+}
+
+fn switch_limit(image: &mut Image) {
+    image.root.features |= FEATURE_EMERGENCY;
+    let index = guarded(image);
+    image.guards.services[index].switch_limit_until = FOREVER;
+    image.guards.services[index].switch_packets = STRICT;
+    image.guards.arrivals.push((index as u32 * SERVICE_BUCKETS + 2, NEVER));
+}
+
+fn block(image: &mut Image, scope: u32, prefix: &str) {
+    image.root.features |= FEATURE_EMERGENCY;
+    image.guards.node.blocks_until = FOREVER;
+    image.guards.services.iter_mut().for_each(|guard| guard.blocks_until = FOREVER);
+    let prefix = IpPrefix::parse(prefix).expect("a prefix");
+    image.guards.blocked.push(Blocked { prefix, scope, until: FOREVER });
+}
+
+fn block_for_the_other(image: &mut Image) {
+    let scope = guarded(image) as u32 + 1;
+    block(image, scope, "198.51.100.0/25");
+}
+
+fn block_for_the_service(image: &mut Image) {
+    let scope = guarded(image) as u32;
+    block(image, scope, "198.51.100.0/25");
+}
+
+fn switched() -> Vec<Case> {
+    let (opening, opening_out) = frame(CLIENT, SYN);
+    let (running, running_out) = frame(CLIENT, ACK);
+    let other = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, ACK, &[]));
+    let emergency = || Expected::Drop(Reason::Emergency);
+    let image = |name, change, input: &Vec<u8>, expected| {
+        changed(name, &[Change::Image(change)], input.clone(), expected)
+    };
+    vec![
+        image("a new flow of a service that was stopped", stop, &opening, emergency()),
+        image("the same, an established flow", stop, &running, Expected::Tx(running_out.clone())),
+        image("the switch has expired", stop_for_a_moment, &opening, Expected::Tx(opening_out.clone())),
+        image("over the limit of a switch", switch_limit, &running, emergency()),
+        image("a blocked source", |i| block(i, SCOPE_ALL, "198.51.100.0/25"), &running, emergency()),
+        image(
+            "the same, a service without a guard",
+            |i| block(i, SCOPE_ALL, "198.51.100.0/25"),
+            &ethernet(V4, &other),
+            emergency(),
+        ),
+        image("a source blocked for the service", block_for_the_service, &running, emergency()),
+        image(
+            "a source blocked for another service",
+            block_for_the_other,
+            &running,
+            Expected::Tx(running_out),
+        ),
+        image(
+            "a neighbour is blocked",
+            |i| block(i, SCOPE_ALL, "198.51.100.128/25"),
+            &opening,
+            Expected::Tx(opening_out),
+        ),
+        image(
+            "a blocked source, IPv6",
+            |i| block(i, SCOPE_ALL, "2001:db8:a::/48"),
+            &frame6(CLIENT6, ACK).0,
+            emergency(),
+        ),
+        image(
+            "everybody of IPv6 is blocked, but not IPv4",
+            |i| block(i, SCOPE_ALL, "2000::/3"),
+            &ethernet(V4, &other),
+            Expected::Tx(in4(4, 0, &other)),
+        ),
+    ]
+}

@@ -1,0 +1,146 @@
+//! Running a golden packet through the pure code, and judging what came out of it or of the XDP program.
+
+use super::{
+    Case, Expected, INGRESS, action,
+    cases::with_label_of,
+    kernel::{Kernel, Ran},
+};
+use anyhow::{Result, ensure};
+use lb_common::{
+    abi::{
+        counter::{Counter, backend_slot, reason_slot, service_slot},
+        limits::REASON_SLOTS,
+        reason::Reason,
+    },
+    datapath::{self, buffer::Buffer, ports::Tables, trace::Silent, verdict::Verdict},
+};
+use lb_userspace::{
+    dataplane::object::EDGE_PROGRAM,
+    plan::image::{Image, ImageTables},
+};
+
+/// Runs a frame through the pure code.
+#[must_use]
+pub fn run_pure<T: Tables>(tables: &T, frame: &[u8]) -> (Ran, Reason) {
+    let mut buffer = Buffer::new(frame, INGRESS);
+    let outcome = datapath::process(&mut buffer, tables, &mut Silent);
+    let action = match outcome.verdict {
+        Verdict::Pass => action::PASS,
+        Verdict::Drop => action::DROP,
+        Verdict::Tx => action::TX,
+        Verdict::Redirect(_) => action::REDIRECT,
+    };
+    (Ran { action, frame: buffer.frame().to_vec() }, outcome.reason)
+}
+
+/// Whether what came out is what must come out.
+///
+/// # Errors
+/// What differs.
+pub fn check(case: &Case, ran: &Ran) -> Result<()> {
+    let (expected_action, frame) = match &case.expected {
+        Expected::Pass(_) => (action::PASS, Some(case.input.clone())),
+        Expected::Drop(_) => (action::DROP, None),
+        Expected::Answer(frame) | Expected::AnswerFor(_, frame) | Expected::Tx(frame) => {
+            (action::TX, Some(with_label_of(frame.clone(), &ran.frame)))
+        }
+        Expected::Redirect(frame) => (action::REDIRECT, Some(with_label_of(frame.clone(), &ran.frame))),
+    };
+    ensure!(ran.action == expected_action, "action {} instead of {expected_action}", ran.action);
+    if let Some(frame) = frame {
+        ensure!(ran.frame == frame, "came out as\n{:02x?}\ninstead of\n{frame:02x?}", ran.frame);
+    }
+    Ok(())
+}
+
+/// The reason under which a packet must be counted.
+#[must_use]
+pub const fn reason_of(expected: &Expected) -> Reason {
+    match expected {
+        Expected::Pass(reason) | Expected::Drop(reason) | Expected::AnswerFor(reason, _) => *reason,
+        Expected::Answer(_) => Reason::EchoAnswered,
+        Expected::Tx(_) | Expected::Redirect(_) => Reason::Forwarded,
+    }
+}
+
+/// The image with a case's changes made.
+///
+/// # Errors
+/// If it has not what a change is about.
+pub fn changed(image: &Image, case: &Case) -> Result<Image> {
+    let mut image = image.clone();
+    case.changes.iter().try_for_each(|change| change.apply(&mut image))?;
+    Ok(image)
+}
+
+/// All counters of an image's slots, and what one packet may have added to them: guarantee 8.
+///
+/// # Errors
+/// What `counter` says; a counter that it may not have changed, or not so.
+pub fn check_counters(
+    image: &Image,
+    length: usize,
+    reason: Reason,
+    counter: impl Fn(u32) -> Result<Counter>,
+) -> Result<()> {
+    let slots = image.counter_slots();
+    let all: Vec<Counter> = (0..slots).map(counter).collect::<Result<_>>()?;
+    let services = service_slot(0) as usize;
+    let backends = backend_slot(image.services.len() as u32, 0) as usize;
+    let sum = |range: &[Counter]| range.iter().map(|c| c.packets).sum::<u64>();
+    let forwarded = u64::from(reason == Reason::Forwarded);
+    ensure!(sum(&all[..REASON_SLOTS]) == 1 - forwarded, "reasons: {:?}", &all[..REASON_SLOTS]);
+    ensure!(sum(&all[services..backends]) == forwarded, "services: {:?}", &all[services..backends]);
+    ensure!(sum(&all[backends..]) == forwarded, "backends: {:?}", &all[backends..]);
+    if reason != Reason::Forwarded {
+        let counted = all[reason_slot(reason) as usize];
+        ensure!(counted.packets == 1 && counted.bytes == length as u64, "{reason:?}: {counted:?}");
+    }
+    Ok(())
+}
+
+/// What was counted between two readings of a counter.
+#[must_use]
+pub const fn difference(now: &Counter, before: &Counter) -> Counter {
+    Counter {
+        packets: now.packets - before.packets,
+        bytes: now.bytes - before.bytes,
+        opening: now.opening - before.opening,
+        dropped: now.dropped - before.dropped,
+    }
+}
+
+/// Runs a case through the pure code and judges frame, action, reason and counters.
+///
+/// # Errors
+/// What is not as it must be.
+pub fn judge_pure(image: &Image, case: &Case) -> Result<()> {
+    let tables = ImageTables::new(changed(image, case)?);
+    for frame in &case.before {
+        run_pure(&tables, frame);
+    }
+    let before: Vec<Counter> = (0..tables.image().counter_slots()).map(|slot| tables.counter(slot)).collect();
+    let (ran, reason) = run_pure(&tables, &case.input);
+    check(case, &ran)?;
+    ensure!(reason == reason_of(&case.expected), "{reason:?} instead of {:?}", reason_of(&case.expected));
+    check_counters(tables.image(), case.input.len(), reason, |slot| {
+        Ok(difference(&tables.counter(slot), &before[slot as usize]))
+    })
+}
+
+/// Runs a case through the XDP program, over maps that hold the changed `image`, and judges frame, action and counters.
+///
+/// # Errors
+/// What is not as it must be, or what the kernel says.
+pub fn judge_program(kernel: &Kernel, image: &Image, case: &Case) -> Result<()> {
+    for frame in &case.before {
+        kernel.run(EDGE_PROGRAM, frame)?;
+    }
+    let before: Vec<Counter> =
+        (0..image.counter_slots()).map(|slot| kernel.counter(slot)).collect::<Result<_>>()?;
+    let ran = kernel.run(EDGE_PROGRAM, &case.input)?;
+    check(case, &ran)?;
+    check_counters(image, case.input.len(), reason_of(&case.expected), |slot| {
+        Ok(difference(&kernel.counter(slot)?, &before[slot as usize]))
+    })
+}
