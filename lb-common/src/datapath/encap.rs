@@ -4,7 +4,7 @@
 use super::{parse::Transport, ports::Packet};
 use crate::{
     abi::{backend::BackendEntry, reason::Reason, root::Root, service::ServiceEntry},
-    net::{address_words, checksum, ipv4, ipv6, protocol, word},
+    net::{address_words, checksum, ethernet, ipv4, ipv6, protocol, word},
 };
 
 /// Puts the outer headers in front of the packet.
@@ -22,6 +22,10 @@ pub fn encapsulate<P: Packet>(
 ) -> Result<(), Reason> {
     if backend.ifindex == 0 {
         return Err(Reason::NoNextHop);
+    }
+    // Headers are put in front of untagged frames only.
+    if transport.ip_at as usize != ethernet::LENGTH {
+        return Err(Reason::NoHeadroom);
     }
     let inner = transport.ip_length as usize;
     let outer = if backend.is_outer_ipv6() { ipv6::LENGTH } else { ipv4::LENGTH };
