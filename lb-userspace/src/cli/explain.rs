@@ -176,7 +176,7 @@ mod tests {
         let good = "[2001:db8::10]:443/udp".parse::<Destination>().unwrap();
         assert_eq!((good.address.port(), good.protocol), (443, Protocol::Udp));
         for (text, hint) in [
-            ("192.0.2.10:80", "must end with /tcp or /udp"),
+            ("192.0.2.10:80", "must end with /tcp, /udp or /sctp"),
             ("192.0.2.10:80/gre", "none of tcp, udp and sctp"),
             ("192.0.2.10/tcp", "no address with a port"),
             ("2001:db8::10:80/tcp", "no address with a port"),
