@@ -4,7 +4,7 @@ use std::time::Duration;
 
 pub use lb_common::abi::limits::{
     MAX_BACKENDS, MAX_CLIENT_PREFIXES, MAX_CLIENT_REGIONS, MAX_DOMAINS, MAX_LIST_PREFIXES, MAX_PLAN_STEPS,
-    MAX_PLANS, MAX_POOLS, MAX_SERVICES,
+    MAX_PLANS, MAX_POOLS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIP_NESTING,
 };
 use lb_common::abi::limits::{MAX_SLOT_CHUNKS, SLOTS_PER_CHUNK};
 pub use lb_maglev::TABLE_SIZES;
@@ -45,6 +45,11 @@ pub const MAX_RATE: u64 = 100_000_000;
 pub const MAX_BURST: u64 = 100_000_000;
 /// Problems that one report shows; the others are counted.
 pub const MAX_PROBLEMS: usize = 50;
+
+/// Shortest VIP prefix, IPv4: what is announced on the Internet has no fewer bits.
+pub const MIN_VIP_LENGTH_V4: u8 = 8;
+/// Shortest VIP prefix, IPv6.
+pub const MIN_VIP_LENGTH_V6: u8 = 16;
 
 /// Size of a table when the file does not say.
 pub const DEFAULT_TABLE_SIZE: u32 = 65_537;

@@ -6,6 +6,7 @@
 
 mod checks;
 mod client_file;
+mod endpoint;
 mod error;
 mod fields;
 mod forwarding;
@@ -24,6 +25,7 @@ mod suggest;
 mod summary;
 
 pub use checks::{BfdCheck, Check, CheckKind, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck};
+pub use endpoint::{Ports, Vip, endpoint};
 pub use error::{ConfigError, Place, Problem, Related};
 pub use forwarding::{Forwarding, Quic, QuicConfig, Reach};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};

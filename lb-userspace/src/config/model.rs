@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::checks::Check;
+use super::endpoint::{Ports, Vip};
 use super::forwarding::{Forwarding, Quic, Reach};
 use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
@@ -167,10 +168,10 @@ pub struct Backend {
 pub struct Service {
     /// Unique.
     pub name: String,
-    /// The address clients use.
-    pub vip: IpAddr,
-    /// The port clients use; not 0.
-    pub port: u16,
+    /// The address clients use, or the prefix.
+    pub vip: Vip,
+    /// The ports clients use. No other service has the same ones, nor others as many that overlap them.
+    pub ports: Ports,
     /// The protocol clients use.
     pub protocol: Protocol,
     /// What happens when no pool of the plan can take a flow.
@@ -197,6 +198,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 /// What happens to a flow when no pool of its plan can take it.
@@ -355,12 +358,13 @@ impl fmt::Display for Level {
 }
 
 impl Protocol {
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 }

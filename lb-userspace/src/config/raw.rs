@@ -129,6 +129,7 @@ pub(super) struct RawService<'a> {
     pub(super) name: Option<Text<'a>>,
     pub(super) address: Option<Text<'a>>,
     pub(super) port: Option<At<i64>>,
+    pub(super) ports: Option<Text<'a>>,
     pub(super) protocol: Option<Text<'a>>,
     pub(super) on_all_down: Option<Text<'a>>,
     pub(super) forwarding: Option<Text<'a>>,
@@ -358,13 +359,18 @@ impl<'a> RawService<'a> {
         let pools = fields.tables("pool", "[[service.pool]]", report);
         let plan = fields.table("plan", "[service.plan]", report);
         let quic = fields.table("quic", "[service.quic]", report);
+        let ports = fields.string("ports", report);
         let mut raw = Self {
             span: fields.span.clone(),
             mistyped: false,
             name: fields.required("name", "name = \"...\"", report),
             address: fields.required("address", "address = \"...\": the virtual IP", report),
-            port: fields.required_integer("port", "port = 80, 1 to 65535", report),
-            protocol: fields.required("protocol", "protocol = \"tcp\" or protocol = \"udp\"", report),
+            port: match &ports {
+                Some(_) => fields.integer("port", report),
+                None => fields.required_integer("port", "port = 80, 1 to 65535", report),
+            },
+            ports,
+            protocol: fields.required("protocol", "protocol = \"tcp\", \"udp\" or \"sctp\"", report),
             on_all_down: fields.string("on_all_down", report),
             forwarding: fields.string("forwarding", report),
             gue_port: fields.integer("gue_port", report),

@@ -9,6 +9,7 @@ pub mod guard;
 pub mod ids;
 pub mod image;
 mod index;
+mod keys;
 pub mod planner;
 pub mod prefix;
 pub mod ramp;

@@ -148,7 +148,7 @@ const fn verdict(reason: Reason) -> VerdictKind {
     match reason {
         Reason::Forwarded => VerdictKind::Forward,
         Reason::PassNotIp | Reason::PassNotVip => VerdictKind::Pass,
-        Reason::EchoAnswered => VerdictKind::Answer,
+        Reason::EchoAnswered | Reason::TooBigAnswered => VerdictKind::Answer,
         _ => VerdictKind::Drop,
     }
 }
@@ -166,7 +166,7 @@ pub(super) fn services(facts: &Facts<'_>) -> Vec<ServiceView> {
     let view = |(index, service): (usize, &Service)| ServiceView {
         name: service.name.clone(),
         address: service.vip,
-        port: service.port,
+        port: service.ports,
         protocol: service.protocol,
         on_all_down: service.on_all_down,
         pools: service.pools.iter().map(|pool| pool_view(facts, pool)).collect(),

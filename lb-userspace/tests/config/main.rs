@@ -5,6 +5,7 @@ mod address_errors;
 mod base;
 mod check_kinds;
 mod client_file;
+mod endpoints;
 mod examples;
 mod files;
 mod forwarding_errors;

@@ -16,7 +16,7 @@ use std::{
 use lb_common::abi::admission::Admission;
 use lb_userspace::{
     api::{Control, problem::Problem, problem::ProblemKind, server::Server, types::*},
-    config::{Level, OnAllDown, Priority, Protocol, Rate, XdpMode},
+    config::{Level, OnAllDown, Ports, Priority, Protocol, Rate, XdpMode},
     plan::{
         state::{Action, Override, State},
         switches::Thrown,
@@ -443,7 +443,7 @@ fn service() -> ServiceView {
     ServiceView {
         name: "web".to_owned(),
         address: "2001:db8::10".parse().unwrap(),
-        port: 80,
+        port: Ports::one(80),
         protocol: Protocol::Tcp,
         on_all_down: OnAllDown::FailOpen,
         pools: vec![pool("east", 1), pool("west", 0)],

@@ -1,11 +1,11 @@
 //! `forwarding`, `gue_port` and `reach` of services.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use lb_common::abi::agent::DEFAULT_GUE_PORT;
 
 use super::checks::{choice, port};
+use crate::config::endpoint::Vip;
 use crate::config::forwarding::{Forwarding, Reach};
 use crate::config::model::Service;
 use crate::config::raw::RawService;
@@ -57,7 +57,7 @@ pub(super) fn resolve_reach(who: &str, raw: &RawService<'_>, report: &mut Report
 
 /// What one service says about its VIP.
 pub(super) struct Reached {
-    pub(super) address: IpAddr,
+    pub(super) vip: Vip,
     pub(super) reach: Reach,
     /// Where `reach` stands, or the address where it does not.
     pub(super) span: Span,
@@ -65,18 +65,15 @@ pub(super) struct Reached {
 
 /// Reports services that disagree on how their common VIP is reached: a VIP has one answer to "who has it?".
 pub(super) fn check_reach(services: &[Reached], report: &mut Report) {
-    let mut first: HashMap<IpAddr, &Reached> = HashMap::new();
+    let mut first: HashMap<Vip, &Reached> = HashMap::new();
     for service in services {
-        let known = *first.entry(service.address).or_insert(service);
+        let known = *first.entry(service.vip).or_insert(service);
         if known.reach != service.reach {
             report.add(|| {
                 let (here, there) = (service.reach.name(), known.reach.name());
                 Finding::new(
                     &service.span,
-                    format!(
-                        "the VIP {} has reach \"{here}\" here and \"{there}\" elsewhere",
-                        service.address
-                    ),
+                    format!("the VIP {} has reach \"{here}\" here and \"{there}\" elsewhere", service.vip),
                 )
                 .and(&known.span, "the other service")
                 .help("a VIP is reached one way: give all services that share it the same reach")
