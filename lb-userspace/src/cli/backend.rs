@@ -169,7 +169,7 @@ fn show(backend: &BackendView, out: &mut Output) -> anyhow::Result<()> {
 fn check_row(check: &CheckView) -> Vec<Cell> {
     vec![
         Cell::new(&check.name),
-        number(check.port.into()),
+        if check.port == 0 { Cell::new("") } else { number(check.port.into()) },
         Cell::new(check.state.name()),
         Cell::new(&check.last),
         Cell::new(check.last_rtt_ns.map_or_else(String::new, span)),
