@@ -111,7 +111,7 @@ fn flows(flows: &FlowsStatus) -> String {
     }
     if flows.leaving_backends + flows.leaving_services > 0 {
         text.push_str(&format!(
-            ", {} backends and {} services are leaving",
+            ", leaving: {} backends, {} services",
             flows.leaving_backends, flows.leaving_services
         ));
     }

@@ -483,7 +483,8 @@ impl<'a> Successor<'a> {
         if let Some(first) = service.previous_base.checked_sub(1) {
             let range = first as usize..(first + u32::from(service.previous_plans)) as usize;
             entry.previous_base = self.image.previous.len() as u32 + 1;
-            for previous in self.running.previous[range].to_vec() {
+            let running: &'a Running = self.running;
+            for &previous in &running.previous[range] {
                 let table_base = self.take_table(previous.table_base, previous.table_slots, bases)?;
                 self.image.previous.push(PoolEntry { table_base, ..previous });
             }

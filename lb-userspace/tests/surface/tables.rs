@@ -18,6 +18,7 @@ daemon          weir 0.1.0, pid 4242, up 1 h 2 min, took over a running data pla
 xdp             native on eth0, eth1 (NOT ATTACHED)
 config          /etc/weir/weir.toml, digest 0123456789ab
 services        1
+flow table      1234 of 65536 entries, 56 openings, 789 slots marked, in transition until 2026-05-01T12:00:00.250Z, leaving: 1 backends, 0 services
 forwarded       2469134 packets, 2.0 GB
 control thread  SCHED_FIFO, 12003 rounds, 2 late, at most 410.0 us late, 9 stores
 events          0
@@ -91,6 +92,7 @@ address      10.1.1.11
 weight       100
 next hop     02:00:00:00:00:01 by eth0
 forwarded    1234567 packets, 987.7 MB
+flow table   12 flows away from home, no packet for 0 s
 operator     drained by operator: kernel upgrade (since 2026-05-01T12:00:00.250Z)
 
 CHECK      PORT  STATE    LAST      ROUND TRIP  ANSWERED  MISSED
