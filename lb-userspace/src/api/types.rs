@@ -254,7 +254,7 @@ impl From<Admission> for Shares {
 pub struct CheckView {
     /// The check's name.
     pub name: String,
-    /// Port that is probed.
+    /// Port that is probed; 0 for checks without one (`icmp`, `exec`).
     pub port: u16,
     /// What it says.
     pub state: CheckState,

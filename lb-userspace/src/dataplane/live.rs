@@ -7,12 +7,13 @@ use aya::maps::lpm_trie::Key;
 use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowKey, FlowWords},
     guard::{GuardEntry, NodeGuard},
     limits::ADMISSION_WORDS,
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     prefix::{ENTRIES_PER_LINE, PrefixNode, PrefixTable, VALUES_PER_LINE},
+    quic::{QuicServer, QuicServerKey},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
@@ -170,8 +171,18 @@ impl Tables for Observation {
         self.tables.constant.previous.get(index as usize)
     }
 
-    fn flow(&self, table: FlowTable, key: &FlowKey, _: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
-        let key: [u8; size_of::<FlowKey>()] = key.as_bytes().try_into().ok()?;
+    fn quic_server(&self, key: &QuicServerKey) -> Option<QuicServer> {
+        let key: [u8; size_of::<QuicServerKey>()] = key.as_bytes().try_into().ok()?;
+        QuicServer::from_bytes(&self.tables.generation.quic.get(&key, 0).ok()?)
+    }
+
+    fn interface_address(&self, ifindex: u32) -> Option<[u8; 6]> {
+        let [address @ .., _, _] = self.tables.generation.interfaces.get(&ifindex, 0).ok()?;
+        Some(address)
+    }
+
+    fn flow(&self, table: FlowTable, key: &FlowWords, _: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        let key: [u8; size_of::<FlowKey>()] = key.key().as_bytes().try_into().ok()?;
         let generation = &self.tables.generation;
         let map = match table {
             FlowTable::Flows => &generation.flows,
@@ -180,9 +191,9 @@ impl Tables for Observation {
         FlowEntry::from_bytes(&map.get(&key, 0).ok()?)
     }
 
-    fn remember(&self, _: FlowTable, _: &FlowKey, _: FlowEntry) {}
+    fn remember(&self, _: FlowTable, _: &FlowWords, _: FlowEntry) {}
 
-    fn forget(&self, _: FlowTable, _: &FlowKey) -> bool {
+    fn forget(&self, _: FlowTable, _: &FlowWords) -> bool {
         false
     }
 
