@@ -11,7 +11,7 @@ use lb_common::datapath::parse::{Transport, Tuple};
 use lb_common::datapath::ports::Tables;
 use lb_common::datapath::steer::{self, Origin};
 use lb_common::datapath::trace::Step;
-use lb_common::datapath::{classify, encap, hash};
+use lb_common::datapath::{admit, classify, encap, hash};
 use lb_common::net::{address_bytes, address_words, ethernet, protocol};
 
 use super::writer::{Mac, next_hop};
@@ -62,6 +62,14 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, query: ExplainQuery) -> E
         explanation
             .steps
             .push(ExplainStep::new(StepKind::Classify, format!("it is for service {}", service.name)));
+    }
+    let refused = admit::admit(tables, root, entry, &transport);
+    if refused != 0 {
+        let reason = admit::reason(refused);
+        let text = format!("the service's guard refuses it: {}", reason.name());
+        explanation.steps.push(ExplainStep::new(StepKind::Admit, text));
+        finish(&mut explanation, VerdictKind::Drop, reason);
+        return explanation;
     }
     let region = tables.client_region(&address_words(&address_bytes(query.src.ip())));
     explanation.client_region = config.client_regions.get(region as usize).map(|region| region.name.clone());
