@@ -29,6 +29,9 @@ pub const FEATURE_CAPTURE: u32 = 1 << 3;
 /// while the program runs. The same bit as [`SERVICE_GUARDED`](super::service::SERVICE_GUARDED), so that one test covers both.
 pub const FEATURE_EMERGENCY: u32 = 1 << 4;
 
+/// [`Root::features`]: Weir answers "who has it?" for some VIP (`reach = "arp"`).
+pub const FEATURE_ARP: u32 = 1 << 5;
+
 /// The single element of the `ROOT` map, 256 bytes. Written once per generation, but for `features`, `previous_clients`
 /// and `flow_filter_epoch`.
 #[repr(C, align(64))]
@@ -77,8 +80,10 @@ pub struct Root {
     pub flow_inserts_per_second: u32,
     /// Guards, and so elements of the map `GUARD_COUNTS` for each CPU.
     pub guards: u32,
+    /// Digest of the client regions' prefixes, in their order: equal ones tell that no client is of another region than before.
+    pub clients_digest: [u32; 2],
     /// Zero.
-    pub reserved2: [u32; 20],
+    pub reserved2: [u32; 18],
     /// Digest of the configuration that this generation was built from.
     pub config_digest: [u8; 32],
 }

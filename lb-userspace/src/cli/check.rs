@@ -6,12 +6,15 @@ use clap::Args;
 
 use super::{DEFAULT_CONFIG, exit::ExitCode, output::Output};
 use crate::config::{self, Config};
+use crate::plan::compile::client_table_bytes;
 
 const EXAMPLES: &str = "\
 Examples:
   weir check
   weir check --config weir.toml
-  weir check --config weir.toml -o json";
+  weir check --config weir.toml -o json
+
+What a file can say stands in README.md; examples/checks.toml has every kind of check.";
 
 /// Arguments of `weir check`.
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
@@ -31,6 +34,10 @@ pub(super) fn run(args: &CheckArgs, out: &mut Output) -> anyhow::Result<ExitCode
             } else {
                 out.line(format_args!("{} is valid", args.config.display()))?;
                 out.line(summary)?;
+                if summary.client_prefixes > 0 {
+                    let kib = client_table_bytes(&config)?.div_ceil(1024);
+                    out.line(format_args!("{kib} KiB for the client prefixes"))?;
+                }
             }
             Ok(ExitCode::Ok)
         }

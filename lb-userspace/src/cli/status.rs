@@ -6,7 +6,7 @@ use super::{
     client::Client,
     output::{Output, bytes, moment, number, span, state, uptime},
 };
-use crate::api::types::{OverrideView, StateCounts, Status, SwitchView, VerdictKind};
+use crate::api::types::{FlowsStatus, OverrideView, StateCounts, Status, SwitchView, VerdictKind};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -27,7 +27,7 @@ pub(super) async fn run(client: &Client, out: &mut Output) -> anyhow::Result<()>
     out.fields(overview(&status))?;
     out.line("")?;
     out.table(
-        &["", "UP", "SUSPECT", "DOWN", "DRAINING"],
+        &["", "UP", "SUSPECT", "DOWN", "DRAINING", "RAMP"],
         vec![counts("backends", &status.backends), counts("domains", &status.domains)],
     )?;
     if !status.traffic.reasons.is_empty() {
@@ -80,6 +80,7 @@ fn overview(status: &Status) -> Vec<(&'static str, Cell)> {
         ("xdp", Cell::new(format!("{} on {}", mode(status), interfaces.collect::<Vec<_>>().join(", ")))),
         ("config", Cell::new(format!("{}, digest {digest}", config.file.display()))),
         ("services", Cell::new(status.services)),
+        ("flow table", Cell::new(flows(&status.flows))),
         (
             "forwarded",
             Cell::new(format!("{} packets, {}", traffic.forwarded_packets, bytes(traffic.forwarded_bytes))),
@@ -99,6 +100,22 @@ fn overview(status: &Status) -> Vec<(&'static str, Cell)> {
     ];
     fields.extend(troubles(status).into_iter().map(|text| ("ATTENTION", Cell::new(text))));
     fields
+}
+
+fn flows(flows: &FlowsStatus) -> String {
+    let FlowsStatus { entries, capacity, openings, marked_slots, .. } = flows;
+    let mut text =
+        format!("{entries} of {capacity} entries, {openings} openings, {marked_slots} slots marked");
+    if let Some(ends) = flows.transition_ends {
+        text.push_str(&format!(", in transition until {}", moment(ends)));
+    }
+    if flows.leaving_backends + flows.leaving_services > 0 {
+        text.push_str(&format!(
+            ", {} backends and {} services are leaving",
+            flows.leaving_backends, flows.leaving_services
+        ));
+    }
+    text
 }
 
 fn mode(status: &Status) -> &'static str {
@@ -126,6 +143,10 @@ fn troubles(status: &Status) -> Vec<String> {
         };
         lines.push(format!("no next hop for {}{more}: their packets are dropped", names.join(", ")));
     }
+    if let Some(error) = &status.config.last_error {
+        let first = error.lines().next().unwrap_or_default();
+        lines.push(format!("the last reload was refused, nothing was changed: {first}"));
+    }
     if let Some(error) = &journal.last_error {
         lines.push(format!("the event journal cannot be written: {error}; events are kept in memory"));
     }
@@ -142,7 +163,7 @@ fn troubles(status: &Status) -> Vec<String> {
 }
 
 fn counts(name: &str, counts: &StateCounts) -> Vec<Cell> {
-    let numbers = [counts.up, counts.suspect, counts.down, counts.draining].map(number);
+    let numbers = [counts.up, counts.suspect, counts.down, counts.draining, counts.ramp].map(number);
     std::iter::once(Cell::new(name)).chain(numbers).collect()
 }
 

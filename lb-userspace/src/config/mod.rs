@@ -4,8 +4,11 @@
 //! places (`raw`), and those become the [`Config`] (`resolve`), in which every name is an index and every value is in
 //! range. All three gather problems instead of stopping at the first; [`ConfigError`] shows them with their lines.
 
+mod checks;
+mod client_file;
 mod error;
 mod fields;
+mod forwarding;
 mod ids;
 mod key;
 pub mod limits;
@@ -20,11 +23,13 @@ mod resolve;
 mod suggest;
 mod summary;
 
+pub use checks::{BfdCheck, Check, CheckKind, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck};
 pub use error::{ConfigError, Place, Problem, Related};
+pub use forwarding::{Forwarding, Quic, QuicConfig, Reach};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
-    Backend, Check, CheckKind, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol,
-    Service, Set, Topology, XdpMode,
+    Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol, Service, Set,
+    Topology, XdpMode,
 };
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimits};

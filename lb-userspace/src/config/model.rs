@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::checks::Check;
+use super::forwarding::{Forwarding, Quic, Reach};
 use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
 use super::protection::Protection;
@@ -31,6 +33,8 @@ pub struct Config {
     pub backends: Vec<Backend>,
     /// The services with their pools and plans.
     pub services: Vec<Service>,
+    /// How what was down comes back.
+    pub recovery: crate::plan::breaker::Settings,
 }
 
 /// This edge host.
@@ -60,6 +64,15 @@ pub struct Node {
     pub bpffs: PathBuf,
     /// New flows a second of all services beyond which some are shed, those of the lowest priority class first.
     pub max_new_flows: Option<u64>,
+    /// After a change of the configuration, how long a flow that sends nothing keeps its backend without being known to the
+    /// flow table.
+    pub transition: Duration,
+    /// After how long without a packet a flow away from home is forgotten.
+    pub flow_idle: Duration,
+    /// Flows away from home that are remembered; then the least recently used one goes.
+    pub flow_entries: u32,
+    /// Flows that opened away from home, and sent nothing more, that are remembered.
+    pub opening_entries: u32,
 }
 
 /// How an XDP program is attached.
@@ -117,38 +130,6 @@ pub struct ClientRegion {
     pub prefixes: Vec<IpPrefix>,
 }
 
-/// How backends of a set are probed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// Unique.
-    pub name: String,
-    /// What is sent.
-    pub kind: CheckKind,
-    /// Time from one probe to the next.
-    pub interval: Duration,
-    /// How long an answer may take.
-    pub timeout: Duration,
-    /// Consecutive misses until DOWN.
-    pub fall: u32,
-    /// Consecutive successes until UP.
-    pub rise: u32,
-}
-
-/// What a check sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckKind {
-    /// A UDP heartbeat that `weir agent` answers.
-    Heartbeat {
-        /// UDP port of the agent.
-        port: u16,
-    },
-    /// A TCP connection that is opened and closed.
-    Tcp {
-        /// TCP port of the backend.
-        port: u16,
-    },
-}
-
 /// One deployment of a service inside one domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
@@ -175,6 +156,10 @@ pub struct Backend {
     pub address: IpAddr,
     /// Share among its pool's members, 1 to 65535.
     pub weight: u32,
+    /// Server id in QUIC connection ids, if it serves QUIC.
+    pub quic_server_id: Option<Vec<u8>>,
+    /// Server id of the other QUIC configuration; that of the one in use where the file gives none.
+    pub quic_rotation_id: Option<Vec<u8>>,
 }
 
 /// A VIP with protocol and port.
@@ -190,6 +175,12 @@ pub struct Service {
     pub protocol: Protocol,
     /// What happens when no pool of the plan can take a flow.
     pub on_all_down: OnAllDown,
+    /// How packets travel to the backends.
+    pub forwarding: Forwarding,
+    /// How packets for the VIP come here; the same for all services that share it.
+    pub reach: Reach,
+    /// How connection ids name backends, if it is QUIC.
+    pub quic: Option<Quic>,
     /// Sorted by name; at least one.
     pub pools: Vec<Pool>,
     /// For each client region, in the order of [`Config::client_regions`], the pools to try in order. Never empty.
@@ -377,15 +368,5 @@ impl Protocol {
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-impl CheckKind {
-    /// The port that is probed.
-    #[must_use]
-    pub const fn port(self) -> u16 {
-        match self {
-            Self::Heartbeat { port } | Self::Tcp { port } => port,
-        }
     }
 }

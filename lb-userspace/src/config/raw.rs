@@ -16,6 +16,15 @@ pub(super) struct RawConfig<'a> {
     pub(super) checks: Vec<RawCheck<'a>>,
     pub(super) sets: Vec<RawSet<'a>>,
     pub(super) services: Vec<RawService<'a>>,
+    pub(super) recovery: Option<RawRecovery<'a>>,
+}
+
+/// `[recovery]`.
+pub(super) struct RawRecovery<'a> {
+    pub(super) half_open_share: Option<At<i64>>,
+    pub(super) half_open: Option<Text<'a>>,
+    pub(super) slow_start: Option<Text<'a>>,
+    pub(super) flap_half_life: Option<Text<'a>>,
 }
 
 /// `[node]`.
@@ -36,6 +45,11 @@ pub(super) struct RawNode<'a> {
     pub(super) socket: Option<Text<'a>>,
     pub(super) bpffs: Option<Text<'a>>,
     pub(super) max_new_flows: Option<At<i64>>,
+    pub(super) transition: Option<Text<'a>>,
+    pub(super) flow_idle: Option<Text<'a>>,
+    pub(super) flow_entries: Option<At<i64>>,
+    pub(super) opening_entries: Option<At<i64>>,
+    pub(super) client_prefixes_file: Option<Text<'a>>,
 }
 
 /// `[topology.REGION]`: zones with their racks.
@@ -56,6 +70,34 @@ pub(super) struct RawCheck<'a> {
     pub(super) timeout: Option<Text<'a>>,
     pub(super) fall: Option<At<i64>>,
     pub(super) rise: Option<At<i64>>,
+    pub(super) jitter: Option<At<i64>>,
+    /// Every key that stands there, with its place.
+    pub(super) keys: Vec<Text<'a>>,
+    pub(super) method: Option<Text<'a>>,
+    pub(super) path: Option<Text<'a>>,
+    pub(super) host: Option<Text<'a>>,
+    pub(super) status: Option<Texts<'a>>,
+    pub(super) body: Option<Text<'a>>,
+    pub(super) body_limit: Option<At<i64>>,
+    pub(super) server_name: Option<Text<'a>>,
+    pub(super) ca_file: Option<Text<'a>>,
+    pub(super) verify: Option<At<bool>>,
+    pub(super) send: Option<Text<'a>>,
+    pub(super) send_hex: Option<Text<'a>>,
+    pub(super) expect: Option<Text<'a>>,
+    pub(super) expect_hex: Option<Text<'a>>,
+    pub(super) expect_at: Option<Text<'a>>,
+    pub(super) query: Option<Text<'a>>,
+    /// `type`.
+    pub(super) record: Option<Text<'a>>,
+    pub(super) rcode: Option<Text<'a>>,
+    pub(super) command: Option<Texts<'a>>,
+    pub(super) user: Option<Text<'a>>,
+    pub(super) multihop: Option<At<bool>>,
+    pub(super) receive_interval: Option<Text<'a>>,
+    pub(super) multiplier: Option<At<i64>>,
+    pub(super) passive: Option<At<bool>>,
+    pub(super) local: Option<Texts<'a>>,
 }
 
 /// `[[set]]`.
@@ -75,6 +117,8 @@ pub(super) struct RawBackend<'a> {
     pub(super) rack: Option<Text<'a>>,
     pub(super) address: Option<Text<'a>>,
     pub(super) weight: Option<At<i64>>,
+    pub(super) quic_server_id: Option<Text<'a>>,
+    pub(super) quic_rotation_id: Option<Text<'a>>,
 }
 
 /// `[[service]]`.
@@ -87,6 +131,10 @@ pub(super) struct RawService<'a> {
     pub(super) port: Option<At<i64>>,
     pub(super) protocol: Option<Text<'a>>,
     pub(super) on_all_down: Option<Text<'a>>,
+    pub(super) forwarding: Option<Text<'a>>,
+    pub(super) gue_port: Option<At<i64>>,
+    pub(super) reach: Option<Text<'a>>,
+    pub(super) quic: Option<RawQuic>,
     pub(super) pools: Vec<RawPool<'a>>,
     pub(super) plan: Option<RawPlan<'a>>,
     pub(super) protection: RawProtection<'a>,
@@ -98,6 +146,14 @@ pub(super) struct RawPool<'a> {
     pub(super) name: Option<Text<'a>>,
     pub(super) sets: Option<Texts<'a>>,
     pub(super) table_size: Option<At<i64>>,
+}
+
+/// `[service.quic]`, or `[service.quic.rotation]`, which has none of its own.
+pub(super) struct RawQuic {
+    pub(super) span: Span,
+    pub(super) config_id: Option<At<i64>>,
+    pub(super) server_id_length: Option<At<i64>>,
+    pub(super) rotation: Option<Box<RawQuic>>,
 }
 
 /// `[service.plan]`: client regions with the names of pools.
@@ -123,6 +179,7 @@ impl<'a> RawConfig<'a> {
         let checks = fields.tables("check", "[[check]]", report);
         let sets = fields.tables("set", "[[set]]", report);
         let services = fields.tables("service", "[[service]]", report);
+        let recovery = fields.table("recovery", "[recovery]", report);
         fields.finish(report);
         Self {
             node,
@@ -131,7 +188,21 @@ impl<'a> RawConfig<'a> {
             checks: checks.into_iter().map(|f| RawCheck::read(f, report)).collect(),
             sets: sets.into_iter().map(|f| RawSet::read(f, report)).collect(),
             services: services.into_iter().map(|f| RawService::read(f, report)).collect(),
+            recovery: recovery.map(|f| RawRecovery::read(f, report)),
         }
+    }
+}
+
+impl<'a> RawRecovery<'a> {
+    fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
+        let raw = Self {
+            half_open_share: fields.integer("half_open_share", report),
+            half_open: fields.duration("half_open", report),
+            slow_start: fields.duration("slow_start", report),
+            flap_half_life: fields.duration("flap_half_life", report),
+        };
+        fields.finish(report);
+        raw
     }
 }
 
@@ -157,6 +228,11 @@ impl<'a> RawNode<'a> {
             socket: fields.string("socket", report),
             bpffs: fields.string("bpffs", report),
             max_new_flows: fields.integer("max_new_flows", report),
+            transition: fields.duration("transition", report),
+            flow_idle: fields.duration("flow_idle", report),
+            flow_entries: fields.integer("flow_entries", report),
+            opening_entries: fields.integer("opening_entries", report),
+            client_prefixes_file: fields.string("client_prefixes_file", report),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);
@@ -190,7 +266,11 @@ impl<'a> RawCheck<'a> {
             span: fields.span.clone(),
             mistyped: false,
             name: fields.required("name", "name = \"heartbeat\"; sets refer to it", report),
-            kind: fields.required("kind", "kind = \"heartbeat\" or kind = \"tcp\"", report),
+            kind: fields.required(
+                "kind",
+                "kind = \"heartbeat\", \"tcp\", \"http\", \"bfd\" or another",
+                report,
+            ),
             port: fields.integer("port", report),
             interval: fields.required_duration(
                 "interval",
@@ -200,6 +280,32 @@ impl<'a> RawCheck<'a> {
             timeout: fields.duration("timeout", report),
             fall: fields.integer("fall", report),
             rise: fields.integer("rise", report),
+            jitter: fields.integer("jitter", report),
+            keys: fields.entries().map(|(key, ..)| key).collect(),
+            method: fields.string("method", report),
+            path: fields.string("path", report),
+            host: fields.string("host", report),
+            status: fields.strings("status", report),
+            body: fields.string("body", report),
+            body_limit: fields.integer("body_limit", report),
+            server_name: fields.string("server_name", report),
+            ca_file: fields.string("ca_file", report),
+            verify: fields.boolean("verify", report),
+            send: fields.string("send", report),
+            send_hex: fields.string("send_hex", report),
+            expect: fields.string("expect", report),
+            expect_hex: fields.string("expect_hex", report),
+            expect_at: fields.string("expect_at", report),
+            query: fields.string("query", report),
+            record: fields.string("type", report),
+            rcode: fields.string("rcode", report),
+            command: fields.strings("command", report),
+            user: fields.string("user", report),
+            multihop: fields.boolean("multihop", report),
+            receive_interval: fields.duration("receive_interval", report),
+            multiplier: fields.integer("multiplier", report),
+            passive: fields.boolean("passive", report),
+            local: fields.strings("local", report),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);
@@ -239,6 +345,8 @@ impl<'a> RawBackend<'a> {
             ),
             address: fields.required("address", "address = \"...\": where its tunnel ends", report),
             weight: fields.integer("weight", report),
+            quic_server_id: fields.string("quic_server_id", report),
+            quic_rotation_id: fields.string("quic_rotation_id", report),
         };
         fields.finish(report);
         raw
@@ -249,6 +357,7 @@ impl<'a> RawService<'a> {
     fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
         let pools = fields.tables("pool", "[[service.pool]]", report);
         let plan = fields.table("plan", "[service.plan]", report);
+        let quic = fields.table("quic", "[service.quic]", report);
         let mut raw = Self {
             span: fields.span.clone(),
             mistyped: false,
@@ -257,6 +366,10 @@ impl<'a> RawService<'a> {
             port: fields.required_integer("port", "port = 80, 1 to 65535", report),
             protocol: fields.required("protocol", "protocol = \"tcp\" or protocol = \"udp\"", report),
             on_all_down: fields.string("on_all_down", report),
+            forwarding: fields.string("forwarding", report),
+            gue_port: fields.integer("gue_port", report),
+            reach: fields.string("reach", report),
+            quic: quic.map(|f| RawQuic::read(f, report)),
             pools: pools.into_iter().map(|f| RawPool::read(f, report)).collect(),
             plan: plan.map(|f| RawPlan { span: f.span.clone(), entries: read_lists(&f, report) }),
             protection: RawProtection::read(&mut fields, report),
@@ -277,6 +390,37 @@ impl<'a> RawPool<'a> {
         };
         fields.finish(report);
         raw
+    }
+}
+
+impl RawQuic {
+    fn read(mut fields: Fields<'_>, report: &mut Report) -> Self {
+        let rotation = fields.table("rotation", "[service.quic.rotation]", report);
+        let raw = Self::read_one(&mut fields, report);
+        fields.finish(report);
+        let rotation = rotation.map(|mut fields| {
+            let raw = Self::read_one(&mut fields, report);
+            fields.finish(report);
+            Box::new(raw)
+        });
+        Self { rotation, ..raw }
+    }
+
+    fn read_one(fields: &mut Fields<'_>, report: &mut Report) -> Self {
+        Self {
+            span: fields.span.clone(),
+            config_id: fields.required_integer(
+                "config_id",
+                "config_id = 0, 0 to 6: what the first three bits of connection ids say",
+                report,
+            ),
+            server_id_length: fields.required_integer(
+                "server_id_length",
+                "server_id_length = 4, 1 to 15: bytes of the server id in connection ids",
+                report,
+            ),
+            rotation: None,
+        }
     }
 }
 

@@ -13,17 +13,21 @@ use lb_common::abi::{
     counter::Counter,
     flow::{FlowEntry, FlowKey},
     guard::{GuardCounts, GuardEntry, NodeGuard},
-    limits::{ADMISSION_WORDS, DEFAULT_OPENING_ENTRIES, FLOW_FILTER_CHUNK, MAX_BLOCKED, SLOTS_PER_CHUNK},
+    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, MAX_INTERFACES, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     prefix::{PrefixEntries, PrefixNode, PrefixTable, PrefixValues},
+    quic::{QuicServer, QuicServerKey},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
 
 use super::maps::MappedArray;
+use super::netlink::Interface;
 use super::sys;
 use crate::plan::image::Image;
+use crate::plan::prefix::PrefixTables;
+use crate::plan::transition::Running;
 
 /// What a map must be like.
 struct Shape {
@@ -38,7 +42,7 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 22] = [
+const SHAPES: [Shape; 24] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
@@ -65,6 +69,13 @@ const SHAPES: [Shape; 22] = [
         value_size: size_of::<FlowEntry>(),
     },
     Shape {
+        name: QUIC_SERVERS,
+        kind: MapType::Hash,
+        key_size: size_of::<QuicServerKey>(),
+        value_size: size_of::<QuicServer>(),
+    },
+    Shape { name: INTERFACES, kind: MapType::Hash, key_size: 4, value_size: 8 },
+    Shape {
         name: OPENINGS,
         kind: MapType::LruHash,
         key_size: size_of::<FlowKey>(),
@@ -74,6 +85,10 @@ const SHAPES: [Shape; 22] = [
 ];
 /// Name of the map of blocked source prefixes.
 pub(super) const BLOCKED: &str = "BLOCKED";
+/// Name of the map of QUIC server ids.
+const QUIC_SERVERS: &str = "QUIC_SERVERS";
+/// Name of the map of interfaces' addresses.
+const INTERFACES: &str = "INTERFACES";
 /// Name of the flow table.
 pub(super) const FLOWS: &str = "FLOWS";
 /// Name of the table of flows of which only the opening packet was seen.
@@ -85,7 +100,11 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// How many entries each map has for an image, in the order of [`map_names`].
-pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'static str, u32); SHAPES.len()] {
+pub(super) fn map_sizes(
+    image: &Image,
+    flow_entries: u32,
+    opening_entries: u32,
+) -> [(&'static str, u32); SHAPES.len()] {
     let size_of_map = |name| match name {
         "SERVICE_INDEX" => image.buckets.len() as u32,
         "SERVICES" => image.services.len() as u32,
@@ -96,15 +115,17 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
         "BACKENDS" => image.backends.len() as u32,
         "GUARDS" => image.guards.services.len() as u32,
         "BUCKETS" => image.guards.buckets(),
-        "GUARD_COUNTS" => image.guards.services.len() as u32 * cpus,
+        "GUARD_COUNTS" => image.guards.services.len() as u32 * image.root.counter_cpus,
         BLOCKED => MAX_BLOCKED as u32,
-        "COUNTERS" => image.counter_slots() * cpus,
+        "COUNTERS" => image.counter_slots() * (image.root.counter_cpus + 1),
         "PREFIX_TABLES" => image.prefix.tables.len() as u32,
         "PREFIX_ENTRIES" => image.prefix.entries.len() as u32,
         "PREFIX_NODES" => image.prefix.nodes.len() as u32,
         "PREFIX_VALUES" => image.prefix.values.len() as u32,
         FLOWS => flow_entries,
-        OPENINGS => DEFAULT_OPENING_ENTRIES,
+        OPENINGS => opening_entries,
+        QUIC_SERVERS => image.quic.len() as u32,
+        INTERFACES => MAX_INTERFACES as u32,
         "FLOW_FILTER" => (image.root.flow_filter_mask as usize + 1).div_ceil(FLOW_FILTER_CHUNK) as u32,
         _ => 1,
     };
@@ -125,6 +146,8 @@ pub struct Generation {
     pub(super) backends: MappedArray<BackendEntry>,
     pub(super) admission: MappedArray<Admission>,
     pub(super) counters: MappedArray<Counter>,
+    pub(super) quic: HashMap<MapData, [u8; size_of::<QuicServerKey>()], [u8; size_of::<QuicServer>()]>,
+    pub(super) interfaces: HashMap<MapData, u32, [u8; 8]>,
     pub(super) guards: MappedArray<GuardEntry>,
     pub(super) node_guard: MappedArray<NodeGuard>,
     pub(super) buckets_of_limits: MappedArray<u64>,
@@ -165,6 +188,8 @@ impl Generation {
             backends: mapped(&fds, "BACKENDS")?,
             admission: mapped_flat(&fds, "ADMISSION", ADMISSION_WORDS)?,
             counters: mapped(&fds, "COUNTERS")?,
+            quic: typed(&fds, QUIC_SERVERS, Map::HashMap)?,
+            interfaces: typed(&fds, INTERFACES, Map::HashMap)?,
             guards: mapped(&fds, "GUARDS")?,
             node_guard: mapped(&fds, "NODE_GUARD")?,
             buckets_of_limits: mapped(&fds, "BUCKETS")?,
@@ -215,7 +240,7 @@ impl Generation {
     ///
     /// # Errors
     /// In words, with the map's name.
-    pub(super) fn fill(&mut self, image: &Image, cpus: u32) -> Result<(), String> {
+    pub(super) fn fill(&mut self, image: &Image) -> Result<(), String> {
         let small = |name: &str| format!("map {name} is smaller than the image");
         self.buckets.fill(&image.buckets).ok_or_else(|| small("SERVICE_INDEX"))?;
         self.services.fill(&image.services).ok_or_else(|| small("SERVICES"))?;
@@ -233,11 +258,53 @@ impl Generation {
                 .insert(&Key::new(length, key), blocked.until, 0)
                 .map_err(|error| format!("map {BLOCKED}: {error}"))?;
         }
+        for (key, server) in &image.quic {
+            self.quic
+                .insert(to_array(key), to_array(server), 0)
+                .map_err(|error| format!("map {QUIC_SERVERS}: {error}"))?;
+        }
         self.prefix_tables.fill(&image.prefix.tables).ok_or_else(|| small("PREFIX_TABLES"))?;
         self.prefix_entries.fill(&image.prefix.entries).ok_or_else(|| small("PREFIX_ENTRIES"))?;
         self.prefix_nodes.fill(&image.prefix.nodes).ok_or_else(|| small("PREFIX_NODES"))?;
         self.prefix_values.fill(&image.prefix.values).ok_or_else(|| small("PREFIX_VALUES"))?;
-        self.root.write(0, &Root { counter_cpus: cpus, ..image.root }).ok_or_else(|| small("ROOT"))
+        self.root.write(0, &image.root).ok_or_else(|| small("ROOT"))
+    }
+
+    /// What runs, as plain vectors.
+    pub(super) fn view(&self) -> Running {
+        fn all<T: Pod>(map: &MappedArray<T>) -> Vec<T> {
+            map.read_all(map.len())
+        }
+        Running {
+            root: self.root(),
+            services: all(&self.services),
+            plans: all(&self.plans),
+            pools: all(&self.pools),
+            previous: all(&self.previous),
+            slots: all(&self.slots),
+            backends: all(&self.backends),
+            admission: all(&self.admission),
+            prefix: PrefixTables {
+                tables: all(&self.prefix_tables),
+                entries: all(&self.prefix_entries),
+                nodes: all(&self.prefix_nodes),
+                values: all(&self.prefix_values),
+            },
+        }
+    }
+
+    /// Writes the Ethernet addresses of the interfaces on which frames arrive.
+    ///
+    /// # Errors
+    /// In words, with the map's name.
+    pub(super) fn set_interfaces(&mut self, interfaces: &[Interface]) -> Result<(), String> {
+        for interface in interfaces {
+            let Some([a, b, c, d, e, f]) = interface.mac else { continue };
+            self.interfaces
+                .insert(interface.index, [a, b, c, d, e, f, 0, 0], 0)
+                .map_err(|error| format!("map {INTERFACES}: {error}"))?;
+        }
+        Ok(())
     }
 
     /// The map of blocked source prefixes, for a handle of one's own.
@@ -247,10 +314,27 @@ impl Generation {
         MapData::from_fd(fd)
     }
 
-    /// The outer destinations of all backends, by which flows keep their meaning when the image changes.
-    pub(super) fn backend_addresses(&self) -> Vec<[u8; 16]> {
-        self.backends.read_all(self.backends.len()).iter().map(|entry| entry.outer_destination).collect()
+    /// The descriptor of a map.
+    pub(super) fn fd(&self, name: &str) -> BorrowedFd<'_> {
+        find(&self.fds, name).0
     }
+
+    /// Whether both have the same map under a name.
+    pub(super) fn shares(&self, other: &Self, name: &str) -> bool {
+        let id = |generation: &Self| {
+            let fd = generation.fd(name).try_clone_to_owned().ok()?;
+            MapData::from_fd(fd).ok()?.info().ok().map(|info| info.id())
+        };
+        id(self).is_some() && id(self) == id(other)
+    }
+}
+
+/// The bytes of a value.
+///
+/// # Panics
+/// If `N` is not its size.
+fn to_array<T: Pod, const N: usize>(value: &T) -> [u8; N] {
+    value.as_bytes().try_into().expect("the map's shape has the type's size")
 }
 
 fn check_shape(map: &MapData, shape: &Shape) -> Result<u32, String> {

@@ -3,6 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | [`loader`] | puts an image into the kernel: fresh, by adopting what runs, or by replacing it |
+//! | `handover` | what a generation hands on to the next one |
+//! | [`upkeep`] | what is tidied up while programs run: tables of flows, marks, transitions |
 //! | [`generation`] | one complete set of maps: created, filled, pinned, opened again |
 //! | [`pins`] | where pins lie, what is refused, what a crash left behind; `weir detach` |
 //! | [`links`] | attaches programs to interfaces |
@@ -10,17 +12,21 @@
 //! | [`writer`] | the words that change while programs run: admission and next hops |
 //! | [`guard`] | the words that change while programs run: emergency switches and shedding |
 //! | [`nexthop`] | keeps next hops: routes, neighbours and links by netlink |
+//! | `announce` | tells a flat network where VIPs are |
 //! | [`counters`] | reads counters |
 //! | [`live`], [`explain`](mod@explain) | where a flow goes, by the decision code over the live maps |
 //!
 //! This is the only folder of the user side with `unsafe` code: the memory mapping and the bpf(2) calls that aya lacks.
 
+mod announce;
 pub mod counters;
 pub mod error;
 
 pub mod explain;
+mod flow_tables;
 pub mod generation;
 pub mod guard;
+mod handover;
 pub mod links;
 pub mod live;
 pub mod loader;
@@ -31,6 +37,7 @@ pub mod nexthop;
 pub mod object;
 pub mod pins;
 mod sys;
+pub mod upkeep;
 pub mod writer;
 
 pub use error::{DataPlaneError, ErrorClass};

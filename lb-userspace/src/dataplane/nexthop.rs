@@ -17,10 +17,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::announce::Announcer;
 use super::neighbour::{Neighbourhood, Way, describe};
 use super::netlink::{Change, Netlink, Subscription};
 use super::writer::{Mac, NextHop, NextHopWriter};
 use crate::config::Config;
+use crate::plan::ids::BackendIndex;
 
 /// How often everything is looked up anew, in case a change was missed.
 pub const RESYNC: Duration = Duration::from_secs(30);
@@ -65,12 +67,18 @@ pub struct HopView {
     pub source_mac: Mac,
     /// Largest IP packet in bytes.
     pub mtu: u16,
+    /// Whether it is the backend itself and no router.
+    pub on_link: bool,
+    /// Number of the VLAN whose tag frames carry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
 }
 
 /// Next hops of all backends.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HopSnapshot {
-    /// By backend, in the order of their ids. Empty until the first lookup.
+    /// By backend: those of the configuration in the order of their ids, then those that left it. Empty until the first
+    /// lookup.
     pub backends: Vec<HopState>,
     /// Whether every backend's next hop has been found, or tried for long enough not to wait for it.
     pub settled: bool,
@@ -88,24 +96,35 @@ impl HopSnapshot {
 #[derive(Debug)]
 pub struct NextHops {
     snapshots: watch::Receiver<Arc<HopSnapshot>>,
+    announcer: Arc<Announcer>,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl NextHops {
-    /// Starts to keep next hops, in the calling thread's network namespace.
+    /// Starts to keep the next hops of all backends in the data plane, in the calling thread's network namespace.
     ///
     /// # Errors
     /// When netlink sockets or the thread cannot be had.
     pub fn start(config: &Config, writer: NextHopWriter) -> io::Result<Self> {
-        Self::start_for(config.backends.iter().map(|backend| backend.address).collect(), writer)
+        Self::start_with(writer.targets(), writer, Announcer::new(config))
     }
 
-    /// [`start`](Self::start) for the addresses of the backends, in the order of their ids.
+    /// [`start`](Self::start) for backends at these addresses.
     ///
     /// # Errors
     /// As for [`start`](Self::start).
-    pub fn start_for(backends: Vec<IpAddr>, writer: NextHopWriter) -> io::Result<Self> {
+    pub fn start_for(backends: Vec<(BackendIndex, IpAddr)>, writer: NextHopWriter) -> io::Result<Self> {
+        Self::start_with(backends, writer, Announcer::default())
+    }
+
+    fn start_with(
+        backends: Vec<(BackendIndex, IpAddr)>,
+        writer: NextHopWriter,
+        announcer: Announcer,
+    ) -> io::Result<Self> {
+        let (indices, backends): (Vec<_>, Vec<_>) = backends.into_iter().unzip();
+        let announcer = Arc::new(announcer);
         let (sender, snapshots) = watch::channel(Arc::default());
         let stop =
             Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
@@ -113,9 +132,10 @@ impl NextHops {
             // Subscribed before the first lookup, so that no change falls between the two.
             subscription: Subscription::new()?,
             netlink: Netlink::new()?,
-            count: backends.len(),
+            indices,
             known: Neighbourhood::new(backends),
             writer,
+            announcer: Arc::clone(&announcer),
             sender,
             routes_due: None,
             resync_due: Instant::now(),
@@ -124,7 +144,13 @@ impl NextHops {
         let thread = std::thread::Builder::new()
             .name("weir-next-hops".to_owned())
             .spawn(move || while keeper.step(&stopped) {})?;
-        Ok(Self { snapshots, stop, thread: Some(thread) })
+        Ok(Self { snapshots, announcer, stop, thread: Some(thread) })
+    }
+
+    /// Announces the VIPs of services with `reach = "arp"` to the link, now and whenever an interface comes up again. For when
+    /// the program is in place.
+    pub fn announce(&self) {
+        self.announcer.activate();
     }
 
     /// Next hops as they are now.
@@ -168,9 +194,11 @@ impl Drop for NextHops {
 struct Keeper {
     subscription: Subscription,
     netlink: Netlink,
-    count: usize,
+    /// Where each backend's entry lies.
+    indices: Vec<BackendIndex>,
     known: Neighbourhood,
     writer: NextHopWriter,
+    announcer: Arc<Announcer>,
     sender: watch::Sender<Arc<HopSnapshot>>,
     /// When routes are to be looked up again because something changed.
     routes_due: Option<Instant>,
@@ -235,7 +263,12 @@ impl Keeper {
 
     fn note(&mut self, change: Change, now: Instant) {
         let routes_changed = match change {
-            Change::Interface(interface) => self.known.interface(interface),
+            Change::Interface(interface) => {
+                if interface.running && !self.known.is_running(interface.index) {
+                    self.announcer.on(&interface);
+                }
+                self.known.interface(interface)
+            }
             Change::InterfaceGone(index) => {
                 self.known.interface_gone(index);
                 true
@@ -273,7 +306,7 @@ impl Keeper {
     }
 
     fn look_up_routes(&mut self, now: Instant) -> io::Result<()> {
-        for backend in 0..self.count {
+        for backend in 0..self.indices.len() {
             let address = self.known.address(backend);
             let route = match self.netlink.route(address) {
                 Ok(route) => Ok(route),
@@ -301,8 +334,8 @@ impl Keeper {
 
     /// Writes what is known into the entries, and tells.
     fn apply(&mut self) {
-        let backends: Vec<_> = (0..self.count).map(|backend| self.apply_one(backend)).collect();
-        let settled = (0..self.count).all(|backend| self.known.is_settled(backend));
+        let backends: Vec<_> = (0..self.indices.len()).map(|backend| self.apply_one(backend)).collect();
+        let settled = (0..self.indices.len()).all(|backend| self.known.is_settled(backend));
         let snapshot = HopSnapshot { backends, settled };
         self.sender.send_if_modified(|last| {
             let changed = **last != snapshot;
@@ -314,9 +347,10 @@ impl Keeper {
     }
 
     fn apply_one(&self, backend: usize) -> HopState {
+        let index = self.indices[backend];
         match self.known.way(backend) {
             Way::Known(hop) => {
-                let _ = self.writer.write(backend, &hop);
+                let _ = self.writer.write(index, &hop);
                 let view = self.view(&hop);
                 if self.known.is_doubtful(backend) {
                     let reason = format!("neighbour {} does not answer", describe(&hop, &view.interface));
@@ -324,12 +358,12 @@ impl Keeper {
                 }
                 HopState::Resolved(view)
             }
-            Way::Unknown(reason) => match self.writer.read(backend) {
+            Way::Unknown(reason) => match self.writer.read(index) {
                 Some(last) if self.known.is_up(last.ifindex) => {
                     HopState::Held { hop: self.view(&last), reason }
                 }
                 Some(_) => {
-                    let _ = self.writer.clear(backend);
+                    let _ = self.writer.clear(index);
                     HopState::Unresolved { reason }
                 }
                 None => HopState::Unresolved { reason },
@@ -344,6 +378,8 @@ impl Keeper {
             mac: Mac(hop.destination),
             source_mac: Mac(hop.source),
             mtu: hop.mtu,
+            on_link: hop.on_link,
+            vlan: hop.vlan,
         }
     }
 }

@@ -25,7 +25,8 @@ pub(crate) fn shapes() -> impl Strategy<Value = Shape> {
 /// A check with fall 2 and rise 3.
 pub(crate) fn check(kind: CheckKind, interval_ms: u64) -> Check {
     let interval = Duration::from_millis(interval_ms);
-    Check { name: format!("check{}", kind.port()), kind, interval, timeout: interval, fall: 2, rise: 3 }
+    let name = format!("check{}", kind.port());
+    Check { name, kind, interval, timeout: interval, fall: 2, rise: 3, jitter: 0 }
 }
 
 /// A configuration of this shape: domains `r0/z0/k0`, one set for each zone with all `checks`, backends at 127.1.x.y.
@@ -44,6 +45,10 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
             socket: "/nowhere/socket".into(),
             bpffs: "/nowhere/bpf".into(),
             max_new_flows: None,
+            transition: std::time::Duration::from_secs(300),
+            flow_idle: std::time::Duration::from_secs(86_400),
+            flow_entries: 65_536,
+            opening_entries: 65_536,
         },
         topology: Topology::default(),
         client_regions: Vec::new(),
@@ -51,6 +56,7 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
         sets: Vec::new(),
         backends: Vec::new(),
         services: Vec::new(),
+        recovery: crate::plan::breaker::Settings::default(),
     };
     for (r, zones) in shape.iter().enumerate() {
         let region = add_domain(&mut config.topology, format!("r{r}"), Level::Region, None);
@@ -67,7 +73,15 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
                     let id = BackendId::from_index(config.backends.len()).expect("few backends");
                     config.sets[set.index()].backends.push(id);
                     let name = format!("b{r}{z}{k}{b}");
-                    config.backends.push(Backend { name, set, rack, address: address(id), weight: 100 });
+                    config.backends.push(Backend {
+                        name,
+                        set,
+                        rack,
+                        address: address(id),
+                        weight: 100,
+                        quic_server_id: None,
+                        quic_rotation_id: None,
+                    });
                 }
             }
         }

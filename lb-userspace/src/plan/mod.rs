@@ -1,12 +1,20 @@
 //! Pure decisions: from states to admission words, from configuration to a data-plane image.
 
+pub mod breaker;
 pub mod compile;
+pub mod difference;
 mod flow_map;
+mod forwarding;
 pub mod guard;
+pub mod ids;
 pub mod image;
 mod index;
 pub mod planner;
 pub mod prefix;
+pub mod ramp;
 pub mod shed;
 pub mod state;
 pub mod switches;
+pub mod transition;
+pub mod walker;
+mod words;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lb_userspace::config::{Config, Priority, Rate, Summary, summary};
+use lb_userspace::config::{Config, Forwarding, Priority, Rate, Reach, Summary, summary};
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
@@ -22,7 +22,7 @@ fn every_example_validates() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 4, "one-rack, protection, three-zones and two-regions");
+    assert_eq!(seen, 8, "checks, one-rack, protection, three-zones, two-regions, gue, l2-dsr and quic");
 }
 
 #[test]
@@ -36,7 +36,8 @@ fn one_rack_needs_no_plan() {
         "1 region, 1 zone, 1 rack\n\
          1 client region with 0 prefixes\n\
          1 check, 1 set, 3 backends\n\
-         1 service, 1 pool, 129 KiB of tables"
+         1 service, 1 pool, 129 KiB of tables\n\
+         16384 KiB for flows away from home, 512 KiB of flow filter, 1 KiB of entries"
     );
 }
 
@@ -57,6 +58,9 @@ fn three_zones_joins_its_zones_in_one_pool() {
         services: 3,
         pools: 3,
         table_bytes: 2 * (65_537 + 4093),
+        flow_bytes: 131_072 * 128,
+        flow_filter_bytes: 1 << 19,
+        entry_bytes: 14 * 64 + 3 * 2 * (64 + 64) + 3 * 64 + 3 * 16,
     };
     assert_eq!(summary(&config), expected);
 }
@@ -91,4 +95,18 @@ fn protection_says_what_its_comments_promise() {
     let batch = &protection("batch").limits;
     let a_tenth = Some(Rate { per_second: 10_000, burst: 1_000 });
     assert_eq!((batch.new_flows, batch.max_new_flows), (a_tenth, Some(5_000)));
+}
+
+#[test]
+fn forwarding_examples_forward_as_they_say() {
+    let gue = load("gue.toml");
+    assert_eq!(gue.services[0].forwarding, Forwarding::Gue { port: 6080 });
+    let l2 = load("l2-dsr.toml");
+    assert!(l2.services.iter().all(|s| s.forwarding == Forwarding::L2 && s.reach == Reach::Arp));
+    let quic = load("quic.toml");
+    let configs = quic.services[0].quic.expect("it is QUIC");
+    assert_eq!((configs.current.id, configs.current.server_id_length), (1, 4));
+    assert_eq!(configs.rotation.map(|c| (c.id, c.server_id_length)), Some((0, 2)));
+    assert_eq!(quic.backends[0].quic_server_id.as_deref(), Some(&[0x0a, 0, 0, 1][..]));
+    assert_eq!(quic.backends[0].quic_rotation_id.as_deref(), Some(&[0, 1][..]));
 }

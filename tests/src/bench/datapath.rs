@@ -5,6 +5,9 @@
 //! around nothing is measured beside it and subtracted. Short runs of the empty wrapper before and after each measurement
 //! tell whether the machine changed its speed meanwhile; such measurements are dropped.
 
+#[path = "clients.rs"]
+mod clients;
+
 use super::Measurement;
 use crate::golden::{
     self,
@@ -14,7 +17,7 @@ use crate::golden::{
 use anyhow::{Context, Result, ensure};
 use lb_common::abi::{
     admission::Admission,
-    bench::{BENCH_IPV6, BenchRoot},
+    bench::{BENCH_IPV6, BENCH_SPREAD, BenchRoot},
     guard::SCOPE_ALL,
     pod::Pod,
     root::{FEATURE_EMERGENCY, Root},
@@ -23,7 +26,7 @@ use lb_userspace::{
     config::IpPrefix,
     plan::{guard::Blocked, image::Image},
 };
-use std::{fmt::Write as _, net::Ipv4Addr, net::Ipv6Addr};
+use std::{fmt::Write as _, net::Ipv4Addr, net::Ipv6Addr, ops::Not as _};
 
 /// Packets of one measurement.
 const REPEAT: u32 = 1_000_000;
@@ -43,12 +46,14 @@ const EMPTY: &str = "weir_bench_empty";
 
 const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
+const VIP_GUE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
 
 /// What the packets are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Established,
+    Gue,
     Syn,
     Udp,
     NotVip,
@@ -71,12 +76,14 @@ struct Case {
     flows: u32,
     is_ipv6: bool,
     down: Down,
+    /// Whether clients are spread over the whole address space.
+    is_spread: bool,
 }
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name: &str, kind, flows, is_ipv6, down| {
-        cases.push(Case { name: name.to_owned(), kind, flows, is_ipv6, down });
+        cases.push(Case { name: name.to_owned(), kind, flows, is_ipv6, down, is_spread: false });
     };
     let sweep = [(1, "1 flow"), (1 << 10, "1K flows"), (1 << 16, "64K flows"), (1 << 20, "1M flows")];
     for (flows, text) in sweep {
@@ -90,6 +97,8 @@ fn cases() -> Vec<Case> {
         add(&format!("established home, {text}, rack down"), Kind::Established, flows, false, rack);
         add(&format!("established home, {text}, zone down"), Kind::Established, flows, false, zone);
     }
+    add("established home, 1 flow, gue", Kind::Gue, 1, false, Down::Nothing);
+    add("established home, 1M flows, gue", Kind::Gue, 1 << 20, false, Down::Nothing);
     add("syn home, 1M flows", Kind::Syn, 1 << 20, false, Down::Nothing);
     add("udp home, 1M flows", Kind::Udp, 1 << 20, false, Down::Nothing);
     for (port, text) in GUARDED {
@@ -148,19 +157,20 @@ fn configuration() -> String {
             );
         }
     }
-    for (name, vip, port, protocol, set) in [
-        ("tcp", "192.0.2.10", 80, "tcp", "v4"),
-        ("tcp-access", "192.0.2.10", 81, "tcp", "v4"),
-        ("tcp-limit", "192.0.2.10", 82, "tcp", "v4"),
-        ("tcp-source", "192.0.2.10", 83, "tcp", "v4"),
-        ("udp", "192.0.2.10", 80, "udp", "v4"),
-        ("tcp6", "2001:db8::10", 80, "tcp", "v6"),
+    for (name, vip, port, protocol, set, forwarding) in [
+        ("tcp", "192.0.2.10", 80, "tcp", "v4", "ipip"),
+        ("tcp-access", "192.0.2.10", 81, "tcp", "v4", "ipip"),
+        ("tcp-limit", "192.0.2.10", 82, "tcp", "v4", "ipip"),
+        ("tcp-source", "192.0.2.10", 83, "tcp", "v4", "ipip"),
+        ("udp", "192.0.2.10", 80, "udp", "v4", "ipip"),
+        ("tcp6", "2001:db8::10", 80, "tcp", "v6", "ipip"),
+        ("gue", "192.0.2.11", 80, "tcp", "v4", "gue"),
     ] {
         let protection = protection(port);
         let _ = writeln!(
             text,
             "[[service]]\nname = \"{name}\"\naddress = \"{vip}\"\nport = {port}\nprotocol = \"{protocol}\"\n\
-             {protection}[[service.pool]]\nname = \"p\"\nsets = [\"{set}\"]"
+             forwarding = \"{forwarding}\"\n{protection}[[service.pool]]\nname = \"p\"\nsets = [\"{set}\"]"
         );
     }
     text
@@ -179,14 +189,22 @@ pub fn datapath() -> Result<Vec<Measurement>> {
     let kernel = Kernel::load(BENCH, &[BODY, EMPTY], &image, FLOW_ENTRIES)?;
     let mut bench = Bench { kernel, fastest: u64::MAX };
     let mut results = Vec::new();
-    for case in cases() {
+    for case in cases().into_iter().filter(|case| is_wanted(&case.name)) {
         eprintln!("bench datapath: {}", case.name);
         results.push(bench.measure(&image, &case).with_context(|| case.name.clone())?);
     }
     let (verified, jited) = bench.kernel.size(BODY)?;
     results.push(Measurement::of("verifier, instructions walked", "instructions", vec![f64::from(verified)]));
     results.push(Measurement::of("machine code with wrapper", "bytes", vec![f64::from(jited)]));
+    let fastest = bench.fastest;
+    drop(bench);
+    results.extend(clients::client_regions(fastest)?);
     Ok(results)
+}
+
+/// Whether a case is to be measured: all are, unless `WEIR_BENCH_CASES` has a part of the names of those that are.
+fn is_wanted(name: &str) -> bool {
+    std::env::var("WEIR_BENCH_CASES").is_ok_and(|part| !name.contains(&part)).not()
 }
 
 struct Bench {
@@ -237,8 +255,12 @@ impl Bench {
         ethernet.copy_from_slice(&frame[..14]);
         let root = BenchRoot {
             flow_mask: case.flows - 1,
-            flags: if case.is_ipv6 { BENCH_IPV6 } else { 0 },
-            outer_length: if case.is_ipv6 { 40 } else { 20 },
+            flags: if case.is_ipv6 { BENCH_IPV6 } else { 0 } | if case.is_spread { BENCH_SPREAD } else { 0 },
+            outer_length: match (case.kind, case.is_ipv6) {
+                (Kind::Gue, _) => 28,
+                (_, false) => 20,
+                (_, true) => 40,
+            },
             ethernet,
             ..BenchRoot::zeroed()
         };
@@ -260,6 +282,7 @@ fn frame(case: &Case) -> Vec<u8> {
     let segment = tcp(0x8000, port, flags, &[0; 6]);
     match (case.kind, case.is_ipv6) {
         (Kind::NotVip, _) => ethernet(0x0800, &ipv4(client, STRANGER, 6, &segment)),
+        (Kind::Gue, _) => ethernet(0x0800, &ipv4(client, VIP_GUE, 6, &segment)),
         (Kind::Udp, _) => ethernet(0x0800, &ipv4(client, VIP, 17, &udp(0x8000, 80, &[0; 18]))),
         (_, false) => ethernet(0x0800, &ipv4(client, VIP, 6, &segment)),
         (_, true) => ethernet(0x86dd, &ipv6(client6, VIP6, 6, 64, &segment)),

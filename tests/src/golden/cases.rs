@@ -1,10 +1,13 @@
 //! The golden packets.
 
+mod flows;
 mod protect;
 
 use super::{Case, Change, EGRESS, Expected, MTU, NEXT_HOP, packets::*};
 use lb_common::abi::{admission::Admission, reason::Reason};
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+mod forward;
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 7);
@@ -39,8 +42,12 @@ fn out(ethertype: u16, payload: &[u8]) -> Vec<u8> {
 
 /// An IP packet inside IPv4, as Weir must send it.
 fn in4(protocol: u8, tos: u8, inner: &[u8]) -> Vec<u8> {
+    in4_to(BACKEND, protocol, tos, inner)
+}
+
+fn in4_to(backend: Ipv4Addr, protocol: u8, tos: u8, inner: &[u8]) -> Vec<u8> {
     let header = Ipv4 { tos, id: 0, fragment: 0x4000, ttl: 64, options: Vec::new() };
-    out(V4, &header.packet(TUNNEL, BACKEND, protocol, inner))
+    out(V4, &header.packet(TUNNEL, backend, protocol, inner))
 }
 
 /// An IP packet inside IPv6, but for the flow label, which [`with_label_of`] sets.
@@ -51,12 +58,20 @@ fn in6(next_header: u8, class: u8, inner: &[u8]) -> Vec<u8> {
     out(V6, &outer)
 }
 
-/// Copies the flow label, which depends on the hash, from what came out. All else stays as expected.
+/// Copies what depends on the hash from what came out, the flow label and the low bits of GUE's source port. All else stays
+/// as expected.
 #[must_use]
 pub fn with_label_of(mut expected: Vec<u8>, got: &[u8]) -> Vec<u8> {
-    if expected.get(12..14) == Some(&[0x86, 0xdd]) && got.len() == expected.len() {
-        expected[15] = expected[15] & 0xf0 | got[15] & 0x0f;
-        expected[16..18].copy_from_slice(&got[16..18]);
+    if let Some(at) = forward::entropy_port(&expected)
+        && got.len() == expected.len()
+        && got[at] & 0xc0 == 0xc0
+    {
+        expected[at..at + 2].copy_from_slice(&got[at..at + 2]);
+    }
+    let at = if expected.get(12..14) == Some(&[0x81, 0x00]) { 18 } else { 14 };
+    if expected.get(at - 2..at) == Some(&[0x86, 0xdd]) && got.len() == expected.len() {
+        expected[at + 1] = expected[at + 1] & 0xf0 | got[at + 1] & 0x0f;
+        expected[at + 2..at + 4].copy_from_slice(&got[at + 2..at + 4]);
     }
     expected
 }
@@ -71,7 +86,8 @@ fn answered(mut frame: Vec<u8>) -> Vec<u8> {
 /// All golden packets.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [forwarded(), passed(), echoes(), refused(), steered(), protect::cases()].concat()
+    [forwarded(), passed(), echoes(), refused(), steered(), forward::all(), protect::cases(), flows::all()]
+        .concat()
 }
 
 fn forwarded() -> Vec<Case> {

@@ -1,6 +1,6 @@
 //! The edge's XDP program, loaded with an image, for `BPF_PROG_TEST_RUN`. Nothing is attached.
 
-use super::forget::clear;
+use super::forget::{clear, get, put};
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
@@ -12,6 +12,7 @@ use lb_common::abi::{
     admission::Admission,
     backend::BackendEntry,
     counter::Counter,
+    flow::{FlowEntry, FlowKey},
     limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, SLOTS_PER_CHUNK},
     pod::Pod,
     root::Root,
@@ -75,6 +76,7 @@ impl Kernel {
             .map_max_entries("PREFIX_NODES", size(image.prefix.nodes.len()))
             .map_max_entries("PREFIX_VALUES", size(image.prefix.values.len()))
             .map_max_entries("FLOWS", flow_entries)
+            .map_max_entries("QUIC_SERVERS", size(image.quic.len()))
             .load(object)?;
         for name in programs {
             let program: &mut Xdp =
@@ -122,6 +124,20 @@ impl Kernel {
         self.set_all("PREFIX_ENTRIES", &image.prefix.entries)?;
         self.set_all("PREFIX_NODES", &image.prefix.nodes)?;
         self.set_all("PREFIX_VALUES", &image.prefix.values)?;
+        let mut servers: HashMap<_, [u8; 24], [u8; 8]> =
+            HashMap::try_from(self.ebpf.map_mut("QUIC_SERVERS").context("QUIC_SERVERS")?)?;
+        for (key, server) in &image.quic {
+            servers.insert(
+                <[u8; 24]>::try_from(key.as_bytes())?,
+                <[u8; 8]>::try_from(server.as_bytes())?,
+                0,
+            )?;
+        }
+        let mut interfaces: HashMap<_, u32, [u8; 8]> =
+            HashMap::try_from(self.ebpf.map_mut("INTERFACES").context("INTERFACES")?)?;
+        for &(index, [a, b, c, d, e, f]) in &image.interfaces {
+            interfaces.insert(index, [a, b, c, d, e, f, 0, 0], 0)?;
+        }
         Ok(())
     }
 
@@ -213,6 +229,31 @@ impl Kernel {
         let flows: HashMap<_, [u8; 40], [u8; 8]> =
             HashMap::try_from(self.ebpf.map(table).with_context(|| format!("no map {table}"))?)?;
         flows.keys().try_fold(0, |n, key| key.map(|_| n + 1)).map_err(Into::into)
+    }
+
+    /// Writes a flow into a table of flows, `FLOWS` or `OPENINGS`, and into the flow filter.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn remember(&self, table: &str, key: &FlowKey, entry: &FlowEntry, filter_index: u32) -> Result<()> {
+        let mut chunk = vec![0; FLOW_FILTER_CHUNK];
+        let (element, byte) =
+            (filter_index as usize / FLOW_FILTER_CHUNK, filter_index as usize % FLOW_FILTER_CHUNK);
+        let element = (element as u32).to_ne_bytes();
+        for (name, map) in self.ebpf.maps() {
+            match map {
+                Map::Array(map) if name == "FLOW_FILTER" => {
+                    get(map.fd().as_fd(), &element, &mut chunk)?;
+                    chunk[byte] = 1;
+                    put(map.fd().as_fd(), &element, &chunk)?;
+                }
+                Map::LruHashMap(map) if name == table => {
+                    put(map.fd().as_fd(), key.as_bytes(), entry.as_bytes())?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Empties whatever the programs remember from packet to packet: all maps that are LRU hash tables.

@@ -8,12 +8,14 @@ use std::{
 };
 
 /// What checks the backends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
     /// UDP heartbeats, answered by the agent.
     Heartbeat,
     /// TCP connects to the web port.
     Tcp,
+    /// What the text says: all lines of the check but its name. The options' timing means nothing for it.
+    Text(String),
     /// Nothing: all are believed up.
     None,
 }
@@ -55,6 +57,8 @@ pub struct ConfigOptions {
     pub on_all_down: String,
     /// `native` or `generic`.
     pub mode: String,
+    /// Lines added to every service, such as how it forwards.
+    pub every_service: String,
     /// Text added at the end.
     pub extra: String,
 }
@@ -74,6 +78,7 @@ impl Default for ConfigOptions {
             v6_endpoints: false,
             table_size: 65537,
             on_all_down: "drop".into(),
+            every_service: String::new(),
             mode: "native".into(),
             extra: String::new(),
         }
@@ -96,8 +101,8 @@ pub(crate) fn render(topology: &Topology, directory: &Path, options: &ConfigOpti
     for (name, address, port, protocol) in services {
         text += &format!(
             "\n[[service]]\nname = \"{name}\"\naddress = \"{address}\"\nport = {port}\nprotocol = \"{protocol}\"\n\
-             on_all_down = \"{}\"\n",
-            options.on_all_down
+             on_all_down = \"{}\"\n{}\n",
+            options.on_all_down, options.every_service
         );
         push(&mut text, pools_and_plans(topology, options));
     }
@@ -145,7 +150,8 @@ fn domains(topology: &Topology) -> Vec<String> {
 }
 
 fn check(options: &ConfigOptions) -> Vec<String> {
-    let kind = match options.check {
+    let kind = match &options.check {
+        Check::Text(text) => return vec![format!("\n[[check]]\nname = \"alive\"\n{text}")],
         Check::Heartbeat => "kind = \"heartbeat\"".to_owned(),
         Check::Tcp => format!("kind = \"tcp\"\nport = {WEB_PORT}"),
         Check::None => return Vec::new(),

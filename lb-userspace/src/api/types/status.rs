@@ -1,5 +1,7 @@
 //! How an edge host is doing.
 
+use std::collections::BTreeMap;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,9 @@ pub struct Status {
     pub domains: StateCounts,
     /// Whether every target is silent at once: the host itself is cut off and the last state is held.
     pub isolated: bool,
+    /// The tables of flows, and transitions.
+    #[serde(default)]
+    pub flows: FlowsStatus,
     /// What was done with packets since the program was attached.
     pub traffic: TrafficStatus,
     /// The thread that decides.
@@ -77,6 +82,38 @@ pub struct ConfigStatus {
     pub file: PathBuf,
     /// Digest of the compiled data plane, hexadecimal. Equal on hosts that place flows equally.
     pub digest: String,
+    /// When it was put in force, or the daemon started with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<jiff::Timestamp>,
+    /// Reloads that put another configuration in force since the daemon started.
+    #[serde(default)]
+    pub reloads: u64,
+    /// Reloads that were refused since the daemon started.
+    #[serde(default)]
+    pub failed_reloads: u64,
+    /// Why the last reload was refused; none if it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// See [`Status::flows`]. Counts are those of the last walk over the tables.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct FlowsStatus {
+    /// Established flows in the flow table: those away from home, and in transition.
+    pub entries: u64,
+    /// How many there can be.
+    pub capacity: u64,
+    /// Flows that only opened.
+    pub openings: u64,
+    /// Slots of tables for which the flow table is asked.
+    pub marked_slots: u64,
+    /// When the transition ends, if one runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transition_ends: Option<jiff::Timestamp>,
+    /// Backends that left the configuration and stay for their flows.
+    pub leaving_backends: u64,
+    /// Services that left the configuration and stay for their flows.
+    pub leaving_services: u64,
 }
 
 /// See [`Status::xdp`].
@@ -112,6 +149,9 @@ pub struct StateCounts {
     pub down: u64,
     /// In [`State::Draining`].
     pub draining: u64,
+    /// In [`State::Ramp`].
+    #[serde(default)]
+    pub ramp: u64,
 }
 
 impl StateCounts {
@@ -122,13 +162,14 @@ impl StateCounts {
             State::Suspect => self.suspect += 1,
             State::Down => self.down += 1,
             State::Draining => self.draining += 1,
+            State::Ramp => self.ramp += 1,
         }
     }
 
     /// All of them.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.up + self.suspect + self.down + self.draining
+        self.up + self.suspect + self.down + self.draining + self.ramp
     }
 }
 
@@ -175,6 +216,10 @@ pub struct ControlStatus {
     pub late_rounds: u64,
     /// How late a round was sent at most.
     pub max_lateness_ns: u64,
+    /// BFD packets by what became of them: `sent`, `taken`, and a reason for each that was discarded. Those that none
+    /// counted are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bfd: BTreeMap<String, u64>,
     /// Admission words stored.
     pub stores: u64,
     /// Events that found the channel to the journal full.

@@ -58,12 +58,13 @@ pub(super) fn check(
     node: Option<&Node>,
     sets: &Sets<'_>,
     vips: &[Vip],
+    tunnels: bool,
     report: &mut Report,
 ) {
     repeated_services(vips, report);
     repeated_backends(&sets.addresses, report);
     backends_at_vips(&sets.addresses, vips, report);
-    if let Some(raw_node) = raw_node.filter(|raw| !raw.mistyped) {
+    if let Some(raw_node) = raw_node.filter(|raw| tunnels && !raw.mistyped) {
         missing_tunnel_sources(raw_node, &sets.addresses, report);
     }
     if let Some(node) = node {
