@@ -12,7 +12,7 @@ use lb_common::datapath::parse::{Shape, Transport, Tuple};
 use lb_common::datapath::ports::Tables;
 use lb_common::datapath::steer::{self, Origin};
 use lb_common::datapath::trace::Step;
-use lb_common::datapath::{classify, encap, gue, hash};
+use lb_common::datapath::{admit, classify, encap, gue, hash};
 use lb_common::net::{address_bytes, address_words, ethernet, ipv4, ipv6, protocol};
 
 use super::writer::{Mac, next_hop};
@@ -65,6 +65,14 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, ids: &Ids, query: Explain
         let endpoint = endpoint(service.vip, service.ports, service.protocol);
         let text = format!("it is for service {} at {endpoint}", service.name);
         explanation.steps.push(ExplainStep::new(StepKind::Classify, text));
+    }
+    let refused = admit::admit(tables, root, entry, &transport);
+    if refused != 0 {
+        let reason = admit::reason(refused);
+        let text = format!("the service's guard refuses it: {}", reason.name());
+        explanation.steps.push(ExplainStep::new(StepKind::Admit, text));
+        finish(&mut explanation, VerdictKind::Drop, reason);
+        return explanation;
     }
     if entry.flags & SERVICE_QUIC != 0 {
         let text = "it is QUIC: a connection id that names a backend comes first; this is the way of one that names none";
