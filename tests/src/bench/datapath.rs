@@ -5,20 +5,21 @@
 //! around nothing is measured beside it and subtracted. Short runs of the empty wrapper before and after each measurement
 //! tell whether the machine changed its speed meanwhile; such measurements are dropped.
 
+mod cases;
+
 use super::Measurement;
 use crate::golden::{
     self,
     kernel::{BENCH, Kernel},
-    packets::{ACK, SYN, ethernet, ipv4, ipv6, tcp, udp},
 };
 use anyhow::{Context, Result, ensure};
+use cases::{Case, Kind, State, configuration, frame};
 use lb_common::abi::{
     admission::Admission,
     bench::{BENCH_IPV6, BenchRoot},
     pod::Pod,
 };
 use lb_userspace::plan::image::Image;
-use std::{fmt::Write as _, net::Ipv4Addr, net::Ipv6Addr};
 
 /// Packets of one measurement.
 const REPEAT: u32 = 1_000_000;
@@ -30,114 +31,29 @@ const RUNS: usize = 9;
 const ATTEMPTS: usize = 36;
 /// How much slower than the fastest bracket a measurement's brackets may be, in percent.
 const MAX_SLOWER_PERCENT: u64 = 10;
-/// Entries of the flow table: enough for every flow of a case.
-const FLOW_ENTRIES: u32 = 1 << 20;
-
 const BODY: &str = "weir_bench";
 const EMPTY: &str = "weir_bench_empty";
-
-const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
-const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
-const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
-
-/// What the packets are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Established,
-    Syn,
-    Udp,
-    NotVip,
-}
-
-/// What is down meanwhile.
-#[derive(Clone, Copy)]
-enum Down {
-    Nothing,
-    Domain(&'static str),
-}
-
-struct Case {
-    name: String,
-    kind: Kind,
-    flows: u32,
-    is_ipv6: bool,
-    down: Down,
-}
-
-fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    let mut add = |name: &str, kind, flows, is_ipv6, down| {
-        cases.push(Case { name: name.to_owned(), kind, flows, is_ipv6, down });
-    };
-    let sweep = [(1, "1 flow"), (1 << 10, "1K flows"), (1 << 16, "64K flows"), (1 << 20, "1M flows")];
-    for (flows, text) in sweep {
-        add(&format!("established home, {text}"), Kind::Established, flows, false, Down::Nothing);
-    }
-    for (flows, text) in [sweep[0], sweep[3]] {
-        add(&format!("established home, {text}, ipv6"), Kind::Established, flows, true, Down::Nothing);
-    }
-    for (flows, text) in [sweep[0], sweep[3]] {
-        let (rack, zone) = (Down::Domain("west/w1/r1"), Down::Domain("west/w1"));
-        add(&format!("established home, {text}, rack down"), Kind::Established, flows, false, rack);
-        add(&format!("established home, {text}, zone down"), Kind::Established, flows, false, zone);
-    }
-    add("syn home, 1M flows", Kind::Syn, 1 << 20, false, Down::Nothing);
-    add("udp home, 1M flows", Kind::Udp, 1 << 20, false, Down::Nothing);
-    add("non-vip pass", Kind::NotVip, 1 << 20, false, Down::Nothing);
-    cases
-}
-
-/// A hundred backends in ten racks of two zones.
-fn configuration() -> String {
-    let mut text = String::from(
-        "[node]\nname = \"bench\"\nregion = \"west\"\ninterfaces = [\"eth0\"]\n\
-         hash_key = \"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"\n\
-         tunnel_source_v4 = \"10.255.0.0/16\"\ntunnel_source_v6 = \"fd00:ff::/64\"\n\
-         [topology.west]\nw1 = [\"r1\", \"r2\", \"r3\", \"r4\", \"r5\"]\nw2 = [\"r1\", \"r2\", \"r3\", \"r4\", \"r5\"]\n",
-    );
-    for (set, prefix) in [("v4", "10."), ("v6", "fd00::")] {
-        let _ = writeln!(text, "[[set]]\nname = \"{set}\"\ndomain = \"west\"");
-        for backend in 0..100 {
-            let (zone, rack, host) = (1 + backend / 50, 1 + backend / 10 % 5, 1 + backend % 10);
-            let address = if set == "v4" {
-                format!("{prefix}{zone}.{rack}.{host}")
-            } else {
-                format!("{prefix}{zone}:{rack}:{host}")
-            };
-            let _ = writeln!(
-                text,
-                "[[set.backend]]\nname = \"{set}-{backend}\"\nrack = \"west/w{zone}/r{rack}\"\naddress = \"{address}\""
-            );
-        }
-    }
-    for (name, vip, protocol, set) in [
-        ("tcp", "192.0.2.10", "tcp", "v4"),
-        ("udp", "192.0.2.10", "udp", "v4"),
-        ("tcp6", "2001:db8::10", "tcp", "v6"),
-    ] {
-        let _ = writeln!(
-            text,
-            "[[service]]\nname = \"{name}\"\naddress = \"{vip}\"\nport = 80\nprotocol = \"{protocol}\"\n\
-             [[service.pool]]\nname = \"p\"\nsets = [\"{set}\"]"
-        );
-    }
-    text
-}
 
 /// Measures every case.
 ///
 /// # Errors
 /// What the kernel says; a machine that never stays at one speed for the time of a measurement.
 pub fn datapath() -> Result<Vec<Measurement>> {
-    let image = golden::image(&configuration())?;
-    let kernel = Kernel::load(BENCH, &[BODY, EMPTY], &image, FLOW_ENTRIES)?;
-    let mut bench = Bench { kernel, fastest: u64::MAX };
     let mut results = Vec::new();
-    for case in cases() {
-        eprintln!("bench datapath: {}", case.name);
-        results.push(bench.measure(&image, &case).with_context(|| case.name.clone())?);
+    let mut size = None;
+    let mut fastest = u64::MAX;
+    for (setup, cases) in cases::all() {
+        let image = golden::image(&configuration(setup))?;
+        let kernel = Kernel::load(BENCH, &[BODY, EMPTY], &image, setup.flow_entries)?;
+        let mut bench = Bench { kernel, fastest };
+        for case in cases {
+            eprintln!("bench datapath: {}", case.name);
+            results.push(bench.measure(&image, &case).with_context(|| case.name.clone())?);
+        }
+        size = Some(bench.kernel.size(BODY)?);
+        fastest = bench.fastest;
     }
-    let (verified, jited) = bench.kernel.size(BODY)?;
+    let (verified, jited) = size.context("no case")?;
     results.push(Measurement::of("verifier, instructions walked", "instructions", vec![f64::from(verified)]));
     results.push(Measurement::of("machine code with wrapper", "bytes", vec![f64::from(jited)]));
     Ok(results)
@@ -152,12 +68,20 @@ struct Bench {
 impl Bench {
     fn measure(&mut self, image: &Image, case: &Case) -> Result<Measurement> {
         let mut words = image.admission.clone();
-        if let Down::Domain(path) = case.down {
+        let changed = match case.state {
+            State::Open => None,
+            State::Down(path) => Some((path, Admission::CLOSED)),
+            State::Drained => Some(("west/w1", Admission::new(0, 255))),
+        };
+        if let Some((path, word)) = changed {
             let index = image.names.domains.iter().position(|d| d == path).context("domain")?;
-            words[index] = Admission::CLOSED;
+            words[index] = word;
         }
         self.kernel.set_admissions(&words)?;
-        let frame = frame(case);
+        if case.opened {
+            self.run(BODY, case, &frame(case, Kind::Syn), case.flows)?;
+        }
+        let frame = frame(case, case.kind);
         // The first round fills caches and, where flows are remembered, the flow table.
         self.run(BODY, case, &frame, REPEAT)?;
         let mut values = Vec::new();
@@ -196,19 +120,5 @@ impl Bench {
         ensure!(left.unexpected == 0, "{} packets were neither sent on nor passed", left.unexpected);
         ensure!(left.next == repeat, "{} packets instead of {repeat}", left.next);
         Ok(time.as_nanos() as u64)
-    }
-}
-
-/// A frame of 64 bytes or as short as its headers allow.
-fn frame(case: &Case) -> Vec<u8> {
-    let client = Ipv4Addr::new(10, 0, 0, 1);
-    let client6 = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 1);
-    let flags = if case.kind == Kind::Syn { SYN } else { ACK };
-    let segment = tcp(0x8000, 80, flags, &[0; 6]);
-    match (case.kind, case.is_ipv6) {
-        (Kind::NotVip, _) => ethernet(0x0800, &ipv4(client, STRANGER, 6, &segment)),
-        (Kind::Udp, _) => ethernet(0x0800, &ipv4(client, VIP, 17, &udp(0x8000, 80, &[0; 18]))),
-        (_, false) => ethernet(0x0800, &ipv4(client, VIP, 6, &segment)),
-        (_, true) => ethernet(0x86dd, &ipv6(client6, VIP6, 6, 64, &segment)),
     }
 }
