@@ -9,7 +9,7 @@ use core::borrow::Borrow;
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
     macros::map,
-    maps::{Array, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
 };
 use lb_common::{
     abi::{
@@ -18,9 +18,10 @@ use lb_common::{
         counter::Counter,
         flow::{FlowEntry, FlowFilter, FlowWords},
         guard::{GuardCounts, GuardEntry, NodeGuard},
-        limits::{FLOW_FILTER_CHUNK, SLOTS_PER_CHUNK},
+        limits::{FLOW_FILTER_CHUNK, MAX_INTERFACES, SLOTS_PER_CHUNK},
         plan::{PlanEntry, PoolEntry},
         prefix::{ENTRIES_PER_LINE, PrefixEntries, PrefixNode, PrefixTable, PrefixValues, VALUES_PER_LINE},
+        quic::{QuicServer, QuicServerKey},
         root::Root,
         service::{ServiceBucket, ServiceEntry},
     },
@@ -28,7 +29,7 @@ use lb_common::{
         admit::{self, Request},
         filter::Allowance,
         flow::FlowTable,
-        ports::{Buckets, Clock, Tables},
+        ports::{Buckets, Clock, FibLookup, Tables},
         prefix::{self, PrefixNodes},
         select::{self, Probe, Probed},
         steer::{self, Away, Origin, Walk, Walked},
@@ -71,6 +72,16 @@ static PREFIX_NODES: Array<PrefixNode> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static PREFIX_VALUES: Array<PrefixValues> = Array::with_max_entries(1, MMAPABLE);
 #[map]
+static GUARDS: Array<GuardEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static NODE_GUARD: Array<NodeGuard> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BUCKETS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static GUARD_COUNTS: Array<GuardCounts> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BLOCKED: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
+#[map]
 static FLOWS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
 #[map]
 static OPENINGS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
@@ -93,7 +104,9 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// What a CPU keeps from one function, or packet, to the next.
 #[repr(C)]
-struct Scratch {
+pub(crate) struct Scratch {
+    /// What the kernel's routing table is asked and answers.
+    pub(crate) fib: FibLookup,
     /// Input of [`weir_away`]: more than fits in registers.
     away: Away,
     /// What may still be written into the flow table.
@@ -102,12 +115,19 @@ struct Scratch {
 
 /// This CPU's scratch.
 #[inline(always)]
-fn scratch() -> Option<&'static mut Scratch> {
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: the pointer is to the live element of this CPU, on which no second XDP program interrupts this one. Nobody
-    // holds two results at once: `away` is written before `weir_away` starts and only read by it, and `allowance` is touched in
-    // `insert_allowance` alone.
+    // holds two results at once: `away` is written before `weir_away` starts and only read by it, `allowance` is touched in
+    // `insert_allowance` alone, and `fib` in `Frame::fib` alone.
     unsafe { SCRATCH.get_ptr_mut(0)?.as_mut() }
 }
+
+/// Server ids of QUIC services, filled when the generation is built.
+#[map]
+static QUIC_SERVERS: HashMap<QuicServerKey, QuicServer> = HashMap::with_max_entries(1, 0);
+/// Ethernet addresses of the interfaces on which frames arrive, by index.
+#[map]
+static INTERFACES: HashMap<u32, [u8; 8]> = HashMap::with_max_entries(MAX_INTERFACES as u32, 0);
 
 /// The maps above as the decisions see them.
 pub struct Maps;
@@ -281,6 +301,19 @@ impl Tables for Maps {
     fn prefix(&self, table: u32, address: &AddressWords) -> u32 {
         let [a, b, c, d] = *address;
         weir_prefix(table, a, b, c, d)
+    }
+
+    #[inline(always)]
+    fn quic_server(&self, key: &QuicServerKey) -> Option<QuicServer> {
+        // SAFETY: the entry is copied at once, and never changes while the program runs.
+        unsafe { QUIC_SERVERS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn interface_address(&self, ifindex: u32) -> Option<[u8; 6]> {
+        // SAFETY: the entry is copied at once; the daemon replaces entries whole.
+        let [a, b, c, d, e, f, _, _] = *unsafe { INTERFACES.get(&ifindex) }?;
+        Some([a, b, c, d, e, f])
     }
 
     #[inline(always)]

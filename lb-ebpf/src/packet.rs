@@ -1,8 +1,16 @@
 //! A frame in the driver's memory. The only pointer arithmetic on packets.
 
-use aya_ebpf::{helpers::generated::bpf_xdp_adjust_head, programs::XdpContext};
+use crate::maps;
+use aya_ebpf::{
+    bindings::{BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_SUCCESS},
+    helpers::generated::{bpf_fib_lookup, bpf_xdp_adjust_head},
+    programs::XdpContext,
+};
 use core::{hint::black_box, mem::MaybeUninit};
-use lb_common::{datapath::ports::Packet, net::ethernet};
+use lb_common::{
+    datapath::ports::{FibAnswer, FibLookup, Packet},
+    net::ethernet,
+};
 
 /// The frame that an XDP program was called for.
 pub struct Frame<'a>(pub &'a XdpContext);
@@ -56,6 +64,21 @@ impl Frame<'_> {
         }
         // SAFETY: as in `load`, in the other direction; a frame and the stack do not overlap.
         unsafe { copy::<N>(bytes.as_ptr(), start as *mut u8) };
+        Some(())
+    }
+
+    /// [`store`](Self::store) for words, which stay in registers.
+    #[inline(always)]
+    fn store_words<const N: usize>(&mut self, start: usize, words: &[u32; N]) -> Option<()> {
+        if start + size_of::<[u32; N]>() > self.0.data_end() {
+            return None;
+        }
+        // SAFETY: the comparison above shows that all words lie inside the frame. Alignment: see `copy`.
+        unsafe {
+            for (i, word) in words.iter().enumerate() {
+                *(start as *mut u32).add(i) = *word;
+            }
+        }
         Some(())
     }
 
@@ -129,7 +152,43 @@ impl Packet for Frame<'_> {
     }
 
     #[inline(always)]
+    fn resize_front(&mut self, by: i32) -> Option<()> {
+        // SAFETY: as in `push_front`.
+        if unsafe { bpf_xdp_adjust_head(self.0.ctx, -by) } == 0 { Some(()) } else { None }
+    }
+
+    #[inline(always)]
+    fn write_words<const N: usize>(&mut self, at: usize, words: &[u32; N]) -> Option<()> {
+        self.store_words(self.0.data() + at, words)
+    }
+
+    #[inline(always)]
+    fn write_words_far<const N: usize>(&mut self, at: usize, words: &[u32; N]) -> Option<()> {
+        self.store_words(self.far(at), words)
+    }
+
+    #[inline(always)]
     fn ingress_ifindex(&self) -> u32 {
         self.0.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn fib(&self, fill: impl FnOnce(&mut FibLookup), read: impl FnOnce(FibAnswer, &FibLookup)) {
+        // Not on the stack, of which the functions on the way here leave too little.
+        let Some(scratch) = maps::scratch() else { return };
+        fill(&mut scratch.fib);
+        let size = size_of::<FibLookup>() as i32;
+        let pointer = core::ptr::from_mut(&mut scratch.fib);
+        // SAFETY: the context is the one that the kernel called the program with; the helper reads and writes `size` bytes, all
+        // of which are integers.
+        let result = unsafe { bpf_fib_lookup(self.0.ctx.cast(), pointer.cast(), size, 0) };
+        let answer = if result == BPF_FIB_LKUP_RET_SUCCESS as i64 {
+            FibAnswer::Known
+        } else if result == BPF_FIB_LKUP_RET_FRAG_NEEDED as i64 {
+            FibAnswer::TooBig
+        } else {
+            FibAnswer::Unknown
+        };
+        read(answer, &scratch.fib);
     }
 }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use lb_common::abi::agent::DEFAULT_GUE_PORT;
 use lb_common::abi::heartbeat::{DEFAULT_PORT, Heartbeat, REPLY};
 use lb_common::abi::pod::Pod;
 use lb_userspace::config::{IpPrefix, XdpMode};
@@ -21,6 +22,7 @@ fn options() -> AgentOptions {
         interface: "e0".to_owned(),
         addresses: vec![IpAddr::V4(OWN)],
         heartbeat_port: DEFAULT_PORT,
+        gue_port: DEFAULT_GUE_PORT,
         sources: Vec::new(),
         mode: XdpMode::Generic,
         stats_interval: None,

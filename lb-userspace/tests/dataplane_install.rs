@@ -26,8 +26,14 @@ use lb_userspace::plan::ids::BackendIndex;
 use lb_userspace::plan::image::ImageTables;
 use namespace::{Namespace, eventually, names, run, with_namespace};
 
-const HOP: NextHop =
-    NextHop { ifindex: 1, destination: [2, 0, 0, 0, 0, 2], source: [2, 0, 0, 0, 0, 1], mtu: 1600 };
+const HOP: NextHop = NextHop {
+    ifindex: 1,
+    destination: [2, 0, 0, 0, 0, 2],
+    source: [2, 0, 0, 0, 0, 1],
+    mtu: 1600,
+    on_link: true,
+    vlan: Some(7),
+};
 
 fn try_install(config: &Config) -> Result<DataPlane, DataPlaneError> {
     DataPlane::install(&compile(config).unwrap(), &Options::new(config))

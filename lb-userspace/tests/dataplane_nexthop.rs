@@ -32,7 +32,7 @@ fn start(namespace: &Namespace) -> (DataPlane, NextHopWriter, NextHops) {
     let config = namespace.config(|text| text);
     let dataplane = DataPlane::install(&compile(&config).unwrap(), &Options::new(&config)).unwrap();
     let writer = dataplane.next_hop_writer();
-    let hops = NextHops::start(dataplane.next_hop_writer()).unwrap();
+    let hops = NextHops::start(&config, dataplane.next_hop_writer()).unwrap();
     (dataplane, writer, hops)
 }
 
@@ -43,9 +43,21 @@ fn wait_settled(hops: &NextHops) {
     assert!(snapshot.settled, "{snapshot:?}");
 }
 
+/// A next hop as it was written, but for whether it is on the link.
+fn way(writer: &NextHopWriter, backend: u32) -> Option<NextHop> {
+    writer.read(BackendIndex(backend)).map(|hop| NextHop { on_link: false, ..hop })
+}
+
 fn hop(interface: &str, number: u8, far: u8, mtu: u16) -> Option<NextHop> {
     let ifindex = if_nametoindex(interface).unwrap();
-    Some(NextHop { ifindex, destination: [2, 0, 0, 0, number, far], source: [2, 0, 0, 0, number, 1], mtu })
+    Some(NextHop {
+        ifindex,
+        destination: [2, 0, 0, 0, number, far],
+        source: [2, 0, 0, 0, number, 1],
+        mtu,
+        on_link: false,
+        vlan: None,
+    })
 }
 
 #[test]
@@ -54,18 +66,16 @@ fn next_hops_are_found_on_the_link_and_behind_gateways() {
         network(namespace);
         let (_dataplane, writer, hops) = start(namespace);
         wait_settled(&hops);
-        assert_eq!(writer.read(BackendIndex(0)), hop("e0", 0, 2, 1600), "on the link");
-        assert_eq!(writer.read(BackendIndex(1)), hop("e0", 0, 2, 1600));
-        assert_eq!(
-            writer.read(BackendIndex(2)),
-            hop("e1", 1, 2, 1500),
-            "behind a gateway, with the route's MTU"
-        );
+        assert_eq!(way(&writer, 0), hop("e0", 0, 2, 1600), "on the link");
+        assert_eq!(way(&writer, 1), hop("e0", 0, 2, 1600));
+        let on_link = [0, 2].map(|backend| writer.read(BackendIndex(backend)).unwrap().on_link);
+        assert_eq!(on_link, [true, false], "the backend itself, or a gateway");
+        assert_eq!(way(&writer, 2), hop("e1", 1, 2, 1500), "behind a gateway, with the route's MTU");
         // The kernel asks for IPv6 neighbours only once the interface's own address has passed duplicate detection.
-        eventually("over IPv6", || writer.read(BackendIndex(3)) == hop("e1", 1, 2, 1600));
+        eventually("over IPv6", || way(&writer, 3) == hop("e1", 1, 2, 1600));
         eventually("all are told", || hops.snapshot().unresolved() == 0);
         hops.stop();
-        assert!(writer.read(BackendIndex(0)).is_some(), "stopping leaves them");
+        assert!(way(&writer, 0).is_some(), "stopping leaves them");
     });
 }
 
@@ -76,13 +86,13 @@ fn a_neighbour_that_does_not_answer_is_told_and_found_once_it_does() {
         namespace.run("ip addr del 10.1.0.12/24 dev p0");
         let (_dataplane, writer, hops) = start(namespace);
         wait_settled(&hops);
-        assert!(writer.read(BackendIndex(0)).is_some());
-        assert_eq!(writer.read(BackendIndex(1)), None);
+        assert!(way(&writer, 0).is_some());
+        assert_eq!(way(&writer, 1), None);
         let snapshot = hops.snapshot();
         let HopState::Unresolved { reason } = &snapshot.backends[1] else { panic!("{snapshot:?}") };
         assert!(reason.contains("10.1.0.12 on e0"), "{reason}");
         namespace.run("ip addr add 10.1.0.12/24 dev p0");
-        eventually("the new neighbour is found", || writer.read(BackendIndex(1)) == hop("e0", 0, 2, 1600));
+        eventually("the new neighbour is found", || way(&writer, 1) == hop("e0", 0, 2, 1600));
     });
 }
 
@@ -93,16 +103,16 @@ fn a_new_address_of_the_neighbour_is_taken_and_a_lost_one_is_held() {
         let (_dataplane, writer, hops) = start(namespace);
         wait_settled(&hops);
         run("ip neigh replace 10.1.0.11 lladdr 02:00:00:00:00:77 dev e0 nud permanent");
-        eventually("the new address is written", || writer.read(BackendIndex(0)) == hop("e0", 0, 0x77, 1600));
+        eventually("the new address is written", || way(&writer, 0) == hop("e0", 0, 0x77, 1600));
 
         // The host is gone, and the kernel's entry with it: the last known address stays.
         namespace.run("ip addr del 10.1.0.11/24 dev p0");
         run("ip neigh del 10.1.0.11 dev e0");
         let is_held = || matches!(hops.snapshot().backends[0], HopState::Held { .. });
         eventually("it is held", is_held);
-        assert_eq!(writer.read(BackendIndex(0)), hop("e0", 0, 0x77, 1600));
+        assert_eq!(way(&writer, 0), hop("e0", 0, 0x77, 1600));
         namespace.run("ip addr add 10.1.0.11/24 dev p0");
-        eventually("it is found again", || writer.read(BackendIndex(0)) == hop("e0", 0, 2, 1600));
+        eventually("it is found again", || way(&writer, 0) == hop("e0", 0, 2, 1600));
         eventually("and so told", || matches!(hops.snapshot().backends[0], HopState::Resolved(_)));
     });
 }
@@ -113,24 +123,22 @@ fn routes_and_links_are_followed() {
         network(namespace);
         let (_dataplane, writer, hops) = start(namespace);
         wait_settled(&hops);
-        eventually("over IPv6", || writer.read(BackendIndex(3)) == hop("e1", 1, 2, 1600));
+        eventually("over IPv6", || way(&writer, 3) == hop("e1", 1, 2, 1600));
         // The second rack moves behind the first link.
         run("ip route replace 10.2.0.0/24 via 10.1.0.11");
-        eventually("the new route is taken", || writer.read(BackendIndex(2)) == hop("e0", 0, 2, 1600));
+        eventually("the new route is taken", || way(&writer, 2) == hop("e0", 0, 2, 1600));
         // Without any route, the last way goes on being used.
         run("ip route del 10.2.0.0/24");
         eventually("it is held", || matches!(hops.snapshot().backends[2], HopState::Held { .. }));
-        assert_eq!(writer.read(BackendIndex(2)), hop("e0", 0, 2, 1600));
+        assert_eq!(way(&writer, 2), hop("e0", 0, 2, 1600));
         // But not over a link that is down.
         run("ip link set e0 down");
-        eventually("the way is taken away", || {
-            (0..3).all(|backend| writer.read(BackendIndex(backend)).is_none())
-        });
-        assert_eq!(writer.read(BackendIndex(3)), hop("e1", 1, 2, 1600), "the other link is not touched");
+        eventually("the way is taken away", || (0..3).all(|backend| way(&writer, backend).is_none()));
+        assert_eq!(way(&writer, 3), hop("e1", 1, 2, 1600), "the other link is not touched");
         run("ip link set e0 up");
-        eventually("it is back", || writer.read(BackendIndex(0)) == hop("e0", 0, 2, 1600));
+        eventually("it is back", || way(&writer, 0) == hop("e0", 0, 2, 1600));
         run("ip link set e0 mtu 1400");
-        eventually("a new MTU is taken", || writer.read(BackendIndex(0)) == hop("e0", 0, 2, 1400));
+        eventually("a new MTU is taken", || way(&writer, 0) == hop("e0", 0, 2, 1400));
     });
 }
 

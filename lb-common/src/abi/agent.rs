@@ -1,5 +1,7 @@
 //! What `weir agent` and its XDP program share.
 
+/// UDP port of generic UDP encapsulation unless configured otherwise, as the IANA has registered it.
+pub const DEFAULT_GUE_PORT: u16 = 6080;
 /// Flag of [`AgentRoot`]: only packets from the source prefixes are decapsulated and answered.
 pub const AGENT_FILTER_SOURCES: u32 = 1;
 
@@ -24,7 +26,11 @@ pub struct AgentRoot {
     /// Status byte that heartbeat replies carry.
     pub status: u8,
     /// Zero.
-    pub reserved: [u8; 53],
+    pub reserved: u8,
+    /// UDP port of generic UDP encapsulation, network order; 0 for none.
+    pub gue_port: [u8; 2],
+    /// Zero.
+    pub reserved2: [u8; 50],
 }
 
 /// What became of a packet at the agent; index into the per-CPU `AGENT_COUNTERS` array. Append-only.
@@ -45,10 +51,13 @@ pub enum AgentReason {
     DecapsulationFailed = 5,
     /// Outer packet is a fragment: dropped.
     OuterFragment = 6,
+    /// The outer header says "congestion experienced", which the inner one cannot say: dropped, as RFC 6040, section 4.2,
+    /// demands.
+    CongestionLost = 7,
 }
 
 /// All agent reasons in the order of their numbers, with the names that the CLI and metrics use.
-pub const AGENT_REASONS: [(AgentReason, &str); 7] = [
+pub const AGENT_REASONS: [(AgentReason, &str); 8] = [
     (AgentReason::Passed, "passed"),
     (AgentReason::Decapsulated, "decapsulated"),
     (AgentReason::HeartbeatAnswered, "heartbeat_answered"),
@@ -56,4 +65,5 @@ pub const AGENT_REASONS: [(AgentReason, &str); 7] = [
     (AgentReason::InnerMalformed, "inner_malformed"),
     (AgentReason::DecapsulationFailed, "decapsulation_failed"),
     (AgentReason::OuterFragment, "outer_fragment"),
+    (AgentReason::CongestionLost, "congestion_lost"),
 ];

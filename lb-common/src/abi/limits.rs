@@ -61,6 +61,10 @@ pub const FLOW_FILTER_BYTES_PER_ENTRY: usize = 2;
 pub const DEFAULT_FLOW_INSERTS_PER_SECOND: u32 = 10_000;
 /// Answers a second that Weir itself gives at most, for each CPU.
 pub const DEFAULT_ANSWERS_PER_SECOND: u32 = 1_000;
+/// Interfaces of one edge host on which frames arrive.
+pub const MAX_INTERFACES: usize = 64;
+/// Bytes of a QUIC server id.
+pub const MAX_QUIC_SERVER_ID_BYTES: usize = 15;
 /// Source prefixes that emergency switches block at once.
 pub const MAX_BLOCKED: usize = 1_024;
 /// Places in each of the two rows of source buckets (2 MiB in all), where some service limits its source prefixes.

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod plan;
 pub mod pod;
 pub mod prefix;
+pub mod quic;
 pub mod reason;
 pub mod root;
 pub mod service;

@@ -58,6 +58,8 @@ pod! {
     crate::abi::heartbeat::Heartbeat = 32;
     crate::abi::plan::PlanEntry = 64;
     crate::abi::plan::PoolEntry = 16;
+    crate::abi::quic::QuicServer = 8;
+    crate::abi::quic::QuicServerKey = 24;
     crate::abi::prefix::PrefixEntries = 64;
     crate::abi::prefix::PrefixNode = 32;
     crate::abi::prefix::PrefixRoot = 32;

@@ -29,6 +29,9 @@ pub const FEATURE_CAPTURE: u32 = 1 << 3;
 /// while the program runs. The same bit as [`SERVICE_GUARDED`](super::service::SERVICE_GUARDED), so that one test covers both.
 pub const FEATURE_EMERGENCY: u32 = 1 << 4;
 
+/// [`Root::features`]: Weir answers "who has it?" for some VIP (`reach = "arp"`).
+pub const FEATURE_ARP: u32 = 1 << 5;
+
 /// The single element of the `ROOT` map, 256 bytes. Written once per generation, but for `features`, `previous_clients`
 /// and `flow_filter_epoch`.
 #[repr(C, align(64))]

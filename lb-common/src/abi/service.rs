@@ -83,6 +83,7 @@ pub struct ServiceEntry {
     pub guard: u32,
     /// UDP port of [`FORWARD_GUE`], network order.
     pub gue_port: [u8; 2],
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// Configurations of connection ids, as [`QuicConfigEntry`](super::quic::QuicConfigEntry) has them; meant only with
+    /// [`SERVICE_QUIC`].
+    pub quic: [u8; 2],
 }

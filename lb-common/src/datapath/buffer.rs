@@ -1,6 +1,6 @@
 //! A frame in ordinary memory, with headroom as a driver leaves it.
 
-use super::ports::Packet;
+use super::ports::{FibAnswer, FibLookup, Packet};
 use crate::net::ethernet;
 use alloc::vec::Vec;
 
@@ -13,6 +13,7 @@ pub struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     ingress_ifindex: u32,
+    fib: Option<FibLookup>,
 }
 
 impl Buffer {
@@ -21,7 +22,13 @@ impl Buffer {
     pub fn new(frame: &[u8], ingress_ifindex: u32) -> Self {
         let mut bytes = alloc::vec![0; HEADROOM];
         bytes.extend_from_slice(frame);
-        Self { bytes, start: HEADROOM, ingress_ifindex }
+        Self { bytes, start: HEADROOM, ingress_ifindex, fib: None }
+    }
+
+    /// The same, with what the kernel's routing and neighbour tables say about every destination.
+    #[must_use]
+    pub fn with_fib(self, fib: FibLookup) -> Self {
+        Self { fib: Some(fib), ..self }
     }
 
     /// The frame as it now is.
@@ -77,7 +84,37 @@ impl Packet for Buffer {
         self.write(0, bytes)
     }
 
+    fn resize_front(&mut self, by: i32) -> Option<()> {
+        let start = self.start.checked_add_signed(isize::try_from(by).ok()?.checked_neg()?)?;
+        if start + ethernet::LENGTH > self.bytes.len() {
+            return None;
+        }
+        self.start = start;
+        Some(())
+    }
+
+    fn write_words<const N: usize>(&mut self, at: usize, words: &[u32; N]) -> Option<()> {
+        if at.checked_add(size_of_val(words))? > self.length() {
+            return None;
+        }
+        words.iter().enumerate().try_for_each(|(i, word)| self.write(at + 4 * i, &word.to_ne_bytes()))
+    }
+
+    fn write_words_far<const N: usize>(&mut self, at: usize, words: &[u32; N]) -> Option<()> {
+        self.write_words(at, words)
+    }
+
     fn ingress_ifindex(&self) -> u32 {
         self.ingress_ifindex
+    }
+
+    fn fib(&self, fill: impl FnOnce(&mut FibLookup), read: impl FnOnce(FibAnswer, &FibLookup)) {
+        let mut lookup = FibLookup::default();
+        fill(&mut lookup);
+        let Some(fib) = self.fib else { return read(FibAnswer::Unknown, &lookup) };
+        // Next hop 0 stands for the destination itself.
+        let destination = if fib.destination == [0; 4] { lookup.destination } else { fib.destination };
+        let answer = if lookup.length > fib.length { FibAnswer::TooBig } else { FibAnswer::Known };
+        read(answer, &FibLookup { family: lookup.family, destination, ..fib });
     }
 }

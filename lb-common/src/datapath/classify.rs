@@ -47,6 +47,13 @@ pub fn service<'a, T: Tables>(tables: &'a T, root: &Root, tuple: &Tuple) -> Opti
     find_service(tables, root, &Lookup { address: tuple.destination, port, protocol: tuple.protocol })
 }
 
+/// The entry that a lookup finds.
+#[inline(always)]
+pub(super) fn entry<'a, T: Tables>(tables: &'a T, lookup: &Lookup) -> Option<&'a ServiceEntry> {
+    let (_, entry) = find_service(tables, tables.root()?, lookup)?;
+    Some(entry)
+}
+
 /// Whether an address is a VIP.
 #[inline(always)]
 pub fn is_vip<T: Tables>(tables: &T, address: AddressWords) -> bool {

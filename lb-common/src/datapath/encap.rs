@@ -1,27 +1,47 @@
 //! Stage 6: what does the packet look like on the way to the backend? IP in IP (RFC 2003, RFC 2473, RFC 4213), in all four
-//! combinations of families.
+//! combinations of families, here; [`gue`] and [`l2`] have the other kinds of forwarding.
+//!
+//! DSCP and ECN are copied to the outer header, congestion experienced included (RFC 6040, section 4.1, normal mode). The
+//! inner packet is not touched: its TTL is not decremented, as Weir delivers to a host that has the destination address and does
+//! not forward (RFC 2003, section 3.1, asks for it only "as part of forwarding").
 
-use super::{parse::Transport, ports::Packet};
+use super::{
+    gue,
+    l2::{self, Facts, Way},
+    parse::Transport,
+    ports::Packet,
+};
 use crate::{
-    abi::{backend::BackendEntry, reason::Reason, root::Root},
-    net::{address_words, checksum, ipv4, ipv6, protocol, word},
+    abi::{
+        backend::{BACKEND_TAGGED, BackendEntry},
+        reason::Reason,
+        root::Root,
+        service::{FORWARD_GUE, FORWARD_L2, ServiceEntry},
+    },
+    net::{address_words, checksum, ethernet, ipv4, ipv6, protocol, word},
 };
 
-/// Puts the outer headers in front of the packet.
+/// Puts the outer headers in front of the packet. Gives the interface by which it leaves.
 ///
 /// # Errors
-/// [`Reason::NoNextHop`], [`Reason::TooBig`] with the packet as it was; [`Reason::NoHeadroom`] when the frame could not be
-/// enlarged.
+/// [`Reason::NoNextHop`], [`Reason::TooBig`], [`Reason::NotOnLink`] with the packet as it was; [`Reason::NoHeadroom`] when
+/// the frame could not be enlarged.
 #[inline(always)]
 pub fn encapsulate<P: Packet>(
     packet: &mut P,
     root: &Root,
+    service: &ServiceEntry,
     backend: &BackendEntry,
     transport: &Transport,
     h: u64,
-) -> Result<(), Reason> {
-    if backend.ifindex == 0 {
-        return Err(Reason::NoNextHop);
+) -> Result<u32, Reason> {
+    // One branch for all that is not the common way.
+    let special = service.forwarding as u32
+        | (transport.ip_at as u32 ^ ethernet::LENGTH as u32)
+        | (backend.flags & BACKEND_TAGGED);
+    if special != 0 || backend.ifindex == 0 {
+        let facts = Facts::new(transport);
+        return l2::send(packet, &Way { root, service, backend, facts, h }).egress();
     }
     let inner = transport.ip_length as usize;
     let outer = if backend.is_outer_ipv6() { ipv6::LENGTH } else { ipv4::LENGTH };
@@ -33,13 +53,26 @@ pub fn encapsulate<P: Packet>(
     } else {
         packet.push_front(ipv4::LENGTH, &backend.ethernet, &outer_v4(root, backend, transport, h))
     };
-    written.ok_or(Reason::NoHeadroom)
+    if written.is_some() { Ok(backend.ifindex) } else { Err(Reason::NoHeadroom) }
+}
+
+/// Bytes by which an IP packet of a service grows on the way to a backend.
+#[must_use]
+#[inline(always)]
+pub const fn overhead(service: &ServiceEntry, backend: &BackendEntry) -> usize {
+    match (service.forwarding, backend.is_outer_ipv6()) {
+        (FORWARD_L2, _) => 0,
+        (FORWARD_GUE, false) => gue::OVERHEAD_V4,
+        (FORWARD_GUE, true) => gue::OVERHEAD_V6,
+        (_, false) => ipv4::LENGTH,
+        (_, true) => ipv6::LENGTH,
+    }
 }
 
 /// Protocol number of the inner packet.
 #[inline(always)]
-const fn inner_protocol(transport: &Transport) -> u8 {
-    if transport.tuple.is_ipv6 { protocol::IPV6 } else { protocol::IPV4 }
+pub(super) const fn inner_protocol(is_ipv6: bool) -> u8 {
+    if is_ipv6 { protocol::IPV6 } else { protocol::IPV4 }
 }
 
 /// The part of a hash that the mask lets through, as a word in network order.
@@ -72,14 +105,27 @@ const fn halves(word: u32) -> u32 {
     (word & 0xffff) + (word >> 16)
 }
 
-/// An outer IPv4 header (RFC 791) in words whose bytes are in network order.
+/// The outer IPv4 header of IP in IP.
 #[inline(always)]
 fn outer_v4(root: &Root, backend: &BackendEntry, transport: &Transport, h: u64) -> [u32; 5] {
     let length = transport.ip_length + ipv4::LENGTH as u16;
-    let first = 0x4500_0000 | (transport.traffic_class as u32) << 16 | length as u32;
+    header_v4(root, backend, transport.traffic_class, length, inner_protocol(transport.tuple.is_ipv6), h)
+}
+
+/// An outer IPv4 header (RFC 791) in words whose bytes are in network order. `length` is that of the whole packet.
+#[inline(always)]
+pub(super) fn header_v4(
+    root: &Root,
+    backend: &BackendEntry,
+    traffic_class: u8,
+    length: u16,
+    protocol: u8,
+    h: u64,
+) -> [u32; 5] {
+    let first = 0x4500_0000 | (traffic_class as u32) << 16 | length as u32;
     let first = first.to_be();
     let entropy = entropy(h, root.entropy_mask_v4);
-    let ttl_and_protocol = ((ipv4::TTL as u32) << 24 | (inner_protocol(transport) as u32) << 16).to_be();
+    let ttl_and_protocol = ((ipv4::TTL as u32) << 24 | (protocol as u32) << 16).to_be();
     // The source's host bits are zero, so OR and one's complement addition of the entropy agree.
     let sum = backend.outer_sum as u32 + halves(first) + halves(ttl_and_protocol) + halves(entropy);
     let checksum = !checksum::fold(sum);
@@ -102,14 +148,27 @@ pub const fn outer_sum(source: [u8; 4], destination: [u8; 4]) -> u16 {
     checksum::fold(checksum::word(ipv4::DONT_FRAGMENT) + checksum::sum(&source) + checksum::sum(&destination))
 }
 
-/// An outer IPv6 header (RFC 8200) in words whose bytes are in network order. Its flow label is taken from the hash, as
-/// RFC 6438 has it for tunnels.
+/// The outer IPv6 header of IP in IP.
 #[inline(always)]
 fn outer_v6(root: &Root, backend: &BackendEntry, transport: &Transport, h: u64) -> [u32; 10] {
+    let protocol = inner_protocol(transport.tuple.is_ipv6);
+    header_v6(root, backend, transport.traffic_class, transport.ip_length, protocol, h)
+}
+
+/// An outer IPv6 header (RFC 8200) in words whose bytes are in network order. `payload` is the length of what follows it.
+/// Its flow label is taken from the hash, as RFC 6438 has it for tunnels.
+#[inline(always)]
+pub(super) fn header_v6(
+    root: &Root,
+    backend: &BackendEntry,
+    traffic_class: u8,
+    payload: u16,
+    protocol: u8,
+    h: u64,
+) -> [u32; 10] {
     let label = h as u32 & 0x000f_ffff;
-    let first = 0x6000_0000 | (transport.traffic_class as u32) << 20 | label;
-    let second =
-        (transport.ip_length as u32) << 16 | (inner_protocol(transport) as u32) << 8 | ipv6::HOP_LIMIT as u32;
+    let first = 0x6000_0000 | (traffic_class as u32) << 20 | label;
+    let second = (payload as u32) << 16 | (protocol as u32) << 8 | ipv6::HOP_LIMIT as u32;
     let s = address_words(&root.outer_source_v6);
     let d = address_words(&backend.outer_destination);
     let last = s[3] | entropy(h, root.entropy_mask_v6);

@@ -17,6 +17,7 @@ use crate::abi::{
     flow::{FlowEntry, FlowWords},
     guard::{GuardEntry, NodeGuard},
     plan::{PlanEntry, PoolEntry},
+    quic::{QuicServer, QuicServerKey},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
@@ -52,8 +53,79 @@ pub trait Packet {
     /// not possible. After a `None` the frame is to be dropped.
     fn pop_front<const N: usize>(&mut self, by: usize, bytes: &[u8; N]) -> Option<()>;
 
+    /// Enlarges the frame at its front by `by` bytes, or shortens it there if `by` is negative. What comes to stand in front is
+    /// undefined. `None` when there is no room, or too little frame; the frame is to be dropped then.
+    fn resize_front(&mut self, by: i32) -> Option<()>;
+
+    /// Overwrites `N` words, whose bytes in memory are in network order, from offset `at`; `None`, with nothing written, where
+    /// the frame is shorter.
+    fn write_words<const N: usize>(&mut self, at: usize, words: &[u32; N]) -> Option<()>;
+
+    /// [`write_words`](Self::write_words) for an offset that is not known at compile time.
+    fn write_words_far<const N: usize>(&mut self, at: usize, words: &[u32; N]) -> Option<()>;
+
     /// Interface on which the frame arrived.
     fn ingress_ifindex(&self) -> u32;
+
+    /// Asks the kernel's routing and neighbour tables for the way of a packet that would be forwarded from where this frame
+    /// arrived, lets `fill` write the question and shows the answer to `read`. A kernel that does not forward on that interface knows none.
+    fn fib(&self, fill: impl FnOnce(&mut FibLookup), read: impl FnOnce(FibAnswer, &FibLookup));
+}
+
+/// What [`Packet::fib`] asks and is answered, as `struct bpf_fib_lookup` (`linux/bpf.h`) has it. Fields without a word about
+/// answers keep what was asked.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FibLookup {
+    /// Address family: [`INET`](Self::INET) or [`INET6`](Self::INET6). Answer: that of the next hop.
+    pub family: u8,
+    /// IP protocol; 0 if that is all the same.
+    pub protocol: u8,
+    /// Source and destination port; 0 if they are all the same.
+    pub ports: [u16; 2],
+    /// Length of the IP packet in bytes. Answer: the MTU of the way; kernels before 5.12 leave it as it is.
+    pub length: u16,
+    /// Interface on which the packet would come. Answer: that by which it would leave.
+    pub ifindex: u32,
+    /// IPv4: DSCP and ECN in the first byte. IPv6: traffic class and flow label, network order.
+    pub class: u32,
+    /// Source; an IPv4 address in the first word.
+    pub source: AddressWords,
+    /// Destination; an IPv4 address in the first word. Answer: the next hop.
+    pub destination: AddressWords,
+    /// VLAN; not asked for.
+    pub vlan: u32,
+    /// Answer: Ethernet addresses of the egress interface, then of the next hop, in words whose bytes are in network order.
+    pub macs: [u32; 3],
+}
+
+const _: () = assert!(size_of::<FibLookup>() == 64);
+
+impl FibLookup {
+    /// `AF_INET`.
+    pub const INET: u8 = 2;
+    /// `AF_INET6`.
+    pub const INET6: u8 = 10;
+
+    /// The addresses of the answer in the order in which a frame has them: the next hop's first.
+    #[must_use]
+    #[inline(always)]
+    pub const fn addresses(&self) -> [u32; 3] {
+        // The second word holds the end of one and the beginning of the other.
+        let [a, b, c] = [u32::from_be(self.macs[0]), u32::from_be(self.macs[1]), u32::from_be(self.macs[2])];
+        [(b << 16 | c >> 16).to_be(), (c << 16 | a >> 16).to_be(), (a << 16 | b >> 16).to_be()]
+    }
+}
+
+/// What [`Packet::fib`] says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FibAnswer {
+    /// The way is known.
+    Known,
+    /// It is known, but takes no packet of that length.
+    TooBig,
+    /// It is not known.
+    Unknown,
 }
 
 /// Time and chance.
@@ -101,6 +173,10 @@ pub trait Tables: Clock + Buckets + PrefixNodes {
     {
         prefix::lookup(self, table, address)
     }
+    /// Whose server id it is that a QUIC connection id carries.
+    fn quic_server(&self, key: &QuicServerKey) -> Option<QuicServer>;
+    /// Ethernet address of an interface on which frames arrive.
+    fn interface_address(&self, ifindex: u32) -> Option<[u8; 6]>;
     /// The client region of an address by longest matching prefix; 0, the default region, when none matches.
     #[inline(always)]
     fn client_region(&self, address: &AddressWords) -> u32

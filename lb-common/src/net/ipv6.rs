@@ -43,6 +43,13 @@ impl Header {
         self.0[6]
     }
 
+    /// How many routers may still forward it.
+    #[must_use]
+    #[inline(always)]
+    pub const fn hop_limit(&self) -> u8 {
+        self.0[7]
+    }
+
     /// Source address.
     #[must_use]
     #[inline(always)]

@@ -4,6 +4,8 @@ use std::{net::IpAddr, time::Duration};
 
 use clap::{Args, ValueEnum};
 
+use lb_common::abi::agent::DEFAULT_GUE_PORT;
+
 use super::privilege;
 use crate::{
     config::{IpPrefix, PrefixError, XdpMode},
@@ -40,6 +42,9 @@ pub struct AgentArgs {
     /// UDP port on which heartbeats are answered
     #[arg(long, default_value_t = DEFAULT_HEARTBEAT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub heartbeat_port: u16,
+    /// UDP port on which GUE arrives, variants 0 and 1; 0 for none
+    #[arg(long, default_value_t = DEFAULT_GUE_PORT)]
+    pub gue_port: u16,
     /// Accept tunnelled packets and heartbeats from here only; repeat it for more
     #[arg(long = "source", value_parser = parse_prefix, value_name = "PREFIX")]
     pub sources: Vec<IpPrefix>,
@@ -107,6 +112,7 @@ pub(super) fn run(args: AgentArgs) -> anyhow::Result<()> {
         interface: args.interface,
         addresses: args.addresses,
         heartbeat_port: args.heartbeat_port,
+        gue_port: args.gue_port,
         sources: args.sources,
         mode: args.mode.into(),
         stats_interval: args.stats_interval,

@@ -6,7 +6,7 @@ use super::{
     client::Client,
     output::{Output, bytes, moment, number, span, state, uptime},
 };
-use crate::api::types::{FlowsStatus, OverrideView, StateCounts, Status, VerdictKind};
+use crate::api::types::{FlowsStatus, OverrideView, StateCounts, Status, SwitchView, VerdictKind};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -40,6 +40,19 @@ pub(super) async fn run(client: &Client, out: &mut Output) -> anyhow::Result<()>
             &["OVERRIDE", "STATE", "SINCE", "REASON"],
             status.overrides.iter().map(override_row).collect(),
         )?;
+    }
+    let switches: Vec<SwitchView> = client.get("/v1/emergency").await?.parse()?;
+    if !switches.is_empty() {
+        out.line("")?;
+        let row = |view: &SwitchView| {
+            vec![
+                Cell::new(&view.name),
+                Cell::new(uptime(view.left_s)),
+                Cell::new(&view.effect),
+                Cell::new(&view.thrown.reason),
+            ]
+        };
+        out.table(&["EMERGENCY", "LEFT", "EFFECT", "REASON"], switches.iter().map(row).collect())?;
     }
     Ok(())
 }

@@ -11,6 +11,8 @@ pub use lb_maglev::TABLE_SIZES;
 
 /// Size of the file, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
+/// Size of the file of client prefixes, in bytes.
+pub const MAX_CLIENT_FILE_BYTES: u64 = 128 << 20;
 /// Sets; each has at least one backend.
 pub const MAX_SETS: usize = MAX_BACKENDS;
 /// Slots of all tables together, 512 MiB of them.
@@ -29,6 +31,10 @@ pub const MAX_SOCKET_PATH_BYTES: usize = 107;
 pub const MAX_KEY_FILE_BYTES: u64 = 256;
 /// Weight of a backend.
 pub const MAX_WEIGHT: u32 = 65_535;
+/// `config_id` of QUIC connection ids; 7 marks those that cannot be routed (draft-ietf-quic-load-balancers).
+pub const MAX_QUIC_CONFIG_ID: u8 = 6;
+/// Bytes of a QUIC server id.
+pub const MAX_QUIC_SERVER_ID_BYTES: usize = lb_common::abi::limits::MAX_QUIC_SERVER_ID_BYTES;
 /// Consecutive probes of `fall` and `rise`.
 pub const MAX_STREAK: u32 = 100;
 /// Size of a file of prefixes, in bytes.

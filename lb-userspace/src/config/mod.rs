@@ -4,8 +4,10 @@
 //! places (`raw`), and those become the [`Config`] (`resolve`), in which every name is an index and every value is in
 //! range. All three gather problems instead of stopping at the first; [`ConfigError`] shows them with their lines.
 
+mod client_file;
 mod error;
 mod fields;
+mod forwarding;
 mod ids;
 mod key;
 pub mod limits;
@@ -21,6 +23,7 @@ mod suggest;
 mod summary;
 
 pub use error::{ConfigError, Place, Problem, Related};
+pub use forwarding::{Forwarding, Quic, QuicConfig, Reach};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
     Backend, Check, CheckKind, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::forwarding::{Forwarding, Quic, Reach};
 use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
 use super::protection::Protection;
@@ -184,6 +185,10 @@ pub struct Backend {
     pub address: IpAddr,
     /// Share among its pool's members, 1 to 65535.
     pub weight: u32,
+    /// Server id in QUIC connection ids, if it serves QUIC.
+    pub quic_server_id: Option<Vec<u8>>,
+    /// Server id of the other QUIC configuration; that of the one in use where the file gives none.
+    pub quic_rotation_id: Option<Vec<u8>>,
 }
 
 /// A VIP with protocol and port.
@@ -199,6 +204,12 @@ pub struct Service {
     pub protocol: Protocol,
     /// What happens when no pool of the plan can take a flow.
     pub on_all_down: OnAllDown,
+    /// How packets travel to the backends.
+    pub forwarding: Forwarding,
+    /// How packets for the VIP come here; the same for all services that share it.
+    pub reach: Reach,
+    /// How connection ids name backends, if it is QUIC.
+    pub quic: Option<Quic>,
     /// Sorted by name; at least one.
     pub pools: Vec<Pool>,
     /// For each client region, in the order of [`Config::client_regions`], the pools to try in order. Never empty.

@@ -40,6 +40,7 @@ pub(super) struct RawNode<'a> {
     pub(super) flow_idle: Option<Text<'a>>,
     pub(super) flow_entries: Option<At<i64>>,
     pub(super) opening_entries: Option<At<i64>>,
+    pub(super) client_prefixes_file: Option<Text<'a>>,
 }
 
 /// `[topology.REGION]`: zones with their racks.
@@ -79,6 +80,8 @@ pub(super) struct RawBackend<'a> {
     pub(super) rack: Option<Text<'a>>,
     pub(super) address: Option<Text<'a>>,
     pub(super) weight: Option<At<i64>>,
+    pub(super) quic_server_id: Option<Text<'a>>,
+    pub(super) quic_rotation_id: Option<Text<'a>>,
 }
 
 /// `[[service]]`.
@@ -91,6 +94,10 @@ pub(super) struct RawService<'a> {
     pub(super) port: Option<At<i64>>,
     pub(super) protocol: Option<Text<'a>>,
     pub(super) on_all_down: Option<Text<'a>>,
+    pub(super) forwarding: Option<Text<'a>>,
+    pub(super) gue_port: Option<At<i64>>,
+    pub(super) reach: Option<Text<'a>>,
+    pub(super) quic: Option<RawQuic>,
     pub(super) pools: Vec<RawPool<'a>>,
     pub(super) plan: Option<RawPlan<'a>>,
     pub(super) protection: RawProtection<'a>,
@@ -102,6 +109,14 @@ pub(super) struct RawPool<'a> {
     pub(super) name: Option<Text<'a>>,
     pub(super) sets: Option<Texts<'a>>,
     pub(super) table_size: Option<At<i64>>,
+}
+
+/// `[service.quic]`, or `[service.quic.rotation]`, which has none of its own.
+pub(super) struct RawQuic {
+    pub(super) span: Span,
+    pub(super) config_id: Option<At<i64>>,
+    pub(super) server_id_length: Option<At<i64>>,
+    pub(super) rotation: Option<Box<RawQuic>>,
 }
 
 /// `[service.plan]`: client regions with the names of pools.
@@ -165,6 +180,7 @@ impl<'a> RawNode<'a> {
             flow_idle: fields.duration("flow_idle", report),
             flow_entries: fields.integer("flow_entries", report),
             opening_entries: fields.integer("opening_entries", report),
+            client_prefixes_file: fields.string("client_prefixes_file", report),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);
@@ -247,6 +263,8 @@ impl<'a> RawBackend<'a> {
             ),
             address: fields.required("address", "address = \"...\": where its tunnel ends", report),
             weight: fields.integer("weight", report),
+            quic_server_id: fields.string("quic_server_id", report),
+            quic_rotation_id: fields.string("quic_rotation_id", report),
         };
         fields.finish(report);
         raw
@@ -257,6 +275,7 @@ impl<'a> RawService<'a> {
     fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
         let pools = fields.tables("pool", "[[service.pool]]", report);
         let plan = fields.table("plan", "[service.plan]", report);
+        let quic = fields.table("quic", "[service.quic]", report);
         let mut raw = Self {
             span: fields.span.clone(),
             mistyped: false,
@@ -265,6 +284,10 @@ impl<'a> RawService<'a> {
             port: fields.required_integer("port", "port = 80, 1 to 65535", report),
             protocol: fields.required("protocol", "protocol = \"tcp\" or protocol = \"udp\"", report),
             on_all_down: fields.string("on_all_down", report),
+            forwarding: fields.string("forwarding", report),
+            gue_port: fields.integer("gue_port", report),
+            reach: fields.string("reach", report),
+            quic: quic.map(|f| RawQuic::read(f, report)),
             pools: pools.into_iter().map(|f| RawPool::read(f, report)).collect(),
             plan: plan.map(|f| RawPlan { span: f.span.clone(), entries: read_lists(&f, report) }),
             protection: RawProtection::read(&mut fields, report),
@@ -285,6 +308,37 @@ impl<'a> RawPool<'a> {
         };
         fields.finish(report);
         raw
+    }
+}
+
+impl RawQuic {
+    fn read(mut fields: Fields<'_>, report: &mut Report) -> Self {
+        let rotation = fields.table("rotation", "[service.quic.rotation]", report);
+        let raw = Self::read_one(&mut fields, report);
+        fields.finish(report);
+        let rotation = rotation.map(|mut fields| {
+            let raw = Self::read_one(&mut fields, report);
+            fields.finish(report);
+            Box::new(raw)
+        });
+        Self { rotation, ..raw }
+    }
+
+    fn read_one(fields: &mut Fields<'_>, report: &mut Report) -> Self {
+        Self {
+            span: fields.span.clone(),
+            config_id: fields.required_integer(
+                "config_id",
+                "config_id = 0, 0 to 6: what the first three bits of connection ids say",
+                report,
+            ),
+            server_id_length: fields.required_integer(
+                "server_id_length",
+                "server_id_length = 4, 1 to 15: bytes of the server id in connection ids",
+                report,
+            ),
+            rotation: None,
+        }
     }
 }
 

@@ -3,15 +3,16 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::admission::Admission;
-use lb_common::abi::backend::BackendEntry;
+use lb_common::abi::backend::{BACKEND_ON_LINK, BackendEntry};
 use lb_common::abi::reason::Reason;
 use lb_common::abi::root::Root;
+use lb_common::abi::service::{FORWARD_GUE, FORWARD_L2, SERVICE_QUIC, ServiceEntry};
 use lb_common::datapath::flow::FlowTable;
 use lb_common::datapath::parse::{Transport, Tuple};
 use lb_common::datapath::ports::Tables;
 use lb_common::datapath::steer::{self, Origin};
 use lb_common::datapath::trace::Step;
-use lb_common::datapath::{classify, encap, hash};
+use lb_common::datapath::{classify, encap, gue, hash};
 use lb_common::net::{address_bytes, address_words, ethernet, protocol};
 
 use super::writer::{Mac, next_hop};
@@ -65,6 +66,10 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, ids: &Ids, query: Explain
             .steps
             .push(ExplainStep::new(StepKind::Classify, format!("it is for service {}", service.name)));
     }
+    if entry.flags & SERVICE_QUIC != 0 {
+        let text = "it is QUIC: a connection id that names a backend comes first; this is the way of one that names none";
+        explanation.steps.push(ExplainStep::new(StepKind::Classify, text));
+    }
     let region = tables.client_region(&address_words(&address_bytes(query.src.ip())));
     explanation.client_region = config.client_regions.get(region as usize).map(|region| region.name.clone());
     explanation.plan = names.plan(region);
@@ -75,7 +80,9 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, ids: &Ids, query: Explain
     match placed {
         Err(Reason::PassLeaving) => finish(&mut explanation, VerdictKind::Pass, Reason::PassLeaving),
         Err(reason) => finish(&mut explanation, VerdictKind::Drop, reason),
-        Ok(placement) => forward(&mut explanation, &names, root, placement.backend, placement.entry, h),
+        Ok(placement) => {
+            forward(&mut explanation, &names, root, entry, placement.backend, placement.entry, h)
+        }
     }
     explanation
 }
@@ -119,15 +126,37 @@ fn forward(
     explanation: &mut Explanation,
     names: &Names<'_>,
     root: &Root,
+    service: &ServiceEntry,
     index: u32,
     entry: &BackendEntry,
     h: u64,
 ) {
+    if service.forwarding == FORWARD_L2 {
+        name_backend(explanation, names, index, entry);
+        let text = "only the Ethernet header is rewritten (L2)".to_owned();
+        explanation.steps.push(ExplainStep::new(StepKind::Encap, text));
+        if entry.ifindex != 0 && entry.flags & BACKEND_ON_LINK == 0 {
+            return finish(explanation, VerdictKind::Drop, Reason::NotOnLink);
+        }
+        return leave(explanation, entry);
+    }
     let outer = Outer {
         source: outer_address(entry, encap::outer_source(root, entry, h)),
         destination: outer_address(entry, entry.outer_destination),
     };
     explanation.outer = Some(outer);
+    name_backend(explanation, names, index, entry);
+    let text = if service.forwarding == FORWARD_GUE {
+        let (from, to) = (gue::source_port(h), u16::from_be_bytes(service.gue_port));
+        format!("GUE from {} port {from} to {} port {to}", outer.source, outer.destination)
+    } else {
+        format!("IP in IP from {} to {}", outer.source, outer.destination)
+    };
+    explanation.steps.push(ExplainStep::new(StepKind::Encap, text));
+    leave(explanation, entry);
+}
+
+fn name_backend(explanation: &mut Explanation, names: &Names<'_>, index: u32, entry: &BackendEntry) {
     if let Some(backend) = names.backend(index) {
         explanation.backend = Some(ExplainBackend {
             name: backend.name.clone(),
@@ -135,14 +164,20 @@ fn forward(
             address: backend.address,
         });
     }
-    let text = format!("IP in IP from {} to {}", outer.source, outer.destination);
-    explanation.steps.push(ExplainStep::new(StepKind::Encap, text));
+}
+
+/// By which interface, and to whom.
+fn leave(explanation: &mut Explanation, entry: &BackendEntry) {
     if entry.ifindex == 0 {
         return finish(explanation, VerdictKind::Drop, Reason::NoNextHop);
     }
     let hop = next_hop(entry);
     let interface = nix::net::if_::if_indextoname(hop.ifindex)
         .map_or_else(|_| format!("interface {}", hop.ifindex), |name| name.to_string_lossy().into_owned());
+    let interface = match hop.vlan {
+        Some(vlan) => format!("{interface}, VLAN {vlan}"),
+        None => interface,
+    };
     explanation.next_hop = Some(NextHop { interface, mac: Mac(hop.destination).to_string() });
     finish(explanation, VerdictKind::Forward, Reason::Forwarded);
 }
@@ -168,7 +203,16 @@ fn finish(explanation: &mut Explanation, verdict: VerdictKind, reason: Reason) {
                     .to_owned()
             }
             Reason::AllDown => "dropped: every pool of the plan is down".to_owned(),
-            Reason::NoNextHop => "dropped: there is no next hop for the backend".to_owned(),
+            Reason::NoNextHop => {
+                "dropped: there is no next hop for the backend, unless the kernel's tables know one \
+                                  when a packet comes"
+                    .to_owned()
+            }
+            Reason::NotOnLink => {
+                "dropped: the backend is behind a router, and L2 forwarding takes one on the link: \
+                                  use ipip or gue"
+                    .to_owned()
+            }
             _ => format!("dropped: {}", reason.name()),
         },
     };

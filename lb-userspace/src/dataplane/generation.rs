@@ -13,15 +13,17 @@ use lb_common::abi::{
     counter::Counter,
     flow::{FlowEntry, FlowKey},
     guard::{GuardCounts, GuardEntry, NodeGuard},
-    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, SLOTS_PER_CHUNK},
+    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, MAX_INTERFACES, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     prefix::{PrefixEntries, PrefixNode, PrefixTable, PrefixValues},
+    quic::{QuicServer, QuicServerKey},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
 
 use super::maps::MappedArray;
+use super::netlink::Interface;
 use super::sys;
 use crate::plan::image::Image;
 use crate::plan::prefix::PrefixTables;
@@ -40,7 +42,7 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 22] = [
+const SHAPES: [Shape; 24] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
@@ -67,6 +69,13 @@ const SHAPES: [Shape; 22] = [
         value_size: size_of::<FlowEntry>(),
     },
     Shape {
+        name: QUIC_SERVERS,
+        kind: MapType::Hash,
+        key_size: size_of::<QuicServerKey>(),
+        value_size: size_of::<QuicServer>(),
+    },
+    Shape { name: INTERFACES, kind: MapType::Hash, key_size: 4, value_size: 8 },
+    Shape {
         name: OPENINGS,
         kind: MapType::LruHash,
         key_size: size_of::<FlowKey>(),
@@ -76,6 +85,10 @@ const SHAPES: [Shape; 22] = [
 ];
 /// Name of the map of blocked source prefixes.
 pub(super) const BLOCKED: &str = "BLOCKED";
+/// Name of the map of QUIC server ids.
+const QUIC_SERVERS: &str = "QUIC_SERVERS";
+/// Name of the map of interfaces' addresses.
+const INTERFACES: &str = "INTERFACES";
 /// Name of the flow table.
 pub(super) const FLOWS: &str = "FLOWS";
 /// Name of the table of flows of which only the opening packet was seen.
@@ -111,6 +124,8 @@ pub(super) fn map_sizes(
         "PREFIX_VALUES" => image.prefix.values.len() as u32,
         FLOWS => flow_entries,
         OPENINGS => opening_entries,
+        QUIC_SERVERS => image.quic.len() as u32,
+        INTERFACES => MAX_INTERFACES as u32,
         "FLOW_FILTER" => (image.root.flow_filter_mask as usize + 1).div_ceil(FLOW_FILTER_CHUNK) as u32,
         _ => 1,
     };
@@ -131,6 +146,8 @@ pub struct Generation {
     pub(super) backends: MappedArray<BackendEntry>,
     pub(super) admission: MappedArray<Admission>,
     pub(super) counters: MappedArray<Counter>,
+    pub(super) quic: HashMap<MapData, [u8; size_of::<QuicServerKey>()], [u8; size_of::<QuicServer>()]>,
+    pub(super) interfaces: HashMap<MapData, u32, [u8; 8]>,
     pub(super) guards: MappedArray<GuardEntry>,
     pub(super) node_guard: MappedArray<NodeGuard>,
     pub(super) buckets_of_limits: MappedArray<u64>,
@@ -171,6 +188,8 @@ impl Generation {
             backends: mapped(&fds, "BACKENDS")?,
             admission: mapped_flat(&fds, "ADMISSION", ADMISSION_WORDS)?,
             counters: mapped(&fds, "COUNTERS")?,
+            quic: typed(&fds, QUIC_SERVERS, Map::HashMap)?,
+            interfaces: typed(&fds, INTERFACES, Map::HashMap)?,
             guards: mapped(&fds, "GUARDS")?,
             node_guard: mapped(&fds, "NODE_GUARD")?,
             buckets_of_limits: mapped(&fds, "BUCKETS")?,
@@ -239,6 +258,11 @@ impl Generation {
                 .insert(&Key::new(length, key), blocked.until, 0)
                 .map_err(|error| format!("map {BLOCKED}: {error}"))?;
         }
+        for (key, server) in &image.quic {
+            self.quic
+                .insert(to_array(key), to_array(server), 0)
+                .map_err(|error| format!("map {QUIC_SERVERS}: {error}"))?;
+        }
         self.prefix_tables.fill(&image.prefix.tables).ok_or_else(|| small("PREFIX_TABLES"))?;
         self.prefix_entries.fill(&image.prefix.entries).ok_or_else(|| small("PREFIX_ENTRIES"))?;
         self.prefix_nodes.fill(&image.prefix.nodes).ok_or_else(|| small("PREFIX_NODES"))?;
@@ -269,6 +293,20 @@ impl Generation {
         }
     }
 
+    /// Writes the Ethernet addresses of the interfaces on which frames arrive.
+    ///
+    /// # Errors
+    /// In words, with the map's name.
+    pub(super) fn set_interfaces(&mut self, interfaces: &[Interface]) -> Result<(), String> {
+        for interface in interfaces {
+            let Some([a, b, c, d, e, f]) = interface.mac else { continue };
+            self.interfaces
+                .insert(interface.index, [a, b, c, d, e, f, 0, 0], 0)
+                .map_err(|error| format!("map {INTERFACES}: {error}"))?;
+        }
+        Ok(())
+    }
+
     /// The map of blocked source prefixes, for a handle of one's own.
     pub(super) fn blocked_data(&self) -> Result<MapData, aya::maps::MapError> {
         let (fd, _) = find(&self.fds, BLOCKED);
@@ -289,6 +327,14 @@ impl Generation {
         };
         id(self).is_some() && id(self) == id(other)
     }
+}
+
+/// The bytes of a value.
+///
+/// # Panics
+/// If `N` is not its size.
+fn to_array<T: Pod, const N: usize>(value: &T) -> [u8; N] {
+    value.as_bytes().try_into().expect("the map's shape has the type's size")
 }
 
 fn check_shape(map: &MapData, shape: &Shape) -> Result<u32, String> {

@@ -13,6 +13,7 @@ use lb_common::abi::{
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     prefix::{ENTRIES_PER_LINE, PrefixNode, PrefixTable, VALUES_PER_LINE},
+    quic::{QuicServer, QuicServerKey},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
@@ -168,6 +169,16 @@ impl Tables for Observation {
 
     fn previous(&self, index: u32) -> Option<&PoolEntry> {
         self.tables.constant.previous.get(index as usize)
+    }
+
+    fn quic_server(&self, key: &QuicServerKey) -> Option<QuicServer> {
+        let key: [u8; size_of::<QuicServerKey>()] = key.as_bytes().try_into().ok()?;
+        QuicServer::from_bytes(&self.tables.generation.quic.get(&key, 0).ok()?)
+    }
+
+    fn interface_address(&self, ifindex: u32) -> Option<[u8; 6]> {
+        let [address @ .., _, _] = self.tables.generation.interfaces.get(&ifindex, 0).ok()?;
+        Some(address)
     }
 
     fn flow(&self, table: FlowTable, key: &FlowWords, _: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {

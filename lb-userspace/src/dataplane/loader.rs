@@ -246,7 +246,11 @@ impl Prepared {
         let pins = Pins::open(&options.bpffs)?;
         pins.repair()?;
         links::refuse_busy(&pins, &interfaces)?;
-        let running = pins.open_current()?.map(Arc::new);
+        let mut running = pins.open_current()?;
+        if let Some(running) = &mut running {
+            running.set_interfaces(&interfaces).map_err(DataPlaneError::Load)?;
+        }
+        let running = running.map(Arc::new);
         let target = Target { pins: &pins, interfaces: &interfaces, mode: options.mode };
         let same = match &running {
             Some(running) => same_ids(running, image, options)?,
@@ -434,6 +438,7 @@ fn build(
             .map_err(|error| DataPlaneError::io(&current, error))?;
     }
     generation.fill(&image).map_err(DataPlaneError::Load)?;
+    generation.set_interfaces(target.interfaces).map_err(DataPlaneError::Load)?;
     let next = target.pins.next();
     let pinned = fs::create_dir(&next)
         .and_then(|()| generation.pin(&next))
@@ -485,7 +490,7 @@ pub(crate) fn load_xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp
 fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<MapData, String> {
     use aya::maps::Map;
     match ebpf.take_map(name) {
-        Some(Map::Array(map) | Map::LpmTrie(map) | Map::LruHashMap(map)) => Ok(map),
+        Some(Map::Array(map) | Map::LpmTrie(map) | Map::LruHashMap(map) | Map::HashMap(map)) => Ok(map),
         Some(_) => Err("is of an unexpected type".to_owned()),
         None => Err("is missing in the object".to_owned()),
     }

@@ -12,11 +12,13 @@
 //! | [`writer`] | the words that change while programs run: admission and next hops |
 //! | [`guard`] | the words that change while programs run: emergency switches and shedding |
 //! | [`nexthop`] | keeps next hops: routes, neighbours and links by netlink |
+//! | `announce` | tells a flat network where VIPs are |
 //! | [`counters`] | reads counters |
 //! | [`live`], [`explain`](mod@explain) | where a flow goes, by the decision code over the live maps |
 //!
 //! This is the only folder of the user side with `unsafe` code: the memory mapping and the bpf(2) calls that aya lacks.
 
+mod announce;
 pub mod counters;
 pub mod error;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use netlink_packet_route::neighbour::NeighbourState;
 use netlink_packet_route::route::RouteType;
 
-use super::netlink::{Interface, Neighbour, Route};
+use super::netlink::{Interface, Neighbour, Route, Vlan};
 use super::writer::{Mac, NextHop};
 
 /// Time after the first request for a neighbour's address until the next; doubles with each one.
@@ -136,6 +136,11 @@ impl Neighbourhood {
         self.interfaces.get(&ifindex).is_some_and(|interface| interface.up)
     }
 
+    /// Whether an interface is there, switched on, and has a carrier.
+    pub(super) fn is_running(&self, ifindex: u32) -> bool {
+        self.interfaces.get(&ifindex).is_some_and(|interface| interface.running)
+    }
+
     /// An interface's name.
     pub(super) fn name(&self, ifindex: u32) -> String {
         self.interfaces.get(&ifindex).map_or_else(|| format!("interface {ifindex}"), |i| i.name.clone())
@@ -167,7 +172,27 @@ impl Neighbourhood {
         };
         let mtu = route.mtu.filter(|&mtu| mtu != 0).map_or(interface.mtu, |mtu| mtu.min(interface.mtu));
         let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-        Way::Known(NextHop { ifindex: route.ifindex, destination, source, mtu })
+        let on_link = route.gateway.is_none();
+        let hop = NextHop { ifindex: route.ifindex, destination, source, mtu, on_link, vlan: None };
+        match interface.vlan {
+            None => Way::Known(hop),
+            Some(vlan) => self.behind_vlan(hop, vlan, &name),
+        }
+    }
+
+    /// The way by an interface that is a VLAN of another one: programs send by the other one, with the tag.
+    fn behind_vlan(&self, hop: NextHop, vlan: Vlan, name: &str) -> Way {
+        let parent_name = self.name(vlan.parent);
+        let Some(parent) = self.interfaces.get(&vlan.parent).filter(|parent| parent.up) else {
+            return Way::Unknown(format!("{parent_name}, whose VLAN {name} is, is down"));
+        };
+        if !vlan.is_customer {
+            return Way::Unknown(format!("{name} has tags of IEEE 802.1ad; Weir sends those of 802.1Q only"));
+        }
+        if parent.vlan.is_some() {
+            return Way::Unknown(format!("{name} is a VLAN inside a VLAN; Weir sends one tag only"));
+        }
+        Way::Known(NextHop { ifindex: vlan.parent, vlan: Some(vlan.id), ..hop })
     }
 
     /// Whether the neighbour on the way to a backend is no longer known to be there.
@@ -247,7 +272,16 @@ mod tests {
     }
 
     fn interface(up: bool) -> Interface {
-        Interface { index: 3, name: "e0".into(), mac: Some([2, 0, 0, 0, 0, 9]), mtu: 1600, up, xdp: None }
+        Interface {
+            index: 3,
+            name: "e0".into(),
+            mac: Some([2, 0, 0, 0, 0, 9]),
+            mtu: 1600,
+            up,
+            running: up,
+            vlan: None,
+            xdp: None,
+        }
     }
 
     fn neighbour(state: NeighbourState, mac: Option<[u8; 6]>) -> Neighbour {
@@ -300,6 +334,46 @@ mod tests {
         assert!(matches!(n.way(0), Way::Known(_)));
         n.interface_gone(3);
         assert!(matches!(n.way(0), Way::Unknown(_)));
+    }
+
+    #[test]
+    fn behind_a_vlan_the_parent_sends_with_the_tag() {
+        let now = Instant::now();
+        let mut n = known(now);
+        let vlan = Vlan { parent: 2, id: 100, is_customer: true };
+        let own = Interface { vlan: Some(vlan), ..interface(true) };
+        let parent = Interface { index: 2, name: "p0".into(), ..interface(true) };
+        n.interface(own.clone());
+        let reason = |n: &Neighbourhood| match n.way(0) {
+            Way::Unknown(reason) => reason,
+            Way::Known(hop) => panic!("{hop:?}"),
+        };
+        assert!(reason(&n).contains("is down"), "no parent");
+        n.interface(parent.clone());
+        let Way::Known(hop) = n.way(0) else { panic!("{:?}", n.way(0)) };
+        assert_eq!((hop.ifindex, hop.vlan, hop.destination, hop.on_link), (2, Some(100), MAC, true));
+        n.interface(Interface { up: false, ..parent.clone() });
+        assert!(reason(&n).contains("p0, whose VLAN e0 is, is down"));
+        n.interface(Interface { vlan: Some(Vlan { parent: 1, ..vlan }), ..parent.clone() });
+        assert!(reason(&n).contains("inside a VLAN"));
+        n.interface(parent);
+        n.interface(Interface { vlan: Some(Vlan { is_customer: false, ..vlan }), ..own });
+        assert!(reason(&n).contains("802.1ad"));
+    }
+
+    #[test]
+    fn through_a_gateway_a_backend_is_not_on_the_link() {
+        let now = Instant::now();
+        let mut n = known(now);
+        let gateway = IpAddr::from([10, 0, 0, 1]);
+        n.route(
+            0,
+            Ok(Route { kind: RouteType::Unicast, ifindex: 3, gateway: Some(gateway), mtu: None }),
+            now,
+        );
+        let state = NeighbourState::Reachable;
+        n.neighbour(&Neighbour { ifindex: 3, address: gateway, mac: Some(MAC), state }, now);
+        assert!(matches!(n.way(0), Way::Known(hop) if !hop.on_link && hop.vlan.is_none()));
     }
 
     #[test]

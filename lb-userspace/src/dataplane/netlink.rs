@@ -11,7 +11,9 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use netlink_packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, VlanProtocol, XdpAttached,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -45,8 +47,23 @@ pub struct Interface {
     pub mtu: u32,
     /// Whether it is switched on.
     pub up: bool,
+    /// Whether it is switched on and has a carrier.
+    pub running: bool,
+    /// What it is if it is a VLAN of another interface.
+    pub vlan: Option<Vlan>,
     /// The XDP program that it runs, if any: its id, and whether in native mode.
     pub xdp: Option<(Option<u32>, bool)>,
+}
+
+/// A VLAN of another interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// Index of the other interface.
+    pub parent: u32,
+    /// Number of the VLAN, 0 to 4094.
+    pub id: u16,
+    /// Whether its tags are those of IEEE 802.1Q, and not of 802.1ad.
+    pub is_customer: bool,
 }
 
 /// Where the kernel would send packets to an address.
@@ -293,18 +310,39 @@ fn interface(link: &LinkMessage) -> Interface {
         mac: None,
         mtu: 0,
         up: link.header.flags.contains(LinkFlags::Up),
+        running: link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        vlan: None,
         xdp: None,
     };
+    let mut parent = None;
+    let mut tag = None;
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => interface.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
             LinkAttribute::Address(address) => interface.mac = address.as_slice().try_into().ok(),
             LinkAttribute::Xdp(xdp) => interface.xdp = xdp_state(xdp),
+            LinkAttribute::Link(index) => parent = Some(*index),
+            LinkAttribute::LinkInfo(infos) => tag = vlan_tag(infos),
             _ => {}
         }
     }
+    interface.vlan = parent.zip(tag).map(|(parent, (id, is_customer))| Vlan { parent, id, is_customer });
     interface
+}
+
+/// Number of the VLAN that an interface is, and whether its tags are of IEEE 802.1Q.
+fn vlan_tag(infos: &[LinkInfo]) -> Option<(u16, bool)> {
+    let values = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(values)) => Some(values),
+        _ => None,
+    })?;
+    let id = values.iter().find_map(|value| match value {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })?;
+    let is_other = values.iter().any(|v| matches!(v, InfoVlan::Protocol(p) if *p != VlanProtocol::Ieee8021Q));
+    Some((id, !is_other))
 }
 
 fn xdp_state(attributes: &[LinkXdp]) -> Option<(Option<u32>, bool)> {
@@ -357,4 +395,80 @@ fn route(message: &RouteMessage) -> Route {
         }
     }
     route
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link as the kernel tells of it: header and attributes in the layout of `linux/if_link.h`, put together here.
+    fn link(flags: u32, attributes: &[u8]) -> Interface {
+        let mut bytes = vec![0, 0, 1, 0];
+        bytes.extend(5_u32.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(attributes);
+        let mut message = ((16 + bytes.len()) as u32).to_ne_bytes().to_vec();
+        message.extend(16_u16.to_ne_bytes());
+        message.extend([0; 10]);
+        message.extend(bytes);
+        let mut changes = messages(&message).map(|message| match message.unwrap().payload {
+            NetlinkPayload::InnerMessage(message) => change(&message).unwrap(),
+            other => panic!("{other:?}"),
+        });
+        match changes.next().unwrap() {
+            Change::Interface(interface) => interface,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    const IFLA_IFNAME: u16 = 3;
+    const IFLA_LINK: u16 = 5;
+    const IFLA_LINKINFO: u16 = 18;
+    const IFLA_INFO_KIND: u16 = 1;
+    const IFLA_INFO_DATA: u16 = 2;
+    const IFLA_VLAN_ID: u16 = 1;
+    const IFLA_VLAN_PROTOCOL: u16 = 5;
+    const IFF_UP: u32 = 1;
+    const IFF_LOWER_UP: u32 = 1 << 16;
+
+    fn vlan(id: u16, protocol: u16) -> Interface {
+        let tag = [
+            attribute(IFLA_VLAN_ID, &id.to_ne_bytes()),
+            attribute(IFLA_VLAN_PROTOCOL, &protocol.to_be_bytes()),
+        ];
+        let info = [attribute(IFLA_INFO_KIND, b"vlan\0"), attribute(IFLA_INFO_DATA, &tag.concat())];
+        let attributes = [
+            attribute(IFLA_IFNAME, b"eth0.100\0"),
+            attribute(IFLA_LINK, &2_u32.to_ne_bytes()),
+            attribute(IFLA_LINKINFO, &info.concat()),
+        ];
+        link(IFF_UP | IFF_LOWER_UP, &attributes.concat())
+    }
+
+    #[test]
+    fn a_vlan_tells_its_parent_and_number() {
+        let found = vlan(100, 0x8100);
+        assert_eq!(found.vlan, Some(Vlan { parent: 2, id: 100, is_customer: true }));
+        assert!(found.up && found.running);
+        assert_eq!(vlan(7, 0x88a8).vlan, Some(Vlan { parent: 2, id: 7, is_customer: false }));
+    }
+
+    #[test]
+    fn other_links_are_no_vlans_and_may_be_up_without_a_carrier() {
+        // A veth has a peer in `IFLA_LINK` too.
+        let info = attribute(IFLA_INFO_KIND, b"veth\0");
+        let attributes =
+            [attribute(IFLA_LINK, &2_u32.to_ne_bytes()), attribute(IFLA_LINKINFO, &info)].concat();
+        let found = link(IFF_UP, &attributes);
+        assert!(found.vlan.is_none() && found.up && !found.running);
+    }
 }

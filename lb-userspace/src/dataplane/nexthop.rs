@@ -17,9 +17,11 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::announce::Announcer;
 use super::neighbour::{Neighbourhood, Way, describe};
 use super::netlink::{Change, Netlink, Subscription};
 use super::writer::{Mac, NextHop, NextHopWriter};
+use crate::config::Config;
 use crate::plan::ids::BackendIndex;
 
 /// How often everything is looked up anew, in case a change was missed.
@@ -65,6 +67,11 @@ pub struct HopView {
     pub source_mac: Mac,
     /// Largest IP packet in bytes.
     pub mtu: u16,
+    /// Whether it is the backend itself and no router.
+    pub on_link: bool,
+    /// Number of the VLAN whose tag frames carry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
 }
 
 /// Next hops of all backends.
@@ -89,6 +96,7 @@ impl HopSnapshot {
 #[derive(Debug)]
 pub struct NextHops {
     snapshots: watch::Receiver<Arc<HopSnapshot>>,
+    announcer: Arc<Announcer>,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -98,8 +106,8 @@ impl NextHops {
     ///
     /// # Errors
     /// When netlink sockets or the thread cannot be had.
-    pub fn start(writer: NextHopWriter) -> io::Result<Self> {
-        Self::start_for(writer.targets(), writer)
+    pub fn start(config: &Config, writer: NextHopWriter) -> io::Result<Self> {
+        Self::start_with(writer.targets(), writer, Announcer::new(config))
     }
 
     /// [`start`](Self::start) for backends at these addresses.
@@ -107,7 +115,16 @@ impl NextHops {
     /// # Errors
     /// As for [`start`](Self::start).
     pub fn start_for(backends: Vec<(BackendIndex, IpAddr)>, writer: NextHopWriter) -> io::Result<Self> {
+        Self::start_with(backends, writer, Announcer::default())
+    }
+
+    fn start_with(
+        backends: Vec<(BackendIndex, IpAddr)>,
+        writer: NextHopWriter,
+        announcer: Announcer,
+    ) -> io::Result<Self> {
         let (indices, backends): (Vec<_>, Vec<_>) = backends.into_iter().unzip();
+        let announcer = Arc::new(announcer);
         let (sender, snapshots) = watch::channel(Arc::default());
         let stop =
             Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
@@ -118,6 +135,7 @@ impl NextHops {
             indices,
             known: Neighbourhood::new(backends),
             writer,
+            announcer: Arc::clone(&announcer),
             sender,
             routes_due: None,
             resync_due: Instant::now(),
@@ -126,7 +144,13 @@ impl NextHops {
         let thread = std::thread::Builder::new()
             .name("weir-next-hops".to_owned())
             .spawn(move || while keeper.step(&stopped) {})?;
-        Ok(Self { snapshots, stop, thread: Some(thread) })
+        Ok(Self { snapshots, announcer, stop, thread: Some(thread) })
+    }
+
+    /// Announces the VIPs of services with `reach = "arp"` to the link, now and whenever an interface comes up again. For when
+    /// the program is in place.
+    pub fn announce(&self) {
+        self.announcer.activate();
     }
 
     /// Next hops as they are now.
@@ -174,6 +198,7 @@ struct Keeper {
     indices: Vec<BackendIndex>,
     known: Neighbourhood,
     writer: NextHopWriter,
+    announcer: Arc<Announcer>,
     sender: watch::Sender<Arc<HopSnapshot>>,
     /// When routes are to be looked up again because something changed.
     routes_due: Option<Instant>,
@@ -238,7 +263,12 @@ impl Keeper {
 
     fn note(&mut self, change: Change, now: Instant) {
         let routes_changed = match change {
-            Change::Interface(interface) => self.known.interface(interface),
+            Change::Interface(interface) => {
+                if interface.running && !self.known.is_running(interface.index) {
+                    self.announcer.on(&interface);
+                }
+                self.known.interface(interface)
+            }
             Change::InterfaceGone(index) => {
                 self.known.interface_gone(index);
                 true
@@ -348,6 +378,8 @@ impl Keeper {
             mac: Mac(hop.destination),
             source_mac: Mac(hop.source),
             mtu: hop.mtu,
+            on_link: hop.on_link,
+            vlan: hop.vlan,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb_common::abi::admission::Admission;
-use lb_common::abi::backend::{BACKEND_LEAVING, BackendEntry};
+use lb_common::abi::backend::{BACKEND_LEAVING, BACKEND_ON_LINK, BACKEND_TAGGED, BackendEntry};
 use serde::Serialize;
 
 use super::generation::Generation;
@@ -81,6 +81,10 @@ pub struct NextHop {
     pub source: [u8; 6],
     /// Largest IP packet in bytes.
     pub mtu: u16,
+    /// Whether it is the backend itself and no router.
+    pub on_link: bool,
+    /// Number of the VLAN whose tag frames carry.
+    pub vlan: Option<u16>,
 }
 
 /// Writes next hops.
@@ -94,10 +98,15 @@ pub struct NextHopWriter {
 const MTU_AT: usize = offset_of!(BackendEntry, region);
 const IFINDEX_AT: usize = offset_of!(BackendEntry, ifindex);
 const ETHERNET_AT: usize = offset_of!(BackendEntry, ethernet);
+const FLAGS_AT: usize = offset_of!(BackendEntry, flags);
+/// Offset of the word that holds the VLAN and two bytes of nothing.
+const VLAN_AT: usize = offset_of!(BackendEntry, vlan);
 /// Words of both Ethernet addresses.
 const ADDRESS_WORDS: usize = 3;
 
 const _: () = assert!(MTU_AT.is_multiple_of(4) && offset_of!(BackendEntry, mtu) == MTU_AT + 2);
+const _: () = assert!(FLAGS_AT.is_multiple_of(4) && VLAN_AT.is_multiple_of(4));
+const _: () = assert!(offset_of!(BackendEntry, reserved) == VLAN_AT + 2);
 const _: () = assert!(IFINDEX_AT.is_multiple_of(4) && ETHERNET_AT.is_multiple_of(4));
 
 impl NextHopWriter {
@@ -142,6 +151,16 @@ impl NextHopWriter {
             let value = u32::from_ne_bytes(bytes.try_into().ok()?);
             backends.store_u32(at, ETHERNET_AT + 4 * word, value)?;
         }
+        let mut flags = entry.flags & !(BACKEND_ON_LINK | BACKEND_TAGGED);
+        if hop.on_link {
+            flags |= BACKEND_ON_LINK;
+        }
+        if hop.vlan.is_some() {
+            flags |= BACKEND_TAGGED;
+        }
+        let [e, f] = hop.vlan.unwrap_or(0).to_be_bytes();
+        backends.store_u32(at, VLAN_AT, u32::from_ne_bytes([e, f, 0, 0]))?;
+        backends.store_u32(at, FLAGS_AT, flags)?;
         backends.store_u32(at, IFINDEX_AT, hop.ifindex)
     }
 
@@ -169,6 +188,8 @@ pub(super) fn next_hop(entry: &BackendEntry) -> NextHop {
         destination: [e[0], e[1], e[2], e[3], e[4], e[5]],
         source: [e[6], e[7], e[8], e[9], e[10], e[11]],
         mtu: entry.mtu,
+        on_link: entry.flags & BACKEND_ON_LINK != 0,
+        vlan: (entry.flags & BACKEND_TAGGED != 0).then(|| u16::from_be_bytes(entry.vlan)),
     }
 }
 

@@ -71,7 +71,15 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
                     let id = BackendId::from_index(config.backends.len()).expect("few backends");
                     config.sets[set.index()].backends.push(id);
                     let name = format!("b{r}{z}{k}{b}");
-                    config.backends.push(Backend { name, set, rack, address: address(id), weight: 100 });
+                    config.backends.push(Backend {
+                        name,
+                        set,
+                        rack,
+                        address: address(id),
+                        weight: 100,
+                        quic_server_id: None,
+                        quic_rotation_id: None,
+                    });
                 }
             }
         }

@@ -14,9 +14,10 @@ use lb_common::abi::{
     },
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
-    root::Root,
+    root::{FEATURE_ARP, Root},
     service::{
-        SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_VIP_ONLY, ServiceEntry, ServiceKey,
+        SERVICE_ARP, SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_QUIC, SERVICE_VIP_ONLY,
+        ServiceEntry, ServiceKey,
     },
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
@@ -25,13 +26,14 @@ use lb_maglev::{Member, TableBuilder};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use super::forwarding::{forwarding_number, gue_port, quic_configs, quic_servers};
 use super::guard;
 use super::ids::Ids;
 use super::image::{Image, Names, pool_admission_index};
 use super::index;
 use super::prefix::{Prefix, PrefixBuilder, PrefixTableError};
 use crate::config::{
-    Backend, BackendId, ClientRegion, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Service,
+    Backend, BackendId, ClientRegion, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Reach, Service,
 };
 
 /// Low bits of an IPv4 tunnel source that may carry entropy.
@@ -151,6 +153,7 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             outer_source_v4: config.node.tunnel_source_v4.address().octets(),
             outer_source_v6: config.node.tunnel_source_v6.address().octets(),
             answers_per_second: DEFAULT_ANSWERS_PER_SECOND,
+            features: features(config),
             flow_filter_mask: flow_filter_bytes(DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES) as u32 - 1,
             flow_filter_epoch: 1,
             flow_inserts_per_second: DEFAULT_FLOW_INSERTS_PER_SECOND,
@@ -165,6 +168,8 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
         ids: Ids::equal(config.backends.len(), config.services.len()),
         backends,
         admission: vec![Admission::OPEN; ADMISSION_WORDS],
+        quic: quic_servers(config),
+        interfaces: Vec::new(),
         guards: guard::guards(config, &access),
         prefix: prefix.finish(),
         names: names(config),
@@ -263,19 +268,24 @@ fn services(
                 | match service.on_all_down {
                     OnAllDown::Drop => 0,
                     OnAllDown::FailOpen => SERVICE_FAIL_OPEN,
-                },
+                }
+                | if service.quic.is_some() { SERVICE_QUIC } else { 0 },
             plan_base: plan_base as u32,
             plans: distinct.len() as u32,
+            forwarding: forwarding_number(service.forwarding),
+            gue_port: gue_port(service.forwarding),
+            quic: quic_configs(service),
             first: plans[plan_base].first,
             guard: entries.len() as u32,
             ..ServiceEntry::zeroed()
         });
         first_pool += service.pools.len();
     }
-    let vips: BTreeSet<_> = config.services.iter().map(|s| address_bytes(s.vip)).collect();
-    entries.extend(vips.into_iter().map(|address| ServiceEntry {
+    let vips: BTreeSet<_> =
+        config.services.iter().map(|s| (address_bytes(s.vip), s.reach == Reach::Arp)).collect();
+    entries.extend(vips.into_iter().map(|(address, arp)| ServiceEntry {
         address,
-        flags: SERVICE_VIP_ONLY,
+        flags: SERVICE_VIP_ONLY | if arp { SERVICE_ARP } else { 0 },
         guard: u32::MAX,
         ..ServiceEntry::zeroed()
     }));
@@ -312,6 +322,11 @@ fn refuse_duplicates(config: &Config, keys: &[ServiceKey]) -> Result<(), Compile
         }
     }
     Ok(())
+}
+
+/// What some packets need beyond the common way.
+fn features(config: &Config) -> u32 {
+    if config.services.iter().any(|service| service.reach == Reach::Arp) { FEATURE_ARP } else { 0 }
 }
 
 const fn protocol_number(protocol: Protocol) -> u8 {
@@ -367,6 +382,16 @@ fn clients_digest(config: &Config) -> [u32; 2] {
     let digest = hash.finalize();
     let word = |at: usize| u32::from_le_bytes([digest[at], digest[at + 1], digest[at + 2], digest[at + 3]]);
     [word(0), word(4)]
+}
+
+/// Memory of the prefix table of the client regions, in bytes.
+///
+/// # Errors
+/// [`CompileError`] when the prefixes cannot become a table.
+pub fn client_table_bytes(config: &Config) -> Result<u64, CompileError> {
+    let mut builder = PrefixBuilder::new();
+    clients(config, &mut builder)?;
+    Ok(builder.finish().bytes())
 }
 
 /// The table of all client regions' prefixes.

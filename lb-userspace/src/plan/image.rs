@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use lb_common::abi::{
     ABI_VERSION,
     admission::{Admission, AdmissionWords},
-    backend::BackendEntry,
+    backend::{BACKEND_ON_LINK, BACKEND_TAGGED, BackendEntry},
     counter::{Counter, backend_slot},
     flow::{FlowEntry, FlowKey, FlowWords},
     guard::{GuardCounts, GuardEntry, NodeGuard},
@@ -16,6 +16,7 @@ use lb_common::abi::{
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     prefix::{PrefixNode, PrefixTable},
+    quic::{QuicServer, QuicServerKey},
     root::Root,
     service::{ServiceBucket, ServiceEntry},
 };
@@ -64,10 +65,15 @@ pub struct Image {
     pub backends: Vec<BackendEntry>,
     /// The admission array: domains in the order of [`DomainId`](crate::config::DomainId), pools from [`MAX_DOMAINS`] on.
     pub admission: Vec<Admission>,
+    /// Which QUIC server id is whose, sorted by key.
+    pub quic: Vec<(QuicServerKey, QuicServer)>,
     /// How services are protected.
     pub guards: Guards,
     /// All prefix tables; which one is for what stands in the root and in the services.
     pub prefix: PrefixTables,
+    /// Ethernet addresses of the interfaces on which frames arrive, by index. None until the data plane tells what the host
+    /// has.
+    pub interfaces: Vec<(u32, [u8; 6])>,
     /// The names behind the indices.
     pub names: Names,
     /// Digest over all of this but what the running daemon changes (admission words, next hops) and what the host decides
@@ -139,6 +145,11 @@ impl Image {
         update_all(&mut hash, &self.slots);
         let constant: Vec<_> = self.backends.iter().map(without_what_changes).collect();
         update_all(&mut hash, &constant);
+        hash.update((self.quic.len() as u64).to_le_bytes());
+        for (key, server) in &self.quic {
+            hash.update(key.as_bytes());
+            hash.update(server.as_bytes());
+        }
         update_all(&mut hash, &self.guards.services);
         hash.update(self.guards.node.as_bytes());
         update_all(&mut hash, &self.prefix.tables);
@@ -171,7 +182,8 @@ const ETHERTYPE_AT: usize = 12;
 fn without_what_changes(entry: &BackendEntry) -> BackendEntry {
     let mut ethernet = [0; 14];
     ethernet[ETHERTYPE_AT..].copy_from_slice(&entry.ethernet[ETHERTYPE_AT..]);
-    BackendEntry { admission: Admission::OPEN, mtu: 0, ifindex: 0, ethernet, ..*entry }
+    let flags = entry.flags & !(BACKEND_ON_LINK | BACKEND_TAGGED);
+    BackendEntry { admission: Admission::OPEN, mtu: 0, ifindex: 0, ethernet, flags, vlan: [0; 2], ..*entry }
 }
 
 /// The data plane in this process's memory: what tests and golden packets run the decisions on.
@@ -407,6 +419,15 @@ impl Tables for ImageTables {
 
     fn previous(&self, index: u32) -> Option<&PoolEntry> {
         self.image.previous.get(index as usize)
+    }
+
+    fn quic_server(&self, key: &QuicServerKey) -> Option<QuicServer> {
+        let found = self.image.quic.binary_search_by_key(key, |(known, _)| *known).ok()?;
+        Some(self.image.quic[found].1)
+    }
+
+    fn interface_address(&self, ifindex: u32) -> Option<[u8; 6]> {
+        self.image.interfaces.iter().find(|(index, _)| *index == ifindex).map(|(_, address)| *address)
     }
 
     fn flow(&self, table: FlowTable, key: &FlowWords, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {

@@ -3,6 +3,7 @@
 pub mod compile;
 pub mod difference;
 mod flow_map;
+mod forwarding;
 pub mod guard;
 pub mod ids;
 pub mod image;

@@ -39,6 +39,8 @@ pub struct AgentOptions {
     pub addresses: Vec<IpAddr>,
     /// UDP port of heartbeats.
     pub heartbeat_port: u16,
+    /// UDP port of generic UDP encapsulation; 0 for none.
+    pub gue_port: u16,
     /// Where tunnelled packets and heartbeats may come from; anywhere if empty.
     pub sources: Vec<IpPrefix>,
     /// How the program is attached.
@@ -172,6 +174,12 @@ fn check(options: &AgentOptions) -> Result<()> {
     if options.heartbeat_port == 0 {
         bail!("the heartbeat port must not be 0");
     }
+    if options.gue_port == options.heartbeat_port {
+        bail!(
+            "heartbeats and GUE cannot share port {}; give --gue-port another one, or 0 for no GUE",
+            options.gue_port
+        );
+    }
     Ok(())
 }
 
@@ -181,6 +189,7 @@ fn fill(ebpf: &mut Ebpf, options: &AgentOptions) -> Result<()> {
         flags: if options.sources.is_empty() { 0 } else { AGENT_FILTER_SOURCES },
         heartbeat_port: options.heartbeat_port.to_be_bytes(),
         status: STATUS_OK,
+        gue_port: options.gue_port.to_be_bytes(),
         ..AgentRoot::zeroed()
     };
     let mut addresses: HashMap<MapData, [u8; 16], u32> = take(ebpf, "AGENT_ADDRESSES")?;

@@ -74,8 +74,8 @@ impl Heir {
         overrides: &Overrides,
         journal: &Journal,
     ) -> anyhow::Result<Self> {
-        let hops =
-            NextHops::start(prepared.next_hop_writer()).context("cannot watch next hops by netlink")?;
+        let hops = NextHops::start(&config, prepared.next_hop_writer())
+            .context("cannot watch next hops by netlink")?;
         // What ran before has told its words to what follows.
         let initial = match prepared.start() {
             Start::Adopted { .. } | Start::Replaced => InitialHealth::Adopted,
@@ -133,6 +133,7 @@ impl Heir {
                 return Err(error.into());
             }
         };
+        hops.announce();
         let walker = Walker::start(&config, &data_plane, control.clone(), journal.clone())
             .context("cannot start the thread that walks the flow table")?;
         let watch = tokio::spawn(Arc::clone(&guardian).watch());

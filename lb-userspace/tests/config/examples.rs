@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lb_userspace::config::{Config, Summary, summary};
+use lb_userspace::config::{Config, Forwarding, Priority, Rate, Reach, Summary, summary};
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
@@ -22,7 +22,7 @@ fn every_example_validates() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 3, "one-rack, three-zones and two-regions");
+    assert_eq!(seen, 7, "one-rack, protection, three-zones, two-regions, gue, l2-dsr and quic");
 }
 
 #[test]
@@ -74,4 +74,35 @@ fn two_regions_sends_clients_home_first() {
     assert_eq!(plan_of("2001:db8:b::1"), ["east", "west"]);
     assert_eq!(plan_of("198.51.100.200"), ["west"], "the longer prefix wins");
     assert_eq!(plan_of("192.0.2.200"), ["west", "east"]);
+}
+
+#[test]
+fn protection_says_what_its_comments_promise() {
+    let config = load("protection.toml");
+    let protection = |name| &config[config.find_service(name).expect("the service is there")].protection;
+    assert_eq!(config.node.max_new_flows, Some(50_000));
+    let classes = ["login", "partners", "dns", "batch"].map(|name| protection(name).priority);
+    assert_eq!(classes, [Priority::P0, Priority::P1, Priority::P1, Priority::P3]);
+    let login = protection("login").limits.per_source.expect("limits for each source");
+    assert_eq!((login.v4, login.v6, login.packets), (24, 56, None));
+    assert_eq!(login.new_flows, Some(Rate { per_second: 20, burst: 40 }));
+    let partners = &protection("partners").access;
+    assert_eq!((partners.allow.len(), partners.deny.len()), (2, 1));
+    let batch = &protection("batch").limits;
+    let a_tenth = Some(Rate { per_second: 10_000, burst: 1_000 });
+    assert_eq!((batch.new_flows, batch.max_new_flows), (a_tenth, Some(5_000)));
+}
+
+#[test]
+fn forwarding_examples_forward_as_they_say() {
+    let gue = load("gue.toml");
+    assert_eq!(gue.services[0].forwarding, Forwarding::Gue { port: 6080 });
+    let l2 = load("l2-dsr.toml");
+    assert!(l2.services.iter().all(|s| s.forwarding == Forwarding::L2 && s.reach == Reach::Arp));
+    let quic = load("quic.toml");
+    let configs = quic.services[0].quic.expect("it is QUIC");
+    assert_eq!((configs.current.id, configs.current.server_id_length), (1, 4));
+    assert_eq!(configs.rotation.map(|c| (c.id, c.server_id_length)), Some((0, 2)));
+    assert_eq!(quic.backends[0].quic_server_id.as_deref(), Some(&[0x0a, 0, 0, 1][..]));
+    assert_eq!(quic.backends[0].quic_rotation_id.as_deref(), Some(&[0, 1][..]));
 }

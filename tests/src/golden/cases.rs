@@ -7,6 +7,8 @@ use super::{Case, Change, EGRESS, Expected, MTU, NEXT_HOP, packets::*};
 use lb_common::abi::{admission::Admission, reason::Reason};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+mod forward;
+
 const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 7);
 const VIP_4IN4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
@@ -56,12 +58,20 @@ fn in6(next_header: u8, class: u8, inner: &[u8]) -> Vec<u8> {
     out(V6, &outer)
 }
 
-/// Copies the flow label, which depends on the hash, from what came out. All else stays as expected.
+/// Copies what depends on the hash from what came out, the flow label and the low bits of GUE's source port. All else stays
+/// as expected.
 #[must_use]
 pub fn with_label_of(mut expected: Vec<u8>, got: &[u8]) -> Vec<u8> {
-    if expected.get(12..14) == Some(&[0x86, 0xdd]) && got.len() == expected.len() {
-        expected[15] = expected[15] & 0xf0 | got[15] & 0x0f;
-        expected[16..18].copy_from_slice(&got[16..18]);
+    if let Some(at) = forward::entropy_port(&expected)
+        && got.len() == expected.len()
+        && got[at] & 0xc0 == 0xc0
+    {
+        expected[at..at + 2].copy_from_slice(&got[at..at + 2]);
+    }
+    let at = if expected.get(12..14) == Some(&[0x81, 0x00]) { 18 } else { 14 };
+    if expected.get(at - 2..at) == Some(&[0x86, 0xdd]) && got.len() == expected.len() {
+        expected[at + 1] = expected[at + 1] & 0xf0 | got[at + 1] & 0x0f;
+        expected[at + 2..at + 4].copy_from_slice(&got[at + 2..at + 4]);
     }
     expected
 }
@@ -76,7 +86,8 @@ fn answered(mut frame: Vec<u8>) -> Vec<u8> {
 /// All golden packets.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [forwarded(), passed(), echoes(), refused(), steered(), protect::cases(), flows::all()].concat()
+    [forwarded(), passed(), echoes(), refused(), steered(), forward::all(), protect::cases(), flows::all()]
+        .concat()
 }
 
 fn forwarded() -> Vec<Case> {

@@ -44,7 +44,7 @@ pub fn check(case: &Case, ran: &Ran) -> Result<()> {
     let (expected_action, frame) = match &case.expected {
         Expected::Pass(_) => (action::PASS, Some(case.input.clone())),
         Expected::Drop(_) => (action::DROP, None),
-        Expected::Answer(frame) | Expected::Tx(frame) => {
+        Expected::Answer(frame) | Expected::Neighbour(frame) | Expected::Tx(frame) => {
             (action::TX, Some(with_label_of(frame.clone(), &ran.frame)))
         }
         Expected::Redirect(frame) => (action::REDIRECT, Some(with_label_of(frame.clone(), &ran.frame))),
@@ -62,6 +62,7 @@ pub const fn reason_of(expected: &Expected) -> Reason {
     match expected {
         Expected::Pass(reason) | Expected::Drop(reason) => *reason,
         Expected::Answer(_) => Reason::EchoAnswered,
+        Expected::Neighbour(_) => Reason::NeighbourAnswered,
         Expected::Tx(_) | Expected::Redirect(_) => Reason::Forwarded,
     }
 }

@@ -76,6 +76,7 @@ impl Kernel {
             .map_max_entries("PREFIX_NODES", size(image.prefix.nodes.len()))
             .map_max_entries("PREFIX_VALUES", size(image.prefix.values.len()))
             .map_max_entries("FLOWS", flow_entries)
+            .map_max_entries("QUIC_SERVERS", size(image.quic.len()))
             .load(object)?;
         for name in programs {
             let program: &mut Xdp =
@@ -123,6 +124,20 @@ impl Kernel {
         self.set_all("PREFIX_ENTRIES", &image.prefix.entries)?;
         self.set_all("PREFIX_NODES", &image.prefix.nodes)?;
         self.set_all("PREFIX_VALUES", &image.prefix.values)?;
+        let mut servers: HashMap<_, [u8; 24], [u8; 8]> =
+            HashMap::try_from(self.ebpf.map_mut("QUIC_SERVERS").context("QUIC_SERVERS")?)?;
+        for (key, server) in &image.quic {
+            servers.insert(
+                <[u8; 24]>::try_from(key.as_bytes())?,
+                <[u8; 8]>::try_from(server.as_bytes())?,
+                0,
+            )?;
+        }
+        let mut interfaces: HashMap<_, u32, [u8; 8]> =
+            HashMap::try_from(self.ebpf.map_mut("INTERFACES").context("INTERFACES")?)?;
+        for &(index, [a, b, c, d, e, f]) in &image.interfaces {
+            interfaces.insert(index, [a, b, c, d, e, f, 0, 0], 0)?;
+        }
         Ok(())
     }
 

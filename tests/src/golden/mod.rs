@@ -11,7 +11,7 @@ pub mod packets;
 
 use anyhow::{Context, Result};
 use lb_common::{
-    abi::{admission::Admission, flow::FlowWords, reason::Reason},
+    abi::{admission::Admission, backend::BACKEND_TAGGED, flow::FlowWords, reason::Reason},
     datapath::{filter, flow::FlowTable, hash::flow_hash, parse::Tuple},
 };
 use lb_maglev::SLOT_MARK;
@@ -27,6 +27,8 @@ use lb_userspace::{
 pub const FIXTURE: &str = include_str!("fixture.toml");
 /// Interface on which frames arrive in a test run: the loopback's index.
 pub const INGRESS: u32 = 1;
+/// Ethernet address of that interface.
+pub const OWN: [u8; 6] = [2, 0, 0, 0, 0, 1];
 /// Where the next hop is.
 pub const NEXT_HOP: [u8; 6] = [2, 0, 0, 0, 1, 1];
 /// The egress interface's address.
@@ -55,6 +57,8 @@ pub enum Expected {
     Drop(Reason),
     /// Sent back out, as these bytes, as an answer.
     Answer(Vec<u8>),
+    /// Sent back out, as these bytes, as the answer of a neighbour.
+    Neighbour(Vec<u8>),
     /// Sent back out, as these bytes, to a backend.
     Tx(Vec<u8>),
     /// Sent out of another interface, as these bytes.
@@ -72,6 +76,10 @@ pub enum Change {
     Image(fn(&mut Image)),
     /// Interface of a backend's next hop; 0 for none.
     Egress(&'static str, u32),
+    /// A backend's flags.
+    Flags(&'static str, u32),
+    /// The VLAN behind which a backend is.
+    Vlan(&'static str, u16),
     /// More flags of a service.
     ServiceFlags(&'static str, u32),
     /// Every slot of a pool's table, `service/pool`, is marked.
@@ -143,9 +151,14 @@ pub fn fixture() -> Result<Image> {
 /// If `text` is not a valid configuration.
 pub fn image(text: &str) -> Result<Image> {
     let config = Config::parse(text, "fixture.toml")?;
-    let mut tables = ImageTables::new(compile(&config)?);
+    Ok(with_next_hops(compile(&config)?))
+}
+
+/// An image with the next hops of the golden packets.
+pub fn with_next_hops(image: Image) -> Image {
+    let mut tables = ImageTables::new(image);
     tables.set_next_hops(INGRESS, NEXT_HOP, EGRESS, MTU);
-    Ok(tables.image().clone())
+    Image { interfaces: vec![(INGRESS, OWN)], ..tables.image().clone() }
 }
 
 impl Expected {
@@ -197,6 +210,15 @@ impl Change {
                 (image.services[index].previous_base, image.services[index].previous_plans) = (1, 1);
             }
             Self::Known(..) => {}
+            Self::Flags(name, flags) => {
+                let index = find(&image.names.backends, name)?;
+                image.backends[index].flags = flags;
+            }
+            Self::Vlan(name, vlan) => {
+                let index = find(&image.names.backends, name)?;
+                image.backends[index].flags |= BACKEND_TAGGED;
+                image.backends[index].vlan = vlan.to_be_bytes();
+            }
         }
         Ok(())
     }

@@ -55,6 +55,8 @@ pub struct ConfigOptions {
     pub on_all_down: String,
     /// `native` or `generic`.
     pub mode: String,
+    /// Lines added to every service, such as how it forwards.
+    pub every_service: String,
     /// Text added at the end.
     pub extra: String,
 }
@@ -74,6 +76,7 @@ impl Default for ConfigOptions {
             v6_endpoints: false,
             table_size: 65537,
             on_all_down: "drop".into(),
+            every_service: String::new(),
             mode: "native".into(),
             extra: String::new(),
         }
@@ -96,8 +99,8 @@ pub(crate) fn render(topology: &Topology, directory: &Path, options: &ConfigOpti
     for (name, address, port, protocol) in services {
         text += &format!(
             "\n[[service]]\nname = \"{name}\"\naddress = \"{address}\"\nport = {port}\nprotocol = \"{protocol}\"\n\
-             on_all_down = \"{}\"\n",
-            options.on_all_down
+             on_all_down = \"{}\"\n{}\n",
+            options.on_all_down, options.every_service
         );
         push(&mut text, pools_and_plans(topology, options));
     }

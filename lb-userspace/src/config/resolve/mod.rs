@@ -7,9 +7,11 @@ mod addresses;
 mod checks;
 mod clients;
 mod counts;
+mod forwarding;
 mod names;
 mod node;
 mod protection;
+mod quic;
 mod services;
 mod sets;
 mod shares;
@@ -31,6 +33,8 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
     let checks = checks::resolve(&raw.checks, report);
     let sets = sets::resolve(&raw.sets, &topology, &checks.names, report);
     let services = services::resolve(&raw.services, &clients.names, &sets, report);
+    forwarding::check_reach(&services.reached, report);
+    quic::check(&services.services, &sets, report);
     addresses::check(raw.node.as_ref(), node.as_ref(), &sets, &services.vips, report);
     counts::within_tables(raw, &services.services, report);
     Some(Config {

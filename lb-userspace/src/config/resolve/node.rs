@@ -56,6 +56,9 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
     let flow_entries = entries("flow_entries", raw.flow_entries.as_ref(), DEFAULT_FLOW_ENTRIES, report);
     let opening_entries =
         entries("opening_entries", raw.opening_entries.as_ref(), DEFAULT_OPENING_ENTRIES, report);
+    if raw.client_prefixes_file.is_some() {
+        path("client_prefixes_file", raw.client_prefixes_file.as_ref(), "", report)?;
+    }
     if let Some(text) = raw.socket.as_ref().filter(|text| text.value.len() > MAX_SOCKET_PATH_BYTES) {
         report.add(|| {
             Finding::new(&text.span, format!("the path of the socket is {} bytes long", text.value.len()))

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use super::addresses;
 use super::checks::{choice, port};
 use super::clients::DEFAULT;
+use super::forwarding::{self, Reached};
 use super::names::{Kind, Names, called};
 use super::protection;
+use super::quic;
 use super::sets::Sets;
 use super::shares;
 use crate::config::fields::{At, Text, Texts};
@@ -23,6 +25,8 @@ pub(super) struct Services<'a> {
     pub(super) services: Vec<Option<Service>>,
     /// The VIPs that could be read, in file order.
     pub(super) vips: Vec<Vip>,
+    /// How the VIPs that could be read are reached, in file order.
+    pub(super) reached: Vec<Reached>,
 }
 
 /// A VIP, for the checks between services.
@@ -43,8 +47,19 @@ pub(super) fn resolve<'a>(
     let kind = Kind { one: "service", many: "services" };
     let names = Names::collect(kind, raw.iter().map(|service| service.name.as_ref()), report);
     let mut vips = Vec::new();
-    let services = raw.iter().map(|service| resolve_one(service, clients, sets, &mut vips, report)).collect();
-    Services { names, services, vips }
+    let mut reached = Vec::new();
+    let services = raw
+        .iter()
+        .map(|service| {
+            let resolved = resolve_one(service, clients, sets, &mut vips, report);
+            if let (Some(resolved), Some(address)) = (&resolved, &service.address) {
+                let span = service.reach.as_ref().map_or(&address.span, |text| &text.span).clone();
+                reached.push(Reached { address: resolved.vip, reach: resolved.reach, span });
+            }
+            resolved
+        })
+        .collect();
+    Services { names, services, vips, reached }
 }
 
 fn resolve_one(
@@ -69,6 +84,9 @@ fn resolve_one(
             choice(&format!("on_all_down of {who}"), text, &actions, report)
         }
     };
+    let forwarding = forwarding::resolve_forwarding(&who, raw, report);
+    let reach = forwarding::resolve_reach(&who, raw, report);
+    let quic = quic::resolve(&who, raw, protocol, report);
     if let (Some(address), Some(text)) = (vip, &raw.address) {
         vips.push(Vip { address, port, protocol, span: text.span.clone() });
     }
@@ -83,6 +101,9 @@ fn resolve_one(
         port: port?,
         protocol: protocol?,
         on_all_down: on_all_down?,
+        forwarding: forwarding?,
+        reach: reach?,
+        quic: quic?,
         pools: pool_names.arrange(pools)?,
         plans: plans?,
         protection: protection?,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::addresses;
 use super::names::{Kind, Names, called};
+use super::quic;
 use super::topology;
 use crate::config::fields::At;
 use crate::config::ids::{BackendId, CheckId, DomainId, SetId};
@@ -27,6 +28,8 @@ pub(super) struct Sets<'a> {
     pub(super) backends: Vec<Option<Backend>>,
     /// The addresses that could be read, in file order.
     pub(super) addresses: Vec<Endpoint<'a>>,
+    /// In file order: the QUIC server ids of each backend.
+    pub(super) server_ids: Vec<quic::ServerIds>,
 }
 
 /// The address of a backend, for the checks between backends.
@@ -59,6 +62,7 @@ pub(super) fn resolve<'a>(
         backend_names,
         backends: Vec::new(),
         addresses: Vec::new(),
+        server_ids: Vec::new(),
     };
     for (position, set) in raw.iter().enumerate() {
         resolve_one(position, set, topology, checks, &mut resolved, report);
@@ -93,7 +97,14 @@ fn resolve_one<'a>(
             _ => members = None,
         }
         let home = Home { set: id, position, domain: domain.zip(raw.domain.as_ref().map(|d| &d.span)) };
+        let server_ids = quic::server_ids(backend, report);
         let backend = resolve_backend(backend, &home, weight, topology, &mut out.addresses, report);
+        let backend = backend.map(|backend| Backend {
+            quic_server_id: server_ids.current(),
+            quic_rotation_id: server_ids.rotation(),
+            ..backend
+        });
+        out.server_ids.push(server_ids);
         ids.extend(
             backend.as_ref().and_then(|b| out.backend_names.find(&b.name)).and_then(BackendId::from_index),
         );
@@ -179,7 +190,15 @@ fn resolve_backend<'a>(
         addresses.push(Endpoint { backend, set: home.position, rack, address, span });
     }
     let name = raw.name.as_ref()?.value.to_owned();
-    Some(Backend { name, set: home.set?, rack: rack?, address: address?, weight: weight? })
+    Some(Backend {
+        name,
+        set: home.set?,
+        rack: rack?,
+        address: address?,
+        weight: weight?,
+        quic_server_id: None,
+        quic_rotation_id: None,
+    })
 }
 
 fn resolve_weight(raw: &RawBackend<'_>, report: &mut Report) -> Option<u32> {

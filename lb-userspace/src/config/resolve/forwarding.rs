@@ -1,0 +1,85 @@
+//! `forwarding`, `gue_port` and `reach` of services.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use lb_common::abi::agent::DEFAULT_GUE_PORT;
+
+use super::checks::{choice, port};
+use crate::config::forwarding::{Forwarding, Reach};
+use crate::config::raw::RawService;
+use crate::config::report::{Finding, Report, Span};
+
+/// How packets travel to the backends.
+pub(super) fn resolve_forwarding(who: &str, raw: &RawService<'_>, report: &mut Report) -> Option<Forwarding> {
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Kind {
+        Ipip,
+        Gue,
+        L2,
+    }
+    let kinds = [("ipip", Kind::Ipip), ("gue", Kind::Gue), ("l2", Kind::L2)];
+    let kind = match &raw.forwarding {
+        None => Some(Kind::Ipip),
+        Some(text) => choice(&format!("forwarding of {who}"), text, &kinds, report),
+    };
+    let given = raw.gue_port.as_ref().map(|given| port(who, given, report));
+    if let (Some(kind), Some(given)) = (kind.filter(|kind| *kind != Kind::Gue), &raw.gue_port) {
+        report.add(|| {
+            let finding =
+                Finding::new(&given.span, format!("{who} has a gue_port, but does not forward by GUE"));
+            let remedy = "write forwarding = \"gue\", or remove gue_port";
+            match &raw.forwarding {
+                Some(text) => finding.and(&text.span, "its forwarding").help(remedy),
+                None => finding.help(format!("{remedy}: without forwarding it is \"ipip\"")),
+            }
+        });
+        return Some(if kind == Kind::L2 { Forwarding::L2 } else { Forwarding::Ipip });
+    }
+    Some(match kind? {
+        Kind::Ipip => Forwarding::Ipip,
+        Kind::L2 => Forwarding::L2,
+        Kind::Gue => Forwarding::Gue { port: given.unwrap_or(Some(DEFAULT_GUE_PORT))? },
+    })
+}
+
+/// How clients reach the VIP.
+pub(super) fn resolve_reach(who: &str, raw: &RawService<'_>, report: &mut Report) -> Option<Reach> {
+    match &raw.reach {
+        None => Some(Reach::Route),
+        Some(text) => {
+            let ways = [("route", Reach::Route), ("arp", Reach::Arp)];
+            choice(&format!("reach of {who}"), text, &ways, report)
+        }
+    }
+}
+
+/// What one service says about its VIP.
+pub(super) struct Reached {
+    pub(super) address: IpAddr,
+    pub(super) reach: Reach,
+    /// Where `reach` stands, or the address where it does not.
+    pub(super) span: Span,
+}
+
+/// Reports services that disagree on how their common VIP is reached: a VIP has one answer to "who has it?".
+pub(super) fn check_reach(services: &[Reached], report: &mut Report) {
+    let mut first: HashMap<IpAddr, &Reached> = HashMap::new();
+    for service in services {
+        let known = *first.entry(service.address).or_insert(service);
+        if known.reach != service.reach {
+            report.add(|| {
+                let (here, there) = (service.reach.name(), known.reach.name());
+                Finding::new(
+                    &service.span,
+                    format!(
+                        "the VIP {} has reach \"{here}\" here and \"{there}\" elsewhere",
+                        service.address
+                    ),
+                )
+                .and(&known.span, "the other service")
+                .help("a VIP is reached one way: give all services that share it the same reach")
+            });
+        }
+    }
+}
