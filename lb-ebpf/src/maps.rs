@@ -75,6 +75,16 @@ static PREFIX_NODES: Array<PrefixNode> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static PREFIX_VALUES: Array<PrefixValues> = Array::with_max_entries(1, MMAPABLE);
 #[map]
+static GUARDS: Array<GuardEntry> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static NODE_GUARD: Array<NodeGuard> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BUCKETS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static GUARD_COUNTS: Array<GuardCounts> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BLOCKED: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
+#[map]
 static FLOWS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
 #[map]
 static OPENINGS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);

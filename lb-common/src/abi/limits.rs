@@ -9,7 +9,7 @@ pub const MAX_POOLS: usize = 12_288;
 /// All words of the admission array, a power of two so that an index is bounded by a mask.
 pub const ADMISSION_WORDS: usize = MAX_DOMAINS + MAX_POOLS;
 /// Services of one edge host.
-pub const MAX_SERVICES: usize = 4_096;
+pub const MAX_SERVICES: usize = 10_240;
 /// Pools that one plan may name.
 pub const MAX_PLAN_STEPS: usize = 8;
 /// Client regions, "default" included.

@@ -7,6 +7,8 @@
 
 #[path = "clients.rs"]
 mod clients;
+#[path = "flows.rs"]
+mod flows;
 
 use super::Measurement;
 use crate::golden::{
@@ -45,6 +47,8 @@ const BODY: &str = "weir_bench";
 const EMPTY: &str = "weir_bench_empty";
 
 const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+/// Of the service whose flows are at home in zone w1, and in zone w2 when that is drained.
+const VIP_TWO_POOLS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
 const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
 const VIP_GUE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
@@ -57,6 +61,11 @@ enum Kind {
     Syn,
     Udp,
     NotVip,
+    /// A TCP packet to a service whose flows are away from home when zone w1 is drained.
+    TwoPools {
+        /// Whether it opens a flow.
+        syn: bool,
+    },
     /// An established TCP packet to a service with protection, at this port.
     Guarded(u16),
 }
@@ -66,6 +75,8 @@ enum Kind {
 enum Down {
     Nothing,
     Domain(&'static str),
+    /// Zone w1 is drained.
+    Drained,
     /// Nothing is down, but an emergency switch is on that blocks somebody else.
     Emergency,
 }
@@ -96,6 +107,8 @@ fn cases() -> Vec<Case> {
         let (rack, zone) = (Down::Domain("west/w1/r1"), Down::Domain("west/w1"));
         add(&format!("established home, {text}, rack down"), Kind::Established, flows, false, rack);
         add(&format!("established home, {text}, zone down"), Kind::Established, flows, false, zone);
+        add(&format!("established home, {text}, ipv6, rack down"), Kind::Established, flows, true, rack);
+        add(&format!("established home, {text}, ipv6, zone down"), Kind::Established, flows, true, zone);
     }
     add("established home, 1 flow, gue", Kind::Gue, 1, false, Down::Nothing);
     add("established home, 1M flows, gue", Kind::Gue, 1 << 20, false, Down::Nothing);
@@ -198,6 +211,7 @@ pub fn datapath() -> Result<Vec<Measurement>> {
     results.push(Measurement::of("machine code with wrapper", "bytes", vec![f64::from(jited)]));
     let fastest = bench.fastest;
     drop(bench);
+    results.extend(flows::flows(fastest)?);
     results.extend(clients::client_regions(fastest)?);
     Ok(results)
 }
@@ -214,11 +228,18 @@ struct Bench {
 }
 
 impl Bench {
-    fn measure(&mut self, image: &Image, case: &Case) -> Result<Measurement> {
+    /// Brings the data plane into a case's state, and runs every flow of it once: that fills caches and, where flows are
+    /// remembered, the tables of flows. Returns the frame.
+    fn warm(&mut self, image: &Image, case: &Case) -> Result<Vec<u8>> {
         let mut words = image.admission.clone();
-        if let Down::Domain(path) = case.down {
+        let changed = match case.down {
+            Down::Domain(path) => Some((path, Admission::CLOSED)),
+            Down::Drained => Some(("west/w1", Admission::new(0, 255))),
+            Down::Nothing | Down::Emergency => None,
+        };
+        if let Some((path, word)) = changed {
             let index = image.names.domains.iter().position(|d| d == path).context("domain")?;
-            words[index] = Admission::CLOSED;
+            words[index] = word;
         }
         self.kernel.set_admissions(&words)?;
         let mut root: Root = self.kernel.get::<Root, 256>("ROOT", 0)?;
@@ -228,8 +249,12 @@ impl Bench {
         };
         self.kernel.set("ROOT", 0, &root)?;
         let frame = frame(case);
-        // The first round fills caches and, where flows are remembered, the flow table.
-        self.run(BODY, case, &frame, REPEAT)?;
+        self.run(BODY, case, &frame, REPEAT.max(case.flows))?;
+        Ok(frame)
+    }
+
+    fn measure(&mut self, image: &Image, case: &Case) -> Result<Measurement> {
+        let frame = self.warm(image, case)?;
         let mut values = Vec::new();
         for _ in 0..ATTEMPTS {
             let before = self.run(EMPTY, case, &frame, BRACKET)?;
@@ -277,14 +302,15 @@ impl Bench {
 fn frame(case: &Case) -> Vec<u8> {
     let client = Ipv4Addr::new(10, 0, 0, 1);
     let client6 = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 1);
-    let flags = if case.kind == Kind::Syn { SYN } else { ACK };
+    let flags = if matches!(case.kind, Kind::Syn | Kind::TwoPools { syn: true }) { SYN } else { ACK };
+    let vip = if matches!(case.kind, Kind::TwoPools { .. }) { VIP_TWO_POOLS } else { VIP };
     let port = if let Kind::Guarded(port) = case.kind { port } else { 80 };
     let segment = tcp(0x8000, port, flags, &[0; 6]);
     match (case.kind, case.is_ipv6) {
         (Kind::NotVip, _) => ethernet(0x0800, &ipv4(client, STRANGER, 6, &segment)),
         (Kind::Gue, _) => ethernet(0x0800, &ipv4(client, VIP_GUE, 6, &segment)),
         (Kind::Udp, _) => ethernet(0x0800, &ipv4(client, VIP, 17, &udp(0x8000, 80, &[0; 18]))),
-        (_, false) => ethernet(0x0800, &ipv4(client, VIP, 6, &segment)),
+        (_, false) => ethernet(0x0800, &ipv4(client, vip, 6, &segment)),
         (_, true) => ethernet(0x86dd, &ipv6(client6, VIP6, 6, 64, &segment)),
     }
 }
