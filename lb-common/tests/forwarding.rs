@@ -8,7 +8,7 @@ use lb_common::abi::root::Root;
 use lb_common::abi::service::{FORWARD_GUE, FORWARD_IPIP, FORWARD_L2, ServiceEntry};
 use lb_common::datapath::buffer::Buffer;
 use lb_common::datapath::encap::{encapsulate, outer_sum};
-use lb_common::datapath::parse::{Transport, Tuple};
+use lb_common::datapath::parse::{Shape, Transport, Tuple};
 use lb_common::datapath::ports::{AgentTables, FibLookup};
 use lb_common::datapath::{agent, verdict::Verdict};
 use proptest::prelude::*;
@@ -110,6 +110,9 @@ fn transport(is_ipv6: bool, class: u8, length: usize, ip_at: usize) -> Transport
         ip_length: length as u16,
         ip_at: ip_at as u16,
         closing: false,
+        payload_at: 34,
+        shape: Shape::Whole,
+        fragment: 0,
     }
 }
 

@@ -258,6 +258,7 @@ fn ports<P: Packet>(packet: &P, protocol: u8, at: usize, end: usize) -> Option<P
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::format;
     use proptest::prelude::*;
 
     proptest! {
