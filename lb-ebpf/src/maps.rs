@@ -16,19 +16,22 @@ use lb_common::{
         admission::AdmissionWords,
         backend::BackendEntry,
         counter::Counter,
-        flow::{FlowEntry, FlowFilter, FlowWords},
+        flow::{FlowEntry, FlowFilter, FlowWords, FragmentEntry, FragmentKey},
         guard::{GuardCounts, GuardEntry, NodeGuard},
-        limits::{FLOW_FILTER_CHUNK, MAX_INTERFACES, SLOTS_PER_CHUNK},
+        limits::{FLOW_FILTER_CHUNK, MAX_FRAGMENTED, MAX_INTERFACES, SLOTS_PER_CHUNK},
         plan::{PlanEntry, PoolEntry},
         prefix::{ENTRIES_PER_LINE, PrefixEntries, PrefixNode, PrefixTable, PrefixValues, VALUES_PER_LINE},
         quic::{QuicServer, QuicServerKey},
         root::Root,
-        service::{ServiceBucket, ServiceEntry},
+        service::{PortRanges, ServiceBucket, ServiceEntry},
     },
     datapath::{
         admit::{self, Request},
+        classify::{self, Lookup},
         filter::Allowance,
         flow::FlowTable,
+        fragment,
+        parse::{TRANSPORT_WORDS, Transport},
         ports::{Buckets, Clock, FibLookup, Tables},
         prefix::{self, PrefixNodes},
         select::{self, Probe, Probed},
@@ -85,6 +88,36 @@ static BLOCKED: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1, NO_PREALLO
 static FLOWS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
 #[map]
 static OPENINGS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+#[map]
+static PORT_RANGES: Array<PortRanges> = Array::with_max_entries(1, MMAPABLE);
+/// One list for all CPUs: fragments of a datagram come to any of them, and are few.
+#[map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> = LruHashMap::with_max_entries(MAX_FRAGMENTED, 0);
+/// See [`Tables::answers_booked_ns`].
+#[map]
+static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// A packed [`Transport`] on its way from one function to another.
+#[map]
+static HANDED_OVER: PerCpuArray<[u32; TRANSPORT_WORDS]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Hands a packet's description over to the caller of a BPF function on this CPU.
+#[inline(always)]
+pub fn hand_over(transport: &Transport) -> Option<()> {
+    let place = HANDED_OVER.get_ptr_mut(0)?;
+    // SAFETY: a live per-CPU element, which only this program on this CPU writes and reads.
+    let place = unsafe { &mut *place };
+    for (to, word) in place.iter_mut().zip(transport.pack()) {
+        *to = word;
+    }
+    Some(())
+}
+
+/// What was handed over.
+#[inline(always)]
+pub fn take_over() -> Option<Transport> {
+    HANDED_OVER.get(0).map(Transport::unpack)
+}
+
 #[map]
 static FLOW_FILTER: Array<FlowFilter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
@@ -164,6 +197,32 @@ pub extern "C" fn weir_walk() -> u64 {
 pub extern "C" fn weir_probe(pool: u32, h: u64, first: u32, end: u32, flags: u32) -> u64 {
     let request = Probe { pool, h, first, end, opening: flags & 1 != 0, ignore_health: flags & 2 != 0 };
     select::probe(&Maps, &request, &mut Silent).0
+}
+
+/// [`classify::find`] as a global function: the words of the address, then port, protocol and prefix in one. The index plus one,
+/// or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_find(a: u32, b: u32, c: u32, d: u32, rest: u32) -> u32 {
+    let (port, protocol, prefix) = (rest & 0xffff, (rest >> 16) as u8, (rest >> 24) as u8);
+    let lookup = Lookup { address: [a, b, c, d], port, protocol, prefix };
+    classify::find(&Maps, &lookup).map_or(0, |index| index + 1)
+}
+
+/// [`classify::wide`] as a global function. The index plus one, or 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_wide(a: u32, b: u32, c: u32, d: u32, rest: u32) -> u32 {
+    classify::wide(&Maps, &[a, b, c, d], rest as u16, (rest >> 16) as u8).map_or(0, |index| index + 1)
+}
+
+/// [`fragment::remember`] as a global function, for the packet that was handed over last. 1 if there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_remember_fragment(backend: u32) -> u32 {
+    let Some(transport) = take_over() else { return 1 };
+    fragment::remember(&Maps, &transport, backend);
+    0
 }
 
 /// [`admit::judge`] as a global function.
@@ -377,6 +436,55 @@ impl Tables for Maps {
     #[inline(always)]
     fn settle(&self, _: &Away, walked: Walked, _: &mut impl Trace) {
         weir_settle(walked.0);
+    }
+
+    #[inline(always)]
+    fn port_ranges(&self, index: u32) -> Option<&PortRanges> {
+        PORT_RANGES.get(index)
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
+        // SAFETY: as in `flow`; a torn copy names a backend that is checked.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn keep_fragment(&self, key: &FragmentKey, entry: FragmentEntry) {
+        // If even an LRU map makes no room, the later fragments are orphans.
+        let _ = FRAGMENTS.insert(key, entry, 0);
+    }
+
+    #[inline(always)]
+    fn remember_fragment(&self, _: &Transport, backend: u32) {
+        // Only packets that were sorted out are fragments, and those were handed over.
+        weir_remember_fragment(backend);
+    }
+
+    #[inline(always)]
+    fn answers_booked_ns(&self) -> u64 {
+        ANSWERS.get(0).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn book_answers_ns(&self, until: u64) {
+        if let Some(booked) = ANSWERS.get_ptr_mut(0) {
+            // SAFETY: a live per-CPU element, which only this program on this CPU writes.
+            unsafe { *booked = until };
+        }
+    }
+
+    #[inline(always)]
+    fn find(&self, lookup: &Lookup) -> Option<u32> {
+        let [a, b, c, d] = lookup.address;
+        let rest = lookup.port | (lookup.protocol as u32) << 16 | (lookup.prefix as u32) << 24;
+        weir_find(a, b, c, d, rest).checked_sub(1)
+    }
+
+    #[inline(always)]
+    fn wide(&self, address: &AddressWords, port: u16, protocol: u8) -> Option<u32> {
+        let [a, b, c, d] = *address;
+        weir_wide(a, b, c, d, port as u32 | (protocol as u32) << 16).checked_sub(1)
     }
 
     #[inline(always)]

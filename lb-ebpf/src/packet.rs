@@ -1,14 +1,21 @@
 //! A frame in the driver's memory. The only pointer arithmetic on packets.
 
-use crate::maps;
+use crate::maps::{self, Maps, hand_over, take_over};
 use aya_ebpf::{
-    bindings::{BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_SUCCESS},
-    helpers::generated::{bpf_fib_lookup, bpf_xdp_adjust_head},
+    bindings::{BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_SUCCESS, xdp_md},
+    helpers::generated::{bpf_fib_lookup, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
 use core::{hint::black_box, mem::MaybeUninit};
 use lb_common::{
-    datapath::ports::{FibAnswer, FibLookup, Packet},
+    abi::reason::Reason,
+    datapath::{
+        fragment,
+        ports::{FibAnswer, FibLookup, Packet, Tables},
+        too_big::{self, TooBig},
+        unusual::{self, Unusual},
+        verdict::Outcome,
+    },
     net::ethernet,
 };
 
@@ -90,6 +97,55 @@ impl Frame<'_> {
     }
 }
 
+/// [`unusual::sort_out`] as a global function, which the verifier checks once: a word of [`Unusual::word`], and the packet handed
+/// over if it belongs to a flow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_sort_out(ctx: *mut xdp_md) -> u64 {
+    let ctx = XdpContext::new(ctx);
+    handed_over(unusual::begin(&mut Frame(&ctx), &Maps))
+}
+
+/// [`fragment::follow`] as a global function, for the packet that was handed over last. Called behind [`weir_sort_out`] and not
+/// in it: the stack is short.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_follow() -> u64 {
+    match take_over() {
+        Some(transport) => handed_over(fragment::follow(&Maps, &transport)),
+        None => NOT_HANDED_OVER.word(),
+    }
+}
+
+#[inline(always)]
+fn handed_over(sorted: Unusual) -> u64 {
+    if let Unusual::Transport(transport) = &sorted
+        && hand_over(transport).is_none()
+    {
+        return NOT_HANDED_OVER.word();
+    }
+    sorted.word()
+}
+
+/// [`too_big::answer_ipv4`] as a global function: the number of a reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_too_big_v4(ctx: *mut xdp_md, request: u64) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    too_big::answer_ipv4(&mut Frame(&ctx), &Maps, &TooBig::from_word(request)) as u32
+}
+
+/// [`too_big::answer_ipv6`] as a global function: the number of a reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_too_big_v6(ctx: *mut xdp_md, request: u64) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    too_big::answer_ipv6(&mut Frame(&ctx), &Maps, &TooBig::from_word(request)) as u32
+}
+
+/// What becomes of a packet that could not be handed over, which does not happen: the map has its element.
+const NOT_HANDED_OVER: Unusual = Unusual::Done(Outcome::refuse(Reason::Inconsistent));
+
 impl Packet for Frame<'_> {
     #[inline(always)]
     fn length(&self) -> usize {
@@ -165,6 +221,35 @@ impl Packet for Frame<'_> {
     #[inline(always)]
     fn write_words_far<const N: usize>(&mut self, at: usize, words: &[u32; N]) -> Option<()> {
         self.store_words(self.far(at), words)
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        // The optimiser must not narrow the subtraction of pointers to 32 bits.
+        let by = (length as i64 - black_box(self.length() as i64)) as i32;
+        // SAFETY: as in `push_front`.
+        (unsafe { bpf_xdp_adjust_tail(self.0.ctx, by) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn sort_out<T: Tables>(&mut self, _: &T) -> Unusual {
+        let mut word = weir_sort_out(self.0.ctx);
+        if word == Unusual::LATER {
+            word = weir_follow();
+        }
+        match Unusual::done(word) {
+            Some(outcome) => Unusual::Done(outcome),
+            None => take_over().map_or(NOT_HANDED_OVER, Unusual::Transport),
+        }
+    }
+
+    #[inline(always)]
+    fn answer_too_big<T: Tables>(&mut self, _: &T, request: &TooBig) -> Reason {
+        Reason::from_number(if request.is_ipv6 {
+            weir_too_big_v6(self.0.ctx, request.word())
+        } else {
+            weir_too_big_v4(self.0.ctx, request.word())
+        })
     }
 
     #[inline(always)]

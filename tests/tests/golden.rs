@@ -5,6 +5,7 @@ use lb_common::{
     abi::{admission::Admission, backend::BackendEntry, counter::backend_slot, reason::Reason},
     datapath::flow::FlowTable,
 };
+use lb_tests::clock::monotonic_ns;
 use lb_tests::golden::{
     cases, fixture,
     judge::{changed, judge_program, judge_pure, reason_of, run_pure},
@@ -23,10 +24,16 @@ fn golden_packets_through_the_pure_code() -> Result<()> {
 #[test]
 fn golden_packets_through_the_xdp_program() -> Result<()> {
     let image = fixture()?;
+    // Loading takes much longer than running: what needs nothing special shares a program.
+    let shared = Kernel::load(EDGE, &["weir_edge"], &image, 1024)?;
     for case in cases::all() {
         let image = changed(&image, &case)?;
-        let kernel = Kernel::load(EDGE, &["weir_edge"], &image, 1024)?;
-        judge_program(&kernel, &image, &case).context(case.name)?;
+        if case.before.is_empty() && case.changes.is_empty() {
+            judge_program(&shared, &image, &case).context(case.name)?;
+        } else {
+            let kernel = Kernel::load(EDGE, &["weir_edge"], &image, 1024)?;
+            judge_program(&kernel, &image, &case).context(case.name)?;
+        }
     }
     Ok(())
 }
@@ -98,11 +105,16 @@ fn pure_code_and_xdp_program_agree_on_damaged_packets() -> Result<()> {
     let mut image = fixture()?;
     let half = lb_common::abi::admission::Admission::new(100, 200);
     image.admission[image.names.domains.iter().position(|d| d == "west/w1/r2").context("rack")?] = half;
+    // How many answers are given depends on the time of day.
+    image.root.answers_per_second = u32::MAX;
     let tables = ImageTables::new(image.clone());
     let kernel = Kernel::load(EDGE, &["weir_edge"], &image, 65_536)?;
     let mut numbers = Numbers(0x5eed);
-    let inputs: Vec<Vec<u8>> = cases::all().into_iter().map(|case| case.input).collect();
+    let inputs: Vec<Vec<u8>> =
+        cases::all().into_iter().flat_map(|case| [case.before, vec![case.input]].concat()).collect();
     let compare = |frame: &[u8]| -> Result<()> {
+        // What is forgotten after a while is forgotten by both.
+        tables.set_now_ns(monotonic_ns());
         let (pure, reason) = run_pure(&tables, frame);
         let ran = kernel.run("weir_edge", frame)?;
         ensure!(pure == ran, "{reason:?}\npure   {pure:02x?}\nkernel {ran:02x?}\nof {frame:02x?}");

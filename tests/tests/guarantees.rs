@@ -4,7 +4,7 @@ use lb_common::{
     abi::{admission::Admission, plan::POOL_RELAY},
     datapath::{
         hash::flow_hash,
-        parse::{Transport, Tuple},
+        parse::{Shape as PacketShape, Transport, Tuple},
         ports::Tables as _,
         steer::{self, Origin},
         trace::Silent,
@@ -96,6 +96,9 @@ fn transport(flow: u32, opening: bool) -> Transport {
         ip_length: 60,
         ip_at: 14,
         closing: false,
+        payload_at: 34,
+        shape: PacketShape::Whole,
+        fragment: 0,
     }
 }
 

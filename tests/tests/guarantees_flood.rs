@@ -9,7 +9,7 @@ use lb_common::{
         classify,
         flow::FlowTable,
         hash::flow_hash,
-        parse::{Transport, Tuple},
+        parse::{Shape, Transport, Tuple},
         ports::Tables as _,
         steer::{self, Origin},
         trace::Silent,
@@ -36,7 +36,17 @@ fn send(tables: &ImageTables, client: u32, opening: bool) -> Option<u32> {
     let root = tables.root()?;
     let (_, service) = classify::service(tables, root, &tuple)?;
     let h = flow_hash(&root.hash_key, &tuple);
-    let transport = Transport { tuple, opening, traffic_class: 0, ip_length: 60, ip_at: 14, closing: false };
+    let transport = Transport {
+        tuple,
+        opening,
+        traffic_class: 0,
+        ip_length: 60,
+        ip_at: 14,
+        closing: false,
+        payload_at: 34,
+        shape: Shape::Whole,
+        fragment: 0,
+    };
     steer::place(tables, service, &transport, h, Origin::Client, &mut Silent)
         .ok()
         .map(|placed| placed.backend)

@@ -34,16 +34,18 @@ const fn need(program: &'static str, packages: &'static [&'static str], purpose:
     Need { program, packages, purpose }
 }
 
-const NEEDS: [Need; 9] = [
+const NEEDS: [Need; 11] = [
     need("cc", &["gcc", "libc6-dev"], "linking"),
     need("ip", &["iproute2"], "namespaces and veth pairs of the lab"),
-    need("nginx", &[NGINX], "the lab's backends"),
+    need("nginx", &["nginx"], "the lab's backends"),
     need("curl", &["curl"], "the lab's clients"),
     need("ethtool", &["ethtool"], "checksum offloads in the lab"),
     need("ping", &["iputils-ping"], "tests of the echo answer"),
     need("strace", &["strace"], "tests that count system calls"),
     need("sysctl", &["procps"], "settings inside the lab's namespaces"),
     need("nsenter", &["util-linux"], "entering the lab's namespaces"),
+    need("bird", &["bird2"], "peers of BFD sessions in tests"),
+    need("dnsmasq", &["dnsmasq-base"], "a name server in tests"),
 ];
 
 /// What `verify` and the kernel test need besides. Only they ask for it: it is 40 MB.
@@ -68,8 +70,8 @@ const BPF_PACKAGES: [&str; 9] = [
     "libc6-dev",
 ];
 
-/// The one package that brings a service.
-const NGINX: &str = "nginx";
+/// Packages that bring a service, with its name.
+const SERVICES: [(&str, &str); 2] = [("nginx", "nginx"), ("bird2", "bird")];
 const SECURITY_SOURCES_FILE: &str = "/etc/apt/sources.list.d/weir-security.sources";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -221,7 +223,7 @@ fn apt_get() -> Cmd {
     Cmd::new("apt-get").env("DEBIAN_FRONTEND", "noninteractive").root()
 }
 
-/// Installs packages. A service among them (nginx) is neither started nor enabled; one that was installed before is not
+/// Installs packages. A service among them is neither started nor enabled; one that was installed before is not
 /// touched, for then its package is not among `packages`.
 fn install_packages(packages: &[&str]) -> Result<()> {
     let remedy = || {
@@ -232,16 +234,18 @@ fn install_packages(packages: &[&str]) -> Result<()> {
             packages.join(" ")
         )
     };
-    let plain: Vec<&str> = packages.iter().copied().filter(|package| *package != NGINX).collect();
+    let is_service = |package: &str| SERVICES.iter().any(|(name, _)| *name == package);
+    let plain: Vec<&str> = packages.iter().copied().filter(|package| !is_service(package)).collect();
     if !plain.is_empty() {
         // --no-remove: rustc-web cannot stand beside Debian's own rustc or rustup, and what the user chose is not ours.
         let options = ["install", "-q", "-y", "--no-install-recommends", "--no-remove"];
         apt_get().args(options).args(&plain).run().with_context(remedy)?;
     }
-    if packages.contains(&NGINX) {
-        let script = root().join("xtask/install-nginx.sh");
+    for (package, service) in SERVICES.iter().filter(|(package, _)| packages.contains(package)) {
+        let script = root().join("xtask/install-service.sh");
         Cmd::new("sh")
             .arg(script)
+            .args([package, service])
             .env("DEBIAN_FRONTEND", "noninteractive")
             .root()
             .run()

@@ -112,6 +112,40 @@ pub struct FlowEntry {
 /// Bit of [`FlowEntry::seen`]: a FIN or RST of the client was seen.
 pub const FLOW_CLOSING: u32 = 1 << 31;
 
+/// Key of the `FRAGMENTS` map: what all fragments of a datagram have in common (RFC 791, section 3.2; RFC 8200, section 4.5).
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct FragmentKey {
+    /// Client address.
+    pub source: [u8; 16],
+    /// VIP.
+    pub destination: [u8; 16],
+    /// Identification as it is read.
+    pub id: u32,
+    /// IP protocol number; for IPv6 that of the fragment header.
+    pub protocol: u8,
+    /// As in [`FlowKey`].
+    pub origin: u8,
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+/// Value of the `FRAGMENTS` map.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FragmentEntry {
+    /// Where the first fragment went.
+    pub backend: u32,
+    /// The datagram's ports, as they stand in the first fragment.
+    pub ports: u32,
+    /// When the first fragment came: CLOCK_MONOTONIC in nanoseconds.
+    pub seen_ns: u64,
+    /// IP protocol number of the datagram.
+    pub protocol: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// One element of the `FLOW_FILTER` map. Byte `i` of the filter is byte `i % FLOW_FILTER_CHUNK` of element
 /// `i / FLOW_FILTER_CHUNK`; a flow's byte is [`filter_index`](crate::datapath::filter::index).
 #[repr(transparent)]

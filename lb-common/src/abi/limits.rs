@@ -47,6 +47,19 @@ pub const NOTE_SLOTS: usize = 32;
 pub const MAX_CPUS: usize = 1_024;
 /// Flows away from home that are remembered, by default; the oldest are forgotten first.
 pub const DEFAULT_FLOW_ENTRIES: u32 = 65_536;
+/// IPv6 extension headers of one packet that are stepped over.
+pub const MAX_EXTENSION_HEADERS: usize = 8;
+/// Datagrams in fragments that are known at a time; the least recently used is forgotten first.
+pub const MAX_FRAGMENTED: u32 = 8_192;
+/// How long later fragments may come behind their datagram's first one, in nanoseconds. Stacks send them at once; an
+/// identification comes again after minutes (RFC 6864, section 4).
+pub const FRAGMENT_AGE_NS: u64 = 5_000_000_000;
+/// Port ranges of one address and protocol, "any" included.
+pub const MAX_PORT_RANGES: usize = 16;
+/// VIP prefixes that lie in one another.
+pub const MAX_VIP_NESTING: usize = 4;
+/// How far answers may run ahead of their rate, in nanoseconds: several ticks of the coarse clock.
+pub const ANSWER_BURST_NS: u64 = 100_000_000;
 /// Flows that opened away from home and of which nothing but the opening packet was seen yet; a flood of such packets
 /// turns over these and no other entries.
 pub const DEFAULT_OPENING_ENTRIES: u32 = 65_536;

@@ -51,6 +51,8 @@ pod! {
     crate::abi::counter::Counter = 32;
     crate::abi::flow::FlowKey = 40;
     crate::abi::flow::FlowEntry = 8;
+    crate::abi::flow::FragmentKey = 40;
+    crate::abi::flow::FragmentEntry = 24;
     crate::abi::guard::BlockedKey = 20;
     crate::abi::guard::GuardCounts = 64;
     crate::abi::guard::GuardEntry = 192;
@@ -68,4 +70,6 @@ pod! {
     crate::abi::root::Root = 256;
     crate::abi::service::ServiceBucket = 64;
     crate::abi::service::ServiceEntry = 64;
+    crate::abi::service::PortRange = 8;
+    crate::abi::service::PortRanges = 128;
 }

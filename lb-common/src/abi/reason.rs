@@ -10,6 +10,13 @@ macro_rules! reasons {
         }
 
         impl Reason {
+            /// The reason with this number; [`Reason::Inconsistent`] if there is none.
+            #[must_use]
+            #[inline(always)]
+            pub const fn from_number(number: u32) -> Self {
+                match number { $($number => Reason::$name,)* _ => Reason::Inconsistent }
+            }
+
             /// All reasons in the order of their numbers.
             pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
 
@@ -33,11 +40,12 @@ reasons! {
     EchoAnswered = 3, "echo_answered";
     /// Dropped: for a VIP, but cut short or inconsistent in its lengths.
     Malformed = 4, "malformed";
-    /// Dropped: a fragment for a VIP.
+    /// Dropped: a fragment for a VIP that has no ports to go by, of ICMP.
     Fragment = 5, "fragment";
-    /// Dropped: for a VIP, with an IPv6 extension header that hides the ports.
+    /// Dropped: for a VIP, with IPv6 extension headers that are too many, of another kind than are stepped over, or name another
+    /// node as the packet's end.
     ExtensionHeader = 6, "extension_header";
-    /// Dropped: ICMP for a VIP other than an echo request.
+    /// Dropped: ICMP for a VIP other than echo requests and errors.
     IcmpUnsupported = 7, "icmp_unsupported";
     /// Dropped: every pool of the plan is down.
     AllDown = 8, "all_down";
@@ -45,7 +53,7 @@ reasons! {
     RelayRefused = 9, "relay_refused";
     /// Dropped: the daemon has no next hop for the backend.
     NoNextHop = 10, "no_next_hop";
-    /// Dropped: larger than the way to the backend takes once encapsulated.
+    /// Dropped: larger than the way to the backend takes once encapsulated, and the sender would not act on an answer.
     TooBig = 11, "too_big";
     /// Dropped: the frame could not be enlarged or written.
     NoHeadroom = 12, "no_headroom";
@@ -89,6 +97,7 @@ mod tests {
     fn numbers_are_dense_so_that_a_counter_slot_names_its_reason() {
         for (number, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, number, "{reason:?}");
+            assert_eq!(Reason::from_number(number as u32), *reason);
         }
     }
 }

@@ -62,7 +62,8 @@ pub struct Root {
     /// Prefix table of client regions before the last change, while flows of that time are in transition; else equal to
     /// `clients`.
     pub previous_clients: u32,
-    /// Prefix table of VIP prefixes; meant only with [`FEATURE_VIP_PREFIXES`].
+    /// Prefix table of VIP prefixes, whose values are [`ServiceKey::prefix`](super::service::ServiceKey::prefix); meant only with
+    /// [`FEATURE_VIP_PREFIXES`].
     pub vip_prefixes: u32,
     /// Answers (echo replies, "too big") a second that Weir itself gives at most, for each CPU.
     pub answers_per_second: u32,

@@ -1,6 +1,6 @@
 //! Services and the index that finds them.
 
-use super::plan::PoolEntry;
+use super::{limits::MAX_PORT_RANGES, plan::PoolEntry};
 
 /// Tags in one bucket of the service index.
 pub const BUCKET_WIDTH: usize = 8;
@@ -23,8 +23,16 @@ pub const SERVICE_QUIC: u32 = 1 << 6;
 pub const SERVICE_LEAVING: u32 = 1 << 7;
 /// [`ServiceEntry::flags`]: Weir answers ARP requests and neighbour solicitations for the VIP (`reach = "arp"`).
 pub const SERVICE_ARP: u32 = 1 << 8;
-/// [`ServiceEntry::flags`]: matches a range of ports or any; found by its address and protocol alone.
+/// [`ServiceEntry::flags`]: matches a range of ports or any; found by its address and protocol alone. Together with
+/// [`SERVICE_VIP_ONLY`] not a service but where those of an address and protocol are listed: element
+/// [`ServiceEntry::plan_base`] of `PORT_RANGES`.
 pub const SERVICE_WIDE_PORTS: u32 = 1 << 9;
+
+/// Mark in [`ServiceKey::protocol`]: the address is the first one of a VIP prefix. None of the protocols that services have, nor 0,
+/// becomes another one of them by the marks.
+pub const KEY_OF_PREFIX: u8 = 0x40;
+/// Mark in [`ServiceKey::protocol`]: key of the list of port ranges. As above.
+pub const KEY_OF_RANGES: u8 = 0x20;
 
 /// [`ServiceEntry::forwarding`]: IP in IP.
 pub const FORWARD_IPIP: u8 = 0;
@@ -48,10 +56,12 @@ pub struct ServiceBucket {
 pub struct ServiceKey {
     /// VIP.
     pub address: [u8; 16],
-    /// Port, network order; 0 with protocol 0 for the VIP itself.
+    /// Port, network order; 0 with protocol 0 for the VIP itself, and for a list of port ranges.
     pub port: [u8; 2],
-    /// IP protocol number.
+    /// IP protocol number, with [`KEY_OF_PREFIX`] and [`KEY_OF_RANGES`] flipped where they apply.
     pub protocol: u8,
+    /// With [`KEY_OF_PREFIX`]: length of the VIP prefix as an IPv4-mapped one, plus one; else 0.
+    pub prefix: u8,
 }
 
 /// One element of the `SERVICES` map, 64 bytes.
@@ -62,7 +72,7 @@ pub struct ServiceEntry {
     pub address: [u8; 16],
     /// Port, network order.
     pub port: [u8; 2],
-    /// IP protocol number.
+    /// IP protocol number; marked as in [`ServiceKey::protocol`].
     pub protocol: u8,
     /// `FORWARD_*`: how packets travel to backends.
     pub forwarding: u8,
@@ -78,12 +88,41 @@ pub struct ServiceEntry {
     /// configuration; 0 when the service is not in transition. Cleared while the program runs.
     pub previous_base: u32,
     /// Number of elements of `PREVIOUS`: that of client regions before the last change, or 1.
-    pub previous_plans: u32,
+    pub previous_plans: u16,
+    /// With [`SERVICE_WIDE_PORTS`] the highest port, network order, `port` being the lowest; else 0.
+    pub last_port: [u8; 2],
     /// Index into the map of guards; meant only with [`SERVICE_GUARDED`].
-    pub guard: u32,
+    pub guard: u16,
+    /// See [`ServiceKey::prefix`].
+    pub prefix: u8,
+    /// With [`SERVICE_VIP_ONLY`] and a VIP prefix: the same of the next shorter VIP prefix that it lies in; else 0.
+    pub parent: u8,
     /// UDP port of [`FORWARD_GUE`], network order.
     pub gue_port: [u8; 2],
     /// Configurations of connection ids, as [`QuicConfigEntry`](super::quic::QuicConfigEntry) has them; meant only with
     /// [`SERVICE_QUIC`].
     pub quic: [u8; 2],
+}
+
+/// Ports from `first` to `last`, both included, in host order. None if `first` is greater.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortRange {
+    /// Lowest.
+    pub first: u16,
+    /// Highest.
+    pub last: u16,
+    /// Index into the `SERVICES` map.
+    pub service: u32,
+}
+
+/// One element of the `PORT_RANGES` map, 128 bytes: the services of one address (or VIP prefix) and protocol that have more than one
+/// port. The first range that holds a port counts: narrower ones stand first.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortRanges(pub [PortRange; MAX_PORT_RANGES]);
+
+impl PortRange {
+    /// A range without ports.
+    pub const NONE: Self = Self { first: 1, last: 0, service: 0 };
 }

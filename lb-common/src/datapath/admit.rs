@@ -83,7 +83,7 @@ pub fn request(root: &Root, service: &ServiceEntry, transport: &Transport) -> Re
     if root.features & FEATURE_EMERGENCY != 0 {
         flags |= REQUEST_EMERGENCY;
     }
-    Request { guard: service.guard, flags, source: tuple.source }
+    Request { guard: service.guard as u32, flags, source: tuple.source }
 }
 
 /// The reason with this number, which [`admit`] gave.
@@ -268,7 +268,8 @@ fn source_places<T: Tables>(
         Some(root) => root.hash_key.finish,
         None => 0,
     };
-    let h = finish(service_hash(seed, &prefix, 0, 0) ^ (request.guard as u64) << 32 ^ seed.rotate_left(17));
+    let h =
+        finish(service_hash(seed, &prefix, 0, 0, 0) ^ (request.guard as u64) << 32 ^ seed.rotate_left(17));
     let place = |h: u32, row: u32| {
         node.source_base + (row * (node.source_mask + 1) + (h & node.source_mask)) * SOURCE_BUCKETS
     };

@@ -104,6 +104,15 @@ impl Packet for Buffer {
         self.write_words(at, words)
     }
 
+    fn truncate(&mut self, length: usize) -> Option<()> {
+        // As the kernel has it.
+        if length < ethernet::LENGTH || length > self.length() {
+            return None;
+        }
+        self.bytes.truncate(self.start + length);
+        Some(())
+    }
+
     fn ingress_ifindex(&self) -> u32 {
         self.ingress_ifindex
     }

@@ -43,6 +43,10 @@ pub fn encapsulate<P: Packet>(
         let facts = Facts::new(transport);
         return l2::send(packet, &Way { root, service, backend, facts, h }).egress();
     }
+    // Headers are put in front of untagged frames only.
+    if transport.ip_at as usize != ethernet::LENGTH {
+        return Err(Reason::NoHeadroom);
+    }
     let inner = transport.ip_length as usize;
     let outer = if backend.is_outer_ipv6() { ipv6::LENGTH } else { ipv4::LENGTH };
     if inner + outer > backend.mtu as usize {

@@ -116,12 +116,13 @@ pub const fn spill_hash(h: u64) -> u16 {
     (finish(h ^ 0xa076_1d64_78bd_642f) >> 48) as u16
 }
 
-/// The hash by which the service index finds a service. `port` in network order, as a word whose upper half is zero.
+/// The hash by which the service index finds a service. `port` in network order, as a word whose upper half is zero; `prefix` as in
+/// [`ServiceKey`](crate::abi::service::ServiceKey).
 #[must_use]
 #[inline(always)]
-pub const fn service_hash(seed: u64, address: &AddressWords, port: u32, protocol: u8) -> u64 {
+pub const fn service_hash(seed: u64, address: &AddressWords, port: u32, protocol: u8, prefix: u8) -> u64 {
     let high = address[0] as u64 | (address[1] as u64) << 32;
     let low = address[2] as u64 | (address[3] as u64) << 32;
-    let rest = port as u64 | (protocol as u64) << 16;
+    let rest = port as u64 | (protocol as u64) << 16 | (prefix as u64) << 24;
     finish(seed ^ low.wrapping_add(high.wrapping_mul(0x9e37_79b9_7f4a_7c15)) ^ rest)
 }

@@ -16,20 +16,24 @@
 //! | [`encap`], [`gue`], [`l2`] | what does it look like on the way to the backend? |
 //! | [`verdict`] | what is done with it, and how is it counted? |
 //!
-//! [`agent`] is the other end: what a backend does with what arrives. [`echo`] answers pings to a VIP; [`hash`] holds all hash functions; [`trace`] lets `weir explain` watch.
+//! [`unusual`] is the rest of [`parse`]: all but the ordinary TCP or UDP packet, with [`icmp`] and [`fragment`]. [`too_big`] and [`icmp`] answer, as
+//! often as [`answers`] allows. [`agent`] is the other end: what a backend does with what arrives. [`hash`] holds all hash
+//! functions; [`trace`] lets `weir explain` watch.
 
 pub mod admit;
 pub mod agent;
+pub mod answers;
 #[cfg(any(test, feature = "alloc"))]
 pub mod buffer;
 pub mod classify;
-pub mod echo;
 pub mod encap;
 pub mod filter;
 pub mod flow;
+pub mod fragment;
 pub mod gcra;
 pub mod gue;
 pub mod hash;
+pub mod icmp;
 pub mod l2;
 pub mod neighbour;
 pub mod parse;
@@ -38,39 +42,52 @@ pub mod prefix;
 pub mod quic;
 pub mod select;
 pub mod steer;
+pub mod too_big;
 pub mod trace;
 pub mod transition;
+pub mod unusual;
 pub mod verdict;
 
 use crate::abi::{reason::Reason, service::SERVICE_QUIC};
 use l2::Facts;
-use parse::{Parsed, Transport};
+use parse::{Shape, Transport};
 use ports::{Packet, Tables};
 use quic::Found;
 use steer::{Origin, Placement};
+use too_big::TooBig;
 use trace::Trace;
+use unusual::Unusual;
 use verdict::Outcome;
 
 /// Everything that Weir does with one frame, the counting included.
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: &mut impl Trace) -> Outcome {
     let length = packet.length();
-    let outcome = match parse::parse(packet) {
-        Parsed::Transport(transport) => forward(packet, tables, &transport, trace),
-        Parsed::Portless(portless) => match neighbour::answer(packet, tables) {
-            Some(reason) => Outcome::answer(reason),
-            None => echo::answer_or_refuse(packet, tables, &portless),
-        },
-        Parsed::NotIp => match neighbour::answer(packet, tables) {
-            Some(reason) => Outcome::answer(reason),
-            None => Outcome::pass(Reason::PassNotIp),
+    let transport = match parse::parse(packet) {
+        Some(transport) => transport,
+        None => match neighbour_or_sort_out(packet, tables) {
+            Unusual::Transport(transport) => transport,
+            Unusual::Done(outcome) => {
+                verdict::count(tables, &outcome, length);
+                return outcome;
+            }
         },
     };
+    let outcome = forward(packet, tables, &transport, trace);
     verdict::count(tables, &outcome, length);
     outcome
 }
 
-/// The way of a TCP or UDP packet: from service to backend, then out.
+/// What becomes of a frame that is no ordinary packet: who asks for a VIP's link address is answered, the rest is sorted out.
+#[inline(always)]
+fn neighbour_or_sort_out<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Unusual {
+    match neighbour::answer(packet, tables) {
+        Some(reason) => Unusual::Done(Outcome::answer(reason)),
+        None => packet.sort_out(tables),
+    }
+}
+
+/// The way of a packet that belongs to a flow: from service to backend, then out.
 #[inline(always)]
 fn forward<P: Packet, T: Tables>(
     packet: &mut P,
@@ -81,14 +98,14 @@ fn forward<P: Packet, T: Tables>(
     let Some(root) = tables.root() else {
         return Outcome::pass(Reason::PassNotVip);
     };
-    let tuple = &transport.tuple;
-    let mut transport = *transport;
-    let Some((index, service)) = classify::service(tables, root, tuple) else {
-        return Outcome::pass(Reason::PassNotVip);
+    let Some((index, service)) = classify::service(tables, root, &transport.tuple) else {
+        return unusual::no_service(transport);
     };
-    let h = hash::flow_hash(&root.hash_key, tuple);
+    let mut transport = *transport;
+    let h = hash::flow_hash(&root.hash_key, &transport.tuple);
     let mut by_id = Found::NONE;
-    if service.flags & SERVICE_QUIC != 0 {
+    // Fragments and ICMP errors have no connection id to read.
+    if service.flags & SERVICE_QUIC != 0 && transport.shape == Shape::Whole {
         let facts = Facts::new(&transport);
         let found = quic::find(packet, tables, &quic::Request { service, index, facts, h });
         by_id = found.backend();
@@ -102,13 +119,23 @@ fn forward<P: Packet, T: Tables>(
     }
     let placed = match tables.backend(by_id) {
         Some(entry) if by_id != Found::NONE => Ok(Placement { backend: by_id, entry, home: false }),
+        _ if transport.shape == Shape::LaterFragment => fragment::place(tables, transport),
         _ => steer::place(tables, service, transport, h, Origin::Client, trace),
     };
     match placed {
         Err(reason) => outcome.unplaced(reason),
         Ok(placement) => {
+            if transport.shape == Shape::FirstFragment {
+                tables.remember_fragment(transport, placement.backend);
+            }
             let outcome = outcome.to_backend(placement.backend);
             match encap::encapsulate(packet, root, service, placement.entry, transport, h) {
+                Err(Reason::TooBig) if transport.shape != Shape::Error => {
+                    let overhead = encap::overhead(service, placement.entry) as u16;
+                    let mtu = placement.entry.mtu.saturating_sub(overhead);
+                    let request = TooBig { ip_at: transport.ip_at, is_ipv6: transport.tuple.is_ipv6, mtu };
+                    outcome.refuse_or_answer(packet.answer_too_big(tables, &request))
+                }
                 Err(reason) => outcome.drop(reason),
                 Ok(egress) => outcome.forward(egress, packet.ingress_ifindex()),
             }

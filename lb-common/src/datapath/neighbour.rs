@@ -11,8 +11,7 @@
 //! What asks for another address, is malformed, or comes from beyond the link (hop limit below 255) goes on its way.
 
 use super::{
-    classify::{self, Lookup},
-    l2,
+    classify, l2,
     ports::{Packet, Tables},
 };
 use crate::{
@@ -57,8 +56,7 @@ fn asked<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Option<Reason> {
 /// Whether Weir answers for an address.
 #[inline(always)]
 fn is_ours<T: Tables>(tables: &T, address: AddressWords) -> bool {
-    let lookup = Lookup { address, port: 0, protocol: 0 };
-    classify::entry(tables, &lookup).is_some_and(|entry| entry.flags & SERVICE_ARP != 0)
+    classify::vip(tables, &address).is_some_and(|entry| entry.flags & SERVICE_ARP != 0)
 }
 
 /// Our address on the link, if the frame is for it or for a group.

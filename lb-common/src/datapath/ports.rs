@@ -3,23 +3,29 @@
 
 use super::{
     admit::{self, Request},
+    classify::{self, Lookup},
     filter::Allowance,
     flow::FlowTable,
+    fragment,
+    parse::Transport,
     prefix::{self, PrefixNodes},
     select::{self, Probe, Probed},
     steer::{self, Away, Walk, Walked},
+    too_big::{self, TooBig},
     trace::Trace,
+    unusual::{self, Unusual},
 };
+use crate::abi::reason::Reason;
 use crate::abi::{
     admission::AdmissionWords,
     agent::{AgentAddress, AgentReason, AgentRoot},
     backend::BackendEntry,
-    flow::{FlowEntry, FlowWords},
+    flow::{FlowEntry, FlowWords, FragmentEntry, FragmentKey},
     guard::{GuardEntry, NodeGuard},
     plan::{PlanEntry, PoolEntry},
     quic::{QuicServer, QuicServerKey},
     root::Root,
-    service::{ServiceBucket, ServiceEntry},
+    service::{PortRanges, ServiceBucket, ServiceEntry},
 };
 use crate::net::{AddressWords, ethernet};
 
@@ -63,6 +69,26 @@ pub trait Packet {
 
     /// [`write_words`](Self::write_words) for an offset that is not known at compile time.
     fn write_words_far<const N: usize>(&mut self, at: usize, words: &[u32; N]) -> Option<()>;
+    /// Shortens the frame at its end to `length` bytes; `None` when that is not possible. After a `None` the frame is to be dropped.
+    fn truncate(&mut self, length: usize) -> Option<()>;
+
+    /// [`unusual::sort_out`]. A port so that the XDP program can make it a function of its own.
+    #[inline(always)]
+    fn sort_out<T: Tables>(&mut self, tables: &T) -> Unusual
+    where
+        Self: Sized,
+    {
+        unusual::sort_out(self, tables)
+    }
+
+    /// [`too_big::answer`], for the same reason.
+    #[inline(always)]
+    fn answer_too_big<T: Tables>(&mut self, tables: &T, request: &TooBig) -> Reason
+    where
+        Self: Sized,
+    {
+        too_big::answer(self, tables, request)
+    }
 
     /// Interface on which the frame arrived.
     fn ingress_ifindex(&self) -> u32;
@@ -184,6 +210,40 @@ pub trait Tables: Clock + Buckets + PrefixNodes {
         Self: Sized,
     {
         self.root().map_or(0, |root| self.prefix(root.clients, address))
+    }
+    /// A list of port ranges.
+    fn port_ranges(&self, index: u32) -> Option<&PortRanges>;
+    /// The entry of a datagram in fragments.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry>;
+    /// Writes a datagram in fragments down; when there are too many, the least recently used entry goes.
+    fn keep_fragment(&self, key: &FragmentKey, entry: FragmentEntry);
+    /// The time up to which this CPU's answers are booked, in nanoseconds; see [`answers`](super::answers).
+    fn answers_booked_ns(&self) -> u64;
+    /// Books this CPU's answers up to a time.
+    fn book_answers_ns(&self, until: u64);
+    /// [`classify::find`], for the reason of [`walk`](Self::walk).
+    #[inline(always)]
+    fn find(&self, lookup: &Lookup) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        classify::find(self, lookup)
+    }
+    /// [`classify::wide`], for the same reason.
+    #[inline(always)]
+    fn wide(&self, address: &AddressWords, port: u16, protocol: u8) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        classify::wide(self, address, port, protocol)
+    }
+    /// [`fragment::remember`], for the same reason.
+    #[inline(always)]
+    fn remember_fragment(&self, transport: &Transport, backend: u32)
+    where
+        Self: Sized,
+    {
+        fragment::remember(self, transport, backend);
     }
     /// The client region that an address had before the last change of the configuration.
     #[inline(always)]

@@ -168,7 +168,7 @@ impl Away {
             pool: first.pool,
             service_flags: service.flags,
             previous_base: service.previous_base,
-            previous_plans: service.previous_plans,
+            previous_plans: service.previous_plans as u32,
             packet_flags,
         }
     }

@@ -75,6 +75,16 @@ impl Outcome {
         Self { verdict: Verdict::Drop, reason, ..self }
     }
 
+    /// Drops the frame, or, if it became an answer, sends it back where it came from.
+    #[inline(always)]
+    #[must_use]
+    pub(super) const fn refuse_or_answer(self, reason: Reason) -> Self {
+        match reason {
+            Reason::TooBigAnswered => Self { verdict: Verdict::Tx, reason, ..self },
+            _ => self.drop(reason),
+        }
+    }
+
     /// The packet has no place: passed if its service is leaving, else dropped.
     #[inline(always)]
     #[must_use]

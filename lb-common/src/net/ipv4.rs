@@ -22,6 +22,13 @@ impl Header {
         self.0[0] >> 4
     }
 
+    /// Whether the header is one of IPv4 without options.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_plain(&self) -> bool {
+        self.0[0] == 0x45
+    }
+
     /// Header length in bytes with options, 0 to 60. Valid from 20 on.
     #[must_use]
     #[inline(always)]
@@ -48,6 +55,27 @@ impl Header {
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
         (self.0[6] & 0x3f) | self.0[7] != 0
+    }
+
+    /// Whether the packet has the beginning of its datagram, as the first fragment and a whole packet do.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_beginning(&self) -> bool {
+        (self.0[6] & 0x1f) | self.0[7] == 0
+    }
+
+    /// Whether routers must not fragment the packet.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_dont_fragment(&self) -> bool {
+        self.0[6] & DONT_FRAGMENT[0] != 0
+    }
+
+    /// Identification, by which fragments of a datagram are known.
+    #[must_use]
+    #[inline(always)]
+    pub const fn identification(&self) -> u16 {
+        u16::from_be_bytes([self.0[4], self.0[5]])
     }
 
     /// Protocol number of the payload.

@@ -4,10 +4,23 @@ use super::{AddressWords, word};
 
 /// Length of the fixed header, in bytes.
 pub const LENGTH: usize = network_types::ip::Ipv6Hdr::LEN;
+/// Largest packet whose length fits 16 bits with its fixed header, in bytes. Larger ones (a payload of the last 40 lengths) do not
+/// occur on links that carry Ethernet frames, and are refused.
+pub const MAX_PACKET: usize = 65_535;
+/// MTU that every link has at least, in bytes (RFC 8200, section 5).
+pub const LEAST_MTU: usize = 1_280;
 /// Hop limit of packets that Weir makes itself.
 pub const HOP_LIMIT: u8 = 64;
+/// Next header: hop-by-hop options.
+pub const HOP_BY_HOP: u8 = 0;
+/// Next header: routing.
+pub const ROUTING: u8 = 43;
 /// Next header: fragment.
 pub const FRAGMENT: u8 = 44;
+/// Next header: destination options.
+pub const DESTINATION_OPTIONS: u8 = 60;
+/// Length of a fragment header, and of the shortest other extension header, in bytes.
+pub const EXTENSION_UNIT: usize = 8;
 
 /// A fixed IPv6 header.
 #[derive(Clone, Copy)]

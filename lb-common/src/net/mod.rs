@@ -5,6 +5,7 @@ pub mod ethernet;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod vlan;
 
 /// An IPv4 address as an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2), the one form in which maps hold addresses.
 #[must_use]
@@ -67,6 +68,8 @@ pub mod protocol {
     pub const IPV4: u8 = IpProto::Ipv4 as u8;
     /// TCP (RFC 9293).
     pub const TCP: u8 = IpProto::Tcp as u8;
+    /// SCTP (RFC 9260).
+    pub const SCTP: u8 = IpProto::Sctp as u8;
     /// UDP (RFC 768).
     pub const UDP: u8 = IpProto::Udp as u8;
     /// IPv6 inside IP (RFC 2473, RFC 4213).

@@ -226,8 +226,9 @@ async fn explain<C: Control>(
     let protocol = match protocol.as_deref() {
         None | Some("tcp") => Protocol::Tcp,
         Some("udp") => Protocol::Udp,
+        Some("sctp") => Protocol::Sctp,
         Some(other) => {
-            return Err(invalid(format!("\"{}\" is neither tcp nor udp", other.escape_debug())));
+            return Err(invalid(format!("\"{}\" is none of tcp, udp and sctp", other.escape_debug())));
         }
     };
     app.control.explain(ExplainQuery { src, dst, protocol, opening: opening.unwrap_or(true) }).await.map(Json)

@@ -9,7 +9,7 @@ use lb_common::abi::admission::Admission;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Level, OnAllDown, Protocol},
+    config::{Level, OnAllDown, Ports, Protocol, Vip},
     plan::state::{Action, Override, State},
 };
 
@@ -77,10 +77,10 @@ impl VerdictKind {
 pub struct ServiceView {
     /// Its name.
     pub name: String,
-    /// VIP.
-    pub address: IpAddr,
-    /// Port.
-    pub port: u16,
+    /// VIP: an address or a prefix.
+    pub address: Vip,
+    /// Port as a number, or several as text: `8000-8099`, `any`.
+    pub port: Ports,
     /// Transport protocol.
     pub protocol: Protocol,
     /// What happens when no pool of a plan can take a flow.
@@ -254,7 +254,7 @@ impl From<Admission> for Shares {
 pub struct CheckView {
     /// The check's name.
     pub name: String,
-    /// Port that is probed.
+    /// Port that is probed; 0 for checks without one (`icmp`, `exec`).
     pub port: u16,
     /// What it says.
     pub state: CheckState,

@@ -125,6 +125,12 @@ fn why(backend: &BackendView) -> String {
     causes.join("; ")
 }
 
+/// What is known of its established flows.
+fn away(backend: &BackendView) -> String {
+    let drained = if backend.drained { ": drained, as far as anybody knows" } else { "" };
+    format!("{} flows away from home, no packet for {} s{drained}", backend.flows, backend.quiet_s)
+}
+
 fn show(backend: &BackendView, out: &mut Output) -> anyhow::Result<()> {
     let limited =
         backend.limited_by.as_ref().map_or_else(String::new, |domain| format!(", because of {domain}"));
@@ -143,6 +149,7 @@ fn show(backend: &BackendView, out: &mut Output) -> anyhow::Result<()> {
         ("weight", Cell::new(backend.weight)),
         ("next hop", Cell::new(way)),
         ("forwarded", Cell::new(format!("{} packets, {}", backend.packets, bytes(backend.bytes)))),
+        ("flow table", Cell::new(away(backend))),
     ];
     if let Some(held) = &backend.health.word {
         fields.push((
@@ -162,7 +169,7 @@ fn show(backend: &BackendView, out: &mut Output) -> anyhow::Result<()> {
 fn check_row(check: &CheckView) -> Vec<Cell> {
     vec![
         Cell::new(&check.name),
-        number(check.port.into()),
+        if check.port == 0 { Cell::new("") } else { number(check.port.into()) },
         Cell::new(check.state.name()),
         Cell::new(&check.last),
         Cell::new(check.last_rtt_ns.map_or_else(String::new, span)),

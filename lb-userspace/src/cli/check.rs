@@ -12,7 +12,9 @@ const EXAMPLES: &str = "\
 Examples:
   weir check
   weir check --config weir.toml
-  weir check --config weir.toml -o json";
+  weir check --config weir.toml -o json
+
+What a file can say stands in README.md; examples/checks.toml has every kind of check.";
 
 /// Arguments of `weir check`.
 #[derive(Clone, PartialEq, Eq, Debug, Args)]

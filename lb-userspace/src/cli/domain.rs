@@ -74,7 +74,7 @@ pub(super) async fn run(command: DomainCommand, client: &Client, out: &mut Outpu
             }
             let domains: Vec<DomainView> = answer.parse()?;
             let header =
-                ["PATH", "LEVEL", "STATE", "TAKES FLOWS", "UP", "SUSPECT", "DOWN", "DRAINING", "WHY"];
+                ["PATH", "LEVEL", "STATE", "TAKES FLOWS", "UP", "SUSPECT", "DOWN", "DRAINING", "RAMP", "WHY"];
             Ok(out.table(&header, domains.iter().map(row).collect())?)
         }
         DomainCommand::Show { path } => {
@@ -107,6 +107,7 @@ fn row(domain: &DomainView) -> Vec<Cell> {
         number(backends.suspect),
         number(backends.down),
         number(backends.draining),
+        number(backends.ramp),
         Cell::new(word(health)),
     ]
 }
@@ -114,12 +115,13 @@ fn row(domain: &DomainView) -> Vec<Cell> {
 fn show(domain: &DomainView, out: &mut Output) -> anyhow::Result<()> {
     let DomainView { path, level, health, admission, backends } = domain;
     let counts = format!(
-        "{} ({} UP, {} SUSPECT, {} DOWN, {} DRAINING by their own state)",
+        "{} ({} UP, {} SUSPECT, {} DOWN, {} DRAINING, {} RAMP by their own state)",
         backends.total(),
         backends.up,
         backends.suspect,
         backends.down,
-        backends.draining
+        backends.draining,
+        backends.ramp
     );
     let mut fields = vec![
         ("path", Cell::new(path)),

@@ -50,11 +50,12 @@ impl FromStr for Destination {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (address, protocol) =
-            text.rsplit_once('/').ok_or("it must end with /tcp or /udp, as in 192.0.2.10:80/tcp")?;
+            text.rsplit_once('/').ok_or("it must end with /tcp, /udp or /sctp, as in 192.0.2.10:80/tcp")?;
         let protocol = match protocol {
             "tcp" => Protocol::Tcp,
             "udp" => Protocol::Udp,
-            other => return Err(format!("\"{other}\" is neither tcp nor udp")),
+            "sctp" => Protocol::Sctp,
+            other => return Err(format!("\"{other}\" is none of tcp, udp and sctp")),
         };
         let address = address.parse().map_err(|_| {
             format!("\"{address}\" is no address with a port, as in 192.0.2.10:80 or [2001:db8::10]:80")
@@ -175,8 +176,8 @@ mod tests {
         let good = "[2001:db8::10]:443/udp".parse::<Destination>().unwrap();
         assert_eq!((good.address.port(), good.protocol), (443, Protocol::Udp));
         for (text, hint) in [
-            ("192.0.2.10:80", "must end with /tcp or /udp"),
-            ("192.0.2.10:80/sctp", "neither tcp nor udp"),
+            ("192.0.2.10:80", "must end with /tcp, /udp or /sctp"),
+            ("192.0.2.10:80/gre", "none of tcp, udp and sctp"),
             ("192.0.2.10/tcp", "no address with a port"),
             ("2001:db8::10:80/tcp", "no address with a port"),
         ] {

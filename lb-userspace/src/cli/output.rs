@@ -120,7 +120,7 @@ pub(super) fn number(value: u64) -> Cell {
 pub(super) fn state(state: State) -> Cell {
     let colour = match state {
         State::Up => Color::Green,
-        State::Suspect | State::Draining => Color::Yellow,
+        State::Suspect | State::Draining | State::Ramp => Color::Yellow,
         State::Down => Color::Red,
     };
     Cell::new(state.name()).fg(colour)

@@ -13,7 +13,6 @@ use crate::api::types::{Changes, Differences, Reloaded, TableChange};
 
 pub(super) const RELOAD_EXAMPLES: &str = "\
 Examples:
-  weir diff
   weir reload
   weir reload -o json
 

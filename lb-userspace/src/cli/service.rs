@@ -1,7 +1,5 @@
 //! `weir service ...`
 
-use std::net::SocketAddr;
-
 use clap::Subcommand;
 use comfy_table::Cell;
 
@@ -9,7 +7,10 @@ use super::{
     client::{Client, encode},
     output::{Output, bytes, flows, number},
 };
-use crate::{api::types::ServiceView, config::OnAllDown};
+use crate::{
+    api::types::ServiceView,
+    config::{OnAllDown, endpoint},
+};
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -57,7 +58,7 @@ pub(super) async fn run(command: ServiceCommand, client: &Client, out: &mut Outp
 }
 
 fn address(service: &ServiceView) -> String {
-    format!("{}/{}", SocketAddr::new(service.address, service.port), service.protocol)
+    endpoint(service.address, service.port, service.protocol)
 }
 
 fn row(service: &ServiceView) -> Vec<Cell> {

@@ -27,7 +27,7 @@ pub(super) async fn run(client: &Client, out: &mut Output) -> anyhow::Result<()>
     out.fields(overview(&status))?;
     out.line("")?;
     out.table(
-        &["", "UP", "SUSPECT", "DOWN", "DRAINING"],
+        &["", "UP", "SUSPECT", "DOWN", "DRAINING", "RAMP"],
         vec![counts("backends", &status.backends), counts("domains", &status.domains)],
     )?;
     if !status.traffic.reasons.is_empty() {
@@ -111,7 +111,7 @@ fn flows(flows: &FlowsStatus) -> String {
     }
     if flows.leaving_backends + flows.leaving_services > 0 {
         text.push_str(&format!(
-            ", {} backends and {} services are leaving",
+            ", leaving: {} backends, {} services",
             flows.leaving_backends, flows.leaving_services
         ));
     }
@@ -163,7 +163,7 @@ fn troubles(status: &Status) -> Vec<String> {
 }
 
 fn counts(name: &str, counts: &StateCounts) -> Vec<Cell> {
-    let numbers = [counts.up, counts.suspect, counts.down, counts.draining].map(number);
+    let numbers = [counts.up, counts.suspect, counts.down, counts.draining, counts.ramp].map(number);
     std::iter::once(Cell::new(name)).chain(numbers).collect()
 }
 

@@ -107,6 +107,20 @@ impl<'a> Fields<'a> {
         Some(At { value, span })
     }
 
+    /// A truth value, if it is there.
+    pub(super) fn boolean(&mut self, key: &'static str, report: &mut Report) -> Option<At<bool>> {
+        let (value, span) = self.value(key)?;
+        if let DeValue::Boolean(value) = value {
+            return Some(At { value: *value, span });
+        }
+        self.mistyped = true;
+        report.add(|| {
+            wrong_type(&span, &format!("\"{key}\""), "true or false", value)
+                .help(format!("write {key} = true or {key} = false, without quotes"))
+        });
+        None
+    }
+
     /// An integer that must be there.
     pub(super) fn required_integer(
         &mut self,

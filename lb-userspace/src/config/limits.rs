@@ -4,7 +4,7 @@ use std::time::Duration;
 
 pub use lb_common::abi::limits::{
     MAX_BACKENDS, MAX_CLIENT_PREFIXES, MAX_CLIENT_REGIONS, MAX_DOMAINS, MAX_LIST_PREFIXES, MAX_PLAN_STEPS,
-    MAX_PLANS, MAX_POOLS, MAX_SERVICES,
+    MAX_PLANS, MAX_POOLS, MAX_PORT_RANGES, MAX_SERVICES, MAX_VIP_NESTING,
 };
 use lb_common::abi::limits::{MAX_SLOT_CHUNKS, SLOTS_PER_CHUNK};
 pub use lb_maglev::TABLE_SIZES;
@@ -46,15 +46,40 @@ pub const MAX_BURST: u64 = 100_000_000;
 /// Problems that one report shows; the others are counted.
 pub const MAX_PROBLEMS: usize = 50;
 
+/// Shortest VIP prefix, IPv4: what is announced on the Internet has no fewer bits.
+pub const MIN_VIP_LENGTH_V4: u8 = 8;
+/// Shortest VIP prefix, IPv6.
+pub const MIN_VIP_LENGTH_V6: u8 = 16;
+
 /// Size of a table when the file does not say.
 pub const DEFAULT_TABLE_SIZE: u32 = 65_537;
 
-/// Shortest interval of a heartbeat.
+/// Shortest interval of a heartbeat, an ICMP echo or a BFD session.
 pub const MIN_HEARTBEAT_INTERVAL: Duration = Duration::from_millis(1);
-/// Shortest interval of a TCP check.
+/// Shortest interval of a TCP, UDP or DNS check.
 pub const MIN_TCP_INTERVAL: Duration = Duration::from_millis(10);
+/// Shortest interval of an HTTP, HTTPS or exec check.
+pub const MIN_SLOW_INTERVAL: Duration = Duration::from_millis(50);
 /// Longest interval and timeout of a check.
 pub const MAX_CHECK_TIME: Duration = Duration::from_secs(60);
+/// Largest jitter of a check, in percent of its interval.
+pub const MAX_JITTER: u8 = 50;
+/// Bytes that a UDP check sends or expects: what every path carries in one piece.
+pub const MAX_DATAGRAM_BYTES: usize = 512;
+/// Bytes of a path, a host name, an expected body or one argument of a check.
+pub const MAX_CHECK_TEXT_BYTES: usize = 1024;
+/// Ranges of status codes of an HTTP check.
+pub const MAX_STATUS_RANGES: usize = 16;
+/// Bytes of a body that an HTTP check looks at.
+pub const MAX_BODY_BYTES: usize = 1 << 20;
+/// Bytes of a body that an HTTP check looks at when the file does not say.
+pub const DEFAULT_BODY_BYTES: usize = 16 << 10;
+/// Size of a `ca_file`, in bytes.
+pub const MAX_CA_FILE_BYTES: u64 = 4 << 20;
+/// Words of an exec check's command.
+pub const MAX_COMMAND_ARGUMENTS: usize = 32;
+/// Longest time in which something comes back.
+pub const MAX_RECOVERY_TIME: Duration = Duration::from_secs(3600);
 
 /// Time that a transition takes when the file does not say.
 pub const DEFAULT_TRANSITION: Duration = Duration::from_secs(5 * 60);

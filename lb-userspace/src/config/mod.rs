@@ -4,7 +4,9 @@
 //! places (`raw`), and those become the [`Config`] (`resolve`), in which every name is an index and every value is in
 //! range. All three gather problems instead of stopping at the first; [`ConfigError`] shows them with their lines.
 
+mod checks;
 mod client_file;
+mod endpoint;
 mod error;
 mod fields;
 mod forwarding;
@@ -22,12 +24,14 @@ mod resolve;
 mod suggest;
 mod summary;
 
+pub use checks::{BfdCheck, Check, CheckKind, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck};
+pub use endpoint::{Ports, Vip, endpoint};
 pub use error::{ConfigError, Place, Problem, Related};
 pub use forwarding::{Forwarding, Quic, QuicConfig, Reach};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
-    Backend, Check, CheckKind, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol,
-    Service, Set, Topology, XdpMode,
+    Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol, Service, Set,
+    Topology, XdpMode,
 };
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimits};

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::checks::Check;
+use super::endpoint::{Ports, Vip};
 use super::forwarding::{Forwarding, Quic, Reach};
 use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
@@ -32,6 +34,8 @@ pub struct Config {
     pub backends: Vec<Backend>,
     /// The services with their pools and plans.
     pub services: Vec<Service>,
+    /// How what was down comes back.
+    pub recovery: crate::plan::breaker::Settings,
 }
 
 /// This edge host.
@@ -127,38 +131,6 @@ pub struct ClientRegion {
     pub prefixes: Vec<IpPrefix>,
 }
 
-/// How backends of a set are probed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// Unique.
-    pub name: String,
-    /// What is sent.
-    pub kind: CheckKind,
-    /// Time from one probe to the next.
-    pub interval: Duration,
-    /// How long an answer may take.
-    pub timeout: Duration,
-    /// Consecutive misses until DOWN.
-    pub fall: u32,
-    /// Consecutive successes until UP.
-    pub rise: u32,
-}
-
-/// What a check sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckKind {
-    /// A UDP heartbeat that `weir agent` answers.
-    Heartbeat {
-        /// UDP port of the agent.
-        port: u16,
-    },
-    /// A TCP connection that is opened and closed.
-    Tcp {
-        /// TCP port of the backend.
-        port: u16,
-    },
-}
-
 /// One deployment of a service inside one domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
@@ -196,10 +168,10 @@ pub struct Backend {
 pub struct Service {
     /// Unique.
     pub name: String,
-    /// The address clients use.
-    pub vip: IpAddr,
-    /// The port clients use; not 0.
-    pub port: u16,
+    /// The address clients use, or the prefix.
+    pub vip: Vip,
+    /// The ports clients use. No other service has the same ones, nor others as many that overlap them.
+    pub ports: Ports,
     /// The protocol clients use.
     pub protocol: Protocol,
     /// What happens when no pool of the plan can take a flow.
@@ -226,6 +198,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 /// What happens to a flow when no pool of its plan can take it.
@@ -384,12 +358,13 @@ impl fmt::Display for Level {
 }
 
 impl Protocol {
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
     }
 }
@@ -397,15 +372,5 @@ impl Protocol {
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-impl CheckKind {
-    /// The port that is probed.
-    #[must_use]
-    pub const fn port(self) -> u16 {
-        match self {
-            Self::Heartbeat { port } | Self::Tcp { port } => port,
-        }
     }
 }

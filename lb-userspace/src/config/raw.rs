@@ -16,6 +16,15 @@ pub(super) struct RawConfig<'a> {
     pub(super) checks: Vec<RawCheck<'a>>,
     pub(super) sets: Vec<RawSet<'a>>,
     pub(super) services: Vec<RawService<'a>>,
+    pub(super) recovery: Option<RawRecovery<'a>>,
+}
+
+/// `[recovery]`.
+pub(super) struct RawRecovery<'a> {
+    pub(super) half_open_share: Option<At<i64>>,
+    pub(super) half_open: Option<Text<'a>>,
+    pub(super) slow_start: Option<Text<'a>>,
+    pub(super) flap_half_life: Option<Text<'a>>,
 }
 
 /// `[node]`.
@@ -61,6 +70,34 @@ pub(super) struct RawCheck<'a> {
     pub(super) timeout: Option<Text<'a>>,
     pub(super) fall: Option<At<i64>>,
     pub(super) rise: Option<At<i64>>,
+    pub(super) jitter: Option<At<i64>>,
+    /// Every key that stands there, with its place.
+    pub(super) keys: Vec<Text<'a>>,
+    pub(super) method: Option<Text<'a>>,
+    pub(super) path: Option<Text<'a>>,
+    pub(super) host: Option<Text<'a>>,
+    pub(super) status: Option<Texts<'a>>,
+    pub(super) body: Option<Text<'a>>,
+    pub(super) body_limit: Option<At<i64>>,
+    pub(super) server_name: Option<Text<'a>>,
+    pub(super) ca_file: Option<Text<'a>>,
+    pub(super) verify: Option<At<bool>>,
+    pub(super) send: Option<Text<'a>>,
+    pub(super) send_hex: Option<Text<'a>>,
+    pub(super) expect: Option<Text<'a>>,
+    pub(super) expect_hex: Option<Text<'a>>,
+    pub(super) expect_at: Option<Text<'a>>,
+    pub(super) query: Option<Text<'a>>,
+    /// `type`.
+    pub(super) record: Option<Text<'a>>,
+    pub(super) rcode: Option<Text<'a>>,
+    pub(super) command: Option<Texts<'a>>,
+    pub(super) user: Option<Text<'a>>,
+    pub(super) multihop: Option<At<bool>>,
+    pub(super) receive_interval: Option<Text<'a>>,
+    pub(super) multiplier: Option<At<i64>>,
+    pub(super) passive: Option<At<bool>>,
+    pub(super) local: Option<Texts<'a>>,
 }
 
 /// `[[set]]`.
@@ -92,6 +129,7 @@ pub(super) struct RawService<'a> {
     pub(super) name: Option<Text<'a>>,
     pub(super) address: Option<Text<'a>>,
     pub(super) port: Option<At<i64>>,
+    pub(super) ports: Option<Text<'a>>,
     pub(super) protocol: Option<Text<'a>>,
     pub(super) on_all_down: Option<Text<'a>>,
     pub(super) forwarding: Option<Text<'a>>,
@@ -142,6 +180,7 @@ impl<'a> RawConfig<'a> {
         let checks = fields.tables("check", "[[check]]", report);
         let sets = fields.tables("set", "[[set]]", report);
         let services = fields.tables("service", "[[service]]", report);
+        let recovery = fields.table("recovery", "[recovery]", report);
         fields.finish(report);
         Self {
             node,
@@ -150,7 +189,21 @@ impl<'a> RawConfig<'a> {
             checks: checks.into_iter().map(|f| RawCheck::read(f, report)).collect(),
             sets: sets.into_iter().map(|f| RawSet::read(f, report)).collect(),
             services: services.into_iter().map(|f| RawService::read(f, report)).collect(),
+            recovery: recovery.map(|f| RawRecovery::read(f, report)),
         }
+    }
+}
+
+impl<'a> RawRecovery<'a> {
+    fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
+        let raw = Self {
+            half_open_share: fields.integer("half_open_share", report),
+            half_open: fields.duration("half_open", report),
+            slow_start: fields.duration("slow_start", report),
+            flap_half_life: fields.duration("flap_half_life", report),
+        };
+        fields.finish(report);
+        raw
     }
 }
 
@@ -214,7 +267,11 @@ impl<'a> RawCheck<'a> {
             span: fields.span.clone(),
             mistyped: false,
             name: fields.required("name", "name = \"heartbeat\"; sets refer to it", report),
-            kind: fields.required("kind", "kind = \"heartbeat\" or kind = \"tcp\"", report),
+            kind: fields.required(
+                "kind",
+                "kind = \"heartbeat\", \"tcp\", \"http\", \"bfd\" or another",
+                report,
+            ),
             port: fields.integer("port", report),
             interval: fields.required_duration(
                 "interval",
@@ -224,6 +281,32 @@ impl<'a> RawCheck<'a> {
             timeout: fields.duration("timeout", report),
             fall: fields.integer("fall", report),
             rise: fields.integer("rise", report),
+            jitter: fields.integer("jitter", report),
+            keys: fields.entries().map(|(key, ..)| key).collect(),
+            method: fields.string("method", report),
+            path: fields.string("path", report),
+            host: fields.string("host", report),
+            status: fields.strings("status", report),
+            body: fields.string("body", report),
+            body_limit: fields.integer("body_limit", report),
+            server_name: fields.string("server_name", report),
+            ca_file: fields.string("ca_file", report),
+            verify: fields.boolean("verify", report),
+            send: fields.string("send", report),
+            send_hex: fields.string("send_hex", report),
+            expect: fields.string("expect", report),
+            expect_hex: fields.string("expect_hex", report),
+            expect_at: fields.string("expect_at", report),
+            query: fields.string("query", report),
+            record: fields.string("type", report),
+            rcode: fields.string("rcode", report),
+            command: fields.strings("command", report),
+            user: fields.string("user", report),
+            multihop: fields.boolean("multihop", report),
+            receive_interval: fields.duration("receive_interval", report),
+            multiplier: fields.integer("multiplier", report),
+            passive: fields.boolean("passive", report),
+            local: fields.strings("local", report),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);
@@ -276,13 +359,18 @@ impl<'a> RawService<'a> {
         let pools = fields.tables("pool", "[[service.pool]]", report);
         let plan = fields.table("plan", "[service.plan]", report);
         let quic = fields.table("quic", "[service.quic]", report);
+        let ports = fields.string("ports", report);
         let mut raw = Self {
             span: fields.span.clone(),
             mistyped: false,
             name: fields.required("name", "name = \"...\"", report),
             address: fields.required("address", "address = \"...\": the virtual IP", report),
-            port: fields.required_integer("port", "port = 80, 1 to 65535", report),
-            protocol: fields.required("protocol", "protocol = \"tcp\" or protocol = \"udp\"", report),
+            port: match &ports {
+                Some(_) => fields.integer("port", report),
+                None => fields.required_integer("port", "port = 80, 1 to 65535", report),
+            },
+            ports,
+            protocol: fields.required("protocol", "protocol = \"tcp\", \"udp\" or \"sctp\"", report),
             on_all_down: fields.string("on_all_down", report),
             forwarding: fields.string("forwarding", report),
             gue_port: fields.integer("gue_port", report),

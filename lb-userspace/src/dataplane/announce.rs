@@ -36,7 +36,10 @@ impl Announcer {
     #[must_use]
     pub(super) fn new(config: &Config) -> Self {
         let arp = config.services.iter().filter(|service| service.reach == Reach::Arp);
-        let mut vips: Vec<IpAddr> = arp.map(|service| service.vip).collect();
+        let mut vips: Vec<IpAddr> = arp
+            .filter(|service| service.vip.prefix().is_none())
+            .map(|service| service.vip.address())
+            .collect();
         vips.sort_unstable();
         vips.dedup();
         Self { vips, interfaces: config.node.interfaces.clone(), active: AtomicBool::new(false) }

@@ -8,18 +8,18 @@ use lb_common::abi::reason::Reason;
 use lb_common::abi::root::Root;
 use lb_common::abi::service::{FORWARD_GUE, FORWARD_L2, SERVICE_QUIC, ServiceEntry};
 use lb_common::datapath::flow::FlowTable;
-use lb_common::datapath::parse::{Transport, Tuple};
+use lb_common::datapath::parse::{Shape, Transport, Tuple};
 use lb_common::datapath::ports::Tables;
 use lb_common::datapath::steer::{self, Origin};
 use lb_common::datapath::trace::Step;
-use lb_common::datapath::{classify, encap, gue, hash};
-use lb_common::net::{address_bytes, address_words, ethernet, protocol};
+use lb_common::datapath::{admit, classify, encap, gue, hash};
+use lb_common::net::{address_bytes, address_words, ethernet, ipv4, ipv6, protocol};
 
 use super::writer::{Mac, next_hop};
 use crate::api::types::{
     ExplainBackend, ExplainQuery, ExplainStep, Explanation, NextHop, Outer, StepKind, VerdictKind,
 };
-use crate::config::{Backend, Config, Pool, Protocol, Service};
+use crate::config::{Backend, Config, Pool, Protocol, Service, endpoint};
 use crate::plan::ids::{BackendIndex, Ids, ServiceIndex};
 
 /// Length that is assumed of the packet: a TCP header behind an IP header, which fits everywhere.
@@ -62,9 +62,17 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, ids: &Ids, query: Explain
     let names = Names { config, ids, service };
     if let Some(service) = names.service {
         explanation.service = Some(service.name.clone());
-        explanation
-            .steps
-            .push(ExplainStep::new(StepKind::Classify, format!("it is for service {}", service.name)));
+        let endpoint = endpoint(service.vip, service.ports, service.protocol);
+        let text = format!("it is for service {} at {endpoint}", service.name);
+        explanation.steps.push(ExplainStep::new(StepKind::Classify, text));
+    }
+    let refused = admit::admit(tables, root, entry, &transport);
+    if refused != 0 {
+        let reason = admit::reason(refused);
+        let text = format!("the service's guard refuses it: {}", reason.name());
+        explanation.steps.push(ExplainStep::new(StepKind::Admit, text));
+        finish(&mut explanation, VerdictKind::Drop, reason);
+        return explanation;
     }
     if entry.flags & SERVICE_QUIC != 0 {
         let text = "it is QUIC: a connection id that names a backend comes first; this is the way of one that names none";
@@ -92,6 +100,8 @@ fn describe(query: &ExplainQuery) -> String {
         (Protocol::Tcp, true) => "a TCP packet that opens a connection",
         (Protocol::Tcp, false) => "a TCP packet of an established connection",
         (Protocol::Udp, _) => "a UDP datagram",
+        (Protocol::Sctp, true) => "an SCTP packet that opens an association",
+        (Protocol::Sctp, false) => "an SCTP packet of an established association",
     };
     format!("{what} from {} to {}", query.src, query.dst)
 }
@@ -103,6 +113,7 @@ fn transport(query: &ExplainQuery) -> Transport {
     let number = match query.protocol {
         Protocol::Tcp => protocol::TCP,
         Protocol::Udp => protocol::UDP,
+        Protocol::Sctp => protocol::SCTP,
     };
     Transport {
         tuple: Tuple {
@@ -118,6 +129,9 @@ fn transport(query: &ExplainQuery) -> Transport {
         ip_length: ASSUMED_LENGTH,
         ip_at: ethernet::LENGTH as u16,
         closing: false,
+        payload_at: (ethernet::LENGTH + if query.dst.is_ipv6() { ipv6::LENGTH } else { ipv4::LENGTH }) as u16,
+        shape: Shape::Whole,
+        fragment: 0,
     }
 }
 

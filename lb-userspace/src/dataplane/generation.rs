@@ -11,15 +11,17 @@ use lb_common::abi::{
     admission::Admission,
     backend::BackendEntry,
     counter::Counter,
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
     guard::{GuardCounts, GuardEntry, NodeGuard},
-    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, MAX_INTERFACES, SLOTS_PER_CHUNK},
+    limits::{
+        ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, MAX_FRAGMENTED, MAX_INTERFACES, SLOTS_PER_CHUNK,
+    },
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     prefix::{PrefixEntries, PrefixNode, PrefixTable, PrefixValues},
     quic::{QuicServer, QuicServerKey},
     root::Root,
-    service::{ServiceBucket, ServiceEntry},
+    service::{PortRanges, ServiceBucket, ServiceEntry},
 };
 
 use super::maps::MappedArray;
@@ -42,10 +44,17 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 24] = [
+const SHAPES: [Shape; 26] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
+    array("PORT_RANGES", size_of::<PortRanges>()),
+    Shape {
+        name: "FRAGMENTS",
+        kind: MapType::LruHash,
+        key_size: size_of::<FragmentKey>(),
+        value_size: size_of::<FragmentEntry>(),
+    },
     array("PLANS", size_of::<PlanEntry>()),
     array("POOLS", size_of::<PoolEntry>()),
     array("PREVIOUS", size_of::<PoolEntry>()),
@@ -108,6 +117,8 @@ pub(super) fn map_sizes(
     let size_of_map = |name| match name {
         "SERVICE_INDEX" => image.buckets.len() as u32,
         "SERVICES" => image.services.len() as u32,
+        "PORT_RANGES" => image.port_ranges.len() as u32,
+        "FRAGMENTS" => MAX_FRAGMENTED,
         "PLANS" => image.plans.len() as u32,
         "POOLS" => image.pools.len() as u32,
         "PREVIOUS" => image.previous.len() as u32,
@@ -139,6 +150,7 @@ pub struct Generation {
     pub(super) root: MappedArray<Root>,
     pub(super) buckets: MappedArray<ServiceBucket>,
     pub(super) services: MappedArray<ServiceEntry>,
+    pub(super) port_ranges: MappedArray<PortRanges>,
     pub(super) plans: MappedArray<PlanEntry>,
     pub(super) pools: MappedArray<PoolEntry>,
     pub(super) previous: MappedArray<PoolEntry>,
@@ -181,6 +193,7 @@ impl Generation {
             root: mapped(&fds, "ROOT")?,
             buckets: mapped(&fds, "SERVICE_INDEX")?,
             services: mapped(&fds, "SERVICES")?,
+            port_ranges: mapped(&fds, "PORT_RANGES")?,
             plans: mapped(&fds, "PLANS")?,
             pools: mapped(&fds, "POOLS")?,
             previous: mapped(&fds, "PREVIOUS")?,
@@ -244,6 +257,7 @@ impl Generation {
         let small = |name: &str| format!("map {name} is smaller than the image");
         self.buckets.fill(&image.buckets).ok_or_else(|| small("SERVICE_INDEX"))?;
         self.services.fill(&image.services).ok_or_else(|| small("SERVICES"))?;
+        self.port_ranges.fill(&image.port_ranges).ok_or_else(|| small("PORT_RANGES"))?;
         self.plans.fill(&image.plans).ok_or_else(|| small("PLANS"))?;
         self.pools.fill(&image.pools).ok_or_else(|| small("POOLS"))?;
         self.previous.fill(&image.previous).ok_or_else(|| small("PREVIOUS"))?;

@@ -7,7 +7,7 @@ use aya::maps::lpm_trie::Key;
 use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
-    flow::{FlowEntry, FlowKey, FlowWords},
+    flow::{FlowEntry, FlowKey, FlowWords, FragmentEntry, FragmentKey},
     guard::{GuardEntry, NodeGuard},
     limits::ADMISSION_WORDS,
     plan::{PlanEntry, PoolEntry},
@@ -15,7 +15,7 @@ use lb_common::abi::{
     prefix::{ENTRIES_PER_LINE, PrefixNode, PrefixTable, VALUES_PER_LINE},
     quic::{QuicServer, QuicServerKey},
     root::Root,
-    service::{ServiceBucket, ServiceEntry},
+    service::{PortRanges, ServiceBucket, ServiceEntry},
 };
 use lb_common::datapath::filter::Allowance;
 use lb_common::datapath::flow::FlowTable;
@@ -39,6 +39,7 @@ pub struct LiveTables {
 #[derive(Debug)]
 struct Constant {
     buckets: Vec<ServiceBucket>,
+    port_ranges: Vec<PortRanges>,
     plans: Vec<PlanEntry>,
     pools: Vec<PoolEntry>,
     previous: Vec<PoolEntry>,
@@ -65,6 +66,7 @@ impl LiveTables {
         }
         let constant = Constant {
             buckets: all(&generation.buckets),
+            port_ranges: all(&generation.port_ranges),
             plans: all(&generation.plans),
             pools: all(&generation.pools),
             previous: all(&generation.previous),
@@ -146,6 +148,23 @@ impl Tables for Observation {
     fn service(&self, index: u32) -> Option<&ServiceEntry> {
         self.services.get(index as usize)
     }
+
+    fn port_ranges(&self, index: u32) -> Option<&PortRanges> {
+        self.tables.constant.port_ranges.get(index as usize)
+    }
+
+    /// What is asked about is whole.
+    fn fragment(&self, _: &FragmentKey) -> Option<FragmentEntry> {
+        None
+    }
+
+    fn keep_fragment(&self, _: &FragmentKey, _: FragmentEntry) {}
+
+    fn answers_booked_ns(&self) -> u64 {
+        0
+    }
+
+    fn book_answers_ns(&self, _: u64) {}
 
     fn plan(&self, index: u32) -> Option<&PlanEntry> {
         self.tables.constant.plans.get(index as usize)

@@ -46,6 +46,12 @@ impl Detector {
         }
     }
 
+    /// Takes in a miss that is enough by itself: whoever reports it has waited already.
+    pub fn fail(&mut self, due_ns: u64) {
+        self.miss(due_ns);
+        self.up = false;
+    }
+
     /// Whether the target counts as up.
     #[must_use]
     pub const fn is_up(&self) -> bool {
@@ -85,6 +91,18 @@ mod tests {
         assert!(!detector.is_up());
         assert_eq!((detector.misses(), detector.first_miss_ns()), (2, 10));
         detector.hit();
+        detector.hit();
+        assert!(!detector.is_up());
+        detector.hit();
+        assert!(detector.is_up());
+    }
+
+    #[test]
+    fn a_decisive_miss_is_enough_and_recovery_is_as_ever() {
+        let mut detector = Detector::new(3, 2, true);
+        detector.miss(10);
+        detector.fail(20);
+        assert_eq!((detector.is_up(), detector.misses(), detector.first_miss_ns()), (false, 2, 10));
         detector.hit();
         assert!(!detector.is_up());
         detector.hit();

@@ -69,7 +69,7 @@ impl Judge {
                 }
             }
             let up = !target.backends.iter().all(|id| backends[id.index()] == State::Down);
-            TargetState::new(group.fall, group.rise, up)
+            TargetState::new(group.detector_fall(), group.rise, up)
         });
         let mut judge = Self {
             states: states.collect(),
@@ -206,7 +206,7 @@ impl Judge {
             let suspected = match self.domains[id.index()] {
                 State::Up => failing.contains(&id) && self.is_released(self.topology[id].parent),
                 State::Suspect => tally.is_confirmed(),
-                State::Down | State::Draining => false,
+                State::Down | State::Draining | State::Ramp => false,
             };
             if !suspected {
                 continue;
@@ -239,7 +239,7 @@ impl Judge {
                     let patience = PARTIAL_RECOVERY_FACTOR * group.rise.max(1);
                     (tally.is_recovered() || *calm >= patience, tally.steady)
                 }
-                State::Up | State::Draining => continue,
+                State::Up | State::Draining | State::Ramp => continue,
             };
             if back {
                 self.domains[id.index()] = State::Up;
@@ -287,7 +287,7 @@ impl Judge {
             Outcome::Answered { .. } | Outcome::Unknown => Miss::Silent,
         };
         let check = self.targets.groups[self.targets.targets[target].group].check.clone();
-        let cause = Cause::Missed { check, how: how.name(), streak: known.detector.misses() };
+        let cause = Cause::Missed { check, how: how.to_string(), streak: known.detector.misses() };
         Fact { subject, state: State::Down, cause, evidence_ns: Some(known.detector.first_miss_ns()) }
     }
 

@@ -2,17 +2,23 @@
 //!
 //! - [`target`]: what is probed, deduplicated.
 //! - [`round`]: results of probes.
-//! - [`prober`] and [`prober_tcp`] send probes and take answers; the only parts here that do I/O.
+//! - [`prober`] sends probes and takes answers; the only part here that does I/O.
+//! - [`dns`] and [`echo`]: the messages of two kinds of checks.
+//! - [`ticks`]: when probes go out.
+//! - [`bfd`]: sessions of RFC 5880.
 //! - [`detector`]: fall and rise counts of one target.
 //! - [`correlate`]: which domains the misses of a moment explain.
 //! - [`judge`]: from the results of a round to facts about backends and domains.
 
+pub mod bfd;
 pub mod correlate;
 pub mod detector;
+pub mod dns;
+pub mod echo;
 pub mod judge;
 pub mod prober;
-pub mod prober_tcp;
 pub mod round;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod ticks;

@@ -1,35 +1,45 @@
-//! Heartbeats over UDP: sends rounds, takes answers, and says what became of each probe. No decision is taken here.
+//! Heartbeats over UDP and in ICMP echo requests: sends rounds, takes answers, and says what became of each probe. No decision is taken here.
 //!
 //! A group's rounds are sent on absolute ticks. A round is judged when its answers were due, after the sockets have been
 //! drained; it may be that several rounds are in flight, when the timeout is longer than the interval. If this thread was
 //! itself so late that a whole interval passed, it cannot tell whose fault a missing answer is, and says nothing.
 
+pub mod bfd;
+pub mod exchange;
+mod exec;
+pub mod gather;
+pub mod http;
+pub mod slow;
+mod wire;
+
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use lb_common::abi::heartbeat::{Heartbeat, MAGIC, REPLY, STATUS_OK, VERSION};
-use lb_common::abi::pod::Pod;
-use nix::sys::socket::{setsockopt, sockopt};
+use lb_common::abi::heartbeat::{Heartbeat, MAGIC, REPLY, REQUEST, STATUS_OK, VERSION};
+
+use tokio::task::JoinSet;
+
+use self::wire::{Means, Socket};
 
 use crate::config::CheckKind;
+use crate::health::echo::Family;
 use crate::health::round::{Miss, Outcome, Round};
 use crate::health::target::{Group, Targets};
+use crate::health::ticks::Dice;
 use crate::runtime::clock::{as_ns, monotonic_ns};
 
 /// Rounds of one group that may wait for answers at the same time.
 pub const MAX_ROUNDS_IN_FLIGHT: usize = 64;
 /// Datagrams taken in one go, so that a flood cannot keep the thread from its timer.
 pub const MAX_DRAIN: usize = 65_536;
-/// Room for heartbeats in each direction of a socket, in bytes. The kernel may grant less to an unprivileged process.
-const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// After how many datagrams the clock is read again.
 const DATAGRAMS_PER_CLOCK: usize = 64;
 /// A round that was sent late by less than this part of an interval is judged on time all the same.
 const SLACK_DIVISOR: u64 = 8;
-/// Bytes read of a datagram; longer ones are no heartbeats.
-const DATAGRAM_BYTES: usize = 64;
+/// Bytes read of a datagram: a heartbeat behind the longest IPv4 header and that of ICMP. Longer ones are no heartbeats.
+const DATAGRAM_BYTES: usize = 128;
 
 /// Why heartbeats cannot be sent at all.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +52,19 @@ pub enum ProberError {
         /// Why.
         source: io::Error,
     },
+    /// A socket for echo requests could not be made.
+    #[error(
+        "cannot open the {family} socket for icmp checks: {source}; give CAP_NET_RAW, or allow ping sockets to this group with `sysctl net.ipv4.ping_group_range`"
+    )]
+    Echo {
+        /// `ICMP` or `ICMPv6`.
+        family: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The sessions.
+    #[error(transparent)]
+    Bfd(#[from] bfd::BfdError),
     /// The timeout is out of proportion.
     #[error(
         "check {check}: its timeout is more than {} intervals long; make the interval longer or the timeout shorter",
@@ -51,6 +74,37 @@ pub enum ProberError {
         /// Name of the check.
         check: String,
     },
+}
+
+/// What probes outside the control thread; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Elsewhere {
+    _exchanges: Option<exchange::Thread>,
+    _tasks: JoinSet<()>,
+}
+
+/// Why checks could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ElsewhereError {
+    /// The thread for TCP, UDP and DNS checks.
+    #[error(transparent)]
+    Exchange(#[from] exchange::ExchangeError),
+    /// The tasks for HTTP and exec checks.
+    #[error(transparent)]
+    Slow(#[from] slow::SlowError),
+}
+
+/// Starts all probes that do not run on the control thread; their results come out of the [`Gather`](gather::Gather).
+///
+/// # Errors
+/// When a thread cannot be started, there are more targets than it takes, HTTP or exec checks are configured and there is no
+/// tokio runtime, or no certificate authorities can be had.
+pub fn spawn(targets: &Targets) -> Result<(gather::Gather, Elsewhere), ElsewhereError> {
+    let takes = |group: &Group| exchange::takes(group) || slow::takes(group);
+    let (gather, reporter) = gather::Gather::new(targets, monotonic_ns(), takes);
+    let tasks = slow::spawn(targets, &reporter)?;
+    let exchanges = exchange::spawn(targets, reporter)?;
+    Ok((gather, Elsewhere { _exchanges: exchanges, _tasks: tasks }))
 }
 
 /// Counters since start.
@@ -105,8 +159,14 @@ struct Pace {
     group: usize,
     interval_ns: u64,
     timeout_ns: u64,
+    /// The next tick, without its delay.
     next_send_ns: u64,
+    /// How far the next round is delayed, of at most `jitter_ns`.
+    delay_ns: u64,
+    jitter_ns: u64,
+    dice: Dice,
     next_round: u64,
+    means: Means,
     /// The targets' numbers and where they are.
     peers: Vec<(usize, SocketAddr)>,
     /// Round r lies at r modulo the length.
@@ -118,13 +178,16 @@ impl Pace {
         index: usize,
         group: &Group,
         targets: &Targets,
-        port: u16,
+        means: Means,
         now_ns: u64,
     ) -> Result<Self, ProberError> {
+        let port = group.kind.port();
         let interval_ns = as_ns(group.interval).max(1);
         let timeout_ns = as_ns(group.timeout);
-        // One more than fit in a timeout, because a round that was sent late is judged late.
-        let depth = usize::try_from(timeout_ns.div_ceil(interval_ns)).unwrap_or(usize::MAX).saturating_add(2);
+        // One more than fit in a timeout, because a round that was sent late is judged late; and one if it was delayed.
+        let spare = 2 + usize::from(group.jitter > 0);
+        let depth =
+            usize::try_from(timeout_ns.div_ceil(interval_ns)).unwrap_or(usize::MAX).saturating_add(spare);
         if depth > MAX_ROUNDS_IN_FLIGHT {
             return Err(ProberError::TooManyInFlight { check: group.check.clone() });
         }
@@ -143,7 +206,11 @@ impl Pace {
             interval_ns,
             timeout_ns,
             next_send_ns: now_ns,
+            delay_ns: 0,
+            jitter_ns: (u128::from(interval_ns) * u128::from(group.jitter) / 100) as u64,
+            dice: Dice::new(now_ns ^ index as u64),
             next_round: 1,
+            means,
             peers,
             flights,
         })
@@ -156,7 +223,7 @@ impl Pace {
 
     fn next_ns(&self) -> u64 {
         let judged = self.flights.iter().filter(|flight| flight.waiting).map(|flight| flight.judge_ns).min();
-        judged.unwrap_or(u64::MAX).min(self.next_send_ns)
+        judged.unwrap_or(u64::MAX).min(self.next_send_ns + self.delay_ns)
     }
 
     /// The oldest round that waits and was due at `now_ns`.
@@ -169,8 +236,8 @@ impl Pace {
 /// Sends heartbeats and takes their answers.
 #[derive(Debug)]
 pub struct Prober {
-    v4: Option<UdpSocket>,
-    v6: Option<UdpSocket>,
+    /// As [`Means::socket`] numbers them.
+    sockets: [Option<Socket>; 4],
     /// Key of the nonces, random for each start.
     key: RandomState,
     paces: Vec<Pace>,
@@ -190,24 +257,36 @@ impl Prober {
         let mut paces = Vec::new();
         let mut places = vec![None; targets.targets.len()];
         for (index, group) in targets.groups.iter().enumerate() {
-            let CheckKind::Heartbeat { port } = group.kind else {
-                continue;
+            let means = match group.kind {
+                CheckKind::Heartbeat { .. } => Means::Udp,
+                CheckKind::Icmp => Means::Echo,
+                _ => continue,
             };
             for (position, &target) in group.targets.iter().enumerate() {
                 places[target] = Some((paces.len(), position));
             }
-            paces.push(Pace::new(index, group, targets, port, now_ns)?);
+            paces.push(Pace::new(index, group, targets, means, now_ns)?);
         }
-        let any = |v6: bool| paces.iter().any(|p: &Pace| p.peers.iter().any(|(_, to)| to.is_ipv6() == v6));
-        let v4 = any(false).then(|| open("IPv4", Ipv4Addr::UNSPECIFIED.into())).transpose()?;
-        let v6 = any(true).then(|| open("IPv6", Ipv6Addr::UNSPECIFIED.into())).transpose()?;
+        let any = |means: Means, v6: bool| {
+            let mut probed = paces.iter().filter(|pace: &&Pace| pace.means == means);
+            probed.any(|pace| pace.peers.iter().any(|(_, to)| to.is_ipv6() == v6))
+        };
+        let key = RandomState::new();
+        let sockets = [
+            any(Means::Udp, false).then(|| Socket::udp("IPv4", Ipv4Addr::UNSPECIFIED.into())),
+            any(Means::Udp, true).then(|| Socket::udp("IPv6", Ipv6Addr::UNSPECIFIED.into())),
+            any(Means::Echo, false).then(|| Socket::echo(Family::V4, &key)),
+            any(Means::Echo, true).then(|| Socket::echo(Family::V6, &key)),
+        ];
+        let [udp_v4, udp_v6, echo_v4, echo_v6] = sockets.map(Option::transpose);
+        let sockets = [udp_v4?, udp_v6?, echo_v4?, echo_v6?];
         let status = ProbingStatus::default();
-        Ok(Self { v4, v6, key: RandomState::new(), paces, places, outcomes: Vec::new(), status })
+        Ok(Self { sockets, key, paces, places, outcomes: Vec::new(), status })
     }
 
     /// The sockets, readable when there are answers.
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.v4.iter().chain(&self.v6).map(AsFd::as_fd)
+        self.sockets.iter().flatten().map(|socket| socket.socket.as_fd())
     }
 
     /// When something is due next; `None` if there are no heartbeat targets.
@@ -224,15 +303,20 @@ impl Prober {
 
     /// Takes all answers that wait in the sockets.
     pub fn drain(&mut self) {
-        for v6 in [false, true] {
+        for index in 0..self.sockets.len() {
             let mut now_ns = monotonic_ns();
             for taken in 0..MAX_DRAIN {
-                let Some(socket) = (if v6 { &self.v6 } else { &self.v4 }) else {
+                let Some(socket) = &self.sockets[index] else {
                     break;
                 };
                 let mut datagram = [0; DATAGRAM_BYTES];
-                match socket.recv_from(&mut datagram) {
-                    Ok((length, from)) => self.take(&datagram[..length], from, now_ns),
+                match socket.socket.recv_from(&mut datagram) {
+                    Ok((length, from)) => match socket.heartbeat(&datagram[..length]) {
+                        Some(heartbeat) => self.take(heartbeat, socket.means, from, now_ns),
+                        // Raw sockets are shown all echo messages of the host.
+                        None if socket.means == Means::Echo => {}
+                        None => self.status.invalid_answers += 1,
+                    },
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     // Nothing left; or an error that the next wake-up meets again and that says nothing about a target.
                     Err(_) => break,
@@ -269,16 +353,18 @@ impl Prober {
     pub fn send(&mut self, now_ns: u64) {
         for index in 0..self.paces.len() {
             let pace = &mut self.paces[index];
-            if pace.next_send_ns > now_ns {
+            if pace.next_send_ns + pace.delay_ns > now_ns {
                 continue;
             }
-            let lateness_ns = now_ns - pace.next_send_ns;
+            let lateness_ns = now_ns - pace.next_send_ns - pace.delay_ns;
             let missed = lateness_ns / pace.interval_ns;
             self.status.lateness_ns = lateness_ns;
             self.status.max_lateness_ns = self.status.max_lateness_ns.max(lateness_ns);
             self.status.missed_ticks += missed;
-            let due_ns = pace.next_send_ns + missed * pace.interval_ns;
-            pace.next_send_ns = due_ns + pace.interval_ns;
+            let tick_ns = pace.next_send_ns + missed * pace.interval_ns;
+            let due_ns = tick_ns + pace.delay_ns;
+            pace.next_send_ns = tick_ns + pace.interval_ns;
+            pace.delay_ns = pace.dice.below(pace.jitter_ns);
             let slot = pace.slot(pace.next_round);
             if pace.flights[slot].waiting {
                 // Cannot be with the depth that was chosen; if it were, a round less is the harmless way out.
@@ -302,8 +388,8 @@ impl Prober {
             }
             let nonce = self.key.hash_one((round, target));
             let request = Heartbeat::request(round, nonce, target as u64);
-            let socket = if to.is_ipv6() { &self.v6 } else { &self.v4 };
-            let sent = socket.as_ref().map(|socket| socket.send_to(request.as_bytes(), to));
+            let socket = &self.sockets[pace.means.socket(to)];
+            let sent = socket.as_ref().map(|socket| socket.send(round, &request, to));
             let sent = matches!(sent, Some(Ok(_)));
             self.status.sent += u64::from(sent);
             self.status.send_errors += u64::from(!sent);
@@ -317,8 +403,8 @@ impl Prober {
         flight.waiting = true;
     }
 
-    fn take(&mut self, datagram: &[u8], from: SocketAddr, now_ns: u64) {
-        let Some((heartbeat, pace, position)) = self.recognise(datagram, from) else {
+    fn take(&mut self, heartbeat: Heartbeat, means: Means, from: SocketAddr, now_ns: u64) {
+        let Some((pace, position)) = self.recognise(&heartbeat, means, from) else {
             self.status.invalid_answers += 1;
             return;
         };
@@ -342,36 +428,21 @@ impl Prober {
         };
     }
 
-    /// The answer, the pace and the position of the target, if it is an answer to a probe that was sent to there.
-    fn recognise(&self, datagram: &[u8], from: SocketAddr) -> Option<(Heartbeat, usize, usize)> {
-        let heartbeat = Heartbeat::from_bytes(datagram)?;
-        if (heartbeat.magic, heartbeat.version, heartbeat.kind) != (MAGIC, VERSION, REPLY) {
+    /// The pace and the position of the target, if it is an answer to a probe that was sent to there.
+    fn recognise(&self, heartbeat: &Heartbeat, means: Means, from: SocketAddr) -> Option<(usize, usize)> {
+        // An echo reply brings back what was sent.
+        let kind = if means == Means::Echo { REQUEST } else { REPLY };
+        if (heartbeat.magic, heartbeat.version, heartbeat.kind) != (MAGIC, VERSION, kind) {
             return None;
         }
         let target = usize::try_from(u64::from_be_bytes(heartbeat.target)).ok()?;
         let (pace, position) = (*self.places.get(target)?)?;
         let (_, to) = self.paces[pace].peers[position];
         let nonce = self.key.hash_one((u64::from_be_bytes(heartbeat.round), target));
-        let same = (from.ip(), from.port()) == (to.ip(), to.port());
-        (same && heartbeat.nonce == nonce.to_be_bytes()).then_some((heartbeat, pace, position))
+        let same_port = means == Means::Echo || from.port() == to.port();
+        let same = from.ip() == to.ip() && same_port && self.paces[pace].means == means;
+        (same && heartbeat.nonce == nonce.to_be_bytes()).then_some((pace, position))
     }
-}
-
-fn open(family: &'static str, any: IpAddr) -> Result<UdpSocket, ProberError> {
-    let open = || {
-        let socket = UdpSocket::bind((any, 0))?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    };
-    let socket = open().map_err(|source| ProberError::Socket { family, source })?;
-    // Beyond the system's limit only with CAP_NET_ADMIN; with less room, large rounds may lose answers and count them.
-    if setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER_BYTES).is_err() {
-        let _ = setsockopt(&socket, sockopt::RcvBuf, &SOCKET_BUFFER_BYTES);
-    }
-    if setsockopt(&socket, sockopt::SndBuf, &SOCKET_BUFFER_BYTES).is_err() {
-        tracing::debug!(family, "the heartbeat socket keeps its default send buffer");
-    }
-    Ok(socket)
 }
 
 #[cfg(test)]

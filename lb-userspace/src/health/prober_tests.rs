@@ -3,6 +3,10 @@ use std::time::{Duration, Instant};
 
 use lb_common::abi::heartbeat::{REQUEST, STATUS_UNWELL};
 
+use std::net::{IpAddr, UdpSocket};
+
+use lb_common::abi::pod::Pod;
+
 use super::*;
 use crate::config::{BackendId, Config};
 use crate::health::testing::{address, check, config};
@@ -242,6 +246,58 @@ fn ipv6_backends_are_probed_too() {
     let answer = scene.reply(0);
     scene.answer(0, answer.as_bytes());
     assert_eq!(scene.judge().into_iter().map(how).collect::<Vec<_>>(), [None]);
+}
+
+/// Until the kernel has answered, which it does by itself: loopback addresses are hosts.
+fn echo_outcomes(addresses: &[IpAddr]) -> Vec<Option<Miss>> {
+    let mut config = config(&vec![vec![vec![addresses.len()]]], vec![check(CheckKind::Icmp, INTERVAL_MS)]);
+    for (backend, address) in config.backends.iter_mut().zip(addresses) {
+        backend.address = *address;
+    }
+    let mut prober = Prober::new(&Targets::new(&config)).expect("sockets");
+    let start_ns = prober.next_ns().expect("due");
+    prober.send(start_ns);
+    let answering = addresses.iter().filter(|address| address.is_loopback()).count() as u64;
+    let deadline = Instant::now() + DEADLINE;
+    while prober.status().answers < answering {
+        assert!(Instant::now() < deadline, "{:?}", prober.status());
+        prober.drain();
+    }
+    assert_eq!(prober.status().invalid_answers, 0);
+    let round = prober.judge(start_ns + 2 * INTERVAL_NS).expect("due");
+    round.outcomes.iter().copied().map(how).collect()
+}
+
+#[test]
+fn echo_requests_are_answered_by_hosts_and_by_nobody_else() {
+    let v4 = |last| IpAddr::V4(Ipv4Addr::new(127, 9, 9, last));
+    let broadcast = IpAddr::V4(Ipv4Addr::BROADCAST);
+    assert_eq!(echo_outcomes(&[v4(1), broadcast, v4(2)]), [None, Some(Miss::Unsent), None]);
+    let has_v6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    if has_v6 {
+        assert_eq!(echo_outcomes(&[v4(1), Ipv6Addr::LOCALHOST.into()]), [None; 2]);
+    }
+}
+
+#[test]
+fn jitter_delays_rounds_by_less_than_its_share_and_lets_them_not_drift() {
+    let mut config = heartbeat_config(1, 6777);
+    config.checks[0].jitter = 50;
+    let mut prober = Prober::new(&Targets::new(&config)).expect("sockets");
+    let start_ns = prober.next_ns().expect("due");
+    let mut delays = Vec::new();
+    for round in 0..40 {
+        let next_ns = prober.paces[0].next_send_ns + prober.paces[0].delay_ns;
+        let delay_ns = next_ns - (start_ns + round * INTERVAL_NS);
+        assert!(delay_ns < INTERVAL_NS / 2, "round {round}: {delay_ns}");
+        delays.push(delay_ns);
+        prober.send(next_ns);
+        while prober.judge(next_ns + 3 * INTERVAL_NS).is_some() {}
+    }
+    assert_eq!((prober.status().sent, prober.status().missed_ticks), (40, 0));
+    delays.sort_unstable();
+    delays.dedup();
+    assert!(delays.len() > 30, "{delays:?}");
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub struct Group {
     pub fall: u32,
     /// Answers in a row until UP.
     pub rise: u32,
+    /// Each probe is delayed by a random time of up to this share of the interval, in percent.
+    pub jitter: u8,
     /// Indices into [`Targets::targets`], ascending.
     pub targets: Vec<usize>,
 }
@@ -52,13 +54,19 @@ pub struct Targets {
 }
 
 /// What makes two checks the same way of probing: all but the name.
-type Way = (KindKey, Duration, Duration, u32, u32);
-/// [`CheckKind`] as something to hash.
-type KindKey = (bool, u16);
+type Way<'a> = (&'a CheckKind, Duration, Duration, u32, u32, u8);
 
-fn way(check: &Check) -> Way {
-    let heartbeat = matches!(check.kind, CheckKind::Heartbeat { .. });
-    ((heartbeat, check.kind.port()), check.interval, check.timeout, check.fall, check.rise)
+fn way(check: &Check) -> Way<'_> {
+    (&check.kind, check.interval, check.timeout, check.fall, check.rise, check.jitter)
+}
+
+impl Group {
+    /// Misses in a row that a target's detector waits for. A BFD session says itself when it is down; packets that are late
+    /// before that make it suspect at most.
+    #[must_use]
+    pub fn detector_fall(&self) -> u32 {
+        if matches!(self.kind, CheckKind::Bfd(_)) { u32::MAX } else { self.fall }
+    }
 }
 
 impl Targets {
@@ -89,11 +97,12 @@ impl Targets {
     fn add_group(&mut self, check: &Check) -> usize {
         self.groups.push(Group {
             check: check.name.clone(),
-            kind: check.kind,
+            kind: check.kind.clone(),
             interval: check.interval,
             timeout: check.timeout,
             fall: check.fall,
             rise: check.rise,
+            jitter: check.jitter,
             targets: Vec::new(),
         });
         self.groups.len() - 1
@@ -145,7 +154,7 @@ impl TargetState {
             Outcome::Unknown => return,
             Outcome::Answered { at_ns, rtt_ns } => {
                 self.answered += 1;
-                self.rtt_ns = Some(rtt_ns);
+                self.rtt_ns = (rtt_ns > 0).then_some(rtt_ns);
                 self.last_answer_ns = self.last_answer_ns.max(at_ns);
             }
             Outcome::Missed { how, due_ns } => {
@@ -162,6 +171,9 @@ impl TargetState {
     pub fn detect(&mut self, outcome: Outcome, misses_count: bool) {
         match outcome {
             Outcome::Answered { .. } => self.detector.hit(),
+            Outcome::Missed { how, due_ns } if misses_count && how.is_decisive() => {
+                self.detector.fail(due_ns);
+            }
             Outcome::Missed { due_ns, .. } if misses_count => self.detector.miss(due_ns),
             Outcome::Missed { .. } | Outcome::Unknown => {}
         }

@@ -25,7 +25,8 @@ pub(crate) fn shapes() -> impl Strategy<Value = Shape> {
 /// A check with fall 2 and rise 3.
 pub(crate) fn check(kind: CheckKind, interval_ms: u64) -> Check {
     let interval = Duration::from_millis(interval_ms);
-    Check { name: format!("check{}", kind.port()), kind, interval, timeout: interval, fall: 2, rise: 3 }
+    let name = format!("check{}", kind.port());
+    Check { name, kind, interval, timeout: interval, fall: 2, rise: 3, jitter: 0 }
 }
 
 /// A configuration of this shape: domains `r0/z0/k0`, one set for each zone with all `checks`, backends at 127.1.x.y.
@@ -55,6 +56,7 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
         sets: Vec::new(),
         backends: Vec::new(),
         services: Vec::new(),
+        recovery: crate::plan::breaker::Settings::default(),
     };
     for (r, zones) in shape.iter().enumerate() {
         let region = add_domain(&mut config.topology, format!("r{r}"), Level::Region, None);

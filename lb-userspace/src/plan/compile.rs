@@ -1,6 +1,6 @@
 //! Compiles a configuration to an [`Image`]. Pure: equal configurations give equal images.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use lb_common::abi::{
@@ -9,19 +9,15 @@ use lb_common::abi::{
     backend::{BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     limits::{
         ADMISSION_WORDS, DEFAULT_ANSWERS_PER_SECOND, DEFAULT_FLOW_ENTRIES, DEFAULT_FLOW_INSERTS_PER_SECOND,
-        DEFAULT_OPENING_ENTRIES, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS, MAX_SLOT_CHUNKS,
-        SLOTS_PER_CHUNK, flow_filter_bytes,
+        DEFAULT_OPENING_ENTRIES, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS, MAX_PORT_RANGES,
+        MAX_SLOT_CHUNKS, MAX_VIP_NESTING, SLOTS_PER_CHUNK, flow_filter_bytes,
     },
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::{FEATURE_ARP, Root},
-    service::{
-        SERVICE_ARP, SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_QUIC, SERVICE_VIP_ONLY,
-        ServiceEntry, ServiceKey,
-    },
+    service::{SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_QUIC, ServiceEntry},
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
-use lb_common::net::{address_bytes, protocol};
 use lb_maglev::{Member, TableBuilder};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -30,10 +26,11 @@ use super::forwarding::{forwarding_number, gue_port, quic_configs, quic_servers}
 use super::guard;
 use super::ids::Ids;
 use super::image::{Image, Names, pool_admission_index};
-use super::index;
 use super::prefix::{Prefix, PrefixBuilder, PrefixTableError};
+use super::{index, keys};
 use crate::config::{
     Backend, BackendId, ClientRegion, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Reach, Service,
+    Vip,
 };
 
 /// Low bits of an IPv4 tunnel source that may carry entropy.
@@ -106,7 +103,10 @@ pub enum CompileError {
         /// Why, and what would help.
         source: PrefixTableError,
     },
-    /// Two services with the same address, port and protocol.
+    /// The VIP prefixes cannot become a table.
+    #[error("VIP prefixes: {0}")]
+    VipPrefixes(#[source] PrefixTableError),
+    /// Two services with the same address and protocol and the same ports, or as many that overlap.
     #[error(
         "services `{first}` and `{second}` have the same address, port and protocol; give one of them another"
     )]
@@ -115,6 +115,24 @@ pub enum CompileError {
         first: String,
         /// The other.
         second: String,
+    },
+    /// More port ranges at one address than the data plane holds.
+    #[error(
+        "{count} services have ranges of {protocol} ports at {vip}, the data plane holds {MAX_PORT_RANGES}; join ranges"
+    )]
+    TooManyRanges {
+        /// The address.
+        vip: Vip,
+        /// The protocol.
+        protocol: Protocol,
+        /// How many.
+        count: usize,
+    },
+    /// A VIP prefix inside more other ones than the data plane looks through.
+    #[error("{vip} lies in {MAX_VIP_NESTING} other VIP prefixes or more, too many; use fewer")]
+    NestedTooDeep {
+        /// The innermost.
+        vip: Vip,
     },
     /// No seed of the service index gives every service a place.
     #[error("the service index has no room for {count} services; this is a fault of Weir, please report it")]
@@ -131,12 +149,13 @@ pub enum CompileError {
 pub fn compile(config: &Config) -> Result<Image, CompileError> {
     let (pools, slots) = pools(config)?;
     let (services, plans) = services(config, &pools)?;
-    let keys: Vec<_> = services.iter().map(key_of).collect();
-    refuse_duplicates(config, &keys)?;
-    let index = index::build(&keys).ok_or(CompileError::ServiceIndex { count: keys.len() })?;
+    let keys = keys::complete(config, services)?;
+    let index = index::build(&keys.keys).ok_or(CompileError::ServiceIndex { count: keys.keys.len() })?;
+    let services = keys.entries;
     let backends: Vec<_> = config.backends.iter().map(|b| backend_entry(config, b)).collect();
     let mut prefix = PrefixBuilder::new();
     let clients = clients(config, &mut prefix)?;
+    let vip_prefixes = prefix.add(&keys.vip_prefixes).map_err(CompileError::VipPrefixes)?;
     let access = access_lists(config, &mut prefix)?;
     let mut image = Image {
         root: Root {
@@ -144,6 +163,8 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             bucket_mask: index.buckets.len() as u32 - 1,
             service_seed: index.seed,
             hash_key: expand_key(config.node.hash_key.as_bytes()),
+            features: keys.features | features(config),
+            vip_prefixes,
             entropy_mask_v4: entropy_mask(32 - config.node.tunnel_source_v4.length(), MAX_ENTROPY_BITS_V4),
             entropy_mask_v6: entropy_mask(128 - config.node.tunnel_source_v6.length(), MAX_ENTROPY_BITS_V6),
             counter_cpus: 1,
@@ -153,7 +174,6 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             outer_source_v4: config.node.tunnel_source_v4.address().octets(),
             outer_source_v6: config.node.tunnel_source_v6.address().octets(),
             answers_per_second: DEFAULT_ANSWERS_PER_SECOND,
-            features: features(config),
             flow_filter_mask: flow_filter_bytes(DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES) as u32 - 1,
             flow_filter_epoch: 1,
             flow_inserts_per_second: DEFAULT_FLOW_INSERTS_PER_SECOND,
@@ -161,6 +181,7 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
         },
         buckets: index.buckets,
         services,
+        port_ranges: keys.port_ranges,
         plans,
         pools,
         previous: Vec::new(),
@@ -242,7 +263,7 @@ fn build_table(
     })
 }
 
-/// All service entries, those of VIPs last, and all plans.
+/// The entries of all services, and all plans.
 fn services(
     config: &Config,
     pools: &[PoolEntry],
@@ -259,11 +280,10 @@ fn services(
             return Err(CompileError::TooManyPlans { count: plan_base + distinct.len() });
         }
         plans.extend(distinct.iter().map(|plan| plan_entry(of_service, plan)));
+        let place = keys::place(service);
         entries.push(ServiceEntry {
-            address: address_bytes(service.vip),
-            port: service.port.to_be_bytes(),
-            protocol: protocol_number(service.protocol),
-            flags: if one_plan { 0 } else { SERVICE_MULTI_PLAN }
+            flags: place.flags
+                | if one_plan { 0 } else { SERVICE_MULTI_PLAN }
                 | if service.protection.is_guarded() { SERVICE_GUARDED } else { 0 }
                 | match service.on_all_down {
                     OnAllDown::Drop => 0,
@@ -276,19 +296,11 @@ fn services(
             gue_port: gue_port(service.forwarding),
             quic: quic_configs(service),
             first: plans[plan_base].first,
-            guard: entries.len() as u32,
-            ..ServiceEntry::zeroed()
+            guard: entries.len() as u16,
+            ..place
         });
         first_pool += service.pools.len();
     }
-    let vips: BTreeSet<_> =
-        config.services.iter().map(|s| (address_bytes(s.vip), s.reach == Reach::Arp)).collect();
-    entries.extend(vips.into_iter().map(|(address, arp)| ServiceEntry {
-        address,
-        flags: SERVICE_VIP_ONLY | if arp { SERVICE_ARP } else { 0 },
-        guard: u32::MAX,
-        ..ServiceEntry::zeroed()
-    }));
     Ok((entries, plans))
 }
 
@@ -307,33 +319,9 @@ fn plan_entry(pools: &[PoolEntry], plan: &[PoolIndex]) -> PlanEntry {
     entry
 }
 
-pub(super) fn key_of(entry: &ServiceEntry) -> ServiceKey {
-    ServiceKey { address: entry.address, port: entry.port, protocol: entry.protocol }
-}
-
-fn refuse_duplicates(config: &Config, keys: &[ServiceKey]) -> Result<(), CompileError> {
-    let mut seen = HashMap::new();
-    for (service, key) in config.services.iter().zip(keys) {
-        if let Some(first) = seen.insert(*key, service) {
-            return Err(CompileError::DuplicateService {
-                first: first.name.clone(),
-                second: service.name.clone(),
-            });
-        }
-    }
-    Ok(())
-}
-
 /// What some packets need beyond the common way.
 fn features(config: &Config) -> u32 {
     if config.services.iter().any(|service| service.reach == Reach::Arp) { FEATURE_ARP } else { 0 }
-}
-
-const fn protocol_number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => protocol::TCP,
-        Protocol::Udp => protocol::UDP,
-    }
 }
 
 fn backend_entry(config: &Config, backend: &Backend) -> BackendEntry {

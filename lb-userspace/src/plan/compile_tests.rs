@@ -8,7 +8,7 @@ use lb_common::abi::plan::PoolEntry;
 use lb_common::datapath::classify;
 use lb_common::datapath::parse::Tuple;
 use lb_common::datapath::ports::Tables;
-use lb_common::net::address_words;
+use lb_common::net::{address_bytes, address_words};
 use proptest::prelude::*;
 
 const NODE: &str = r#"
@@ -163,13 +163,13 @@ proptest! {
         let mut base = 0;
         for (index, service) in config.services.iter().enumerate() {
             let client = SocketAddr::from(([198, 51, 100, 7], 40_000));
-            let protocol = protocol_number(service.protocol);
-            let at = |port| tuple(client, SocketAddr::new(service.vip, port), protocol);
-            let (found, entry) = classify::service(&tables, root, &at(service.port)).unwrap();
+            let protocol = keys::protocol_number(service.protocol);
+            let at = |port| tuple(client, SocketAddr::new(service.vip.address(), port), protocol);
+            let (found, entry) = classify::service(&tables, root, &at(service.ports.first())).unwrap();
             prop_assert_eq!(found as usize, index);
             prop_assert_eq!(entry.first, image.pools[base + service.plans[0][0].index()]);
             prop_assert!(classify::service(&tables, root, &at(9999)).is_none());
-            prop_assert!(classify::is_vip(&tables, address_words(&address_bytes(service.vip))));
+            prop_assert!(classify::is_vip(&tables, &address_words(&address_bytes(service.vip.address()))));
             for (p, pool) in service.pools.iter().enumerate() {
                 let expected: BTreeSet<_> = config.members(pool).iter().map(|id| id.index() as u16).collect();
                 prop_assert_eq!(members_in_table(&image, &image.pools[base + p]), expected);

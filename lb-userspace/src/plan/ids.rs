@@ -132,9 +132,9 @@ impl Endpoint {
     }
 }
 
-/// What a service's index belongs to: its VIP, port and protocol, and whether it is the VIP itself or matches many ports.
+/// What a service's index belongs to: its VIP with the length of its prefix, ports and protocol, and whether it is the VIP itself or matches many ports.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub(super) struct Front([u8; 16], [u8; 2], u8, u32);
+pub(super) struct Front([u8; 16], [[u8; 2]; 2], [u8; 2], u32);
 
 impl Front {
     /// The front of an entry; `None` where there is no service.
@@ -143,6 +143,7 @@ impl Front {
         if entry.protocol == 0 && kind == 0 {
             return None;
         }
-        Some(Self(entry.address, entry.port, entry.protocol, kind))
+        let ports = [entry.port, entry.last_port];
+        Some(Self(entry.address, ports, [entry.protocol, entry.prefix], kind))
     }
 }

@@ -1,6 +1,7 @@
 //! The image: everything that a configuration puts into the data plane's maps, as plain vectors.
 
 use std::borrow::Borrow;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::{BACKEND_ON_LINK, BACKEND_TAGGED, BackendEntry},
     counter::{Counter, backend_slot},
-    flow::{FlowEntry, FlowKey, FlowWords},
+    flow::{FlowEntry, FlowKey, FlowWords, FragmentEntry, FragmentKey},
     guard::{GuardCounts, GuardEntry, NodeGuard},
     limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
@@ -18,7 +19,7 @@ use lb_common::abi::{
     prefix::{PrefixNode, PrefixTable},
     quic::{QuicServer, QuicServerKey},
     root::Root,
-    service::{ServiceBucket, ServiceEntry},
+    service::{PortRanges, ServiceBucket, ServiceEntry},
 };
 use lb_common::datapath::filter::Allowance;
 use lb_common::datapath::flow::FlowTable;
@@ -47,8 +48,11 @@ pub struct Image {
     pub root: Root,
     /// The service index; a power of two of buckets.
     pub buckets: Vec<ServiceBucket>,
-    /// The services by index; as compiled, in the order of [`ServiceId`], then one entry per distinct VIP.
+    /// The services by index; as compiled, in the order of [`ServiceId`], then one entry per distinct VIP, then one per list of
+    /// port ranges.
     pub services: Vec<ServiceEntry>,
+    /// The lists of port ranges.
+    pub port_ranges: Vec<PortRanges>,
     /// The plans of service 0, then those of service 1, and so on.
     pub plans: Vec<PlanEntry>,
     /// The pools of service 0, then those of service 1, and so on.
@@ -139,6 +143,7 @@ impl Image {
         hash.update(Root { config_digest: [0; 32], counter_cpus: 0, ..self.root }.as_bytes());
         update_all(&mut hash, &self.buckets);
         update_all(&mut hash, &self.services);
+        update_all(&mut hash, &self.port_ranges);
         update_all(&mut hash, &self.plans);
         update_all(&mut hash, &self.pools);
         update_all(&mut hash, &self.previous);
@@ -190,6 +195,8 @@ fn without_what_changes(entry: &BackendEntry) -> BackendEntry {
 pub struct ImageTables {
     image: Image,
     admissions: Box<AdmissionWords>,
+    fragments: Mutex<HashMap<FragmentKey, FragmentEntry>>,
+    answers_booked_ns: AtomicU64,
     flows: Mutex<FlowMap>,
     openings: Mutex<FlowMap>,
     filter: Mutex<Vec<u8>>,
@@ -213,6 +220,8 @@ impl ImageTables {
         let filter = vec![0; image.root.flow_filter_mask as usize + 1];
         Self {
             admissions,
+            fragments: Mutex::default(),
+            answers_booked_ns: AtomicU64::new(0),
             flows: Mutex::new(FlowMap::new(DEFAULT_FLOW_ENTRIES as usize)),
             openings: Mutex::new(FlowMap::new(DEFAULT_OPENING_ENTRIES as usize)),
             filter: Mutex::new(filter),
@@ -395,6 +404,26 @@ impl Tables for ImageTables {
 
     fn service(&self, index: u32) -> Option<&ServiceEntry> {
         self.image.services.get(index as usize)
+    }
+
+    fn port_ranges(&self, index: u32) -> Option<&PortRanges> {
+        self.image.port_ranges.get(index as usize)
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentEntry> {
+        self.fragments.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+
+    fn keep_fragment(&self, key: &FragmentKey, entry: FragmentEntry) {
+        self.fragments.lock().unwrap_or_else(PoisonError::into_inner).insert(*key, entry);
+    }
+
+    fn answers_booked_ns(&self) -> u64 {
+        self.answers_booked_ns.load(Ordering::Relaxed)
+    }
+
+    fn book_answers_ns(&self, until: u64) {
+        self.answers_booked_ns.store(until, Ordering::Relaxed);
     }
 
     fn plan(&self, index: u32) -> Option<&PlanEntry> {

@@ -18,9 +18,9 @@ pub(super) struct Index {
     pub(super) buckets: Vec<ServiceBucket>,
 }
 
-/// Puts `keys` (distinct; a key's position is its service's index) into buckets; `None` when no seed fits even with
+/// Puts `keys` (distinct; with each the index of the entry that it finds) into buckets; `None` when no seed fits even with
 /// [`MAX_SERVICE_BUCKETS`].
-pub(super) fn build(keys: &[ServiceKey]) -> Option<Index> {
+pub(super) fn build(keys: &[(ServiceKey, u32)]) -> Option<Index> {
     let mut size = (keys.len() / KEYS_PER_BUCKET).next_power_of_two();
     while size <= MAX_SERVICE_BUCKETS {
         for attempt in 0..SEEDS_PER_SIZE {
@@ -34,10 +34,10 @@ pub(super) fn build(keys: &[ServiceKey]) -> Option<Index> {
     None
 }
 
-fn fill(keys: &[ServiceKey], seed: u64, size: usize) -> Option<Vec<ServiceBucket>> {
+fn fill(keys: &[(ServiceKey, u32)], seed: u64, size: usize) -> Option<Vec<ServiceBucket>> {
     let empty = ServiceBucket { tags: [0; BUCKET_WIDTH], services: [0; BUCKET_WIDTH] };
     let mut buckets = vec![empty; size];
-    for (service, key) in keys.iter().enumerate() {
+    for (key, service) in keys {
         let (bucket, tag) = Lookup::new(key).place(seed, size as u32 - 1);
         let bucket = &mut buckets[bucket as usize];
         if bucket.tags.contains(&tag) {
@@ -45,7 +45,7 @@ fn fill(keys: &[ServiceKey], seed: u64, size: usize) -> Option<Vec<ServiceBucket
         }
         let free = bucket.tags.iter().position(|&t| t == 0)?;
         bucket.tags[free] = tag;
-        bucket.services[free] = service as u32;
+        bucket.services[free] = *service;
     }
     Some(buckets)
 }
@@ -55,10 +55,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn key(n: u32) -> ServiceKey {
+    fn key(n: u32) -> (ServiceKey, u32) {
         let mut address = [0; 16];
         address[12..].copy_from_slice(&n.to_be_bytes());
-        ServiceKey { address, port: [0, 80], protocol: 6 }
+        (ServiceKey { address, port: [0, 80], protocol: 6, prefix: 0 }, n)
     }
 
     proptest! {
@@ -68,12 +68,12 @@ mod tests {
             let keys: Vec<_> = (0..count).map(|i| key(first.wrapping_add(i))).collect();
             let index = build(&keys).unwrap();
             prop_assert!(index.buckets.len().is_power_of_two());
-            for (service, key) in keys.iter().enumerate() {
+            for (key, service) in &keys {
                 let (bucket, tag) = Lookup::new(key).place(index.seed, index.buckets.len() as u32 - 1);
                 let bucket = &index.buckets[bucket as usize];
                 let found: Vec<_> = (0..BUCKET_WIDTH).filter(|&i| bucket.tags[i] == tag).collect();
                 prop_assert_eq!(found.len(), 1);
-                prop_assert_eq!(bucket.services[found[0]], service as u32);
+                prop_assert_eq!(bucket.services[found[0]], *service);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Pure decisions: from states to admission words, from configuration to a data-plane image.
 
+pub mod breaker;
 pub mod compile;
 pub mod difference;
 mod flow_map;
@@ -8,8 +9,10 @@ pub mod guard;
 pub mod ids;
 pub mod image;
 mod index;
+mod keys;
 pub mod planner;
 pub mod prefix;
+pub mod ramp;
 pub mod shed;
 pub mod state;
 pub mod switches;

@@ -5,13 +5,18 @@
 //! out. A word depends on nothing but its own subject's automatic state and override, so
 //! - dropping a domain is one store, however much lies below it, and
 //! - the words after a set of facts are the same in whatever order the facts of different subjects came.
+//!
+//! Between what health says and the word stands the subject's [`Breaker`]: what was down comes back as the configuration says,
+//! by steps that [`Planner::tick`] takes when they are due.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use lb_common::abi::admission::Admission;
 use lb_common::abi::limits::MAX_DOMAINS;
 
 use crate::config::{BackendId, Config, DomainId};
+use crate::plan::breaker::{self, Breaker};
 use crate::plan::state::{Action, Override, State};
 
 /// Longest reason of an operator, in bytes.
@@ -107,7 +112,7 @@ pub enum Cause {
         /// Name of the check.
         check: String,
         /// How the last probe failed.
-        how: &'static str,
+        how: String,
         /// Probes missed in a row.
         streak: u32,
     },
@@ -122,6 +127,8 @@ pub enum Cause {
     },
     /// The word found at start was not what states and overrides say.
     Reconciled,
+    /// What recovered takes a larger share of new flows.
+    Recovering,
 }
 
 impl fmt::Display for Cause {
@@ -139,6 +146,7 @@ impl fmt::Display for Cause {
             Self::Unchecked => f.write_str("no check covers it any more: believed up"),
             Self::Operator { reason } => write!(f, "operator: {reason}"),
             Self::Reconciled => f.write_str("at start: the word in the data plane did not match"),
+            Self::Recovering => f.write_str("it recovered, and has kept well"),
         }
     }
 }
@@ -214,13 +222,21 @@ pub enum InitialHealth {
 /// One subject's part of the planner.
 #[derive(Clone, Debug)]
 struct Entry {
-    automatic: State,
+    breaker: Breaker,
     held: Option<Override>,
     word: Admission,
+    /// Its entry in [`Planner::timers`].
+    timer_ns: Option<u64>,
 }
 
 impl Entry {
-    fn adopt(word: Admission, initial: InitialHealth, held: Option<Override>, now: jiff::Timestamp) -> Self {
+    fn adopt(
+        word: Admission,
+        initial: InitialHealth,
+        held: Option<Override>,
+        now: jiff::Timestamp,
+        recovery: breaker::Settings,
+    ) -> Self {
         let adopted = initial == InitialHealth::Adopted;
         // A word that is held without a recorded override: the daemon died between store and record. The operator's
         // word stands all the same.
@@ -232,21 +248,24 @@ impl Entry {
             })
         });
         let automatic = if adopted && !word.is_held() { believed(word) } else { State::Up };
-        Self { automatic, held, word }
+        Self { breaker: Breaker::new(recovery, automatic), held, word, timer_ns: None }
     }
 
     fn effective(&self) -> State {
         match self.held.as_ref().map(|held| held.action) {
             Some(Action::Drain) => State::Draining,
             Some(Action::Fail) => State::Down,
-            Some(Action::Restore) | None => self.automatic,
+            Some(Action::Restore) | None => self.breaker.state(),
         }
     }
 
     /// The word that the entry's facts ask for; never clean.
     fn wanted(&self) -> Admission {
-        let word = self.effective().admission();
-        if self.held.is_some() { word.held() } else { word }
+        if self.held.is_some() {
+            return self.effective().admission().held();
+        }
+        let (new, old) = self.breaker.shares();
+        Admission::new(new, old)
     }
 }
 
@@ -264,6 +283,8 @@ fn believed(word: Admission) -> State {
 pub struct Planner {
     backends: Vec<Entry>,
     domains: Vec<Entry>,
+    /// Who comes back, by when its share changes next; an entry for each of them.
+    timers: BTreeSet<(u64, Subject)>,
 }
 
 impl Planner {
@@ -281,12 +302,13 @@ impl Planner {
             // A Restore is the absence of an override.
             let held = overrides.iter().rev().find(|(of, _)| *of == subject).map(|(_, held)| held.clone());
             let held = held.filter(|held| held.action != Action::Restore);
-            Entry::adopt(load(subject.cell()), initial, held, now)
+            Entry::adopt(load(subject.cell()), initial, held, now, config.recovery)
         };
         let backends = (0..config.backends.len()).filter_map(BackendId::from_index);
         let mut planner = Self {
             backends: backends.map(|id| entry(Subject::Backend(id))).collect(),
             domains: config.topology.ids().map(|id| entry(Subject::Domain(id))).collect(),
+            timers: BTreeSet::new(),
         };
         let changes = planner.subjects().filter_map(|subject| planner.reconcile(subject)).collect();
         (planner, changes)
@@ -299,15 +321,48 @@ impl Planner {
         domains.chain(backends)
     }
 
-    /// Takes in what automation believes now. A store follows unless an operator's word outranks it or nothing changed.
+    /// Takes in what automation believes at `now_ns`. A store follows unless an operator's word outranks it or nothing
+    /// changed.
     ///
     /// # Panics
     /// If the subject is not of this configuration.
-    pub fn observe(&mut self, fact: Fact) -> Option<Change> {
+    pub fn observe(&mut self, fact: Fact, now_ns: u64) -> Option<Change> {
         let entry = self.entry_mut(fact.subject);
         let from = entry.effective();
-        entry.automatic = fact.state;
-        Self::store(entry, fact.subject, from, fact.cause, fact.evidence_ns)
+        entry.breaker.observe(fact.state, now_ns);
+        let change = Self::store(entry, fact.subject, from, fact.cause, fact.evidence_ns);
+        self.set_timer(fact.subject);
+        change
+    }
+
+    /// When [`tick`](Self::tick) has something to do; none while nothing comes back.
+    #[must_use]
+    pub fn next_ns(&self) -> Option<u64> {
+        self.timers.first().map(|(at_ns, _)| *at_ns)
+    }
+
+    /// Takes the next step that was due at `now_ns`, if there is one, of what comes back. The change is empty where an
+    /// operator's word outranks it.
+    pub fn tick(&mut self, now_ns: u64) -> Option<Option<Change>> {
+        let (_, subject) = self.timers.first().copied().filter(|(at_ns, _)| *at_ns <= now_ns)?;
+        let entry = self.entry_mut(subject);
+        let from = entry.effective();
+        entry.breaker.tick(now_ns);
+        let change = Self::store(entry, subject, from, Cause::Recovering, None);
+        self.set_timer(subject);
+        Some(change)
+    }
+
+    fn set_timer(&mut self, subject: Subject) {
+        let entry = self.entry_mut(subject);
+        let next_ns = entry.breaker.next_ns();
+        let before_ns = std::mem::replace(&mut entry.timer_ns, next_ns);
+        if let Some(before_ns) = before_ns {
+            self.timers.remove(&(before_ns, subject));
+        }
+        if let Some(next_ns) = next_ns {
+            self.timers.insert((next_ns, subject));
+        }
     }
 
     /// Takes in an operator's action, given at `now` for `reason`.
@@ -356,7 +411,7 @@ impl Planner {
     /// What automation believes.
     #[must_use]
     pub fn automatic(&self, subject: Subject) -> State {
-        self.entry(subject).automatic
+        self.entry(subject).breaker.health()
     }
 
     /// The operator's word that stands.

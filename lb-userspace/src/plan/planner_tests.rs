@@ -34,7 +34,7 @@ fn fact(subject: Subject, state: State) -> Fact {
 
 fn feed(planner: &mut Planner, subject: Subject, input: Input) -> Option<Change> {
     match input {
-        Input::Believe(state) => planner.observe(fact(subject, state)),
+        Input::Believe(state) => planner.observe(fact(subject, state), 0),
         Input::Act(action) => act(planner, subject, action).change,
     }
 }
@@ -66,7 +66,7 @@ proptest! {
         let subjects: Vec<_> = planner.subjects().collect();
         for (index, state) in noise {
             if let subject @ Subject::Backend(_) = *index.get(&subjects) {
-                planner.observe(fact(subject, state));
+                planner.observe(fact(subject, state), 0);
             }
         }
         for id in config.topology.ids() {
@@ -91,7 +91,7 @@ proptest! {
         let mut planner = fresh(&config(&shape, Vec::new()));
         let subjects: Vec<_> = planner.subjects().collect();
         for (index, state) in before {
-            planner.observe(fact(*index.get(&subjects), state));
+            planner.observe(fact(*index.get(&subjects), state), 0);
         }
         let expected = shares(&planner);
         for (index, fail) in &acts {
@@ -200,14 +200,14 @@ fn an_operator_outranks_automation() {
     let mut planner = fresh(&one_rack());
     assert_eq!(act(&mut planner, BACKEND, Action::Drain).to, State::Draining);
     assert_eq!(
-        planner.observe(fact(BACKEND, State::Down)),
+        planner.observe(fact(BACKEND, State::Down), 0),
         None,
         "automation does not store over an operator"
     );
     let restored = act(&mut planner, BACKEND, Action::Restore);
     assert_eq!((restored.from, restored.to), (State::Draining, State::Down));
     assert_eq!(planner.word(BACKEND), Admission::CLOSED);
-    planner.observe(fact(BACKEND, State::Up)).expect("it returns by itself");
+    planner.observe(fact(BACKEND, State::Up), 0).expect("it returns by itself");
     assert_eq!(planner.word(BACKEND), Admission::new(255, 255));
 }
 
@@ -256,4 +256,43 @@ fn pools_lie_behind_the_domains() {
     assert_eq!(Cell::Domain(DomainId(3)).admission_index(), Some(3));
     assert_eq!(Cell::Pool(3).admission_index(), Some(MAX_DOMAINS + 3));
     assert_eq!(Cell::Backend(BackendId(3)).admission_index(), None);
+}
+
+/// With a recovery that takes time: what was down comes back by steps, each one store of its own word, and an operator's word
+/// outranks them.
+#[test]
+fn what_was_down_ramps_up_by_single_stores() {
+    use crate::plan::breaker::Settings;
+    use crate::plan::ramp::{Pace, RAMP_STEPS};
+    let second = 1_000_000_000;
+    let mut config = config(&vec![vec![vec![2]]], Vec::new());
+    let pace = Pace { half_open_share: 13, half_open_ns: second, slow_start_ns: 16 * second };
+    config.recovery = Settings { pace, half_life_ns: 0 };
+    let load = |_| Admission::OPEN;
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let (mut planner, _) = Planner::new(&config, &[], InitialHealth::Fresh, load, now);
+    planner.observe(fact(BACKEND, State::Down), 0).expect("a store");
+    assert_eq!(planner.next_ns(), None);
+    let change = planner.observe(fact(BACKEND, State::Up), 0).expect("a store");
+    assert_eq!((change.word, change.from, change.to), (Admission::new(13, 255), State::Down, State::Ramp));
+    assert_eq!((planner.automatic(BACKEND), planner.effective(BACKEND)), (State::Up, State::Ramp));
+    let mut shares = vec![13];
+    while let Some(next_ns) = planner.next_ns() {
+        assert_eq!(planner.tick(next_ns - 1), None, "not yet");
+        let change = planner.tick(next_ns).expect("due").expect("a store");
+        assert_eq!(change.cell, BACKEND.cell());
+        shares.push(change.word.new_share());
+    }
+    assert_eq!(shares.len() as u64, RAMP_STEPS + 2);
+    assert!(shares.is_sorted() && shares.last() == Some(&255), "{shares:?}");
+    assert_eq!(planner.effective(BACKEND), State::Up);
+
+    planner.observe(fact(BACKEND, State::Down), 0).expect("a store");
+    planner.act(BACKEND, Action::Fail, "by hand", now).expect("allowed");
+    assert_eq!(planner.observe(fact(BACKEND, State::Up), 0), None);
+    while let Some(next_ns) = planner.next_ns() {
+        assert_eq!(planner.tick(next_ns), Some(None), "the operator's word stands");
+    }
+    let restored = planner.act(BACKEND, Action::Restore, "done", now).expect("allowed");
+    assert_eq!(restored.to, State::Up, "it has ramped up meanwhile");
 }

@@ -16,6 +16,8 @@ use lb_common::abi::guard::{ALL, CLASSES};
 pub const RISE_PER_SECOND: f64 = 1.0;
 /// How much less of everything may be shed one second later.
 pub const FALL_PER_SECOND: f64 = 0.1;
+/// What is left of what a class offered one second later, if it offers nothing more.
+const MEMORY: f64 = 0.5;
 /// The part of the capacity below which an episode of shedding ends.
 pub const END: f64 = 0.9;
 
@@ -29,6 +31,8 @@ pub struct Shedder {
     capacity: f64,
     /// The part of all new flows that is shed now.
     part: f64,
+    /// What each class offered, remembered for a while: a flood that pauses is met by the same shares when it returns.
+    offered: [f64; CLASSES],
     active: bool,
 }
 
@@ -45,7 +49,7 @@ impl Shedder {
     /// A controller that sheds nothing yet. `capacity` in new flows a second.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
-        Self { capacity: capacity.max(1) as f64, part: 0.0, active: false }
+        Self { capacity: capacity.max(1) as f64, part: 0.0, offered: [0.0; CLASSES], active: false }
     }
 
     /// Whether an episode of shedding is under way.
@@ -64,11 +68,15 @@ impl Shedder {
         let wanted = if total > self.capacity { 1.0 - self.capacity / total } else { 0.0 };
         let (down, up) = (self.part - FALL_PER_SECOND * seconds, self.part + RISE_PER_SECOND * seconds);
         self.part = wanted.clamp(down.max(0.0), up.min(1.0));
+        let kept = MEMORY.powf(seconds);
+        for (remembered, offered) in self.offered.iter_mut().zip(offered) {
+            *remembered = offered.max(*remembered * kept);
+        }
         if self.part == 0.0 && total < END * self.capacity {
             self.active = false;
         }
         Step {
-            shares: shares(offered, self.part),
+            shares: shares(self.offered, self.part),
             turned: (was_active != self.active).then_some(self.active),
         }
     }
@@ -177,7 +185,8 @@ mod tests {
         (0..3).for_each(|_| {
             shedder.step(flood, 1.0);
         });
-        shedder.step([0.0; CLASSES], 1.0);
+        let Step { shares: quiet, .. } = shedder.step([0.0; CLASSES], 1.0);
+        assert!(load(flood, quiet) < 12_000.0, "met by {quiet:?} when it returns");
         let Step { shares, .. } = shedder.step(flood, 0.05);
         assert!(load(flood, shares) < 12_000.0, "{}", load(flood, shares));
     }

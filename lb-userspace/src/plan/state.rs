@@ -15,16 +15,19 @@ pub enum State {
     Down,
     /// Drained by an operator: no new flows, established ones stay.
     Draining,
+    /// Coming back: a share of new flows that grows, and all established ones.
+    Ramp,
 }
 
 impl State {
-    /// The shares of new and of established flows that the state admits.
+    /// The shares of new and of established flows that the state admits; of [`State::Ramp`] the least, for its share grows.
     #[must_use]
     pub const fn shares(self) -> (u8, u8) {
         match self {
             Self::Up => (255, 255),
             Self::Suspect | Self::Draining => (0, 255),
             Self::Down => (0, 0),
+            Self::Ramp => (1, 255),
         }
     }
 
@@ -43,6 +46,7 @@ impl State {
             Self::Suspect => "SUSPECT",
             Self::Down => "DOWN",
             Self::Draining => "DRAINING",
+            Self::Ramp => "RAMP",
         }
     }
 }

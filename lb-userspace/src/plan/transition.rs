@@ -33,9 +33,9 @@ use thiserror::Error;
 
 use super::ids::{BackendIndex, Endpoint, Front, Ids, ServiceIndex};
 use super::image::{Image, pool_admission_index};
-use super::prefix::PrefixTables;
+use super::prefix::{PrefixBuilder, PrefixTableError, PrefixTables};
 use super::words;
-use super::{compile, index};
+use super::{index, keys};
 
 /// Service entries at most: those of services, of their VIPs, and as many again that are leaving.
 const MAX_SERVICE_ENTRIES: usize = 4 * MAX_SERVICES;
@@ -139,6 +139,9 @@ pub enum TransitionError {
          and {MAX_POOLS} pools; wait until those are gone (`weir status`)"
     )]
     TooManyPools,
+    /// The VIP prefixes of before and of now cannot become a table.
+    #[error("VIP prefixes: {0}")]
+    VipPrefixes(#[source] PrefixTableError),
     /// No room for the tables of before beside those of now.
     #[error(
         "the tables of before and of now take {count} slots together, the data plane holds {MAX_SLOTS}; wait until the \
@@ -184,7 +187,7 @@ impl Home {
 
 /// Client regions that a service tells apart, now or in the transition that runs.
 fn regions(service: &ServiceEntry) -> u32 {
-    if service.previous_base == 0 { service.plans } else { service.plans.max(service.previous_plans) }
+    if service.previous_base == 0 { service.plans } else { service.plans.max(service.previous_plans.into()) }
 }
 
 /// The home of untracked flows, and whether an earlier transition could not be taken along.
@@ -193,7 +196,7 @@ fn home(running: &Running, service: &ServiceEntry, region: u32) -> (Home, bool) 
     let pool = running.plans[(service.plan_base + own) as usize].first;
     let plain = Home { base: pool.table_base, slots: pool.table_slots, earlier: None };
     let Some(first) = service.previous_base.checked_sub(1) else { return (plain, false) };
-    let at = first + if region < service.previous_plans { region } else { 0 };
+    let at = first + if region < u32::from(service.previous_plans) { region } else { 0 };
     let Some(previous) = running.previous.get(at as usize) else { return (plain, true) };
     let by_other_regions = running.root.previous_clients != running.root.clients
         && (service.plans > 1 || service.previous_plans > 1);
@@ -227,7 +230,9 @@ pub fn untracked(
     let own = slot(&pool)?;
     let previous = entry.previous_base.checked_sub(1).filter(|_| is_marked(own));
     let previous = previous
-        .and_then(|first| running.previous.get((first + within(before, entry.previous_plans)) as usize))
+        .and_then(|first| {
+            running.previous.get((first + within(before, entry.previous_plans.into())) as usize)
+        })
         .and_then(slot);
     Some(BackendIndex(u32::from(member_id(previous.unwrap_or(own)))))
 }
@@ -451,7 +456,7 @@ impl<'a> Successor<'a> {
         let mut entry = ServiceEntry {
             flags: (service.flags | SERVICE_LEAVING) & !SERVICE_GUARDED,
             // None: neither limits nor switches of a service are for what is left of another one.
-            guard: u32::MAX,
+            guard: u16::MAX,
             plan_base: self.image.plans.len() as u32,
             ..*service
         };
@@ -476,9 +481,10 @@ impl<'a> Successor<'a> {
             entry.first = self.image.plans[entry.plan_base as usize].first;
         }
         if let Some(first) = service.previous_base.checked_sub(1) {
-            let range = first as usize..(first + service.previous_plans) as usize;
+            let range = first as usize..(first + u32::from(service.previous_plans)) as usize;
             entry.previous_base = self.image.previous.len() as u32 + 1;
-            for previous in self.running.previous[range].to_vec() {
+            let running: &'a Running = self.running;
+            for &previous in &running.previous[range] {
                 let table_base = self.take_table(previous.table_base, previous.table_slots, bases)?;
                 self.image.previous.push(PoolEntry { table_base, ..previous });
             }
@@ -608,25 +614,24 @@ impl<'a> Successor<'a> {
         }
         let entry = &mut self.image.services[at as usize];
         entry.previous_base = base;
-        entry.previous_plans = homes.len() as u32;
+        entry.previous_plans = homes.len() as u16;
         Ok(())
     }
 
     /// The service index over all entries, the ids, and room for counters.
     fn finish(mut self) -> Result<(Image, Report), TransitionError> {
-        let present: Vec<_> = (0..self.image.services.len() as u32)
-            .filter(|&at| Front::of(&self.image.services[at as usize]).is_some())
-            .collect();
-        let keys: Vec<_> =
-            present.iter().map(|&at| compile::key_of(&self.image.services[at as usize])).collect();
+        let keys = keys::keys(&self.image.services);
         let index = index::build(&keys).ok_or(TransitionError::ServiceIndex { count: keys.len() })?;
         self.image.buckets = index.buckets;
-        for bucket in &mut self.image.buckets {
-            for (tag, service) in bucket.tags.iter().zip(&mut bucket.services) {
-                if *tag != 0 {
-                    *service = present[*service as usize];
-                }
-            }
+        self.image.port_ranges = keys::port_ranges(&mut self.image.services);
+        keys::relate(&mut self.image.services);
+        self.image.root.features |= keys::features(&self.image.services);
+        if keys::has_leaving_prefix(&self.image.services) {
+            let vip_prefixes = keys::vip_prefixes(&self.image.services);
+            // Prefixes that left: packets of flows to them are still to be told from others.
+            let mut builder = PrefixBuilder::new();
+            let table = builder.add(&vip_prefixes).map_err(TransitionError::VipPrefixes)?;
+            self.image.root.vip_prefixes = append_prefixes(&mut self.image.prefix, &builder.finish()) + table;
         }
         if self.other_clients() && self.report.services > 0 {
             let first = append_prefixes(&mut self.image.prefix, &self.running.prefix);

@@ -49,7 +49,11 @@ fn scene() -> impl Strategy<Value = Scene> {
 }
 
 fn config(scene: &Scene) -> Config {
-    let mut text = NODE.to_owned();
+    config_of(scene, NODE)
+}
+
+fn config_of(scene: &Scene, node: &str) -> Config {
+    let mut text = node.to_owned();
     for (s, set) in scene.backends.iter().enumerate() {
         let _ = writeln!(text, "[[set]]\nname = \"s{s}\"\ndomain = \"r0/z{s}\"\nchecks = []");
         for (b, backend) in set.iter().enumerate() {
@@ -219,6 +223,37 @@ fn plain() -> Scene {
     Scene {
         backends: [[Some((100, 0)), Some((100, 1)), Some((100, 0)), None]; 2],
         services: [service; SERVICES],
+    }
+}
+
+#[test]
+fn clients_of_another_region_than_before_are_found_by_the_regions_of_before() {
+    let mut scene = plain();
+    scene.services[0].3 = true;
+    let running = Running::of(&image(&scene));
+    // A region more, whose name comes first: all regions get another number.
+    let node = NODE.replace("inland =", "here = [\"203.0.113.0/24\"]\ninland =");
+    let (next, report) =
+        succeed(compile(&config_of(&scene, &node)).unwrap(), &running, &Unneeded::default()).unwrap();
+    assert_eq!(report.services, 1, "only one service tells client regions apart");
+    let new = Running::of(&next);
+    assert_ne!(new.root.previous_clients, new.root.clients);
+    let find = |running: &Running, table: u32, address: [u8; 4]| {
+        let address = lb_common::net::address_words(&lb_common::net::address_bytes(address.into()));
+        lb_common::datapath::prefix::lookup(&running.prefix, table, &address)
+    };
+    for address in [[198, 51, 100, 7], [203, 0, 113, 7], [192, 0, 2, 7]] {
+        let before = find(&running, running.root.clients, address);
+        assert_eq!(find(&new, new.root.previous_clients, address), before, "{address:?}");
+        let now = find(&new, new.root.clients, address);
+        for h in (0..1000_u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let service = ServiceIndex(0);
+            assert_eq!(
+                untracked(&new, service, (now, before), h),
+                untracked(&running, service, (before, before), h),
+                "{address:?}"
+            );
+        }
     }
 }
 

@@ -18,8 +18,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Config;
 use crate::health::judge::Judge;
-use crate::health::prober::{Prober, ProberError};
-use crate::health::prober_tcp;
+use crate::health::prober::bfd::BfdProber;
+use crate::health::prober::{self, ElsewhereError, Prober, ProberError};
 use crate::health::target::Targets;
 use crate::plan::planner::{AdmissionStore, InitialHealth, Planner, Refusal, Subject};
 use crate::plan::state::{Action, Override, State};
@@ -73,9 +73,9 @@ pub enum SpawnError {
     /// A descriptor or the thread itself.
     #[error("cannot start the control thread: {0}")]
     System(#[from] std::io::Error),
-    /// TCP checks need the runtime.
-    #[error("TCP checks need a tokio runtime: start the control thread from inside one")]
-    NoRuntime,
+    /// What probes outside the control thread.
+    #[error(transparent)]
+    Elsewhere(#[from] ElsewhereError),
 }
 
 /// A command for the thread.
@@ -99,7 +99,7 @@ enum Command {
 /// event for each change; if it is not read, events are lost and counted. It ends when the thread has ended.
 ///
 /// # Errors
-/// When a socket or the thread cannot be made, or TCP checks are configured and there is no tokio runtime.
+/// When a socket or a thread cannot be made.
 pub fn spawn(
     config: Arc<Config>,
     store: Box<dyn AdmissionStore>,
@@ -110,7 +110,8 @@ pub fn spawn(
         Planner::new(&config, overrides, initial, |cell| store.load(cell), jiff::Timestamp::now());
     let (judge, facts) = Judge::new(&config, Targets::new(&config), |subject| planner.automatic(subject));
     let prober = Prober::new(judge.targets())?;
-    let (gather, tcp_tasks) = prober_tcp::spawn(judge.targets()).ok_or(SpawnError::NoRuntime)?;
+    let bfd = BfdProber::new(judge.targets()).map_err(ProberError::from)?;
+    let (gather, elsewhere) = prober::spawn(judge.targets())?;
     let (commands, command_queue) = sync_channel(COMMAND_QUEUE);
     let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
     let (judged, judged_watch) = watch::channel(false);
@@ -124,6 +125,7 @@ pub fn spawn(
         planner,
         judge,
         prober,
+        bfd,
         gather,
         commands: command_queue,
         bell: Arc::clone(&bell),
@@ -132,7 +134,8 @@ pub fn spawn(
         judged,
     })?;
     std::thread::Builder::new().name("weir-control".to_owned()).spawn(move || {
-        let _tcp_tasks = tcp_tasks;
+        // Ends with this thread.
+        let _elsewhere = elsewhere;
         worker.run(changes, facts);
     })?;
     let shared = Shared { config, commands, bell, stop, judged: judged_watch };

@@ -134,7 +134,7 @@ impl Guardian {
         self.record(&name, cause, Some(decided_ns));
         let saved = state.switches.save();
         drop(state);
-        applied.map_err(not_applied)?;
+        applied.map_err(|problem| not_applied(&problem))?;
         saved.map_err(|error| not_saved(&error))?;
         Ok(view)
     }
@@ -152,7 +152,7 @@ impl Guardian {
         let saved = state.switches.save();
         let view = state.view(name, &held);
         drop(state);
-        applied.map_err(not_applied)?;
+        applied.map_err(|problem| not_applied(&problem))?;
         saved.map_err(|error| not_saved(&error))?;
         Ok(view)
     }
@@ -387,7 +387,7 @@ fn full(detail: String) -> Problem {
     Problem::new(ProblemKind::Conflict, detail, "take some back first: `weir emergency list` shows them")
 }
 
-fn not_applied(problem: String) -> Problem {
+fn not_applied(problem: &str) -> Problem {
     let detail = format!("it is not in the data plane as a whole: {problem}");
     Problem::new(ProblemKind::Internal, detail, "look into the daemon's log, then give the command again")
 }

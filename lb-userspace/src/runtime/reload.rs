@@ -78,7 +78,8 @@ impl Service {
     async fn try_reload(&self) -> Result<Reloaded, Problem> {
         let old = self.tenure();
         let file = self.origin.config_path.clone();
-        let config = Arc::new(tokio::task::block_in_place(|| Config::load(&file)).map_err(invalid)?);
+        let config =
+            Arc::new(tokio::task::block_in_place(|| Config::load(&file)).map_err(|error| invalid(&error))?);
         let differences = tokio::task::block_in_place(|| differences(&old.config, &config));
         if *config == *old.config {
             return Ok(answer(file, &old, false, &Report::default(), differences));
@@ -169,7 +170,7 @@ impl Service {
             ));
         }
         tokio::task::block_in_place(|| {
-            let config = Config::load(&file).map_err(invalid)?;
+            let config = Config::load(&file).map_err(|error| invalid(&error))?;
             compile(&config).map_err(|error| refused(&error.into()))?;
             Ok(differences(&self.tenure().config, &config))
         })
@@ -215,7 +216,7 @@ fn describe(report: &Report, differences: &Differences) -> String {
     cause
 }
 
-fn invalid(error: ConfigError) -> Problem {
+fn invalid(error: &ConfigError) -> Problem {
     // It shows its own remedies, each at its place.
     Problem::new(ProblemKind::Config, error.to_string(), "")
 }

@@ -121,6 +121,7 @@ fn control(snapshot: &Snapshot) -> ControlStatus {
         rounds: control.probing.rounds,
         late_rounds: control.probing.late_rounds,
         max_lateness_ns: control.probing.max_lateness_ns,
+        bfd: control.bfd.counters(),
         stores: control.stores,
         lost_events: control.events_lost,
         lost_results: control.results_lost,
@@ -147,7 +148,7 @@ const fn verdict(reason: Reason) -> VerdictKind {
     match reason {
         Reason::Forwarded => VerdictKind::Forward,
         Reason::PassNotIp | Reason::PassNotVip => VerdictKind::Pass,
-        Reason::EchoAnswered => VerdictKind::Answer,
+        Reason::EchoAnswered | Reason::TooBigAnswered => VerdictKind::Answer,
         _ => VerdictKind::Drop,
     }
 }
@@ -165,7 +166,7 @@ pub(super) fn services(facts: &Facts<'_>) -> Vec<ServiceView> {
     let view = |(index, service): (usize, &Service)| ServiceView {
         name: service.name.clone(),
         address: service.vip,
-        port: service.port,
+        port: service.ports,
         protocol: service.protocol,
         on_all_down: service.on_all_down,
         pools: service.pools.iter().map(|pool| pool_view(facts, pool)).collect(),
@@ -303,7 +304,7 @@ fn check(status: &CheckStatus) -> CheckView {
         name: status.check.clone(),
         port: status.port,
         state,
-        last: status.last.to_owned(),
+        last: status.last.clone(),
         answered: status.answered,
         missed: status.missed,
         last_rtt_ns: status.rtt_ns,

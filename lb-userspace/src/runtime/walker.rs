@@ -262,7 +262,7 @@ impl Thread {
                 |at: usize| tables.service(at as u32).is_some_and(|s| s.flags & SERVICE_VIP_ONLY != 0);
             let is_over = |&at: &usize| is_vip(at) || quiet(&self.services[at]) >= self.work.flow_idle;
             // The entry of a VIP stays as long as any service that left does.
-            if all.iter().all(|at| is_over(at)) {
+            if all.iter().all(is_over) {
                 unneeded.services = all.iter().map(|&at| ServiceIndex(at as u32)).collect();
                 let has_left = |at: &u32| tables.backend(*at).is_some_and(|b| b.flags & BACKEND_LEAVING != 0);
                 let backends = (0..self.backends.len() as u32).filter(has_left).map(BackendIndex);

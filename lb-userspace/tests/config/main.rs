@@ -3,9 +3,12 @@
 
 mod address_errors;
 mod base;
+mod check_kinds;
 mod client_file;
+mod endpoints;
 mod examples;
 mod files;
+mod forwarding_errors;
 mod hostile;
 mod json;
 mod limits;
@@ -13,6 +16,7 @@ mod model;
 mod network_errors;
 mod node_errors;
 mod protection_errors;
+mod recovery;
 mod service_errors;
 mod set_errors;
 mod syntax_errors;

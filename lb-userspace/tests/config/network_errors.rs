@@ -133,14 +133,14 @@ error: check "heartbeat" is defined twice
 #[test]
 fn a_kind_that_is_unknown() {
     refused(
-        &with(&[("kind = \"heartbeat\"", "kind = \"http\"")]),
+        &with(&[("kind = \"heartbeat\"", "kind = \"htp\"")]),
         r#"
-error: kind of check "heartbeat" cannot be "http"
+error: kind of check "heartbeat" cannot be "htp"
   --> weir.toml:16:8
    |
-16 | kind = "http"
-   |        ^^^^^^
-   = help: known values: "heartbeat", "tcp""#,
+16 | kind = "htp"
+   |        ^^^^^
+   = help: did you mean "http"? known values: "heartbeat", "tcp", "http", "https", "udp", "dns", "icmp", "exec" and 1 more"#,
     );
 }
 

@@ -47,7 +47,7 @@ error: protocol of service "web" cannot be "TCP"
    |
 41 | protocol = "TCP"
    |            ^^^^^
-   = help: did you mean "tcp"? known values: "tcp", "udp"
+   = help: did you mean "tcp"? known values: "tcp", "udp", "sctp"
 
 error: on_all_down of service "web" cannot be "failopen"
   --> weir.toml:42:15

@@ -129,7 +129,7 @@ error: unknown key "chekc" in the file
    |
 14 | [[chekc]]
    |   ^^^^^
-   = help: did you mean "check"? known keys: "node", "topology", "client_regions", "check", "set", "service""#,
+   = help: did you mean "check"? known keys: "node", "topology", "client_regions", "check", "set", "service", "recovery""#,
     );
 }
 
@@ -143,14 +143,14 @@ error: [[check]] has no "kind"
    |
 14 | [[check]]
    | ^^^^^^^^^
-   = help: add kind = "heartbeat" or kind = "tcp"
+   = help: add kind = "heartbeat", "tcp", "http", "bfd" or another
 
 error: unknown key "knid" in [[check]]
   --> weir.toml:16:1
    |
 16 | knid = "heartbeat"
    | ^^^^
-   = help: did you mean "kind"? known keys: "name", "kind", "port", "interval", "timeout", "fall", "rise""#,
+   = help: did you mean "kind"? known keys: "name", "kind", "port", "interval", "timeout", "fall", "rise", "jitter" and 24 more"#,
     );
 }
 
@@ -288,7 +288,7 @@ error: [[check]] has no "kind"
    |
 11 | [[check]]
    | ^^^^^^^^^
-   = help: add kind = "heartbeat" or kind = "tcp"
+   = help: add kind = "heartbeat", "tcp", "http", "bfd" or another
 
 error: [[set]] has no "domain"
   --> weir.toml:14:1

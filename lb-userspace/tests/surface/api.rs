@@ -169,7 +169,7 @@ fn explain_checks_what_it_is_asked() {
         ("?src=1.2.3.4&dst=1.2.3.4:80", "\"1.2.3.4\" in src"),
         ("?src=1.2.3.4:5&dst=web:80", "\"web:80\" in dst"),
         ("?src=1.2.3.4:5&dst=[::1]:80", "same family"),
-        ("?src=1.2.3.4:5&dst=1.2.3.4:80&protocol=sctp", "sctp"),
+        ("?src=1.2.3.4:5&dst=1.2.3.4:80&protocol=gre", "sctp"),
         ("?src=1.2.3.4:5&dst=1.2.3.4:80&opening=maybe", "opening"),
         ("?src=1.2.3.4:5&dst=1.2.3.4:80&verbose=1", "verbose"),
     ] {

@@ -16,7 +16,7 @@ use std::{
 use lb_common::abi::admission::Admission;
 use lb_userspace::{
     api::{Control, problem::Problem, problem::ProblemKind, server::Server, types::*},
-    config::{Level, OnAllDown, Priority, Protocol, Rate, XdpMode},
+    config::{Level, OnAllDown, Ports, Priority, Protocol, Rate, XdpMode},
     plan::{
         state::{Action, Override, State},
         switches::Thrown,
@@ -362,7 +362,7 @@ fn backend(name: &str, rack: &str, address: &str, health: HealthView, effective:
 
 fn domain(path: &str, level: Level, health: HealthView) -> DomainView {
     let (new, old) = health.state.shares();
-    let backends = StateCounts { up: 2, suspect: 0, down: 1, draining: 0 };
+    let backends = StateCounts { up: 2, suspect: 0, down: 1, draining: 0, ramp: 0 };
     DomainView { path: path.to_owned(), level, health, admission: Admission::new(new, old).into(), backends }
 }
 
@@ -443,7 +443,7 @@ fn service() -> ServiceView {
     ServiceView {
         name: "web".to_owned(),
         address: "2001:db8::10".parse().unwrap(),
-        port: 80,
+        port: Ports::one(80),
         protocol: Protocol::Tcp,
         on_all_down: OnAllDown::FailOpen,
         pools: vec![pool("east", 1), pool("west", 0)],
@@ -518,6 +518,7 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
             rounds: 12_003,
             late_rounds: 2,
             max_lateness_ns: 410_000,
+            bfd: std::collections::BTreeMap::new(),
             stores: 9,
             lost_events: 0,
             lost_results: 0,

@@ -18,15 +18,16 @@ daemon          weir 0.1.0, pid 4242, up 1 h 2 min, took over a running data pla
 xdp             native on eth0, eth1 (NOT ATTACHED)
 config          /etc/weir/weir.toml, digest 0123456789ab
 services        1
+flow table      1234 of 65536 entries, 56 openings, 789 slots marked, in transition until 2026-05-01T12:00:00.250Z, leaving: 1 backends, 0 services
 forwarded       2469134 packets, 2.0 GB
 control thread  SCHED_FIFO, 12003 rounds, 2 late, at most 410.0 us late, 9 stores
 events          0
 ATTENTION       isolated: every target is silent, so this host itself is cut off; the last state is held
 ATTENTION       no next hop for w1r2b1: their packets are dropped
 
-          UP  SUSPECT  DOWN  DRAINING
-backends   1        0     1         1
-domains    2        0     1         0
+          UP  SUSPECT  DOWN  DRAINING  RAMP
+backends   1        0     1         1     0
+domains    2        0     1         0     0
 
 NOT FORWARDED  REASON         PACKETS  BYTES
 dropped        all_down            17    1.0 kB
@@ -91,6 +92,7 @@ address      10.1.1.11
 weight       100
 next hop     02:00:00:00:00:01 by eth0
 forwarded    1234567 packets, 987.7 MB
+flow table   12 flows away from home, no packet for 0 s
 operator     drained by operator: kernel upgrade (since 2026-05-01T12:00:00.250Z)
 
 CHECK      PORT  STATE    LAST      ROUND TRIP  ANSWERED  MISSED
@@ -108,10 +110,10 @@ heartbeat  6777  passing  answered  61.2 us        12000       3
 fn domains() {
     let daemon = Daemon::start();
     let expected = "
-PATH        LEVEL   STATE  TAKES FLOWS  UP  SUSPECT  DOWN  DRAINING  WHY
-west        region  UP     all           2        0     1         0
-west/w1     zone    UP     all           2        0     1         0
-west/w1/r2  rack    DOWN   none          2        0     1         0
+PATH        LEVEL   STATE  TAKES FLOWS  UP  SUSPECT  DOWN  DRAINING  RAMP  WHY
+west        region  UP     all           2        0     1         0     0
+west/w1     zone    UP     all           2        0     1         0     0
+west/w1/r2  rack    DOWN   none          2        0     1         0     0
 ";
     shows(&daemon, &["domain", "list"], expected);
     let _ = daemon.stdout(&["domain", "drain", "west/w1", "--reason", "new switch"]);
@@ -122,7 +124,7 @@ state        DRAINING
 since        2026-05-01T12:00:00.250Z
 checks say   UP
 takes flows  all
-backends     3 (2 UP, 0 SUSPECT, 1 DOWN, 0 DRAINING by their own state)
+backends     3 (2 UP, 0 SUSPECT, 1 DOWN, 0 DRAINING, 0 RAMP by their own state)
 operator     drained by operator: new switch (since 2026-05-01T12:00:00.250Z)
 ";
     shows(&daemon, &["domain", "show", "west/w1"], expected);

@@ -50,12 +50,14 @@ const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// Of the service whose flows are at home in zone w1, and in zone w2 when that is drained.
 const VIP_TWO_POOLS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
 const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
+const VIP_GUE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
 
 /// What the packets are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Established,
+    Gue,
     Syn,
     Udp,
     NotVip,
@@ -108,6 +110,8 @@ fn cases() -> Vec<Case> {
         add(&format!("established home, {text}, ipv6, rack down"), Kind::Established, flows, true, rack);
         add(&format!("established home, {text}, ipv6, zone down"), Kind::Established, flows, true, zone);
     }
+    add("established home, 1 flow, gue", Kind::Gue, 1, false, Down::Nothing);
+    add("established home, 1M flows, gue", Kind::Gue, 1 << 20, false, Down::Nothing);
     add("syn home, 1M flows", Kind::Syn, 1 << 20, false, Down::Nothing);
     add("udp home, 1M flows", Kind::Udp, 1 << 20, false, Down::Nothing);
     for (port, text) in GUARDED {
@@ -166,19 +170,20 @@ fn configuration() -> String {
             );
         }
     }
-    for (name, vip, port, protocol, set) in [
-        ("tcp", "192.0.2.10", 80, "tcp", "v4"),
-        ("tcp-access", "192.0.2.10", 81, "tcp", "v4"),
-        ("tcp-limit", "192.0.2.10", 82, "tcp", "v4"),
-        ("tcp-source", "192.0.2.10", 83, "tcp", "v4"),
-        ("udp", "192.0.2.10", 80, "udp", "v4"),
-        ("tcp6", "2001:db8::10", 80, "tcp", "v6"),
+    for (name, vip, port, protocol, set, forwarding) in [
+        ("tcp", "192.0.2.10", 80, "tcp", "v4", "ipip"),
+        ("tcp-access", "192.0.2.10", 81, "tcp", "v4", "ipip"),
+        ("tcp-limit", "192.0.2.10", 82, "tcp", "v4", "ipip"),
+        ("tcp-source", "192.0.2.10", 83, "tcp", "v4", "ipip"),
+        ("udp", "192.0.2.10", 80, "udp", "v4", "ipip"),
+        ("tcp6", "2001:db8::10", 80, "tcp", "v6", "ipip"),
+        ("gue", "192.0.2.11", 80, "tcp", "v4", "gue"),
     ] {
         let protection = protection(port);
         let _ = writeln!(
             text,
             "[[service]]\nname = \"{name}\"\naddress = \"{vip}\"\nport = {port}\nprotocol = \"{protocol}\"\n\
-             {protection}[[service.pool]]\nname = \"p\"\nsets = [\"{set}\"]"
+             forwarding = \"{forwarding}\"\n{protection}[[service.pool]]\nname = \"p\"\nsets = [\"{set}\"]"
         );
     }
     text
@@ -276,7 +281,11 @@ impl Bench {
         let root = BenchRoot {
             flow_mask: case.flows - 1,
             flags: if case.is_ipv6 { BENCH_IPV6 } else { 0 } | if case.is_spread { BENCH_SPREAD } else { 0 },
-            outer_length: if case.is_ipv6 { 40 } else { 20 },
+            outer_length: match (case.kind, case.is_ipv6) {
+                (Kind::Gue, _) => 28,
+                (_, false) => 20,
+                (_, true) => 40,
+            },
             ethernet,
             ..BenchRoot::zeroed()
         };
@@ -299,6 +308,7 @@ fn frame(case: &Case) -> Vec<u8> {
     let segment = tcp(0x8000, port, flags, &[0; 6]);
     match (case.kind, case.is_ipv6) {
         (Kind::NotVip, _) => ethernet(0x0800, &ipv4(client, STRANGER, 6, &segment)),
+        (Kind::Gue, _) => ethernet(0x0800, &ipv4(client, VIP_GUE, 6, &segment)),
         (Kind::Udp, _) => ethernet(0x0800, &ipv4(client, VIP, 17, &udp(0x8000, 80, &[0; 18]))),
         (_, false) => ethernet(0x0800, &ipv4(client, vip, 6, &segment)),
         (_, true) => ethernet(0x86dd, &ipv6(client6, VIP6, 6, 64, &segment)),

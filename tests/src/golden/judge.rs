@@ -44,9 +44,10 @@ pub fn check(case: &Case, ran: &Ran) -> Result<()> {
     let (expected_action, frame) = match &case.expected {
         Expected::Pass(_) => (action::PASS, Some(case.input.clone())),
         Expected::Drop(_) => (action::DROP, None),
-        Expected::Answer(frame) | Expected::Neighbour(frame) | Expected::Tx(frame) => {
-            (action::TX, Some(with_label_of(frame.clone(), &ran.frame)))
-        }
+        Expected::Answer(frame)
+        | Expected::AnswerFor(_, frame)
+        | Expected::Neighbour(frame)
+        | Expected::Tx(frame) => (action::TX, Some(with_label_of(frame.clone(), &ran.frame))),
         Expected::Redirect(frame) => (action::REDIRECT, Some(with_label_of(frame.clone(), &ran.frame))),
     };
     ensure!(ran.action == expected_action, "action {} instead of {expected_action}", ran.action);
@@ -60,7 +61,7 @@ pub fn check(case: &Case, ran: &Ran) -> Result<()> {
 #[must_use]
 pub const fn reason_of(expected: &Expected) -> Reason {
     match expected {
-        Expected::Pass(reason) | Expected::Drop(reason) => *reason,
+        Expected::Pass(reason) | Expected::Drop(reason) | Expected::AnswerFor(reason, _) => *reason,
         Expected::Answer(_) => Reason::EchoAnswered,
         Expected::Neighbour(_) => Reason::NeighbourAnswered,
         Expected::Tx(_) | Expected::Redirect(_) => Reason::Forwarded,
@@ -124,10 +125,16 @@ pub fn judge_pure(image: &Image, case: &Case) -> Result<()> {
         tables.remember(table, &flow, FlowEntry { backend, seen: 0 });
         tables.set_filter(filter_index(image, &flow), 1);
     }
+    for frame in &case.before {
+        let _ = run_pure(&tables, frame);
+    }
+    let before: Vec<Counter> = (0..tables.image().counter_slots()).map(|slot| tables.counter(slot)).collect();
     let (ran, reason) = run_pure(&tables, &case.input);
     check(case, &ran)?;
     ensure!(reason == reason_of(&case.expected), "{reason:?} instead of {:?}", reason_of(&case.expected));
-    check_counters(tables.image(), case.input.len(), reason, |slot| Ok(tables.counter(slot)))
+    check_counters(tables.image(), case.input.len(), reason, |slot| {
+        Ok(difference(&tables.counter(slot), &before[slot as usize]))
+    })
 }
 
 /// Runs a case through the XDP program, over maps that hold the changed `image`, and judges frame, action and counters.
@@ -135,6 +142,9 @@ pub fn judge_pure(image: &Image, case: &Case) -> Result<()> {
 /// # Errors
 /// What is not as it must be, or what the kernel says.
 pub fn judge_program(kernel: &Kernel, image: &Image, case: &Case) -> Result<()> {
+    for frame in &case.before {
+        kernel.run(EDGE_PROGRAM, frame)?;
+    }
     let before: Vec<Counter> =
         (0..image.counter_slots()).map(|slot| kernel.counter(slot)).collect::<Result<_>>()?;
     for (table, flow, backend) in known_flows(image, &case.changes)? {

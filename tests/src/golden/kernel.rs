@@ -59,6 +59,7 @@ impl Kernel {
             .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries("SERVICE_INDEX", size(image.buckets.len()))
             .map_max_entries("SERVICES", size(image.services.len()))
+            .map_max_entries("PORT_RANGES", size(image.port_ranges.len()))
             .map_max_entries("PLANS", size(image.plans.len()))
             .map_max_entries("POOLS", size(image.pools.len()))
             .map_max_entries("PREVIOUS", size(image.previous.len()))
@@ -97,6 +98,7 @@ impl Kernel {
         self.set("ROOT", 0, &root)?;
         self.set_all("SERVICE_INDEX", &image.buckets)?;
         self.set_all("SERVICES", &image.services)?;
+        self.set_all("PORT_RANGES", &image.port_ranges)?;
         self.set_all("PLANS", &image.plans)?;
         self.set_all("POOLS", &image.pools)?;
         self.set_all("PREVIOUS", &image.previous)?;

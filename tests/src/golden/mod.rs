@@ -59,6 +59,8 @@ pub enum Expected {
     Answer(Vec<u8>),
     /// Sent back out, as these bytes, as the answer of a neighbour.
     Neighbour(Vec<u8>),
+    /// Sent back out, as these bytes, as an answer that has its own reason.
+    AnswerFor(Reason, Vec<u8>),
     /// Sent back out, as these bytes, to a backend.
     Tx(Vec<u8>),
     /// Sent out of another interface, as these bytes.
@@ -76,6 +78,10 @@ pub enum Change {
     Image(fn(&mut Image)),
     /// Interface of a backend's next hop; 0 for none.
     Egress(&'static str, u32),
+    /// MTU of the way to a backend.
+    Mtu(&'static str, u16),
+    /// Answers a second that are given at most.
+    Answers(u32),
     /// A backend's flags.
     Flags(&'static str, u32),
     /// The VLAN behind which a backend is.
@@ -131,6 +137,8 @@ pub struct Case {
     pub name: &'static str,
     /// What is not as in the fixture.
     pub changes: Vec<Change>,
+    /// Frames that arrive before it, whatever becomes of them.
+    pub before: Vec<Vec<u8>>,
     /// The frame as it arrives.
     pub input: Vec<u8>,
     /// What must become of it.
@@ -219,6 +227,11 @@ impl Change {
                 image.backends[index].flags |= BACKEND_TAGGED;
                 image.backends[index].vlan = vlan.to_be_bytes();
             }
+            Self::Mtu(name, mtu) => {
+                let index = find(&image.names.backends, name)?;
+                image.backends[index].mtu = mtu;
+            }
+            Self::Answers(rate) => image.root.answers_per_second = rate,
         }
         Ok(())
     }

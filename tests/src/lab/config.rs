@@ -8,12 +8,14 @@ use std::{
 };
 
 /// What checks the backends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
     /// UDP heartbeats, answered by the agent.
     Heartbeat,
     /// TCP connects to the web port.
     Tcp,
+    /// What the text says: all lines of the check but its name. The options' timing means nothing for it.
+    Text(String),
     /// Nothing: all are believed up.
     None,
 }
@@ -148,7 +150,8 @@ fn domains(topology: &Topology) -> Vec<String> {
 }
 
 fn check(options: &ConfigOptions) -> Vec<String> {
-    let kind = match options.check {
+    let kind = match &options.check {
+        Check::Text(text) => return vec![format!("\n[[check]]\nname = \"alive\"\n{text}")],
         Check::Heartbeat => "kind = \"heartbeat\"".to_owned(),
         Check::Tcp => format!("kind = \"tcp\"\nport = {WEB_PORT}"),
         Check::None => return Vec::new(),

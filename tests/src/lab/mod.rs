@@ -11,6 +11,7 @@
 mod config;
 mod curl;
 mod cut;
+mod daemons;
 mod echo;
 mod netns;
 mod nginx;
@@ -22,6 +23,7 @@ mod wiring;
 
 pub use config::{Check, ConfigOptions};
 pub use cut::{Cut, FaultTime, TunnelTraffic};
+pub use daemons::Running;
 pub use netns::Netns;
 pub use registry::clean;
 pub use topology::{Backend, Client, Edge, Rack, Shape, Topology, VIP_V4, VIP_V6, echo_vips, web_vips};

@@ -28,6 +28,8 @@ const BLOCK: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon the server notices that it is to end.
 const POLL_MS: u16 = 50;
+/// Between two rounds over all connections.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Bytes of a backend's name, with which its server greets.
 const NAME: usize = 16;
 
@@ -289,5 +291,6 @@ fn keep_busy(mut flows: Vec<Flow>, shared: &Shared) {
             }
         });
         shared.ended.store(round, Ordering::SeqCst);
+        thread::sleep(PAUSE);
     }
 }

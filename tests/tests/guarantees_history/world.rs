@@ -14,7 +14,7 @@ use lb_common::{
         classify, filter,
         flow::FlowTable,
         hash::flow_hash,
-        parse::{Transport, Tuple},
+        parse::{Shape, Transport, Tuple},
         ports::Tables as _,
         select,
         steer::{self, Origin},
@@ -351,5 +351,8 @@ fn transport(tuple: Tuple, kind: Kind) -> Transport {
         ip_length: 60,
         ip_at: 14,
         closing: kind == Kind::Closing && tuple.protocol == protocol::TCP,
+        payload_at: 34,
+        shape: Shape::Whole,
+        fragment: 0,
     }
 }

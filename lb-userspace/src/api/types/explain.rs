@@ -116,6 +116,8 @@ pub enum StepKind {
     Parse,
     /// A service was found, or none.
     Classify,
+    /// The service's guard refuses the packet.
+    Admit,
     /// Client region and plan.
     Plan,
     /// A pool was looked at.

@@ -1,5 +1,7 @@
 //! How an edge host is doing.
 
+use std::collections::BTreeMap;
+
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -147,6 +149,9 @@ pub struct StateCounts {
     pub down: u64,
     /// In [`State::Draining`].
     pub draining: u64,
+    /// In [`State::Ramp`].
+    #[serde(default)]
+    pub ramp: u64,
 }
 
 impl StateCounts {
@@ -157,13 +162,14 @@ impl StateCounts {
             State::Suspect => self.suspect += 1,
             State::Down => self.down += 1,
             State::Draining => self.draining += 1,
+            State::Ramp => self.ramp += 1,
         }
     }
 
     /// All of them.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.up + self.suspect + self.down + self.draining
+        self.up + self.suspect + self.down + self.draining + self.ramp
     }
 }
 
@@ -210,6 +216,10 @@ pub struct ControlStatus {
     pub late_rounds: u64,
     /// How late a round was sent at most.
     pub max_lateness_ns: u64,
+    /// BFD packets by what became of them: `sent`, `taken`, and a reason for each that was discarded. Those that none
+    /// counted are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bfd: BTreeMap<String, u64>,
     /// Admission words stored.
     pub stores: u64,
     /// Events that found the channel to the journal full.

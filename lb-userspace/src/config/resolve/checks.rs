@@ -1,21 +1,27 @@
 //! Checks and their timing.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::names::{Kind, Names, called};
+use super::check_kinds::{self, KINDS, Kind};
+use super::names::{self, Names, called};
+use crate::config::checks::{Check, CheckKind};
 use crate::config::fields::{At, Text};
-use crate::config::limits::{MAX_CHECK_TIME, MAX_STREAK, MIN_HEARTBEAT_INTERVAL, MIN_TCP_INTERVAL};
-use crate::config::model::{Check, CheckKind};
+use crate::config::limits::{
+    MAX_CHECK_TIME, MAX_JITTER, MAX_STREAK, MIN_HEARTBEAT_INTERVAL, MIN_SLOW_INTERVAL, MIN_TCP_INTERVAL,
+};
 use crate::config::raw::RawCheck;
 use crate::config::report::{Finding, Report, quote};
 
-/// UDP port of `weir agent` when the file does not say.
-const DEFAULT_HEARTBEAT_PORT: u16 = 6777;
-/// A TCP connection may take this long when the file does not say.
-const DEFAULT_TCP_TIMEOUT: Duration = Duration::from_secs(1);
-const DEFAULT_HEARTBEAT_FALL: u32 = 2;
-const DEFAULT_TCP_FALL: u32 = 3;
+/// What is no heartbeat may take this long when the file does not say.
+const DEFAULT_SLOW_TIMEOUT: Duration = Duration::from_secs(1);
+const DEFAULT_FAST_FALL: u32 = 2;
+const DEFAULT_SLOW_FALL: u32 = 3;
 const DEFAULT_RISE: u32 = 3;
+/// A BFD session that is up has shaken hands: that is enough.
+const DEFAULT_BFD_RISE: u32 = 1;
+/// Jitter of checks whose targets are probed one by one, when the file does not say. Those that are sent in rounds have none.
+const DEFAULT_SLOW_JITTER: u8 = 10;
 
 /// All checks.
 pub(super) struct Checks<'a> {
@@ -26,45 +32,65 @@ pub(super) struct Checks<'a> {
 
 /// Resolves all checks.
 pub(super) fn resolve<'a>(raw: &[RawCheck<'a>], report: &mut Report) -> Checks<'a> {
-    let kind = Kind { one: "check", many: "checks" };
+    let kind = names::Kind { one: "check", many: "checks" };
     let names = Names::collect(kind, raw.iter().map(|check| check.name.as_ref()), report);
     Checks { names, checks: raw.iter().map(|check| resolve_one(check, report)).collect() }
 }
 
 fn resolve_one(raw: &RawCheck<'_>, report: &mut Report) -> Option<Check> {
     let who = called("check", raw.name.as_ref());
-    let given_port = raw.port.as_ref().map(|given| port(&who, given, report));
-    let given_kind = raw.kind.as_ref().and_then(|kind| {
-        let kinds = [("heartbeat", false), ("tcp", true)];
-        choice(&format!("kind of {who}"), kind, &kinds, report)
-    });
-    let is_tcp = given_kind?;
-    let kind = match (is_tcp, given_port) {
-        (false, None) => Some(CheckKind::Heartbeat { port: DEFAULT_HEARTBEAT_PORT }),
-        (false, Some(port)) => port.map(|port| CheckKind::Heartbeat { port }),
-        (true, Some(port)) => port.map(|port| CheckKind::Tcp { port }),
-        (true, None) if raw.mistyped => None,
-        (true, None) => {
-            report.add(|| {
-                Finding::new(&raw.span, format!("{who} has no \"port\""))
-                    .help("add port = 80: the TCP port to connect to")
-            });
-            None
-        }
+    let kind = raw.kind.as_ref().and_then(|kind| choice(&format!("kind of {who}"), kind, &KINDS, report))?;
+    check_kinds::refuse_foreign_keys(&who, kind, raw, report);
+    let meaning = check_kinds::resolve(&who, kind, raw, report);
+    let (is_fast, shortest) = match kind {
+        Kind::Heartbeat | Kind::Icmp | Kind::Bfd => (true, MIN_HEARTBEAT_INTERVAL),
+        Kind::Tcp | Kind::Udp | Kind::Dns => (false, MIN_TCP_INTERVAL),
+        Kind::Http | Kind::Https | Kind::Exec => (false, MIN_SLOW_INTERVAL),
     };
-
-    let shortest = if is_tcp { MIN_TCP_INTERVAL } else { MIN_HEARTBEAT_INTERVAL };
     let interval = raw.interval.as_ref().and_then(|text| duration("interval", &who, text, shortest, report));
     let timeout = match &raw.timeout {
+        // Refused already, or replaced below.
+        _ if kind == Kind::Bfd => interval,
         Some(text) => duration("timeout", &who, text, Duration::from_micros(1), report),
-        None if is_tcp => Some(DEFAULT_TCP_TIMEOUT),
-        None => interval,
+        None if is_fast => interval,
+        None => Some(DEFAULT_SLOW_TIMEOUT),
     };
-    let default_fall = if is_tcp { DEFAULT_TCP_FALL } else { DEFAULT_HEARTBEAT_FALL };
+    let default_fall = if is_fast { DEFAULT_FAST_FALL } else { DEFAULT_SLOW_FALL };
     let fall = streak("fall", &who, raw.fall.as_ref(), default_fall, report);
-    let rise = streak("rise", &who, raw.rise.as_ref(), DEFAULT_RISE, report);
+    let default_rise = if kind == Kind::Bfd { DEFAULT_BFD_RISE } else { DEFAULT_RISE };
+    let rise = streak("rise", &who, raw.rise.as_ref(), default_rise, report);
+    let default_jitter = if is_fast { 0 } else { DEFAULT_SLOW_JITTER };
+    let jitter = jitter(&who, raw.jitter.as_ref(), default_jitter, report);
     let name = raw.name.as_ref()?.value.to_owned();
-    Some(Check { name, kind: kind?, interval: interval?, timeout: timeout?, fall: fall?, rise: rise? })
+    let mut check = Check {
+        name,
+        kind: meaning?,
+        interval: interval?,
+        timeout: timeout?,
+        fall: fall?,
+        rise: rise?,
+        jitter: jitter?,
+    };
+    if let CheckKind::Bfd(bfd) = &check.kind {
+        check.timeout = check.interval.max(bfd.receive_interval) * u32::from(bfd.multiplier);
+        check.fall = bfd.multiplier.into();
+    }
+    Some(check)
+}
+
+fn jitter(who: &str, given: Option<&At<i64>>, default: u8, report: &mut Report) -> Option<u8> {
+    let Some(given) = given else { return Some(default) };
+    let jitter = u8::try_from(given.value).ok().filter(|&jitter| jitter <= MAX_JITTER);
+    if jitter.is_none() {
+        report.add(|| {
+            Finding::new(&given.span, format!("jitter = {} of {who} is out of range", given.value)).help(
+                format!(
+                    "it is the share of the interval by which a probe may be delayed, 0 to {MAX_JITTER} percent"
+                ),
+            )
+        });
+    }
+    jitter
 }
 
 /// One of a few words; `what` is how messages call the value.
@@ -112,11 +138,23 @@ fn streak(key: &str, who: &str, given: Option<&At<i64>>, default: u32, report: &
 }
 
 /// A duration from `shortest` to the longest that checks may take.
-fn duration(
+pub(super) fn duration(
     key: &str,
     who: &str,
     text: &Text<'_>,
     shortest: Duration,
+    report: &mut Report,
+) -> Option<Duration> {
+    bounded_duration(key, who, text, shortest..=MAX_CHECK_TIME, " for a check of this kind", report)
+}
+
+/// A duration within a range; `whose` ends the sentence that says which.
+pub(super) fn bounded_duration(
+    key: &str,
+    who: &str,
+    text: &Text<'_>,
+    range: RangeInclusive<Duration>,
+    whose: &str,
     report: &mut Report,
 ) -> Option<Duration> {
     let Some(duration) = parse_duration(text.value) else {
@@ -127,10 +165,11 @@ fn duration(
         });
         return None;
     };
-    if duration < shortest || duration > MAX_CHECK_TIME {
+    if !range.contains(&duration) {
         report.add(|| {
+            let (shortest, longest) = (range.start(), range.end());
             Finding::new(&text.span, format!("{key} {} of {who} is out of range", quote(text.value)))
-                .help(format!("it goes from {shortest:?} to {MAX_CHECK_TIME:?} for a check of this kind"))
+                .help(format!("it goes from {shortest:?} to {longest:?}{whose}"))
         });
         return None;
     }

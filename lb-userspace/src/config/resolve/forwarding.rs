@@ -1,12 +1,13 @@
 //! `forwarding`, `gue_port` and `reach` of services.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use lb_common::abi::agent::DEFAULT_GUE_PORT;
 
 use super::checks::{choice, port};
+use crate::config::endpoint::Vip;
 use crate::config::forwarding::{Forwarding, Reach};
+use crate::config::model::Service;
 use crate::config::raw::RawService;
 use crate::config::report::{Finding, Report, Span};
 
@@ -56,7 +57,7 @@ pub(super) fn resolve_reach(who: &str, raw: &RawService<'_>, report: &mut Report
 
 /// What one service says about its VIP.
 pub(super) struct Reached {
-    pub(super) address: IpAddr,
+    pub(super) vip: Vip,
     pub(super) reach: Reach,
     /// Where `reach` stands, or the address where it does not.
     pub(super) span: Span,
@@ -64,22 +65,27 @@ pub(super) struct Reached {
 
 /// Reports services that disagree on how their common VIP is reached: a VIP has one answer to "who has it?".
 pub(super) fn check_reach(services: &[Reached], report: &mut Report) {
-    let mut first: HashMap<IpAddr, &Reached> = HashMap::new();
+    let mut first: HashMap<Vip, &Reached> = HashMap::new();
     for service in services {
-        let known = *first.entry(service.address).or_insert(service);
+        let known = *first.entry(service.vip).or_insert(service);
         if known.reach != service.reach {
             report.add(|| {
                 let (here, there) = (service.reach.name(), known.reach.name());
                 Finding::new(
                     &service.span,
-                    format!(
-                        "the VIP {} has reach \"{here}\" here and \"{there}\" elsewhere",
-                        service.address
-                    ),
+                    format!("the VIP {} has reach \"{here}\" here and \"{there}\" elsewhere", service.vip),
                 )
                 .and(&known.span, "the other service")
                 .help("a VIP is reached one way: give all services that share it the same reach")
             });
         }
     }
+}
+
+/// Whether packets of some service are tunnelled, as far as that is known.
+pub(super) fn any_tunnels(services: &[Option<Service>]) -> bool {
+    let is_direct = |service: &Option<Service>| {
+        service.as_ref().is_some_and(|service| service.forwarding == Forwarding::L2)
+    };
+    services.is_empty() || !services.iter().all(is_direct)
 }

@@ -4,6 +4,8 @@
 //! `None`, but its name stays known, so that nobody who refers to it is blamed.
 
 mod addresses;
+mod check_http;
+mod check_kinds;
 mod checks;
 mod clients;
 mod counts;
@@ -12,6 +14,7 @@ mod names;
 mod node;
 mod protection;
 mod quic;
+mod recovery;
 mod services;
 mod sets;
 mod shares;
@@ -33,9 +36,11 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
     let checks = checks::resolve(&raw.checks, report);
     let sets = sets::resolve(&raw.sets, &topology, &checks.names, report);
     let services = services::resolve(&raw.services, &clients.names, &sets, report);
+    let recovery = recovery::resolve(raw.recovery.as_ref(), report);
     forwarding::check_reach(&services.reached, report);
     quic::check(&services.services, &sets, report);
-    addresses::check(raw.node.as_ref(), node.as_ref(), &sets, &services.vips, report);
+    let tunnels = forwarding::any_tunnels(&services.services);
+    addresses::check(raw.node.as_ref(), node.as_ref(), &sets, &services.vips, tunnels, report);
     counts::within_tables(raw, &services.services, report);
     Some(Config {
         node: node?,
@@ -45,5 +50,6 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
         sets: sets.names.arrange(sets.sets)?,
         backends: sets.backend_names.arrange(sets.backends)?,
         services: services.names.arrange(services.services)?,
+        recovery: recovery?,
     })
 }

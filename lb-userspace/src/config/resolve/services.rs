@@ -1,7 +1,5 @@
 //! Services, their pools and plans.
 
-use std::net::IpAddr;
-
 use super::addresses;
 use super::checks::{choice, port};
 use super::clients::DEFAULT;
@@ -11,6 +9,7 @@ use super::protection;
 use super::quic;
 use super::sets::Sets;
 use super::shares;
+use crate::config::endpoint::{Ports, Vip};
 use crate::config::fields::{At, Text, Texts};
 use crate::config::ids::{PoolIndex, SetId};
 use crate::config::limits::{DEFAULT_TABLE_SIZE, MAX_PLAN_STEPS, TABLE_SIZES};
@@ -24,15 +23,15 @@ pub(super) struct Services<'a> {
     /// In file order.
     pub(super) services: Vec<Option<Service>>,
     /// The VIPs that could be read, in file order.
-    pub(super) vips: Vec<Vip>,
+    pub(super) vips: Vec<Endpoint>,
     /// How the VIPs that could be read are reached, in file order.
     pub(super) reached: Vec<Reached>,
 }
 
 /// A VIP, for the checks between services.
-pub(super) struct Vip {
-    pub(super) address: IpAddr,
-    pub(super) port: Option<u16>,
+pub(super) struct Endpoint {
+    pub(super) vip: Vip,
+    pub(super) ports: Option<Ports>,
     pub(super) protocol: Option<Protocol>,
     pub(super) span: Span,
 }
@@ -54,7 +53,7 @@ pub(super) fn resolve<'a>(
             let resolved = resolve_one(service, clients, sets, &mut vips, report);
             if let (Some(resolved), Some(address)) = (&resolved, &service.address) {
                 let span = service.reach.as_ref().map_or(&address.span, |text| &text.span).clone();
-                reached.push(Reached { address: resolved.vip, reach: resolved.reach, span });
+                reached.push(Reached { vip: resolved.vip, reach: resolved.reach, span });
             }
             resolved
         })
@@ -66,15 +65,17 @@ fn resolve_one(
     raw: &RawService<'_>,
     clients: &Names<'_>,
     sets: &Sets<'_>,
-    vips: &mut Vec<Vip>,
+    vips: &mut Vec<Endpoint>,
     report: &mut Report,
 ) -> Option<Service> {
     let who = called("service", raw.name.as_ref());
-    let vip =
-        raw.address.as_ref().and_then(|text| addresses::parse(&format!("address of {who}"), text, report));
-    let port = raw.port.as_ref().and_then(|given| port(&who, given, report));
+    let vip = raw
+        .address
+        .as_ref()
+        .and_then(|text| addresses::parse_vip(&format!("address of {who}"), text, report));
+    let ports = resolve_ports(&who, raw, report);
     let protocol = raw.protocol.as_ref().and_then(|text| {
-        let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+        let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Sctp)];
         choice(&format!("protocol of {who}"), text, &protocols, report)
     });
     let on_all_down = match &raw.on_all_down {
@@ -87,8 +88,8 @@ fn resolve_one(
     let forwarding = forwarding::resolve_forwarding(&who, raw, report);
     let reach = forwarding::resolve_reach(&who, raw, report);
     let quic = quic::resolve(&who, raw, protocol, report);
-    if let (Some(address), Some(text)) = (vip, &raw.address) {
-        vips.push(Vip { address, port, protocol, span: text.span.clone() });
+    if let (Some(vip), Some(text)) = (vip, &raw.address) {
+        vips.push(Endpoint { vip, ports, protocol, span: text.span.clone() });
     }
     let pool_names = raw.pools.iter().map(|pool| pool.name.as_ref());
     let pool_names = Names::collect(Kind { one: "pool", many: "pools" }, pool_names, report);
@@ -98,7 +99,7 @@ fn resolve_one(
     Some(Service {
         name: raw.name.as_ref()?.value.to_owned(),
         vip: vip?,
-        port: port?,
+        ports: ports?,
         protocol: protocol?,
         on_all_down: on_all_down?,
         forwarding: forwarding?,
@@ -108,6 +109,33 @@ fn resolve_one(
         plans: plans?,
         protection: protection?,
     })
+}
+
+/// `port` or `ports`, not both.
+fn resolve_ports(who: &str, raw: &RawService<'_>, report: &mut Report) -> Option<Ports> {
+    match (&raw.port, &raw.ports) {
+        (Some(one), None) => port(who, one, report).map(Ports::one),
+        (None, Some(text)) => {
+            let ports = text.value.parse().ok();
+            if ports.is_none() {
+                report.add(|| {
+                    Finding::new(&text.span, format!("ports {} of {who} are no ports", quote(text.value))).help(
+                        "write ports = \"8000-8099\", from 1 to 65535, or ports = \"any\"; for one port, port = 80",
+                    )
+                });
+            }
+            ports
+        }
+        (Some(one), Some(text)) => {
+            report.add(|| {
+                Finding::new(&text.span, format!("{who} has both \"port\" and \"ports\""))
+                    .and(&one.span, "the other one")
+                    .help("remove one of them")
+            });
+            None
+        }
+        (None, None) => None,
+    }
 }
 
 fn resolve_pools(who: &str, raw: &RawService<'_>, sets: &Sets<'_>, report: &mut Report) -> Vec<Option<Pool>> {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::config::{BackendId, Config, DomainId, Level};
 use crate::health::prober::ProbingStatus;
+use crate::health::prober::bfd::BfdStatus;
 use crate::health::round::Outcome;
 use crate::health::target::{TargetState, Targets};
 use crate::plan::state::{Override, State};
@@ -100,8 +101,8 @@ pub struct CheckStatus {
     /// Whether it counts as up, by fall and rise.
     pub up: bool,
     /// The last result: `unknown`, `answered`, or how it was missed: `no answer`, `unwell`, `not sent`, `refused`,
-    /// `unreachable`.
-    pub last: &'static str,
+    /// `unreachable` and so on.
+    pub last: String,
     /// Round trip of the last answer, in nanoseconds.
     pub rtt_ns: Option<u64>,
     /// Misses in a row.
@@ -123,6 +124,8 @@ pub struct ControlStatus {
     pub everyone_judged: bool,
     /// Heartbeats.
     pub probing: ProbingStatus,
+    /// BFD packets, and why some were not taken.
+    pub bfd: BfdStatus,
     /// Admission words stored since start.
     pub stores: u64,
     /// Events that found no room in the channel.
@@ -188,9 +191,9 @@ fn check_status(targets: &Targets, state: &TargetState, index: usize) -> CheckSt
         port: group.kind.port(),
         up: state.detector.is_up(),
         last: match state.last {
-            Outcome::Unknown => "unknown",
-            Outcome::Answered { .. } => "answered",
-            Outcome::Missed { how, .. } => how.name(),
+            Outcome::Unknown => "unknown".to_owned(),
+            Outcome::Answered { .. } => "answered".to_owned(),
+            Outcome::Missed { how, .. } => how.to_string(),
         },
         rtt_ns: state.rtt_ns,
         misses: state.detector.misses(),

@@ -16,15 +16,19 @@ use super::{ActError, Acted, COMMAND_QUEUE, Command, priority};
 use crate::config::Config;
 use crate::health::judge::{Judge, Verdict};
 use crate::health::prober::Prober;
-use crate::health::prober_tcp::Gather;
+use crate::health::prober::bfd::BfdProber;
+use crate::health::prober::gather::Gather;
 use crate::health::round::Round;
 use crate::plan::planner::{AdmissionStore, Change, Fact, Planner, Subject};
 use crate::plan::state::Action;
 use crate::runtime::clock::{Alarm, monotonic_ns};
 use crate::telemetry::event::{EventKind, NewEvent};
 
-/// Descriptors that one wake-up tells of at most: timer, commands, two sockets.
-const WAKE_EVENTS: usize = 4;
+/// Descriptors that one wake-up tells of at most: timer, commands, sockets.
+const WAKE_EVENTS: usize = 16;
+
+/// Steps of ramps in one turn; if more are due, they follow in the next one.
+const RAMPS_PER_TURN: usize = 256;
 
 /// What the worker is made of.
 pub(super) struct Parts {
@@ -33,6 +37,7 @@ pub(super) struct Parts {
     pub(super) planner: Planner,
     pub(super) judge: Judge,
     pub(super) prober: Prober,
+    pub(super) bfd: BfdProber,
     pub(super) gather: Gather,
     pub(super) commands: Receiver<Command>,
     pub(super) bell: Arc<EventFd>,
@@ -72,7 +77,7 @@ impl Worker {
         let readable = || EpollEvent::new(EpollFlags::EPOLLIN, 0);
         epoll.add(&alarm, readable())?;
         epoll.add(&*parts.bell, readable())?;
-        for socket in parts.prober.sockets() {
+        for socket in parts.prober.sockets().chain(parts.bfd.sockets()) {
             epoll.add(socket, readable())?;
         }
         let now = jiff::Timestamp::now();
@@ -113,7 +118,9 @@ impl Worker {
     }
 
     fn wait(&self) -> io::Result<()> {
-        let next = [self.parts.prober.next_ns(), self.parts.gather.next_ns()].into_iter().flatten().min();
+        let Parts { prober, bfd, gather, planner, .. } = &self.parts;
+        let next = [prober.next_ns(), bfd.next_ns(), gather.next_ns(), planner.next_ns()];
+        let next = next.into_iter().flatten().min();
         if let Some(next_ns) = next {
             self.alarm.set(next_ns)?;
         }
@@ -128,9 +135,18 @@ impl Worker {
     fn turn(&mut self) {
         let now_ns = monotonic_ns();
         self.parts.prober.drain();
+        self.parts.bfd.drain();
         self.obey();
         let mut judged = false;
         while let Some(round) = self.parts.prober.judge(now_ns) {
+            let due_ns = round.due_ns;
+            let verdict = decide(&mut self.parts.judge, &self.parts.planner, &round);
+            self.carry_out(verdict, due_ns);
+            judged = true;
+        }
+        // Detection times count from here: what had arrived was taken.
+        self.parts.bfd.run(now_ns);
+        while let Some(round) = self.parts.bfd.judge(now_ns) {
             let due_ns = round.due_ns;
             let verdict = decide(&mut self.parts.judge, &self.parts.planner, &round);
             self.carry_out(verdict, due_ns);
@@ -145,9 +161,24 @@ impl Worker {
             self.carry_out(verdict, due_ns);
             judged = true;
         }
+        self.ramp(now_ns);
         self.parts.prober.send(monotonic_ns());
         if judged {
             self.note_judged();
+        }
+    }
+
+    /// Lets more flows to what comes back.
+    fn ramp(&mut self, now_ns: u64) {
+        for _ in 0..RAMPS_PER_TURN {
+            let Some(change) = self.parts.planner.tick(now_ns) else { return };
+            let Some(change) = change else { continue };
+            let decided_ns = monotonic_ns();
+            let done = self.store(change, decided_ns);
+            // The steps between are in the words; events tell of states.
+            if done.change.from != done.change.to {
+                self.report(vec![done], decided_ns);
+            }
         }
     }
 
@@ -231,7 +262,7 @@ impl Worker {
     fn believe(&mut self, facts: Vec<Fact>, decided_ns: u64) -> Vec<Done> {
         let mut done = Vec::new();
         for fact in facts {
-            if let Some(change) = self.parts.planner.observe(fact) {
+            if let Some(change) = self.parts.planner.observe(fact, decided_ns) {
                 done.push(self.store(change, decided_ns));
             }
         }
@@ -321,6 +352,7 @@ impl Worker {
                 scheduling: self.scheduling.clone(),
                 everyone_judged: self.everyone_judged,
                 probing: self.parts.prober.status(),
+                bfd: self.parts.bfd.status(),
                 stores: self.stores,
                 events_lost: self.events_lost,
                 results_lost: self.parts.gather.lost(),

@@ -1,0 +1,118 @@
+use proptest::prelude::*;
+
+use super::*;
+use State::{Down, Ramp, Suspect, Up};
+
+const SECOND: u64 = 1_000_000_000;
+
+fn settings() -> Settings {
+    let pace = Pace { half_open_share: 10, half_open_ns: SECOND, slow_start_ns: 8 * SECOND };
+    Settings { pace, half_life_ns: 60 * SECOND }
+}
+
+#[test]
+fn what_was_down_comes_back_half_open_and_then_by_steps() {
+    let mut breaker = Breaker::new(settings(), Up);
+    assert_eq!(breaker.shares(), (255, 255));
+    breaker.observe(Down, 0);
+    assert_eq!((breaker.state(), breaker.shares(), breaker.next_ns()), (Down, (0, 0), None));
+    breaker.observe(Up, SECOND);
+    assert_eq!((breaker.state(), breaker.shares(), breaker.health()), (Ramp, (10, 255), Up));
+    assert_eq!(breaker.next_ns(), Some(2 * SECOND));
+    breaker.tick(2 * SECOND);
+    assert_eq!(breaker.shares(), (24, 255));
+    breaker.tick(10 * SECOND);
+    assert_eq!((breaker.state(), breaker.shares(), breaker.next_ns()), (Up, (255, 255), None));
+}
+
+#[test]
+fn a_false_alarm_ends_at_once_and_a_failure_while_it_ramps_opens_it() {
+    let mut breaker = Breaker::new(settings(), Up);
+    breaker.observe(Suspect, 0);
+    assert_eq!(breaker.shares(), (0, 255));
+    breaker.observe(Up, SECOND);
+    assert_eq!((breaker.state(), breaker.shares()), (Up, (255, 255)));
+    breaker.observe(Down, 2 * SECOND);
+    breaker.observe(Up, 3 * SECOND);
+    breaker.tick(8 * SECOND);
+    assert!(breaker.shares().0 > 10);
+    breaker.observe(Suspect, 8 * SECOND);
+    assert_eq!(breaker.shares(), (0, 255));
+    breaker.observe(Up, 9 * SECOND);
+    assert_eq!(breaker.shares().0, 10 + 245 / 17, "from the start, which was the suspicion");
+    breaker.observe(Down, 9 * SECOND);
+    assert_eq!((breaker.state(), breaker.shares(), breaker.next_ns()), (Down, (0, 0), None));
+}
+
+#[test]
+fn without_settings_it_says_what_health_says() {
+    let mut breaker = Breaker::new(Settings::default(), Down);
+    for (at, state) in [Up, Suspect, Down, Up, Down, Up, Down, Up, Suspect, Up].into_iter().enumerate() {
+        breaker.observe(state, at as u64);
+        assert_eq!((breaker.state(), breaker.shares(), breaker.next_ns()), (state, state.shares(), None));
+    }
+}
+
+#[test]
+fn what_flaps_is_held_until_its_penalty_has_decayed() {
+    let mut breaker = Breaker::new(Settings { pace: Pace::default(), ..settings() }, Up);
+    for round in 0..3 {
+        breaker.observe(Down, round * 2);
+        breaker.observe(Up, round * 2 + 1);
+        assert_eq!(breaker.state(), Up, "round {round}");
+    }
+    breaker.observe(Down, 10);
+    breaker.observe(Up, 11);
+    assert_eq!((breaker.state(), breaker.health(), breaker.shares()), (Down, Up, (0, 0)));
+    let reuse_ns = breaker.next_ns().expect("it ends");
+    // From 4000 to 1500: 1.415 half-lives.
+    assert!((84 * SECOND..86 * SECOND).contains(&reuse_ns), "{reuse_ns}");
+    breaker.tick(reuse_ns - SECOND);
+    assert_eq!(breaker.state(), Down);
+    breaker.tick(breaker.next_ns().expect("still held"));
+    assert_eq!((breaker.state(), breaker.next_ns()), (Up, None));
+}
+
+proptest! {
+    /// After any history: only what health calls UP takes flows, a failure is out at once, nothing is held for longer than
+    /// the ceiling allows, and in the end everything is open.
+    #[test]
+    fn any_history_ends_open_and_never_admits_what_is_down(
+        history in prop::collection::vec((0usize..3, 0..20 * SECOND), 1..80),
+        half_open_ns in 0..5 * SECOND, slow_start_ns in 0..20 * SECOND, half_life in 0u64..60,
+    ) {
+        let pace = Pace { half_open_share: 9, half_open_ns, slow_start_ns };
+        let half_life_ns = half_life * SECOND;
+        let mut breaker = Breaker::new(Settings { pace, half_life_ns }, Up);
+        let mut now_ns = 0;
+        for (state, pause_ns) in history {
+            let health = [Up, Suspect, Down][state];
+            breaker.observe(health, now_ns);
+            let (new, old) = breaker.shares();
+            match health {
+                Down => prop_assert_eq!((new, old), (0, 0)),
+                Suspect => prop_assert_eq!(new, 0),
+                _ => prop_assert!(old == 255 && new > 0 || breaker.state() == Down && (new, old) == (0, 0)),
+            }
+            let until_ns = now_ns + pause_ns;
+            let mut share = breaker.shares().0;
+            while let Some(next_ns) = breaker.next_ns().filter(|&next_ns| next_ns <= until_ns) {
+                prop_assert!(next_ns > now_ns);
+                now_ns = next_ns;
+                breaker.tick(now_ns);
+                prop_assert!(breaker.shares().0 >= share, "a share fell while nothing failed");
+                share = breaker.shares().0;
+            }
+            now_ns = until_ns;
+        }
+        breaker.observe(Up, now_ns);
+        let limit_ns = now_ns + 3 * half_life_ns + 2 + half_open_ns + slow_start_ns;
+        let mut turns = 0;
+        while let Some(next_ns) = breaker.next_ns() {
+            prop_assert!(next_ns <= limit_ns && turns < 64, "held beyond the ceiling");
+            breaker.tick(next_ns);
+            turns += 1;
+        }
+        prop_assert_eq!((breaker.state(), breaker.shares()), (Up, (255, 255)));
+    }
+}

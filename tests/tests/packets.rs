@@ -1,0 +1,341 @@
+//! What holds for every packet that is no ordinary one, on the pure code with random packets.
+
+use lb_common::{
+    abi::{admission::Admission, limits::FRAGMENT_AGE_NS, reason::Reason},
+    datapath::{
+        self, buffer::Buffer, classify, parse::Tuple, ports::Tables, trace::Silent, verdict::Outcome,
+    },
+    net::{address_bytes, address_words, protocol},
+};
+use lb_tests::golden::{self, INGRESS, packets::*};
+use lb_userspace::{
+    config::{Config, Ports, Protocol, Service, Vip},
+    plan::{compile::compile, image::ImageTables},
+};
+use proptest::prelude::*;
+use std::{
+    fmt::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 7);
+/// The service `many` of the fixture, over three racks in two zones.
+const MANY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
+const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11);
+
+fn tables() -> ImageTables {
+    let mut image = golden::fixture().unwrap();
+    image.root.answers_per_second = u32::MAX;
+    ImageTables::new(image)
+}
+
+fn run(tables: &ImageTables, frame: &[u8]) -> (Outcome, Vec<u8>) {
+    let mut buffer = Buffer::new(frame, INGRESS);
+    let outcome = datapath::process(&mut buffer, tables, &mut Silent);
+    (outcome, buffer.frame().to_vec())
+}
+
+/// A client's address by number.
+fn client(number: u16) -> Ipv4Addr {
+    let [high, low] = number.to_be_bytes();
+    Ipv4Addr::new(198, 51, high, low)
+}
+
+/// Stores a random word for the backend or domain that a number picks, those of the fixture's service `many`.
+fn disturb(tables: &mut ImageTables, pick: u8, new: u8, old: u8) {
+    let word = Admission::new(new, old);
+    let domains = ["west", "west/w1", "west/w1/r1", "west/w1/r2", "west/w2", "west/w2/r1", "east"];
+    match domains.get(pick as usize % 11) {
+        Some(path) => {
+            let index = tables.image().names.domains.iter().position(|d| d == path).unwrap();
+            tables.set_admission(index, word);
+        }
+        None => {
+            let index = pick as usize % tables.image().backends.len();
+            tables.set_backend_admission(index, word);
+        }
+    }
+}
+
+// The most specific match.
+
+const NODE: &str = r#"
+[node]
+name = "packets"
+region = "west"
+interfaces = ["eth0"]
+hash_key = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+tunnel_source_v4 = "10.255.0.1/32"
+[topology.west]
+w1 = ["r1"]
+[[set]]
+name = "s"
+domain = "west/w1"
+[[set.backend]]
+name = "b"
+rack = "west/w1/r1"
+address = "10.1.1.11"
+"#;
+
+fn vip() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "198.18.0.0/16",
+        "198.18.0.0/24",
+        "198.18.0.128/25",
+        "198.18.0.128",
+        "198.18.0.0",
+        "198.18.7.0/24",
+        "2001:db8::/32",
+        "2001:db8::/64",
+        "2001:db8::",
+        "2001:db8:0:0:8000::/65",
+    ])
+}
+
+fn ports() -> impl Strategy<Value = String> {
+    prop_oneof![
+        (1_u16..12).prop_map(|port| format!("port = {port}")),
+        (1_u16..10, 1_u16..5).prop_map(|(first, more)| format!("ports = \"{first}-{}\"", first + more)),
+        Just("ports = \"any\"".to_owned()),
+    ]
+}
+
+/// Services, without those that are ambiguous beside the ones before.
+fn services() -> impl Strategy<Value = Config> {
+    let protocol = prop::sample::select(vec!["tcp", "udp", "sctp"]);
+    prop::collection::vec((vip(), ports(), protocol), 1..24).prop_map(|places| {
+        let mut kept: Vec<(Vip, Ports, &str)> = Vec::new();
+        let mut text = NODE.to_owned();
+        for (number, (vip, ports, protocol)) in places.iter().enumerate() {
+            let value = ports.split_once(" = ").unwrap().1.trim_matches('"');
+            let parsed = value.parse::<u16>().map_or_else(|_| value.parse().unwrap(), Ports::one);
+            let place = (vip.parse::<Vip>().unwrap(), parsed, *protocol);
+            if kept.iter().any(|k| k.0 == place.0 && k.2 == place.2 && k.1.is_ambiguous_with(parsed)) {
+                continue;
+            }
+            kept.push(place);
+            let _ = write!(
+                text,
+                "[[service]]\nname = \"v{number}\"\naddress = \"{vip}\"\n{ports}\nprotocol = \"{protocol}\"\n\
+                 [[service.pool]]\nname = \"p\"\nsets = [\"s\"]\ntable_size = 4093\n"
+            );
+        }
+        Config::parse(&text, "random.toml").unwrap_or_else(|error| panic!("{error}\n{text}"))
+    })
+}
+
+/// How specific a service is for a packet; `None` if it is not for it.
+fn rank(service: &Service, address: IpAddr, port: u16, protocol: Protocol) -> Option<(u8, u16)> {
+    let matches =
+        service.protocol == protocol && service.vip.contains(address) && service.ports.contain(port);
+    let length = service.vip.prefix().map_or(u8::MAX, |prefix| prefix.length());
+    matches.then_some((length, u16::MAX - service.ports.width()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_most_specific_service_takes_a_packet(
+        config in services(),
+        packets in prop::collection::vec((any::<bool>(), 0_u8..3, 0_u8..3, any::<bool>(), 0_u16..16, 0_u8..3), 200),
+    ) {
+        let tables = ImageTables::new(compile(&config).unwrap());
+        let root = tables.root().unwrap();
+        for (is_ipv6, near, low, upper, port, protocol) in packets {
+            let end = low + if upper { 128 } else { 0 };
+            let address: IpAddr = if is_ipv6 {
+                let host = if upper { 0x8000 } else { 0 };
+                Ipv6Addr::new(0x2001, 0xdb8, 0, u16::from(near), host, 0, 0, low.into()).into()
+            } else {
+                Ipv4Addr::new(198, 18, [0, 7, 9][near as usize], end).into()
+            };
+            let (protocol, number) = [
+                (Protocol::Tcp, protocol::TCP),
+                (Protocol::Udp, protocol::UDP),
+                (Protocol::Sctp, protocol::SCTP),
+            ][protocol as usize];
+            let [high, low] = port.to_be_bytes();
+            let tuple = Tuple {
+                source: address_words(&address_bytes(client(1).into())),
+                destination: address_words(&address_bytes(address)),
+                ports: u32::from_ne_bytes([1, 2, high, low]),
+                protocol: number,
+                is_ipv6,
+            };
+            let found = classify::service(&tables, root, &tuple).map(|(index, _)| index as usize);
+            let ranks = config.services.iter().map(|service| rank(service, address, port, protocol));
+            let best = ranks.enumerate().filter_map(|(i, rank)| Some((rank?, i))).max().map(|(_, i)| i);
+            prop_assert_eq!(found, best, "{} port {} {:?}", address, port, protocol);
+            let is_vip = config.services.iter().any(|service| service.vip.contains(address));
+            prop_assert_eq!(classify::is_vip(&tables, &tuple.destination), is_vip, "{}", address);
+        }
+    }
+}
+
+// Fragments.
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// A fragment of a datagram: which datagram, which piece of it.
+    Piece(u8, u8),
+    /// A word stored: where, what.
+    Word(u8, u8, u8),
+    /// Milliseconds that pass.
+    Time(u16),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        12 => (0_u8..12, 0_u8..4).prop_map(|(d, p)| Event::Piece(d, p)),
+        2 => any::<(u8, u8, u8)>().prop_map(|(pick, new, old)| Event::Word(pick, new, old)),
+        1 => (0_u16..4000).prop_map(Event::Time),
+    ]
+}
+
+/// Piece `piece` of datagram `datagram`. Datagrams 0 to 3 and 4 to 7 have the same identifications, but other clients; 8 to 11 are
+/// IPv6.
+fn piece(datagram: u8, piece: u8) -> Vec<u8> {
+    let whole = udp(4000 + u16::from(datagram), 443, &[datagram; 120]);
+    let (from, more) = (usize::from(piece) * 32, piece < 3);
+    let part = &whole[from..(from + 32).min(whole.len())];
+    let offset = (from / 8) as u16;
+    if datagram < 8 {
+        let id = u16::from(datagram % 4);
+        let header = Ipv4 { id, fragment: offset | u16::from(more) << 13, ..Ipv4::default() };
+        ethernet(0x0800, &header.packet(client(u16::from(datagram / 4)), MANY, 17, part))
+    } else {
+        let whole = tcp(4000 + u16::from(datagram), 80, ACK, &[datagram; 108]);
+        let part = &whole[from..(from + 32).min(whole.len())];
+        let mut header = vec![6, 0];
+        header.extend((offset << 3 | u16::from(more)).to_be_bytes());
+        header.extend(u32::from(datagram).to_be_bytes());
+        ethernet(0x86dd, &ipv6(CLIENT6, VIP6, 44, 60, &[&header[..], part].concat()))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// In whatever order fragments come, and whatever is stored meanwhile: a later fragment goes where the last first one of
+    /// its datagram went, or nowhere.
+    #[test]
+    fn a_fragment_goes_nowhere_but_where_its_first_one_went(events in prop::collection::vec(event(), 1..120)) {
+        let mut tables = tables();
+        let mut now = 1;
+        tables.set_now_ns(now);
+        // Where each datagram's first fragment went, and when.
+        let mut went: [Option<(u32, u64)>; 12] = [None; 12];
+        for event in events {
+            match event {
+                Event::Word(pick, new, old) => disturb(&mut tables, pick, new, old),
+                Event::Time(ms) => {
+                    now += u64::from(ms) * 1_000_000;
+                    tables.set_now_ns(now);
+                }
+                Event::Piece(datagram, number) => {
+                    let (outcome, _) = run(&tables, &piece(datagram, number));
+                    let known = went[datagram as usize].filter(|(_, at)| now - at <= FRAGMENT_AGE_NS);
+                    if number == 0 {
+                        if outcome.reason == Reason::Forwarded {
+                            went[datagram as usize] = Some((outcome.backend().unwrap(), now));
+                        }
+                    } else if let Some((backend, _)) = known {
+                        prop_assert_eq!(outcome.reason, Reason::Forwarded);
+                        prop_assert_eq!(outcome.backend(), Some(backend), "datagram {}", datagram);
+                    } else {
+                        prop_assert_eq!(outcome.reason, Reason::FragmentOrphan);
+                    }
+                }
+            }
+        }
+    }
+
+    /// An ICMP error goes where the next packet of the flow goes that it quotes, in every state of things, also if that is what
+    /// the flow table says.
+    #[test]
+    fn an_icmp_error_goes_where_its_flow_goes(
+        flows in prop::collection::vec((any::<u16>(), 1024_u16..), 1..40),
+        opened in prop::collection::vec(any::<(u8, u8, u8)>(), 0..4),
+        after in prop::collection::vec(any::<(u8, u8, u8)>(), 0..4),
+        kind in prop::sample::select(vec![(3_u8, 4_u8), (3, 1), (11, 0), (12, 0)]),
+    ) {
+        let mut tables = tables();
+        for (pick, new, old) in opened {
+            disturb(&mut tables, pick, new, old);
+        }
+        for (number, port) in &flows {
+            run(&tables, &ethernet(0x0800, &ipv4(client(*number), MANY, 6, &tcp(*port, 443, SYN, b""))));
+        }
+        for (pick, new, old) in after {
+            disturb(&mut tables, pick, new, old);
+        }
+        for (number, port) in flows {
+            let client = client(number);
+            let data = ethernet(0x0800, &ipv4(client, MANY, 6, &tcp(port, 443, ACK, b"x")));
+            let answer = ipv4(MANY, client, 6, &tcp(443, port, ACK, b"y"));
+            let body = [&[0, 0, 5, 0][..], &answer].concat();
+            let router = Ipv4Addr::new(203, 0, 113, 1);
+            let error = ethernet(0x0800, &ipv4(router, MANY, 1, &icmp(kind.0, kind.1, &body)));
+            let (of_error, _) = run(&tables, &error);
+            let (of_flow, _) = run(&tables, &data);
+            prop_assert_eq!(of_error.reason, of_flow.reason);
+            prop_assert_eq!(of_error.backend(), of_flow.backend());
+            prop_assert_eq!(of_error.service(), of_flow.service());
+        }
+    }
+
+    /// Every "too big" that is sent is a well-formed answer with right checksums that quotes what it is about.
+    #[test]
+    fn an_answer_to_what_is_too_big_is_well_formed(
+        mtu in 90_u16..1600,
+        length in 1_usize..1600,
+        seed: u8,
+        options in 0_usize..11,
+        is_ipv6: bool,
+    ) {
+        let mut tables = tables();
+        tables.set_next_hops(INGRESS, [2; 6], [4; 6], mtu);
+        let payload: Vec<u8> = (0..length).map(|i| (i as u8).wrapping_mul(seed | 1)).collect();
+        let packet = if is_ipv6 {
+            ipv6(CLIENT6, VIP6, 6, 60, &tcp(4000, 80, ACK, &payload))
+        } else {
+            let header = Ipv4 { options: vec![1; 4 * options], ..Ipv4::default() };
+            header.packet(client(9), MANY, 6, &tcp(4000, 443, ACK, &payload))
+        };
+        let (outcome, frame) = run(&tables, &ethernet(if is_ipv6 { 0x86dd } else { 0x0800 }, &packet));
+        // The backends of this service are of both families.
+        let fits = |overhead: usize| packet.len() + overhead <= usize::from(mtu);
+        match outcome.reason {
+            Reason::Forwarded => prop_assert!(fits(20)),
+            Reason::TooBig => prop_assert!(!fits(40) && (is_ipv6 && mtu < 1320 || packet.len() < 100)),
+            Reason::TooBigAnswered => {
+                prop_assert!(!fits(40));
+                let answer = &frame[14..];
+                let (headers, told) = if is_ipv6 {
+                    let mut covered = answer[8..40].to_vec();
+                    covered.extend((answer.len() as u32 - 40).to_be_bytes());
+                    covered.extend([0, 0, 0, 58]);
+                    covered.extend(&answer[40..]);
+                    prop_assert_eq!(checksum(&covered), 0);
+                    prop_assert_eq!(u16::from_be_bytes([answer[4], answer[5]]) as usize, answer.len() - 40);
+                    prop_assert!(answer.len() <= 1280);
+                    prop_assert_eq!(&answer[40..42], &[2, 0]);
+                    (48, u32::from_be_bytes(answer[44..48].try_into().unwrap()))
+                } else {
+                    prop_assert_eq!(checksum(&answer[..20]), 0);
+                    prop_assert_eq!(checksum(&answer[20..]), 0);
+                    prop_assert_eq!(u16::from_be_bytes([answer[2], answer[3]]) as usize, answer.len());
+                    prop_assert!(answer.len() <= 576);
+                    prop_assert_eq!(&answer[20..22], &[3, 4]);
+                    (28, u32::from(u16::from_be_bytes([answer[26], answer[27]])))
+                };
+                let overhead = usize::from(mtu) - told as usize;
+                prop_assert!(overhead == 20 || overhead == 40, "told {told} of {mtu}");
+                prop_assert!(!fits(overhead));
+                prop_assert_eq!(&answer[headers..], &packet[..answer.len() - headers]);
+            }
+            other => prop_assert!(false, "{other:?}"),
+        }
+    }
+}
