@@ -35,7 +35,7 @@ use lb_common::{
         ports::{Buckets, Clock, FibLookup, Tables},
         prefix::{self, PrefixNodes},
         select::{self, Probe, Probed},
-        steer::{self, Away, Origin, Walk, Walked},
+        steer::{self, Away, Walk, Walked},
         trace::{Silent, Trace},
     },
     net::AddressWords,
@@ -182,13 +182,13 @@ pub extern "C" fn weir_settle(walked: u64) -> u64 {
     0
 }
 
-/// [`steer::walk`] as a global function. Bit 0 of `flags`: opening; bit 1: relayed.
+/// [`steer::walk`] as a global function, for the packet that [`weir_away`] was called for: what lies in the scratch needs no
+/// room on the stack, of which three functions in a row have little.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_walk(plan: u32, h: u64, flags: u32, service_flags: u32) -> u64 {
-    let origin = if flags & 2 != 0 { Origin::Relay } else { Origin::Client };
-    let request = Walk { plan, h, opening: flags & 1 != 0, origin, service_flags };
-    steer::walk(&Maps, &request, &mut Silent).0
+pub extern "C" fn weir_walk() -> u64 {
+    let Some(request) = last_request() else { return Walked::INCONSISTENT.0 };
+    steer::walk(&Maps, &request.walk(), &mut Silent).0
 }
 
 /// [`select::probe`] as a global function. Bit 0 of `flags`: opening; bit 1: ignore health.
@@ -488,9 +488,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn walk(&self, request: &Walk, _: &mut impl Trace) -> Walked {
-        let flags = request.opening as u32 | ((request.origin as u32 == Origin::Relay as u32) as u32) << 1;
-        Walked(weir_walk(request.plan, request.h, flags, request.service_flags))
+    fn walk(&self, _: &Walk, _: &mut impl Trace) -> Walked {
+        Walked(weir_walk())
     }
 
     #[inline(always)]

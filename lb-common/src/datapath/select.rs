@@ -252,16 +252,13 @@ pub fn probe<T: Tables>(tables: &T, request: &Probe, trace: &mut impl Trace) -> 
     let (Some(pool), Some(admissions)) = (tables.pool(request.pool), tables.admissions()) else {
         return Probed(Probed::INCONSISTENT);
     };
-    let pool = *pool;
     if pool.table_slots == 0 {
         return Probed(Probed::EXHAUSTED);
     }
-    for i in 0..MAX_THOROUGH_PROBES {
-        let probe = first + i;
-        if probe >= end {
-            break;
-        }
-        let Ok((backend, entry)) = member(tables, &pool, probe_hash(h, probe)) else {
+    // One number that counts and not two: the frame is small. The bound is `end`'s, said so that the verifier sees it.
+    let mut probe = first;
+    while probe < end && probe < MAX_THOROUGH_PROBES {
+        let Ok((backend, entry)) = member(tables, pool, probe_hash(h, probe)) else {
             return Probed(Probed::INCONSISTENT);
         };
         // Bits and no branches, here too.
@@ -271,6 +268,7 @@ pub fn probe<T: Tables>(tables: &T, request: &Probe, trace: &mut impl Trace) -> 
         if taken {
             return Probed(backend as u64 | (probe as u64) << 32);
         }
+        probe += 1;
     }
     Probed(Probed::EXHAUSTED)
 }

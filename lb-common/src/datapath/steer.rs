@@ -203,7 +203,8 @@ impl Away {
 
     /// The walk for a packet that found no place without.
     #[inline(always)]
-    const fn walk(&self) -> Walk {
+    #[must_use]
+    pub const fn walk(&self) -> Walk {
         Walk {
             plan: self.plan,
             h: self.h,
