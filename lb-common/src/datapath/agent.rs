@@ -59,12 +59,32 @@ struct Outer {
 #[inline(always)]
 fn handle<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> AgentReason {
     let (ethertype, at) = l2::ethertype_of(packet);
+    // Every way that has no header ends here, and not in an `Option`: that would leave fields unset on ways that meet, which the
+    // verifier does not take.
     let outer = match ethertype {
-        [0x08, 0x00] => outer_v4(packet, at),
-        [0x86, 0xdd] => outer_v6(packet, at),
-        _ => None,
+        [0x08, 0x00] => {
+            let Some(bytes) = packet.read_far::<{ ipv4::LENGTH }>(at) else {
+                return AgentReason::Passed;
+            };
+            let header = ipv4::Header(bytes);
+            if !is_whole_v4(&header, at, packet.length()) {
+                return AgentReason::Passed;
+            }
+            outer_v4(&header, at)
+        }
+        [0x86, 0xdd] => {
+            let Some(bytes) = packet.read_far::<{ ipv6::LENGTH }>(at) else {
+                return AgentReason::Passed;
+            };
+            let header = ipv6::Header(bytes);
+            if header.version() != 6 || at + ipv6::LENGTH + header.payload_length() > packet.length() {
+                return AgentReason::Passed;
+            }
+            outer_v6(&header, at)
+        }
+        _ => return AgentReason::Passed,
     };
-    let (Some(outer), Some(root)) = (outer, tables.root()) else {
+    let Some(root) = tables.root() else {
         return AgentReason::Passed;
     };
     let (is_gue, is_heartbeat) = datagram(packet, &outer, root);
@@ -88,37 +108,33 @@ fn handle<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> AgentReason 
     }
 }
 
+/// Whether a header is one of IPv4 whose packet lies in a frame of `length` bytes.
 #[inline(always)]
-fn outer_v4<P: Packet>(packet: &P, at: usize) -> Option<Outer> {
-    let header = ipv4::Header(packet.read_far::<{ ipv4::LENGTH }>(at)?);
-    let header_length = header.header_length();
-    if header.version() != 4
-        || header_length < ipv4::LENGTH
-        || header.total_length() < header_length
-        || at + header.total_length() > packet.length()
-    {
-        return None;
-    }
-    Some(Outer {
+const fn is_whole_v4(header: &ipv4::Header, at: usize, length: usize) -> bool {
+    header.version() == 4
+        && header.header_length() >= ipv4::LENGTH
+        && header.total_length() >= header.header_length()
+        && at + header.total_length() <= length
+}
+
+#[inline(always)]
+const fn outer_v4(header: &ipv4::Header, at: usize) -> Outer {
+    Outer {
         source: AgentAddress { address: words_address(&mapped_words(header.source())) },
         destination: AgentAddress { address: words_address(&mapped_words(header.destination())) },
         protocol: header.protocol(),
         ecn: header.traffic_class() & ECN,
         at,
-        payload_at: at + header_length,
-        payload_length: header.total_length() - header_length,
+        payload_at: at + header.header_length(),
+        payload_length: header.total_length() - header.header_length(),
         is_fragment: header.is_fragment(),
         is_ipv6: false,
-    })
+    }
 }
 
 #[inline(always)]
-fn outer_v6<P: Packet>(packet: &P, at: usize) -> Option<Outer> {
-    let header = ipv6::Header(packet.read_far::<{ ipv6::LENGTH }>(at)?);
-    if header.version() != 6 || at + ipv6::LENGTH + header.payload_length() > packet.length() {
-        return None;
-    }
-    Some(Outer {
+const fn outer_v6(header: &ipv6::Header, at: usize) -> Outer {
+    Outer {
         source: AgentAddress { address: words_address(&header.source()) },
         destination: AgentAddress { address: words_address(&header.destination()) },
         protocol: header.next_header(),
@@ -128,7 +144,7 @@ fn outer_v6<P: Packet>(packet: &P, at: usize) -> Option<Outer> {
         payload_length: header.payload_length(),
         is_fragment: false,
         is_ipv6: true,
-    })
+    }
 }
 
 /// What a datagram is: generic UDP encapsulation, or a heartbeat request; neither of them where it is no UDP.
