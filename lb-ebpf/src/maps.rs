@@ -90,16 +90,6 @@ static FLOW_FILTER: Array<FlowFilter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static PREVIOUS: Array<PoolEntry> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-static GUARDS: Array<GuardEntry> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-static NODE_GUARD: Array<NodeGuard> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-static BUCKETS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-static GUARD_COUNTS: Array<GuardCounts> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-static BLOCKED: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
-#[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// What a CPU keeps from one function, or packet, to the next.

@@ -68,11 +68,7 @@ fn next_hops_are_found_on_the_link_and_behind_gateways() {
         wait_settled(&hops);
         assert_eq!(way(&writer, 0), hop("e0", 0, 2, 1600), "on the link");
         assert_eq!(way(&writer, 1), hop("e0", 0, 2, 1600));
-        assert_eq!(
-            way(&writer, 2),
-            hop("e1", 1, 2, 1500),
-            "behind a gateway, with the route's MTU"
-        );
+        assert_eq!(way(&writer, 2), hop("e1", 1, 2, 1500), "behind a gateway, with the route's MTU");
         // The kernel asks for IPv6 neighbours only once the interface's own address has passed duplicate detection.
         eventually("over IPv6", || way(&writer, 3) == hop("e1", 1, 2, 1600));
         eventually("all are told", || hops.snapshot().unresolved() == 0);

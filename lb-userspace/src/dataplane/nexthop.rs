@@ -18,10 +18,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::announce::Announcer;
-use crate::config::Config;
 use super::neighbour::{Neighbourhood, Way, describe};
 use super::netlink::{Change, Netlink, Subscription};
 use super::writer::{Mac, NextHop, NextHopWriter};
+use crate::config::Config;
 use crate::plan::ids::BackendIndex;
 
 /// How often everything is looked up anew, in case a change was missed.

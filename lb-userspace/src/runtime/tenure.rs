@@ -74,8 +74,8 @@ impl Heir {
         overrides: &Overrides,
         journal: &Journal,
     ) -> anyhow::Result<Self> {
-        let hops =
-            NextHops::start(&config, prepared.next_hop_writer()).context("cannot watch next hops by netlink")?;
+        let hops = NextHops::start(&config, prepared.next_hop_writer())
+            .context("cannot watch next hops by netlink")?;
         // What ran before has told its words to what follows.
         let initial = match prepared.start() {
             Start::Adopted { .. } | Start::Replaced => InitialHealth::Adopted,

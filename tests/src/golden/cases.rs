@@ -86,7 +86,8 @@ fn answered(mut frame: Vec<u8>) -> Vec<u8> {
 /// All golden packets.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [forwarded(), passed(), echoes(), refused(), steered(), forward::all(), protect::cases(), flows::all()].concat()
+    [forwarded(), passed(), echoes(), refused(), steered(), forward::all(), protect::cases(), flows::all()]
+        .concat()
 }
 
 fn forwarded() -> Vec<Case> {
