@@ -16,7 +16,7 @@ use lb_common::{
         admission::AdmissionWords,
         backend::BackendEntry,
         counter::Counter,
-        flow::{FlowEntry, FlowFilter, FlowKey},
+        flow::{FlowEntry, FlowFilter, FlowWords},
         guard::{GuardCounts, GuardEntry, NodeGuard},
         limits::{FLOW_FILTER_CHUNK, MAX_INTERFACES, SLOTS_PER_CHUNK},
         plan::{PlanEntry, PoolEntry},
@@ -72,9 +72,19 @@ static PREFIX_NODES: Array<PrefixNode> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static PREFIX_VALUES: Array<PrefixValues> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-static FLOWS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+static GUARDS: Array<GuardEntry> = Array::with_max_entries(1, MMAPABLE);
 #[map]
-static OPENINGS: LruHashMap<FlowKey, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+static NODE_GUARD: Array<NodeGuard> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BUCKETS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static GUARD_COUNTS: Array<GuardCounts> = Array::with_max_entries(1, MMAPABLE);
+#[map]
+static BLOCKED: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
+#[map]
+static FLOWS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+#[map]
+static OPENINGS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
 #[map]
 static FLOW_FILTER: Array<FlowFilter> = Array::with_max_entries(1, MMAPABLE);
 #[map]
@@ -101,17 +111,6 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     // `insert_allowance` alone, and `fib` in `Frame::fib` alone.
     unsafe { SCRATCH.get_ptr_mut(0)?.as_mut() }
 }
-
-#[map]
-static GUARDS: Array<GuardEntry> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-static NODE_GUARD: Array<NodeGuard> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-static BUCKETS: Array<u64> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-static GUARD_COUNTS: Array<GuardCounts> = Array::with_max_entries(1, MMAPABLE);
-#[map]
-static BLOCKED: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1, NO_PREALLOC);
 
 /// Server ids of QUIC services, filled when the generation is built.
 #[map]
@@ -313,7 +312,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn flow(&self, table: FlowTable, key: &FlowKey, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+    fn flow(&self, table: FlowTable, key: &FlowWords, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
         let entry = match table {
             FlowTable::Flows => FLOWS.get_ptr_mut(key)?,
             FlowTable::Openings => OPENINGS.get_ptr_mut(key)?,
@@ -331,7 +330,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn remember(&self, table: FlowTable, key: &FlowKey, entry: FlowEntry) {
+    fn remember(&self, table: FlowTable, key: &FlowWords, entry: FlowEntry) {
         // An LRU map makes room by itself; if even that fails, the flow is placed by its hash as long as shares stay.
         let _ = match table {
             FlowTable::Flows => FLOWS.insert(key, entry, 0),
@@ -340,7 +339,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn forget(&self, table: FlowTable, key: &FlowKey) -> bool {
+    fn forget(&self, table: FlowTable, key: &FlowWords) -> bool {
         // Most often there is nothing, and looking takes no lock.
         match table {
             FlowTable::Flows => FLOWS.get_ptr(key).is_some() && FLOWS.remove(key).is_ok(),

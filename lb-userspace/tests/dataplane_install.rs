@@ -7,9 +7,12 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 use aya::Ebpf;
-use aya::maps::MapInfo;
+use aya::maps::{HashMap, Map, MapData, MapInfo};
 use aya::programs::Xdp;
+use aya::programs::links::{FdLink, PinnedLink};
 use lb_common::abi::admission::Admission;
+use lb_common::abi::flow::{FlowEntry, FlowKey};
+use lb_common::abi::pod::Pod;
 use lb_userspace::api::types::{ExplainQuery, StepKind, VerdictKind};
 use lb_userspace::config::{Config, Protocol};
 use lb_userspace::dataplane::explain::explain;
@@ -19,6 +22,7 @@ use lb_userspace::dataplane::object::{AGENT, AGENT_PROGRAM};
 use lb_userspace::dataplane::writer::NextHop;
 use lb_userspace::dataplane::{DataPlane, DataPlaneError, ErrorClass, Options, Start, detach};
 use lb_userspace::plan::compile::compile;
+use lb_userspace::plan::ids::BackendIndex;
 use lb_userspace::plan::image::ImageTables;
 use namespace::{Namespace, eventually, names, run, with_namespace};
 
@@ -76,10 +80,10 @@ fn a_fresh_start_attaches_and_pins() {
         let dataplane = install(&unchanged(namespace)).unwrap();
         assert_eq!(dataplane.start(), Start::Fresh);
         assert!(matches!(interface("e0").xdp, Some((Some(_), true))), "native");
-        let pins = namespace.bpffs.join("v1");
+        let pins = namespace.bpffs.join("v2");
         assert_eq!(names(&pins), ["current", "links"]);
         assert_eq!(names(&pins.join("links")), ["e0"]);
-        assert_eq!(names(&pins.join("current")).len(), 12, "11 maps and the program");
+        assert_eq!(names(&pins.join("current")).len(), 15, "14 maps and the program");
         drop(dataplane);
         assert!(program("e0").is_some(), "forwarding outlives the daemon");
     });
@@ -92,9 +96,9 @@ fn the_same_image_is_adopted_with_all_its_words() {
         let config = unchanged(namespace);
         let first = install(&config).unwrap();
         let id = program("e0");
-        first.admission_writer().store_backend(1, Admission::CLOSED).unwrap();
+        first.admission_writer().store_backend(BackendIndex(1), Admission::CLOSED).unwrap();
         first.admission_writer().store_array(0, Admission::new(3, 4)).unwrap();
-        first.next_hop_writer().write(2, &HOP).unwrap();
+        first.next_hop_writer().write(BackendIndex(2), &HOP).unwrap();
         let error = try_install(&config).unwrap_err();
         assert!(matches!(error, DataPlaneError::InUse { .. }), "{error}");
         assert_eq!(error.class(), ErrorClass::RefusedByState);
@@ -103,34 +107,153 @@ fn the_same_image_is_adopted_with_all_its_words() {
         let second = install(&config).unwrap();
         assert_eq!(second.start(), Start::Adopted { program_replaced: false });
         assert_eq!(program("e0"), id, "the program was not touched");
-        assert_eq!(second.admission_writer().load_backend(1), Some(Admission::CLOSED));
-        assert_eq!(second.admission_writer().load_backend(0), Some(Admission::OPEN));
+        assert_eq!(second.admission_writer().load_backend(BackendIndex(1)), Some(Admission::CLOSED));
+        assert_eq!(second.admission_writer().load_backend(BackendIndex(0)), Some(Admission::OPEN));
         assert_eq!(second.admission_writer().load_array(0), Some(Admission::new(3, 4)));
-        assert_eq!(second.next_hop_writer().read(2), Some(HOP));
-        assert_eq!(second.next_hop_writer().read(1), None);
+        assert_eq!(second.next_hop_writer().read(BackendIndex(2)), Some(HOP));
+        assert_eq!(second.next_hop_writer().read(BackendIndex(1)), None);
     });
 }
 
+/// A key and an entry of the flow table, as bytes.
+fn flow(port: u16, backend: u32) -> ([u8; 40], [u8; 8]) {
+    let key = FlowKey { source_port: port.to_be_bytes(), protocol: 6, ..FlowKey::zeroed() };
+    let entry = FlowEntry { backend, seen: 7 };
+    (key.as_bytes().try_into().unwrap(), entry.as_bytes().try_into().unwrap())
+}
+
+/// The pinned flow table.
+fn flow_table(namespace: &Namespace) -> HashMap<MapData, [u8; 40], [u8; 8]> {
+    let data = MapData::from_pin(namespace.bpffs.join("v2/current/FLOWS")).unwrap();
+    Map::LruHashMap(data).try_into().unwrap()
+}
+
 #[test]
-fn another_image_replaces_the_generation_and_keeps_flows_where_backends_are_the_same() {
+fn another_image_replaces_the_generation_and_hands_flows_and_counters_on() {
     with_namespace(|namespace| {
         namespace.veth("e0", "p0", 0);
         drop(install(&unchanged(namespace)).unwrap());
         let id = program("e0");
-        let flows = || MapInfo::from_pin(namespace.bpffs.join("v1/current/FLOWS")).unwrap().id();
-        let first_flows = flows();
+        let map = |name: &str| MapInfo::from_pin(namespace.bpffs.join("v2/current").join(name)).unwrap().id();
+        let shared = ["FLOWS", "OPENINGS", "FLOW_FILTER", "COUNTERS"];
+        let before = shared.map(map);
+        let (key, entry) = flow(1, 3);
+        flow_table(namespace).insert(key, entry, 0).unwrap();
         let other_port = namespace.config(|text| text.replace("port = 80", "port = 81"));
         let second = install(&other_port).unwrap();
-        assert_eq!(second.start(), Start::Replaced { flows_kept: true });
+        assert_eq!(second.start(), Start::Replaced);
         assert_ne!(program("e0"), id);
         assert!(program("e0").is_some());
-        assert_eq!(flows(), first_flows);
+        assert_eq!(shared.map(map), before);
+        assert_eq!((second.report().leaving_services, second.report().leaving_backends), (1, 0));
+        let ids = second.ids().clone();
         drop(second);
+
         let other_backend = namespace.config(|text| text.replace("10.1.0.12", "10.1.0.13"));
         let third = install(&other_backend).unwrap();
-        assert_eq!(third.start(), Start::Replaced { flows_kept: false });
-        assert_ne!(flows(), first_flows);
-        assert_eq!(names(&namespace.bpffs.join("v1")), ["current", "links"], "nothing is left over");
+        assert_eq!(third.start(), Start::Replaced);
+        assert_eq!(shared.map(map), before);
+        assert_eq!(third.report().leaving_backends, 1);
+        let moved: Vec<_> = (0..4)
+            .filter(|&at| third.ids().backends()[at] != ids.backends()[at])
+            .map(|at| third.ids().backends()[at])
+            .collect();
+        assert_eq!(moved, [BackendIndex(4)], "one new endpoint, the others keep their indices");
+        let ids = third.ids().clone();
+        drop(third);
+        let again = install(&other_backend).unwrap();
+        assert_eq!(again.start(), Start::Adopted { program_replaced: false });
+        assert_eq!(*again.ids(), ids, "found again from what is pinned");
+        drop(again);
+
+        // Another size: the entries are copied.
+        let resized = namespace.config(|text| {
+            text.replace("10.1.0.12", "10.1.0.13").replace("region =", "flow_entries = 2048\nregion =")
+        });
+        assert_eq!(install(&resized).unwrap().start(), Start::Replaced);
+        assert_ne!(map("FLOWS"), before[0]);
+        assert_eq!(map("OPENINGS"), before[1]);
+        assert_eq!(flow_table(namespace).get(&key, 0).unwrap(), entry);
+        assert_eq!(names(&namespace.bpffs.join("v2")), ["current", "links"], "nothing is left over");
+    });
+}
+
+#[test]
+fn counters_go_on_when_their_room_grows() {
+    with_namespace(|namespace| {
+        namespace.veth("e0", "p0", 0);
+        let first = install(&unchanged(namespace)).unwrap();
+        let before = first.counters().read();
+        drop(first);
+        let count = |port: u16| namespace.in_peer(|| send_syn(port));
+        run("ip addr add 10.1.0.1/24 dev e0");
+        namespace.run("ip addr add 10.1.0.2/24 dev p0");
+        namespace.run("ip route add 192.0.2.10/32 via 10.1.0.1");
+        let first = install(&unchanged(namespace)).unwrap();
+        (50_000..50_010).for_each(count);
+        let counted = || first.counters().read().services[0].dropped;
+        // Without next hops they are dropped, which counts as well.
+        eventually("they are counted", || counted() >= before.services[0].dropped + 10);
+        let total = counted();
+        drop(first);
+        // More services than the counters have room for.
+        let many = namespace.config(|text| {
+            let more: String = (0..80)
+                .map(|port| {
+                    format!(
+                        "\n[[service]]\nname = \"more{port}\"\naddress = \"192.0.2.10\"\nport = {}\nprotocol = \"tcp\"\n\
+                         [[service.pool]]\nname = \"p\"\nsets = [\"web-w1\"]\ntable_size = 4093\n",
+                        1000 + port
+                    )
+                })
+                .collect();
+            text + &more
+        });
+        let second = install(&many).unwrap();
+        assert_eq!(second.start(), Start::Replaced);
+        let web = many.find_service("web").unwrap().index();
+        assert!(second.counters().read().services[web].dropped >= total);
+    });
+}
+
+#[test]
+fn the_links_of_another_version_are_taken_over_without_a_gap() {
+    with_namespace(|namespace| {
+        namespace.veth("e0", "p0", 0);
+        let config = unchanged(namespace);
+        drop(install(&config).unwrap());
+        let (own, other) = (namespace.bpffs.join("v2"), namespace.bpffs.join("v1"));
+        let link = || FdLink::from(PinnedLink::from_pin(own.join("links/e0")).unwrap()).info().unwrap().id();
+        let (link_before, program_before) = (link(), program("e0"));
+        // As if another version had put it there.
+        let as_another = || {
+            fs::rename(&own, &other).unwrap();
+            for map in ["FLOWS", "POOLS"] {
+                fs::remove_file(other.join("current").join(map)).unwrap();
+            }
+        };
+        as_another();
+        let daemon = fs::File::open(&other).unwrap();
+        daemon.lock().unwrap();
+        assert!(matches!(try_install(&config).unwrap_err(), DataPlaneError::InUse { .. }), "its daemon runs");
+        assert_eq!(program("e0"), program_before);
+        drop(daemon);
+        let second = install(&config).unwrap();
+        assert_eq!(second.start(), Start::TakenOver { version: 1 });
+        assert_eq!(link(), link_before);
+        assert!(program("e0").is_some() && program("e0") != program_before);
+        assert_eq!(names(&namespace.bpffs), ["v2"]);
+        drop(second);
+
+        // A crash after the links were switched and before they were moved.
+        let program_before = program("e0");
+        fs::create_dir_all(other.join("links")).unwrap();
+        fs::rename(own.join("links/e0"), other.join("links/e0")).unwrap();
+        fs::rename(own.join("current"), own.join("next")).unwrap();
+        let third = install(&config).unwrap();
+        assert_eq!(third.start(), Start::Adopted { program_replaced: false });
+        assert_eq!((link(), program("e0")), (link_before, program_before));
+        assert_eq!(names(&namespace.bpffs), ["v2"]);
     });
 }
 
@@ -140,10 +263,10 @@ fn another_program_is_replaced_over_the_same_maps() {
         namespace.veth("e0", "p0", 0);
         let config = unchanged(namespace);
         let first = install(&config).unwrap();
-        first.admission_writer().store_backend(0, Admission::CLOSED).unwrap();
+        first.admission_writer().store_backend(BackendIndex(0), Admission::CLOSED).unwrap();
         drop(first);
         // As if another binary had installed it: its program is not the one that this binary carries.
-        let pin = namespace.bpffs.join("v1/current/program");
+        let pin = namespace.bpffs.join("v2/current/program");
         fs::remove_file(&pin).unwrap();
         let mut other = Ebpf::load(AGENT).unwrap();
         let other: &mut Xdp = other.program_mut(AGENT_PROGRAM).unwrap().try_into().unwrap();
@@ -152,7 +275,7 @@ fn another_program_is_replaced_over_the_same_maps() {
         let id = program("e0");
         let second = install(&config).unwrap();
         assert_eq!(second.start(), Start::Adopted { program_replaced: true });
-        assert_eq!(second.admission_writer().load_backend(0), Some(Admission::CLOSED));
+        assert_eq!(second.admission_writer().load_backend(BackendIndex(0)), Some(Admission::CLOSED));
         assert_ne!(program("e0"), id);
         drop(second);
         let id = program("e0");
@@ -183,7 +306,7 @@ fn interfaces_follow_the_configuration() {
         namespace.veth("e1.5", "p1", 1);
         drop(install(&with(r#"["e1.5"]"#, "generic")).unwrap());
         assert!(program("e1.5").is_some());
-        assert_eq!(names(&namespace.bpffs.join("v1/links")), ["e1%2e5"]);
+        assert_eq!(names(&namespace.bpffs.join("v2/links")), ["e1%2e5"]);
     });
 }
 
@@ -221,16 +344,10 @@ fn what_cannot_be_done_is_refused_with_a_remedy_and_changes_nothing() {
         let prepared = Prepared::new(&compile(&both).unwrap(), &Options::new(&both));
         assert!(prepared.is_err(), "refused before anything is built or waited for");
         assert_eq!(program("e0"), None, "the first interface is as before");
-        assert_eq!(names(&namespace.bpffs.join("v1")), ["links"]);
+        assert_eq!(names(&namespace.bpffs.join("v2")), ["links"]);
         drop(install(&config).unwrap());
 
-        fs::create_dir(namespace.bpffs.join("v7")).unwrap();
-        let error = refused(&config);
-        assert!(matches!(&error, DataPlaneError::OtherAbi { found, .. } if found == "7"), "{error}");
-        assert_eq!(error.class(), ErrorClass::RefusedByState);
-        fs::remove_dir(namespace.bpffs.join("v7")).unwrap();
-
-        let pins = namespace.bpffs.join("v1/current");
+        let pins = namespace.bpffs.join("v2/current");
         fs::rename(pins.join("POOLS"), pins.join("POOLZ")).unwrap();
         let error = refused(&config);
         assert!(matches!(&error, DataPlaneError::BadPin { path, .. } if path.ends_with("POOLZ")), "{error}");
@@ -238,7 +355,7 @@ fn what_cannot_be_done_is_refused_with_a_remedy_and_changes_nothing() {
         let error = refused(&config);
         assert!(error.to_string().contains("map PLANS"), "{error}");
         assert!(program("e0").is_some(), "what ran goes on running");
-        assert_eq!(names(&pins).len(), 11, "nothing was removed");
+        assert_eq!(names(&pins).len(), 14, "nothing was removed");
     });
 }
 
@@ -247,12 +364,12 @@ fn what_a_crash_leaves_behind_is_settled() {
     with_namespace(|namespace| {
         namespace.veth("e0", "p0", 0);
         let config = unchanged(namespace);
-        let pins = namespace.bpffs.join("v1");
+        let pins = namespace.bpffs.join("v2");
         // While the first generation was being pinned.
         fs::create_dir_all(pins.join("next")).unwrap();
         let first = install(&config).unwrap();
         assert_eq!(first.start(), Start::Fresh);
-        first.admission_writer().store_backend(0, Admission::CLOSED).unwrap();
+        first.admission_writer().store_backend(BackendIndex(0), Admission::CLOSED).unwrap();
         drop(first);
         let id = program("e0");
 
@@ -265,7 +382,7 @@ fn what_a_crash_leaves_behind_is_settled() {
             }
             let again = install(&config).unwrap();
             assert_eq!(again.start(), Start::Adopted { program_replaced: false }, "{left} {with_old}");
-            assert_eq!(again.admission_writer().load_backend(0), Some(Admission::CLOSED));
+            assert_eq!(again.admission_writer().load_backend(BackendIndex(0)), Some(Admission::CLOSED));
             assert_eq!(program("e0"), id);
             assert_eq!(names(&pins), ["current", "links"]);
         }
@@ -287,7 +404,7 @@ fn detaching_removes_everything_of_any_version() {
         let error = detach(&namespace.bpffs).unwrap_err();
         assert!(matches!(error, DataPlaneError::InUse { .. }), "{error}");
         drop(dataplane);
-        fs::rename(namespace.bpffs.join("v1"), namespace.bpffs.join("v99")).unwrap();
+        fs::rename(namespace.bpffs.join("v2"), namespace.bpffs.join("v99")).unwrap();
         let mut detached = detach(&namespace.bpffs);
         eventually("the lock is free", || {
             if detached.is_err() {
@@ -310,10 +427,11 @@ fn explaining_over_the_live_maps_says_what_the_image_says() {
         let config = unchanged(namespace);
         let dataplane = install(&config).unwrap();
         for backend in 0..4 {
-            dataplane.next_hop_writer().write(backend, &HOP).unwrap();
+            dataplane.next_hop_writer().write(BackendIndex(backend), &HOP).unwrap();
         }
         let mut model = ImageTables::new(compile(&config).unwrap());
         model.set_next_hops(HOP.ifindex, HOP.destination, HOP.source, HOP.mtu);
+        let untouched = ImageTables::new(compile(&config).unwrap());
         let live = dataplane.live();
         let rack = config.topology.find("west/w1/r1").unwrap().index();
         for word in [Admission::OPEN, Admission::new(0, 255), Admission::CLOSED, Admission::new(128, 255)] {
@@ -328,8 +446,10 @@ fn explaining_over_the_live_maps_says_what_the_image_says() {
                     protocol: Protocol::Tcp,
                     opening: port % 2 == 0,
                 };
-                let explanation = explain(&observation, &config, query);
-                assert_eq!(explanation, explain(&model, &config, query));
+                let explanation = explain(&observation, &config, dataplane.ids(), query);
+                // The model remembers what was asked of it, the live maps do not.
+                model.take_flows_of(&untouched);
+                assert_eq!(explanation, explain(&model, &config, dataplane.ids(), query));
                 assert_eq!(explanation.verdict, VerdictKind::Forward);
                 assert_eq!(explanation.service.as_deref(), Some("web"));
                 assert_eq!(explanation.client_region.as_deref(), Some("west"));
@@ -360,7 +480,7 @@ fn packets_are_counted_and_flows_away_from_home_are_seen() {
         let dataplane = install(&config).unwrap();
         let hop = NextHop { ifindex: interface("e0").index, ..HOP };
         for backend in 0..4 {
-            dataplane.next_hop_writer().write(backend, &hop).unwrap();
+            dataplane.next_hop_writer().write(BackendIndex(backend), &hop).unwrap();
         }
         let rack = config.topology.find("west/w1/r1").unwrap().index();
         dataplane.admission_writer().store_array(rack, Admission::CLOSED).unwrap();
@@ -373,7 +493,7 @@ fn packets_are_counted_and_flows_away_from_home_are_seen() {
                 protocol: Protocol::Tcp,
                 opening,
             };
-            explain(&live.observe(), &config, query)
+            explain(&live.observe(), &config, dataplane.ids(), query)
         };
         let away: Vec<_> = ports
             .clone()

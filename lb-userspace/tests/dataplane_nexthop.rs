@@ -9,6 +9,7 @@ use lb_userspace::dataplane::nexthop::{HopState, NextHops};
 use lb_userspace::dataplane::writer::{NextHop, NextHopWriter};
 use lb_userspace::dataplane::{DataPlane, Options};
 use lb_userspace::plan::compile::compile;
+use lb_userspace::plan::ids::BackendIndex;
 use namespace::{DEADLINE, Namespace, eventually, run, with_namespace};
 use nix::net::if_::if_nametoindex;
 
@@ -31,7 +32,7 @@ fn start(namespace: &Namespace) -> (DataPlane, NextHopWriter, NextHops) {
     let config = namespace.config(|text| text);
     let dataplane = DataPlane::install(&compile(&config).unwrap(), &Options::new(&config)).unwrap();
     let writer = dataplane.next_hop_writer();
-    let hops = NextHops::start(&config, dataplane.next_hop_writer()).unwrap();
+    let hops = NextHops::start(dataplane.next_hop_writer()).unwrap();
     (dataplane, writer, hops)
 }
 
@@ -67,8 +68,6 @@ fn next_hops_are_found_on_the_link_and_behind_gateways() {
         wait_settled(&hops);
         assert_eq!(way(&writer, 0), hop("e0", 0, 2, 1600), "on the link");
         assert_eq!(way(&writer, 1), hop("e0", 0, 2, 1600));
-        let on_link = [0, 2].map(|backend| writer.read(backend).unwrap().on_link);
-        assert_eq!(on_link, [true, false], "the backend itself, or a gateway");
         assert_eq!(way(&writer, 2), hop("e1", 1, 2, 1500), "behind a gateway, with the route's MTU");
         // The kernel asks for IPv6 neighbours only once the interface's own address has passed duplicate detection.
         eventually("over IPv6", || way(&writer, 3) == hop("e1", 1, 2, 1600));
@@ -132,7 +131,9 @@ fn routes_and_links_are_followed() {
         assert_eq!(way(&writer, 2), hop("e0", 0, 2, 1600));
         // But not over a link that is down.
         run("ip link set e0 down");
-        eventually("the way is taken away", || (0..3).all(|backend| writer.read(backend).is_none()));
+        eventually("the way is taken away", || {
+            (0..3).all(|backend| writer.read(BackendIndex(backend)).is_none())
+        });
         assert_eq!(way(&writer, 3), hop("e1", 1, 2, 1600), "the other link is not touched");
         run("ip link set e0 up");
         eventually("it is back", || way(&writer, 0) == hop("e0", 0, 2, 1600));
@@ -147,7 +148,7 @@ fn an_address_of_this_host_is_no_backend() {
         network(namespace);
         let (dataplane, ..) = start(namespace);
         let own: IpAddr = "10.1.0.1".parse().unwrap();
-        let hops = NextHops::start_for(vec![own], dataplane.next_hop_writer()).unwrap();
+        let hops = NextHops::start_for(vec![(BackendIndex(0), own)], dataplane.next_hop_writer()).unwrap();
         wait_settled(&hops);
         let snapshot = hops.snapshot();
         assert!(

@@ -1,12 +1,16 @@
 //! Golden packets through `BPF_PROG_TEST_RUN` and through the pure code, byte for byte.
 
 use anyhow::{Context, Result, ensure};
-use lb_common::{abi::reason::Reason, datapath::flow::FlowTable};
+use lb_common::{
+    abi::{admission::Admission, backend::BackendEntry, counter::backend_slot, reason::Reason},
+    datapath::flow::FlowTable,
+};
 use lb_tests::golden::{
     cases, fixture,
     judge::{changed, judge_program, judge_pure, reason_of, run_pure},
     kernel::{EDGE, Kernel},
     numbers::Numbers,
+    packets,
 };
 use lb_userspace::plan::image::ImageTables;
 
@@ -25,6 +29,55 @@ fn golden_packets_through_the_xdp_program() -> Result<()> {
         judge_program(&kernel, &image, &case).context(case.name)?;
     }
     Ok(())
+}
+
+/// A flow that opens away from home stands in `OPENINGS`, and in `FLOWS` from its second packet on; one that opens anew at home
+/// stands nowhere.
+#[test]
+fn a_flow_moves_from_opening_to_established() -> Result<()> {
+    let image = fixture()?;
+    let frame = |flags| {
+        packets::ethernet(
+            0x0800,
+            &packets::ipv4(
+                [198, 51, 100, 7].into(),
+                [192, 0, 2, 20].into(),
+                6,
+                &packets::tcp(40_001, 443, flags, &[]),
+            ),
+        )
+    };
+    let mut drained = image.clone();
+    // Whichever it is, the flow's home is one of them, and another one remains.
+    let tables = ImageTables::new(image.clone());
+    let home = tables_home(&tables, &frame(packets::SYN))?;
+    drained.backends[home].admission = Admission::new(0, 255);
+    let mut kernel = Kernel::load(EDGE, &["weir_edge"], &drained, 1024)?;
+    let tables = ImageTables::new(drained.clone());
+    let steps = [(packets::SYN, 0, 1), (packets::ACK, 1, 0), (packets::ACK, 1, 0)];
+    for (flags, flows, openings) in steps {
+        let pure = run_pure(&tables, &frame(flags)).0;
+        ensure!(kernel.run("weir_edge", &frame(flags))? == pure, "program and pure code differ");
+        let held = (kernel.flows("FLOWS")?, kernel.flows("OPENINGS")?);
+        ensure!(held == (flows, openings), "{held:?} instead of {:?}", (flows, openings));
+        let pure = (tables.flows(FlowTable::Flows).len(), tables.flows(FlowTable::Openings).len());
+        ensure!(pure == held, "{pure:?} in the pure code");
+    }
+    kernel
+        .set_backend(home, &BackendEntry { admission: Admission::new(255, 255), ..drained.backends[home] })?;
+    kernel.run("weir_edge", &frame(packets::SYN))?;
+    ensure!(kernel.flows("FLOWS")? + kernel.flows("OPENINGS")? == 0, "a stale entry is left");
+    Ok(())
+}
+
+/// The backend to which a frame goes.
+fn tables_home(tables: &ImageTables, frame: &[u8]) -> Result<usize> {
+    let (_, reason) = run_pure(tables, frame);
+    ensure!(reason == Reason::Forwarded, "{reason:?}");
+    let services = tables.image().root.counter_services;
+    (0..tables.image().backends.len())
+        .find(|&at| tables.counter(backend_slot(services, at as u32)).packets != 0)
+        .context("no backend was counted")
 }
 
 /// Every reason has a golden packet, but for those that no packet can cause on a sound data plane.

@@ -2,7 +2,10 @@
 //! bounds leave room for others, and for growth that is meant.
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::verify::{Loaded, load_object};
+use lb_tests::verify::{
+    Loaded, load_object,
+    stack::{OLD_STEP, STACK_MAX, chains},
+};
 use std::{fs, path::PathBuf};
 
 /// Instructions that the verifier may walk, of the million at which every kernel gives up. Linux 6.1 walks twice as many as
@@ -15,18 +18,36 @@ const MACHINE_CODE_MAX: u32 = 49_152;
 /// As [`MACHINE_CODE_MAX`], for the agent: 3.7 thousand.
 const MACHINE_CODE_AGENT_MAX: u32 = 16_384;
 
-/// Every program of every object.
-fn programs() -> Result<Vec<Loaded>> {
+/// Every object.
+fn objects() -> Result<Vec<PathBuf>> {
     let folder = env!("WEIR_BPF_DIR");
     let entries = fs::read_dir(folder).with_context(|| folder.to_owned())?;
     let mut objects: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     objects.retain(|path| path.is_file() && path.extension().is_none());
     objects.sort();
+    Ok(objects)
+}
+
+/// Every program of every object.
+fn programs() -> Result<Vec<Loaded>> {
     let mut all = Vec::new();
-    for object in objects {
+    for object in objects()? {
         all.extend(load_object(&object)?);
     }
     Ok(all)
+}
+
+/// What this machine's kernel takes, Linux 6.1 may not: it counts the stack more coarsely.
+#[test]
+fn no_chain_of_calls_takes_more_stack_than_old_kernels_have() -> Result<()> {
+    for object in objects()? {
+        for (name, chain) in chains(&fs::read(&object)?, OLD_STEP)? {
+            println!("{name}: frames {:?}, {} of {STACK_MAX} bytes", chain.frames, chain.bytes);
+            let bytes = chain.bytes;
+            ensure!(bytes <= STACK_MAX, "{name}: {bytes} bytes of stack, frames {:?}", chain.frames);
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! A flood of opening packets thus reaches `OPENINGS` only, and a packet of a flow without an entry reads one byte.
 
 use super::limits::FLOW_FILTER_CHUNK;
+use crate::net::words_address;
 
 /// Key of the `FLOWS` and `OPENINGS` maps: a flow's 5-tuple. IPv4 addresses stand as IPv4-mapped IPv6 addresses (RFC 4291, section
 /// 2.5.5.2).
@@ -32,6 +33,70 @@ pub struct FlowKey {
     pub reserved: [u8; 2],
 }
 
+/// A [`FlowKey`] in words: what the datapath passes around, as it computes in words and not in bytes.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowWords(pub [u32; 10]);
+
+const _: () = assert!(size_of::<FlowWords>() == size_of::<FlowKey>());
+
+impl FlowWords {
+    /// The words of a flow: addresses and ports (client's, then service's) in network order.
+    #[must_use]
+    #[inline(always)]
+    pub const fn new(
+        source: &[u32; 4],
+        destination: &[u32; 4],
+        ports: u32,
+        protocol: u8,
+        origin: u8,
+    ) -> Self {
+        let [s0, s1, s2, s3] = *source;
+        let [d0, d1, d2, d3] = *destination;
+        let rest = u32::from_ne_bytes([protocol, origin, 0, 0]);
+        Self([s0, s1, s2, s3, d0, d1, d2, d3, ports, rest])
+    }
+
+    /// Client address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn source(&self) -> [u32; 4] {
+        let [a, b, c, d, ..] = self.0;
+        [a, b, c, d]
+    }
+
+    /// See [`FlowKey::protocol`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn protocol(&self) -> u8 {
+        self.0[9].to_ne_bytes()[0]
+    }
+
+    /// See [`FlowKey::origin`].
+    #[must_use]
+    #[inline(always)]
+    pub const fn origin(&self) -> u8 {
+        self.0[9].to_ne_bytes()[1]
+    }
+
+    /// The key itself.
+    #[must_use]
+    pub const fn key(&self) -> FlowKey {
+        let [s0, s1, s2, s3, d0, d1, d2, d3, ports, rest] = self.0;
+        let [a, b, c, d] = ports.to_ne_bytes();
+        let [protocol, origin, ..] = rest.to_ne_bytes();
+        FlowKey {
+            source: words_address(&[s0, s1, s2, s3]),
+            destination: words_address(&[d0, d1, d2, d3]),
+            source_port: [a, b],
+            destination_port: [c, d],
+            protocol,
+            origin,
+            reserved: [0; 2],
+        }
+    }
+}
+
 /// Value of the `FLOWS` and `OPENINGS` maps.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,3 +116,17 @@ pub const FLOW_CLOSING: u32 = 1 << 31;
 /// `i / FLOW_FILTER_CHUNK`; a flow's byte is [`filter_index`](crate::datapath::filter::index).
 #[repr(transparent)]
 pub struct FlowFilter(pub [u8; FLOW_FILTER_CHUNK]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::pod::Pod as _;
+
+    #[test]
+    fn words_and_key_are_the_same_bytes() {
+        let words = FlowWords::new(&[1, 2, 3, 4], &[5, 6, 7, 8], 0x0102_0304, 6, 1);
+        let bytes: std::vec::Vec<u8> = words.0.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert_eq!(words.key().as_bytes(), bytes);
+        assert_eq!((words.source(), words.protocol(), words.origin()), ([1, 2, 3, 4], 6, 1));
+    }
+}

@@ -80,8 +80,10 @@ pub struct Root {
     pub flow_inserts_per_second: u32,
     /// Guards, and so elements of the map `GUARD_COUNTS` for each CPU.
     pub guards: u32,
+    /// Digest of the client regions' prefixes, in their order: equal ones tell that no client is of another region than before.
+    pub clients_digest: [u32; 2],
     /// Zero.
-    pub reserved2: [u32; 20],
+    pub reserved2: [u32; 18],
     /// Digest of the configuration that this generation was built from.
     pub config_digest: [u8; 32],
 }

@@ -2,8 +2,8 @@
 
 use super::{ports::Packet, steer::Origin};
 use crate::{
-    abi::{flow::FlowKey, reason::Reason},
-    net::{AddressWords, ethernet, icmp, ipv4, ipv6, mapped_words, protocol, word, words_address},
+    abi::{flow::FlowWords, reason::Reason},
+    net::{AddressWords, ethernet, icmp, ipv4, ipv6, mapped_words, protocol, word},
 };
 
 /// A TCP or UDP flow's 5-tuple. IPv4 addresses stand as IPv4-mapped IPv6 addresses.
@@ -42,16 +42,8 @@ impl Tuple {
     /// Key of the flow table.
     #[must_use]
     #[inline(always)]
-    pub const fn flow_key(&self, origin: Origin) -> FlowKey {
-        FlowKey {
-            source: words_address(&self.source),
-            destination: words_address(&self.destination),
-            source_port: self.source_port(),
-            destination_port: self.destination_port(),
-            protocol: self.protocol,
-            origin: origin as u8,
-            reserved: [0; 2],
-        }
+    pub const fn flow_words(&self, origin: Origin) -> FlowWords {
+        FlowWords::new(&self.source, &self.destination, self.ports, self.protocol, origin as u8)
     }
 }
 

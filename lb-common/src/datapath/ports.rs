@@ -14,7 +14,7 @@ use crate::abi::{
     admission::AdmissionWords,
     agent::{AgentAddress, AgentReason, AgentRoot},
     backend::BackendEntry,
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowWords},
     guard::{GuardEntry, NodeGuard},
     plan::{PlanEntry, PoolEntry},
     quic::{QuicServer, QuicServerKey},
@@ -197,11 +197,11 @@ pub trait Tables: Clock + Buckets + PrefixNodes {
     /// the configuration. Of its fields only `table_base` and `table_slots` have a meaning.
     fn previous(&self, index: u32) -> Option<&PoolEntry>;
     /// A flow's entry in one of the tables of flows, as it was found; its `seen` becomes what `touch` makes of it.
-    fn flow(&self, table: FlowTable, key: &FlowKey, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry>;
+    fn flow(&self, table: FlowTable, key: &FlowWords, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry>;
     /// Writes a flow into one of the tables of flows; when it is full, the least recently used entry goes.
-    fn remember(&self, table: FlowTable, key: &FlowKey, entry: FlowEntry);
+    fn remember(&self, table: FlowTable, key: &FlowWords, entry: FlowEntry);
     /// Removes a flow from one of the tables of flows; `false` when it was not there.
-    fn forget(&self, table: FlowTable, key: &FlowKey) -> bool;
+    fn forget(&self, table: FlowTable, key: &FlowWords) -> bool;
     /// A byte of the flow filter; not 0 where there is none, as then nothing is known.
     fn filter(&self, index: u32) -> u8;
     /// Stores a byte of the flow filter.

@@ -3,7 +3,7 @@
 use super::{
     hash::{domain_byte, probe_hash, share_byte, share_limit},
     ports::Tables,
-    steer::Placement,
+    steer::{Away, Placement},
     trace::{Step, Trace},
 };
 use crate::abi::{
@@ -13,6 +13,7 @@ use crate::abi::{
     plan::PoolEntry,
     reason::Reason,
 };
+use crate::net::address_words;
 
 /// The member in slot `slot` of the slot array.
 #[inline(always)]
@@ -54,10 +55,30 @@ fn is_held(admissions: &AdmissionWords, entry: &BackendEntry) -> u32 {
 #[must_use]
 #[inline(always)]
 pub fn admits(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, opening: bool) -> bool {
-    let [own, rack, zone, region] = words(admissions, entry);
-    // Where everything is open the flow's bytes need not be computed.
-    let open = Admission::OPEN.0 & !Admission::CLEAN;
-    own & rack & zone & region & open == open || admits_bit(admissions, entry, h, opening) != 0
+    admits_bit(admissions, entry, h, opening) != 0
+}
+
+/// What can be told of a flow's admission without looking at the flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Gate {
+    /// Every flow may go there.
+    Open,
+    /// No flow may.
+    Shut,
+    /// Some may.
+    Ajar,
+}
+
+#[inline(always)]
+fn gate(admissions: &AdmissionWords, entry: &BackendEntry, opening: bool) -> Gate {
+    let shares = words(admissions, entry).map(|word| Admission(word).share(opening) as u32);
+    let [own, rack, zone, region] = shares;
+    if own & rack & zone & region == u8::MAX as u32 {
+        return Gate::Open;
+    }
+    // The sign bit of "less one" says "none".
+    let none = own.wrapping_sub(1) | rack.wrapping_sub(1) | zone.wrapping_sub(1) | region.wrapping_sub(1);
+    if none >> 31 != 0 { Gate::Shut } else { Gate::Ajar }
 }
 
 /// 1 if a backend and all its domains admit a flow, else 0: the byte for the backend is less than the backend's limit, and the
@@ -81,9 +102,8 @@ fn admits_bit(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, opening
 #[must_use]
 #[inline(always)]
 pub const fn subject(entry: &BackendEntry) -> u32 {
-    let a = &entry.outer_destination;
-    u32::from_le_bytes([a[0] ^ a[4], a[1] ^ a[5], a[2] ^ a[6], a[3] ^ a[7]])
-        ^ u32::from_le_bytes([a[8] ^ a[12], a[9] ^ a[13], a[10] ^ a[14], a[11] ^ a[15]])
+    let [a, b, c, d] = address_words(&entry.outer_destination);
+    u32::from_le(a ^ b ^ c ^ d)
 }
 
 /// Result of [`at_home`].
@@ -147,29 +167,33 @@ const _: () = assert!(crate::abi::limits::MAX_BACKENDS <= lb_maglev::SLOT_MEMBER
 /// Probes of a flow's first pool that are made at once, before there is a walk: the home and two more.
 const NEAR_PROBES: u32 = 3;
 
-/// Tries the first slots of a pool, of which the very first holds `home`, as [`probe`] would: most flows that a failure drives
-/// from home find their place so. The member that takes the flow and how many refused before, if one does.
+/// Tries the first slots of a plan's first pool as [`probe`] would, but only members that admit all flows or none: most flows
+/// that a failure drives from home find their place so. The member that takes the flow and how many refused before, if one
+/// does.
 ///
 /// # Errors
 /// [`Reason::Inconsistent`] when maps contradict each other.
 #[inline(always)]
 pub fn probe_near<T: Tables>(
     tables: &T,
-    pool: &PoolEntry,
-    home: u32,
-    h: u64,
-    opening: bool,
+    admissions: &AdmissionWords,
+    request: &Away,
     trace: &mut impl Trace,
 ) -> Result<Option<(u32, u32)>, Reason> {
-    let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-    let mut backend = lb_maglev::member_id(home as u16) as u32;
+    let mut backend = lb_maglev::member_id(request.home as u16) as u32;
     let mut i = 0;
     while i < NEAR_PROBES {
         if i > 0 {
-            backend = member(tables, pool, probe_hash(h, i))?.0;
+            let slot = lb_maglev::reduce(probe_hash(request.h, i), request.table_slots);
+            let slot = tables.slot(request.table_base.wrapping_add(slot)).ok_or(Reason::Inconsistent)?;
+            backend = lb_maglev::member_id(slot) as u32;
         }
         let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
-        let taken = admits(admissions, entry, h, opening);
+        let gate = gate(admissions, entry, request.opening());
+        if matches!(gate, Gate::Ajar) {
+            return Ok(None);
+        }
+        let taken = matches!(gate, Gate::Open);
         trace.step(Step::Probe { probe: i, backend, admission: combined(admissions, entry), taken });
         if taken {
             return Ok(Some((backend, i)));

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::abi::{
     backend::BackendEntry,
-    flow::FlowKey,
+    flow::FlowWords,
     limits::{MAX_PLAN_STEPS, MAX_PROBES, MAX_THOROUGH_PROBES},
     plan::{POOL_RELAY, PlanEntry, PoolEntry},
     reason::Reason,
@@ -80,7 +80,7 @@ pub fn place<'a, T: Tables>(
     } else {
         NO_HOME
     };
-    let request = Away::new(service, transport, h, origin, plan_index, home);
+    let request = Away::new(service, &first, transport, h, origin, plan_index, home);
     let mut walked = tables.away(&request, trace);
     if walked.is_undecided() {
         walked = tables.walk(&request.walk(), trace);
@@ -101,58 +101,83 @@ fn may_enter(pool: &PoolEntry, origin: Origin) -> bool {
     origin as u8 == Origin::Client as u8 || pool.flags & POOL_RELAY == 0
 }
 
-/// Input of [`away`]: all that is known of a packet that does not go straight home.
+/// Input of [`away`]: all that is known of a packet that does not go straight home. In words, as it lies in memory between
+/// functions.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Away {
     /// Its flow, and where it comes from.
-    pub key: FlowKey,
+    pub key: FlowWords,
     /// The flow's hash.
     pub h: u64,
     /// Index of the plan.
     pub plan: u32,
     /// What the flow's first slot in the plan's first pool holds, mark included; or [`NO_HOME`].
     pub home: u32,
+    /// As in the plan's first pool.
+    pub table_base: u32,
+    /// As in the plan's first pool.
+    pub table_slots: u32,
+    /// As in the plan's first pool.
+    pub pool_admission: u32,
+    /// As in the plan's first pool.
+    pub pool: u32,
     /// Flags of the service.
     pub service_flags: u32,
     /// As in the service.
     pub previous_base: u32,
     /// As in the service.
     pub previous_plans: u32,
-    /// Bit 0: it may open a flow. Bit 1: it closes one.
-    pub packet_flags: u32,
+    /// Bits `OPENING`, `CLOSING`, `TRACKED` and `STICKY`.
+    packet_flags: u32,
 }
 
 impl Away {
     const OPENING: u32 = 1;
     const CLOSING: u32 = 2;
+    const TRACKED: u32 = 4;
+    const STICKY: u32 = 8;
 
     #[inline(always)]
-    const fn new(
+    fn new(
         service: &ServiceEntry,
+        first: &PoolEntry,
         transport: &Transport,
         h: u64,
         origin: Origin,
         plan: u32,
         home: u32,
     ) -> Self {
+        let protocol = transport.tuple.protocol;
+        let sticky = protocol == protocol::UDP && service.flags & SERVICE_STICKY_UDP != 0;
+        // A datagram of a sticky service is one of an established flow.
+        let opening = transport.opening & !sticky;
+        let tracked = flow::is_tracked(protocol, service.flags);
+        let packet_flags = opening as u32 * Self::OPENING
+            + transport.closing as u32 * Self::CLOSING
+            + tracked as u32 * Self::TRACKED
+            + sticky as u32 * Self::STICKY;
         Self {
-            key: transport.tuple.flow_key(origin),
+            key: transport.tuple.flow_words(origin),
             h,
             plan,
             home,
+            table_base: first.table_base,
+            table_slots: first.table_slots,
+            pool_admission: first.admission as u32,
+            pool: first.pool,
             service_flags: service.flags,
             previous_base: service.previous_base,
             previous_plans: service.previous_plans,
-            packet_flags: transport.opening as u32 * Self::OPENING + transport.closing as u32 * Self::CLOSING,
+            packet_flags,
         }
     }
 
-    /// Whether the packet may open a flow. A datagram of a sticky service is one of an established flow.
+    /// Whether the packet may open a flow.
     #[must_use]
     #[inline(always)]
     pub const fn opening(&self) -> bool {
-        self.packet_flags & Self::OPENING != 0 && !self.is_sticky()
+        self.packet_flags & Self::OPENING != 0
     }
 
     /// Whether the packet closes a flow.
@@ -162,18 +187,18 @@ impl Away {
         self.packet_flags & Self::CLOSING != 0
     }
 
-    /// Whether it is a datagram of a sticky service.
+    /// Whether the tables of flows hold such flows.
     #[must_use]
     #[inline(always)]
-    pub const fn is_sticky(&self) -> bool {
-        self.key.protocol == protocol::UDP && self.service_flags & SERVICE_STICKY_UDP != 0
+    pub const fn tracked(&self) -> bool {
+        self.packet_flags & Self::TRACKED != 0
     }
 
     /// Whether the packet may be its flow's first, and the tables of flows hold such flows.
     #[must_use]
     #[inline(always)]
     pub const fn may_be_new(&self) -> bool {
-        flow::is_tracked(self.key.protocol, self.service_flags) && (self.opening() || self.is_sticky())
+        self.tracked() && self.packet_flags & (Self::OPENING | Self::STICKY) != 0
     }
 
     /// The walk for a packet that found no place without.
@@ -192,7 +217,7 @@ impl Away {
     #[must_use]
     #[inline(always)]
     pub const fn origin(&self) -> Origin {
-        if self.key.origin == Origin::Relay as u8 { Origin::Relay } else { Origin::Client }
+        if self.key.origin() == Origin::Relay as u8 { Origin::Relay } else { Origin::Client }
     }
 }
 
@@ -211,7 +236,7 @@ pub fn away<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Wa
 
 #[inline(always)]
 fn try_away<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result<Walked, Reason> {
-    if !request.opening() && flow::is_tracked(request.key.protocol, request.service_flags) {
+    if request.tracked() && !request.opening() {
         let root = tables.root().ok_or(Reason::Inconsistent)?;
         match flow::known(tables, root, request, trace)? {
             Known::At(backend) => return Ok(Walked::known(backend)),
@@ -230,25 +255,28 @@ fn try_away<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Re
 /// Tries the first slots of the plan's first pool, if the flow starts there.
 #[inline(always)]
 fn near<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result<Walked, Reason> {
-    let plan = tables.plan(request.plan).ok_or(Reason::Inconsistent)?;
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-    let (h, opening) = (request.h, request.opening());
-    // Shares of a plan say where flows open. An untracked established flow is at home.
-    let spills = opening && request.service_flags & SERVICE_SPILLS != 0;
-    if request.home == NO_HOME || (spills && is_before_start(plan, 0, spill_hash(h))) {
+    let opening = request.opening();
+    if request.home == NO_HOME || (opening && starts_elsewhere(tables, request)) {
         return Ok(Walked::UNDECIDED);
     }
-    let admission = admissions.get(plan.first.admission);
-    let share = admission.share(opening);
-    let entered = share == u8::MAX || pool_byte(h) < share_limit(share);
-    trace.step(Step::Pool { pool: plan.first.pool, admission, ignore_health: false, entered });
-    if !entered {
+    let admission = admissions.get(request.pool_admission as u16);
+    if admission.share(opening) != u8::MAX {
         return Ok(Walked::UNDECIDED);
     }
-    Ok(match select::probe_near(tables, &plan.first, request.home, h, opening, trace)? {
+    trace.step(Step::Pool { pool: request.pool, admission, ignore_health: false, entered: true });
+    Ok(match select::probe_near(tables, admissions, request, trace)? {
         Some((backend, probes)) => Walked::placed(backend, probes == 0, false),
         None => Walked::UNDECIDED,
     })
+}
+
+/// Whether a flow opens at another step of its plan than the first. Shares of a plan say where flows open, and nothing of
+/// established ones: one that nobody wrote down is at home.
+#[inline(always)]
+fn starts_elsewhere<T: Tables>(tables: &T, request: &Away) -> bool {
+    request.service_flags & SERVICE_SPILLS != 0
+        && tables.plan(request.plan).is_none_or(|plan| is_before_start(plan, 0, spill_hash(request.h)))
 }
 
 /// Keeps the invariant of [`flow`] for a packet that may be a flow's first and that [`away`] or [`walk`] placed.
@@ -391,7 +419,8 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
     let &Walk { h, opening, origin, service_flags, .. } = request;
     let plan = tables.plan(request.plan).ok_or(Reason::Inconsistent)?;
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-    let h2 = spill_hash(h);
+    // Shares of a plan say where flows open, and nothing of established ones: those start at the first step.
+    let h2 = if opening { spill_hash(h) } else { 0 };
     // One loop and not a function for each pass: what the verifier walks through is iterations times ways.
     for round in 0..PASSES * MAX_PLAN_STEPS as u32 {
         let (pass, step) = (round / MAX_PLAN_STEPS as u32, round % MAX_PLAN_STEPS as u32);

@@ -5,16 +5,12 @@
 //! at such a slot is written down, wherever it goes.
 
 use super::{
-    flow,
     ports::Tables,
     select::{self, NO_HOME},
     steer::{Away, Origin},
     trace::{Step, Trace},
 };
-use crate::{
-    abi::{plan::POOL_RELAY, reason::Reason},
-    net::address_words,
-};
+use crate::abi::{plan::POOL_RELAY, reason::Reason};
 
 /// Whether an untracked flow is an old one: its slot is marked (or its pool has no slots any more) and the transition of its
 /// service lasts.
@@ -22,7 +18,7 @@ use crate::{
 #[inline(always)]
 pub const fn lasts(request: &Away) -> bool {
     let marked = request.home == NO_HOME || request.home as u16 & lb_maglev::SLOT_MARK != 0;
-    marked && request.previous_base != 0 && flow::is_tracked(request.key.protocol, request.service_flags)
+    marked && request.previous_base != 0 && request.tracked()
 }
 
 /// The backend where an untracked flow was at home before the last change of the configuration; `None` where its pool then
@@ -32,11 +28,8 @@ pub const fn lasts(request: &Away) -> bool {
 /// [`Reason::Inconsistent`] when maps contradict each other.
 #[inline(always)]
 pub fn old_home<T: Tables>(tables: &T, request: &Away) -> Result<Option<u32>, Reason> {
-    let region = if request.previous_plans > 1 {
-        tables.previous_client_region(&address_words(&request.key.source))
-    } else {
-        0
-    };
+    let region =
+        if request.previous_plans > 1 { tables.previous_client_region(&request.key.source()) } else { 0 };
     let region = if region < request.previous_plans { region } else { 0 };
     let index = (request.previous_base - 1).wrapping_add(region);
     let pool = tables.previous(index).ok_or(Reason::Inconsistent)?;

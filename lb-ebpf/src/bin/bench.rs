@@ -12,7 +12,7 @@ mod program {
         programs::XdpContext,
     };
     use lb_common::{
-        abi::bench::{BENCH_IPV6, BenchRoot},
+        abi::bench::{BENCH_IPV6, BENCH_SPREAD, BenchRoot, spread},
         datapath::{self, ports::Packet, trace::Silent, verdict::Verdict},
         net::{ethernet, ipv4, ipv6},
     };
@@ -69,11 +69,17 @@ mod program {
         // An odd factor visits every flow once a round, in an order that no prefetcher follows.
         let mixed = flow.wrapping_mul(0x9e37_79b1) & bench.flow_mask;
         let port = ((mixed >> 16) as u16 ^ 0x8000 ^ mixed as u16).to_be_bytes();
+        let is_spread = bench.flags & BENCH_SPREAD != 0;
         if bench.flags & BENCH_IPV6 == 0 {
-            frame.write(ethernet::LENGTH + 12, &(0x0a00_0000 | mixed).to_be_bytes())?;
+            let client = if is_spread { spread(flow) } else { 0x0a00_0000 | mixed };
+            frame.write(ethernet::LENGTH + 12, &client.to_be_bytes())?;
             frame.write(ethernet::LENGTH + ipv4::LENGTH, &port)
         } else {
-            frame.write(ethernet::LENGTH + 20, &mixed.to_be_bytes())?;
+            if is_spread {
+                frame.write(ethernet::LENGTH + 10, &spread(flow).to_be_bytes())?;
+            } else {
+                frame.write(ethernet::LENGTH + 20, &mixed.to_be_bytes())?;
+            }
             frame.write(ethernet::LENGTH + ipv6::LENGTH, &port)
         }
     }

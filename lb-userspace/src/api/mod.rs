@@ -12,18 +12,20 @@
 //! | `GET /v1/emergency` | [`types::SwitchView`] |
 //! | `POST /v1/emergency`, with a [`types::ThrowRequest`] | [`types::SwitchView`] |
 //! | `POST /v1/emergency/clear`, with a [`types::ClearRequest`] | [`types::SwitchView`] |
+//! | `POST /v1/reload` | [`types::Reloaded`] |
+//! | `GET /v1/diff?file=` | [`types::Differences`] |
 //! | `GET /v1/explain?src=&dst=&protocol=&opening=` | [`types::Explanation`] |
 //! | `GET /v1/events?after=&limit=&wait=` | [`Event`]s |
 //!
 //! Lists are JSON arrays, sorted by name. Errors are [`problem::Problem`].
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use crate::{plan::state::Action, telemetry::event::Event};
 use problem::Problem;
 use types::{
-    Acted, BackendView, ClearRequest, DomainView, ExplainQuery, Explanation, GuardView, ServiceView, Status,
-    SubjectName, SwitchView, ThrowRequest,
+    Acted, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView,
+    Reloaded, ServiceView, Status, SubjectName, SwitchView, ThrowRequest,
 };
 
 pub mod limits;
@@ -60,6 +62,10 @@ pub trait Control: Send + Sync + 'static {
     fn clear(&self, request: ClearRequest) -> impl Future<Output = Result<SwitchView, Problem>> + Send;
     /// Where a packet would go now.
     fn explain(&self, query: ExplainQuery) -> impl Future<Output = Result<Explanation, Problem>> + Send;
+    /// Reads the configuration's file again and puts it in force, without a gap and without a broken connection.
+    fn reload(&self) -> impl Future<Output = Result<Reloaded, Problem>> + Send;
+    /// What a reload would do, with the configuration's own file or another one.
+    fn diff(&self, file: Option<PathBuf>) -> impl Future<Output = Result<Differences, Problem>> + Send;
     /// Events, oldest first, at most `limit`: the first ones after number `after`, or, without it, the last ones of all.
     /// Where there is none after `after`, waits for one for at most `wait`.
     fn events(

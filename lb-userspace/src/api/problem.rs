@@ -52,6 +52,8 @@ kinds! {
     NoRoute, "urn:weir:problem:no-route", 404, "No such address";
     /// The address does not take this method.
     Method, "urn:weir:problem:method", 405, "Method not allowed";
+    /// A configuration cannot be put in force.
+    Config, "urn:weir:problem:config", 422, "Invalid configuration";
     /// The present state does not allow it.
     Conflict, "urn:weir:problem:conflict", 409, "Refused in the present state";
     /// The body is too large.

@@ -1,6 +1,6 @@
 //! Routes: requests are checked here, answered by a [`Control`].
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -24,9 +24,9 @@ use super::{
     },
     problem::{Problem, ProblemKind},
     types::{
-        Acted, BackendActionRequest, BackendView, ClearRequest, DomainActionRequest, DomainView,
-        ExplainQuery, Explanation, GuardView, ServiceView, Status, SubjectKind, SubjectName, SwitchView,
-        ThrowRequest,
+        Acted, BackendActionRequest, BackendView, ClearRequest, Differences, DomainActionRequest, DomainView,
+        ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, Status, SubjectKind, SubjectName,
+        SwitchView, ThrowRequest,
     },
 };
 use crate::{config::Protocol, plan::state::Action, telemetry::event::Event};
@@ -59,9 +59,11 @@ pub fn router<C: Control>(control: Arc<C>) -> Router {
         .route("/v1/emergency", get(switches::<C>).post(throw::<C>))
         .route("/v1/emergency/clear", post(clear::<C>))
         .route("/v1/explain", get(explain::<C>))
+        .route("/v1/diff", get(diff::<C>))
         .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT, request, next)));
     let patient = Router::new()
         .route("/v1/events", get(events::<C>))
+        .route("/v1/reload", post(reload::<C>))
         .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT + MAX_WAIT, request, next)));
     prompt
         .merge(patient)
@@ -268,6 +270,24 @@ async fn events<C: Control>(
         })?)
     };
     Ok(Json(app.control.events(after, limit, wait).await))
+}
+
+async fn reload<C: Control>(State(app): Shared<C>) -> Answer<Reloaded> {
+    app.control.reload().await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiffParameters {
+    file: Option<PathBuf>,
+}
+
+async fn diff<C: Control>(
+    State(app): Shared<C>,
+    query: Result<Query<DiffParameters>, QueryRejection>,
+) -> Answer<Differences> {
+    let DiffParameters { file } = parse_query(query, "/v1/diff?file=/etc/weir/weir.toml")?;
+    app.control.diff(file).await.map(Json)
 }
 
 async fn no_route(request: Request) -> Problem {

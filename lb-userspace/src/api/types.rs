@@ -15,13 +15,15 @@ use crate::{
 
 mod explain;
 mod guard;
+mod reload;
 mod status;
 
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
+pub use reload::{Changes, Differences, MemberShare, Reloaded, TableChange};
 pub use status::{
-    ConfigStatus, ControlStatus, DaemonStatus, InterfaceStatus, JournalStatus, NodeStatus, OverrideView,
-    ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,
+    ConfigStatus, ControlStatus, DaemonStatus, FlowsStatus, InterfaceStatus, JournalStatus, NodeStatus,
+    OverrideView, ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,
 };
 
 /// What an action or an override is about.
@@ -162,6 +164,16 @@ pub struct BackendView {
     pub packets: u64,
     /// Their bytes as they arrived.
     pub bytes: u64,
+    /// Entries of the flow table that name it, by the last walk. Flows at home have none.
+    #[serde(default)]
+    pub flows: u64,
+    /// Seconds for which its count of packets has stood still, as far as walks tell.
+    #[serde(default)]
+    pub quiet_s: u64,
+    /// Whether it takes no new flows, no entry of the flow table names it, and no packet came for a minute. A flow at home that
+    /// is silent for longer is known to nobody.
+    #[serde(default)]
+    pub drained: bool,
 }
 
 /// One domain: an element of `GET /v1/domains`.

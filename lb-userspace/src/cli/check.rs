@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{DEFAULT_CONFIG, exit::ExitCode, output::Output};
 use crate::config::{self, Config};
+use crate::plan::compile::client_table_bytes;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,6 +32,10 @@ pub(super) fn run(args: &CheckArgs, out: &mut Output) -> anyhow::Result<ExitCode
             } else {
                 out.line(format_args!("{} is valid", args.config.display()))?;
                 out.line(summary)?;
+                if summary.client_prefixes > 0 {
+                    let kib = client_table_bytes(&config)?.div_ceil(1024);
+                    out.line(format_args!("{kib} KiB for the client prefixes"))?;
+                }
             }
             Ok(ExitCode::Ok)
         }

@@ -123,11 +123,24 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, ClientError> {
+        self.post_patiently(path, body, Duration::ZERO).await
+    }
+
+    /// Does something that may take as much longer as `wait`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post_patiently(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        wait: Duration,
+    ) -> Result<Answer, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Connection {
             socket: self.socket.clone(),
             detail: error.to_string(),
         })?;
-        self.send(Method::POST, path, body.into(), TIMEOUT).await
+        self.send(Method::POST, path, body.into(), TIMEOUT + wait).await
     }
 
     async fn send(

@@ -177,6 +177,7 @@ fn of_problem(problem: &Problem) -> Diagnosis {
     let code = match problem.kind {
         ProblemKind::Invalid | ProblemKind::TooLarge => ExitCode::Usage,
         ProblemKind::NotFound => ExitCode::NotFound,
+        ProblemKind::Config => ExitCode::Config,
         ProblemKind::Conflict => ExitCode::Refused,
         ProblemKind::Timeout => ExitCode::Unreachable,
         ProblemKind::NoRoute
@@ -287,7 +288,7 @@ mod tests {
         assert_eq!(code(LogError::Filter("x".to_owned())), ExitCode::Usage);
         let missing = DataPlaneError::NoInterface { name: "eth9".to_owned(), existing: Vec::new() };
         assert_eq!(code(missing), ExitCode::Unsupported);
-        let other = DataPlaneError::OtherAbi { path: path(), bpffs: path(), found: "7".to_owned() };
+        let other = DataPlaneError::InUse { path: path() };
         assert_eq!(code(other), ExitCode::Refused);
         assert_eq!(
             code(DataPlaneError::NoPrivilege { what: "load".to_owned(), source: denied() }),

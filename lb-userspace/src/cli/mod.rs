@@ -19,6 +19,7 @@ pub mod guard;
 pub mod operate;
 pub mod output;
 pub mod privilege;
+pub mod reload;
 pub mod service;
 pub mod status;
 
@@ -36,6 +37,7 @@ Examples:
   weir check --config weir.toml
   weir daemon --config weir.toml
   weir status
+  weir reload
   weir backend list
   weir domain drain west/w1 --reason 'moving racks'
   weir explain 198.51.100.7:40000 192.0.2.10:80/tcp
@@ -76,6 +78,11 @@ pub enum Command {
     /// Show how the edge host is doing
     #[command(after_long_help = status::EXAMPLES)]
     Status,
+    /// Read the configuration again and put it in force
+    #[command(after_long_help = reload::RELOAD_EXAMPLES)]
+    Reload,
+    /// Show what a reload would change
+    Diff(reload::DiffArgs),
     /// Show services
     #[command(subcommand)]
     Service(service::ServiceCommand),
@@ -140,6 +147,8 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
     runtime.block_on(async {
         match command {
             Command::Status => status::run(client, out).await,
+            Command::Reload => reload::reload(client, out).await,
+            Command::Diff(args) => reload::diff(&args, client, out).await,
             Command::Service(command) => service::run(command, client, out).await,
             Command::Backend(command) => backend::run(command, client, out).await,
             Command::Domain(command) => domain::run(command, client, out).await,

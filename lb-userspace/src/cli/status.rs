@@ -6,7 +6,7 @@ use super::{
     client::Client,
     output::{Output, bytes, moment, number, span, state, uptime},
 };
-use crate::api::types::{OverrideView, StateCounts, Status, VerdictKind};
+use crate::api::types::{FlowsStatus, OverrideView, StateCounts, Status, SwitchView, VerdictKind};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -41,6 +41,19 @@ pub(super) async fn run(client: &Client, out: &mut Output) -> anyhow::Result<()>
             status.overrides.iter().map(override_row).collect(),
         )?;
     }
+    let switches: Vec<SwitchView> = client.get("/v1/emergency").await?.parse()?;
+    if !switches.is_empty() {
+        out.line("")?;
+        let row = |view: &SwitchView| {
+            vec![
+                Cell::new(&view.name),
+                Cell::new(uptime(view.left_s)),
+                Cell::new(&view.effect),
+                Cell::new(&view.thrown.reason),
+            ]
+        };
+        out.table(&["EMERGENCY", "LEFT", "EFFECT", "REASON"], switches.iter().map(row).collect())?;
+    }
     Ok(())
 }
 
@@ -67,6 +80,7 @@ fn overview(status: &Status) -> Vec<(&'static str, Cell)> {
         ("xdp", Cell::new(format!("{} on {}", mode(status), interfaces.collect::<Vec<_>>().join(", ")))),
         ("config", Cell::new(format!("{}, digest {digest}", config.file.display()))),
         ("services", Cell::new(status.services)),
+        ("flow table", Cell::new(flows(&status.flows))),
         (
             "forwarded",
             Cell::new(format!("{} packets, {}", traffic.forwarded_packets, bytes(traffic.forwarded_bytes))),
@@ -86,6 +100,22 @@ fn overview(status: &Status) -> Vec<(&'static str, Cell)> {
     ];
     fields.extend(troubles(status).into_iter().map(|text| ("ATTENTION", Cell::new(text))));
     fields
+}
+
+fn flows(flows: &FlowsStatus) -> String {
+    let FlowsStatus { entries, capacity, openings, marked_slots, .. } = flows;
+    let mut text =
+        format!("{entries} of {capacity} entries, {openings} openings, {marked_slots} slots marked");
+    if let Some(ends) = flows.transition_ends {
+        text.push_str(&format!(", in transition until {}", moment(ends)));
+    }
+    if flows.leaving_backends + flows.leaving_services > 0 {
+        text.push_str(&format!(
+            ", {} backends and {} services are leaving",
+            flows.leaving_backends, flows.leaving_services
+        ));
+    }
+    text
 }
 
 fn mode(status: &Status) -> &'static str {
@@ -112,6 +142,10 @@ fn troubles(status: &Status) -> Vec<String> {
             more => format!(" and {more} more"),
         };
         lines.push(format!("no next hop for {}{more}: their packets are dropped", names.join(", ")));
+    }
+    if let Some(error) = &status.config.last_error {
+        let first = error.lines().next().unwrap_or_default();
+        lines.push(format!("the last reload was refused, nothing was changed: {first}"));
     }
     if let Some(error) = &journal.last_error {
         lines.push(format!("the event journal cannot be written: {error}; events are kept in memory"));

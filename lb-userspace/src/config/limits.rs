@@ -11,6 +11,8 @@ pub use lb_maglev::TABLE_SIZES;
 
 /// Size of the file, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
+/// Size of the file of client prefixes, in bytes.
+pub const MAX_CLIENT_FILE_BYTES: u64 = 128 << 20;
 /// Sets; each has at least one backend.
 pub const MAX_SETS: usize = MAX_BACKENDS;
 /// Slots of all tables together, 512 MiB of them.
@@ -53,3 +55,20 @@ pub const MIN_HEARTBEAT_INTERVAL: Duration = Duration::from_millis(1);
 pub const MIN_TCP_INTERVAL: Duration = Duration::from_millis(10);
 /// Longest interval and timeout of a check.
 pub const MAX_CHECK_TIME: Duration = Duration::from_secs(60);
+
+/// Time that a transition takes when the file does not say.
+pub const DEFAULT_TRANSITION: Duration = Duration::from_secs(5 * 60);
+/// Shortest transition: a flow that sends nothing for longer may lose its backend.
+pub const MIN_TRANSITION: Duration = Duration::from_millis(100);
+/// Longest transition.
+pub const MAX_TRANSITION: Duration = Duration::from_secs(24 * 60 * 60);
+/// Time without a packet after which a flow away from home is forgotten when the file does not say.
+pub const DEFAULT_FLOW_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Shortest such time: entries know their age to about a second.
+pub const MIN_FLOW_IDLE: Duration = Duration::from_secs(60);
+/// Longest such time.
+pub const MAX_FLOW_IDLE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Fewest flows away from home that are remembered.
+pub const MIN_FLOW_ENTRIES: u32 = 1024;
+/// Most flows away from home that are remembered: about 2 GiB of memory.
+pub const MAX_FLOW_ENTRIES: u32 = 16 << 20;

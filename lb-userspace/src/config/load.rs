@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use super::client_file;
 use super::error::ConfigError;
 use super::limits::MAX_CONFIG_BYTES;
 use super::model::Config;
@@ -14,7 +15,7 @@ use super::report::{Finding, Report, Span, quote};
 use super::resolve::resolve;
 
 impl Config {
-    /// Reads and checks the file at `path`, and the file of its hash key if it names one.
+    /// Reads and checks the file at `path`, and the files of its hash key and client prefixes if it names them.
     ///
     /// # Errors
     /// All problems that were found.
@@ -23,7 +24,8 @@ impl Config {
         Self::parse(&read(path, &name)?, &name)
     }
 
-    /// Checks a file's text; `file_name` is how errors call it. Reads the file of its hash key if it names one.
+    /// Checks a file's text; `file_name` is how errors call it. Reads the files of its hash key and of
+    /// client prefixes if it names them.
     ///
     /// # Errors
     /// All problems that were found.
@@ -34,10 +36,17 @@ impl Config {
         let mut report = Report::default();
         let config = parse_tree(text, &mut report).and_then(|tree| {
             let raw = RawConfig::read(&tree, &mut report);
-            resolve(&raw, &mut report)
+            let client_file = raw.node.as_ref().and_then(|node| node.client_prefixes_file.as_ref());
+            let client_file = client_file.map(|text| PathBuf::from(text.value));
+            resolve(&raw, &mut report).map(|config| (config, client_file))
         });
         match config {
-            Some(config) if report.is_clean() => Ok(config),
+            Some((mut config, client_file)) if report.is_clean() => {
+                if let Some(path) = client_file {
+                    client_file::extend(&mut config.client_regions, &path)?;
+                }
+                Ok(config)
+            }
             _ => Err(report.into_error(file_name, text)),
         }
     }

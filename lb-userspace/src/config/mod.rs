@@ -4,6 +4,7 @@
 //! places (`raw`), and those become the [`Config`] (`resolve`), in which every name is an index and every value is in
 //! range. All three gather problems instead of stopping at the first; [`ConfigError`] shows them with their lines.
 
+mod client_file;
 mod error;
 mod fields;
 mod forwarding;

@@ -61,6 +61,15 @@ pub struct Node {
     pub bpffs: PathBuf,
     /// New flows a second of all services beyond which some are shed, those of the lowest priority class first.
     pub max_new_flows: Option<u64>,
+    /// After a change of the configuration, how long a flow that sends nothing keeps its backend without being known to the
+    /// flow table.
+    pub transition: Duration,
+    /// After how long without a packet a flow away from home is forgotten.
+    pub flow_idle: Duration,
+    /// Flows away from home that are remembered; then the least recently used one goes.
+    pub flow_entries: u32,
+    /// Flows that opened away from home, and sent nothing more, that are remembered.
+    pub opening_entries: u32,
 }
 
 /// How an XDP program is attached.

@@ -36,6 +36,11 @@ pub(super) struct RawNode<'a> {
     pub(super) socket: Option<Text<'a>>,
     pub(super) bpffs: Option<Text<'a>>,
     pub(super) max_new_flows: Option<At<i64>>,
+    pub(super) transition: Option<Text<'a>>,
+    pub(super) flow_idle: Option<Text<'a>>,
+    pub(super) flow_entries: Option<At<i64>>,
+    pub(super) opening_entries: Option<At<i64>>,
+    pub(super) client_prefixes_file: Option<Text<'a>>,
 }
 
 /// `[topology.REGION]`: zones with their racks.
@@ -171,6 +176,11 @@ impl<'a> RawNode<'a> {
             socket: fields.string("socket", report),
             bpffs: fields.string("bpffs", report),
             max_new_flows: fields.integer("max_new_flows", report),
+            transition: fields.duration("transition", report),
+            flow_idle: fields.duration("flow_idle", report),
+            flow_entries: fields.integer("flow_entries", report),
+            opening_entries: fields.integer("opening_entries", report),
+            client_prefixes_file: fields.string("client_prefixes_file", report),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);

@@ -4,8 +4,9 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lb_common::abi::ABI_VERSION;
 use thiserror::Error;
+
+use crate::plan::transition::TransitionError;
 
 /// Why the data plane cannot be put in place or removed.
 #[derive(Debug, Error)]
@@ -81,21 +82,9 @@ pub enum DataPlaneError {
         /// Where one is usually mounted for it.
         mount: PathBuf,
     },
-    /// Pins of another ABI are there.
-    #[error(
-        "{} holds the running data plane of another version (ABI {found}, this is ABI {ABI_VERSION}); it goes on \
-         forwarding untouched. To replace it, run `weir detach --bpffs {}`, which stops the \
-         forwarding, then start again",
-        path.display(), bpffs.display()
-    )]
-    OtherAbi {
-        /// Its pins.
-        path: PathBuf,
-        /// The folder of all pins.
-        bpffs: PathBuf,
-        /// Its version.
-        found: String,
-    },
+    /// The new configuration does not fit beside the old one.
+    #[error("the new configuration cannot follow the old one: {0}")]
+    Transition(Box<TransitionError>),
     /// Something lies where pins should, that this version did not put there.
     #[error(
         "{}: {problem}; nothing was changed. If it is a leftover, remove it with `weir detach --bpffs {}`",
@@ -165,7 +154,7 @@ impl DataPlaneError {
             | Self::NativeUnsupported { .. }
             | Self::NoBpffs { .. }
             | Self::TooManyCpus { .. } => ErrorClass::Unsupported,
-            Self::InterfaceBusy { .. } | Self::OtherAbi { .. } | Self::BadPin { .. } | Self::InUse { .. } => {
+            Self::InterfaceBusy { .. } | Self::Transition(_) | Self::BadPin { .. } | Self::InUse { .. } => {
                 ErrorClass::RefusedByState
             }
             Self::Attach { .. } | Self::Load(_) | Self::Io { .. } | Self::Netlink(_) => ErrorClass::Other,

@@ -19,15 +19,16 @@ use super::writer::{Mac, next_hop};
 use crate::api::types::{
     ExplainBackend, ExplainQuery, ExplainStep, Explanation, NextHop, Outer, StepKind, VerdictKind,
 };
-use crate::config::{Backend, Config, Pool, Protocol, Service, ServiceId};
+use crate::config::{Backend, Config, Pool, Protocol, Service};
+use crate::plan::ids::{BackendIndex, Ids, ServiceIndex};
 
 /// Length that is assumed of the packet: a TCP header behind an IP header, which fits everywhere.
 const ASSUMED_LENGTH: u16 = 40;
 
 /// Explains where a packet goes. Nothing is changed by it.
 ///
-/// `config` must be the one that `tables` were built from.
-pub fn explain<T: Tables>(tables: &T, config: &Config, query: ExplainQuery) -> Explanation {
+/// `config` must be the one that `tables` were built from, `ids` its indices in them.
+pub fn explain<T: Tables>(tables: &T, config: &Config, ids: &Ids, query: ExplainQuery) -> Explanation {
     let transport = transport(&query);
     let mut explanation = Explanation {
         query,
@@ -57,7 +58,8 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, query: ExplainQuery) -> E
         explanation.steps.push(ExplainStep::new(StepKind::Classify, text));
         return explanation;
     };
-    let names = Names { config, service: ServiceId::from_index(index as usize).map(|id| &config[id]) };
+    let service = ids.service_id(ServiceIndex(index)).map(|id| &config[id]);
+    let names = Names { config, ids, service };
     if let Some(service) = names.service {
         explanation.service = Some(service.name.clone());
         explanation
@@ -220,6 +222,7 @@ fn finish(explanation: &mut Explanation, verdict: VerdictKind, reason: Reason) {
 /// Turns indices into names.
 struct Names<'a> {
     config: &'a Config,
+    ids: &'a Ids,
     service: Option<&'a Service>,
 }
 
@@ -231,7 +234,7 @@ impl Names<'_> {
     }
 
     fn backend(&self, index: u32) -> Option<&Backend> {
-        self.config.backends.get(index as usize)
+        self.ids.backend_id(BackendIndex(index)).map(|id| &self.config[id])
     }
 
     fn backend_name(&self, index: u32) -> String {

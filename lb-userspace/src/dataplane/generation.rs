@@ -13,10 +13,7 @@ use lb_common::abi::{
     counter::Counter,
     flow::{FlowEntry, FlowKey},
     guard::{GuardCounts, GuardEntry, NodeGuard},
-    limits::{
-        ADMISSION_WORDS, DEFAULT_OPENING_ENTRIES, FLOW_FILTER_CHUNK, MAX_BLOCKED, MAX_INTERFACES,
-        SLOTS_PER_CHUNK,
-    },
+    limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, MAX_INTERFACES, SLOTS_PER_CHUNK},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     prefix::{PrefixEntries, PrefixNode, PrefixTable, PrefixValues},
@@ -29,6 +26,8 @@ use super::maps::MappedArray;
 use super::netlink::Interface;
 use super::sys;
 use crate::plan::image::Image;
+use crate::plan::prefix::PrefixTables;
+use crate::plan::transition::Running;
 
 /// What a map must be like.
 struct Shape {
@@ -101,7 +100,11 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// How many entries each map has for an image, in the order of [`map_names`].
-pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'static str, u32); SHAPES.len()] {
+pub(super) fn map_sizes(
+    image: &Image,
+    flow_entries: u32,
+    opening_entries: u32,
+) -> [(&'static str, u32); SHAPES.len()] {
     let size_of_map = |name| match name {
         "SERVICE_INDEX" => image.buckets.len() as u32,
         "SERVICES" => image.services.len() as u32,
@@ -112,9 +115,9 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
         "BACKENDS" => image.backends.len() as u32,
         "GUARDS" => image.guards.services.len() as u32,
         "BUCKETS" => image.guards.buckets(),
-        "GUARD_COUNTS" => image.guards.services.len() as u32 * cpus,
+        "GUARD_COUNTS" => image.guards.services.len() as u32 * image.root.counter_cpus,
         BLOCKED => MAX_BLOCKED as u32,
-        "COUNTERS" => image.counter_slots() * cpus,
+        "COUNTERS" => image.counter_slots() * (image.root.counter_cpus + 1),
         "PREFIX_TABLES" => image.prefix.tables.len() as u32,
         "PREFIX_ENTRIES" => image.prefix.entries.len() as u32,
         "PREFIX_NODES" => image.prefix.nodes.len() as u32,
@@ -122,7 +125,7 @@ pub(super) fn map_sizes(image: &Image, cpus: u32, flow_entries: u32) -> [(&'stat
         FLOWS => flow_entries,
         QUIC_SERVERS => image.quic.len() as u32,
         INTERFACES => MAX_INTERFACES as u32,
-        OPENINGS => DEFAULT_OPENING_ENTRIES,
+        OPENINGS => opening_entries,
         "FLOW_FILTER" => (image.root.flow_filter_mask as usize + 1).div_ceil(FLOW_FILTER_CHUNK) as u32,
         _ => 1,
     };
@@ -237,7 +240,7 @@ impl Generation {
     ///
     /// # Errors
     /// In words, with the map's name.
-    pub(super) fn fill(&mut self, image: &Image, cpus: u32) -> Result<(), String> {
+    pub(super) fn fill(&mut self, image: &Image) -> Result<(), String> {
         let small = |name: &str| format!("map {name} is smaller than the image");
         self.buckets.fill(&image.buckets).ok_or_else(|| small("SERVICE_INDEX"))?;
         self.services.fill(&image.services).ok_or_else(|| small("SERVICES"))?;
@@ -264,18 +267,42 @@ impl Generation {
         self.prefix_entries.fill(&image.prefix.entries).ok_or_else(|| small("PREFIX_ENTRIES"))?;
         self.prefix_nodes.fill(&image.prefix.nodes).ok_or_else(|| small("PREFIX_NODES"))?;
         self.prefix_values.fill(&image.prefix.values).ok_or_else(|| small("PREFIX_VALUES"))?;
-        self.root.write(0, &Root { counter_cpus: cpus, ..image.root }).ok_or_else(|| small("ROOT"))
+        self.root.write(0, &image.root).ok_or_else(|| small("ROOT"))
+    }
+
+    /// What runs, as plain vectors.
+    pub(super) fn view(&self) -> Running {
+        fn all<T: Pod>(map: &MappedArray<T>) -> Vec<T> {
+            map.read_all(map.len())
+        }
+        Running {
+            root: self.root(),
+            services: all(&self.services),
+            plans: all(&self.plans),
+            pools: all(&self.pools),
+            previous: all(&self.previous),
+            slots: all(&self.slots),
+            backends: all(&self.backends),
+            admission: all(&self.admission),
+            prefix: PrefixTables {
+                tables: all(&self.prefix_tables),
+                entries: all(&self.prefix_entries),
+                nodes: all(&self.prefix_nodes),
+                values: all(&self.prefix_values),
+            },
+        }
     }
 
     /// Writes the Ethernet addresses of the interfaces on which frames arrive.
     ///
     /// # Errors
     /// In words, with the map's name.
-    pub(super) fn set_interfaces(&mut self, interfaces: &[Interface]) -> Result<(), String> {
+    pub(super) fn set_interfaces(&self, interfaces: &[Interface]) -> Result<(), String> {
+        // By a handle of its own: this generation may be in use elsewhere.
+        let mut map: HashMap<MapData, u32, [u8; 8]> = typed(&self.fds, INTERFACES, Map::HashMap)?;
         for interface in interfaces {
             let Some([a, b, c, d, e, f]) = interface.mac else { continue };
-            self.interfaces
-                .insert(interface.index, [a, b, c, d, e, f, 0, 0], 0)
+            map.insert(interface.index, [a, b, c, d, e, f, 0, 0], 0)
                 .map_err(|error| format!("map {INTERFACES}: {error}"))?;
         }
         Ok(())
@@ -288,9 +315,18 @@ impl Generation {
         MapData::from_fd(fd)
     }
 
-    /// The outer destinations of all backends, by which flows keep their meaning when the image changes.
-    pub(super) fn backend_addresses(&self) -> Vec<[u8; 16]> {
-        self.backends.read_all(self.backends.len()).iter().map(|entry| entry.outer_destination).collect()
+    /// The descriptor of a map.
+    pub(super) fn fd(&self, name: &str) -> BorrowedFd<'_> {
+        find(&self.fds, name).0
+    }
+
+    /// Whether both have the same map under a name.
+    pub(super) fn shares(&self, other: &Self, name: &str) -> bool {
+        let id = |generation: &Self| {
+            let fd = generation.fd(name).try_clone_to_owned().ok()?;
+            MapData::from_fd(fd).ok()?.info().ok().map(|info| info.id())
+        };
+        id(self).is_some() && id(self) == id(other)
     }
 }
 

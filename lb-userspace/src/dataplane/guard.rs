@@ -13,6 +13,7 @@ use lb_common::abi::{
 };
 
 use super::generation::{BLOCKED, Generation};
+use crate::plan::ids::Ids;
 use crate::plan::shed::Shares;
 use crate::plan::switches::{ServiceWords, SwitchWords};
 
@@ -20,11 +21,12 @@ use crate::plan::switches::{ServiceWords, SwitchWords};
 #[derive(Clone, Debug)]
 pub struct GuardPort {
     generation: Arc<Generation>,
+    ids: Arc<Ids>,
 }
 
 impl GuardPort {
-    pub(super) const fn new(generation: Arc<Generation>) -> Self {
-        Self { generation }
+    pub(super) const fn new(generation: Arc<Generation>, ids: Arc<Ids>) -> Self {
+        Self { generation, ids }
     }
 
     /// Makes every packet look at its service's guard, or only those of guarded services.
@@ -148,7 +150,8 @@ impl GuardPort {
     #[must_use]
     pub fn opened(&self, service: usize) -> u64 {
         let root = self.generation.root();
-        let slot = |cpu: u32| (cpu * root.counter_stride + service_slot(service as u32)) as usize;
+        let Some(index) = self.ids.services().get(service) else { return 0 };
+        let slot = |cpu: u32| (cpu * root.counter_stride + service_slot(index.0)) as usize;
         let counters = (0..root.counter_cpus).filter_map(|cpu| self.generation.counters.read(slot(cpu)));
         counters.fold(0, |sum, counter| sum.wrapping_add(counter.opening))
     }

@@ -7,7 +7,7 @@ use aya::maps::lpm_trie::Key;
 use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowKey, FlowWords},
     guard::{GuardEntry, NodeGuard},
     limits::ADMISSION_WORDS,
     plan::{PlanEntry, PoolEntry},
@@ -39,13 +39,12 @@ pub struct LiveTables {
 #[derive(Debug)]
 struct Constant {
     buckets: Vec<ServiceBucket>,
-    services: Vec<ServiceEntry>,
     plans: Vec<PlanEntry>,
     pools: Vec<PoolEntry>,
     previous: Vec<PoolEntry>,
 }
 
-/// The live maps at one moment: admission words and backends are copies from when it was made; tables, client regions and
+/// The live maps at one moment: root, services, admission words and backends are copies from when it was made; tables, client regions and
 /// flows are looked up in the maps. Nothing is written: what the decision code wants remembered, forgotten or counted is
 /// passed over.
 pub struct Observation {
@@ -54,6 +53,7 @@ pub struct Observation {
     root: Root,
     guards: Vec<GuardEntry>,
     node_guard: Option<NodeGuard>,
+    services: Vec<ServiceEntry>,
     backends: Vec<BackendEntry>,
     admissions: Box<AdmissionWords>,
 }
@@ -65,7 +65,6 @@ impl LiveTables {
         }
         let constant = Constant {
             buckets: all(&generation.buckets),
-            services: all(&generation.services),
             plans: all(&generation.plans),
             pools: all(&generation.pools),
             previous: all(&generation.previous),
@@ -87,6 +86,7 @@ impl LiveTables {
             root: self.generation.root(),
             guards: self.generation.guards.read_all(self.generation.guards.len()),
             node_guard: self.generation.node_guard.read(0),
+            services: self.generation.services.read_all(self.generation.services.len()),
             backends: self.generation.backends.read_all(self.generation.backends.len()),
             admissions,
         }
@@ -144,7 +144,7 @@ impl Tables for Observation {
     }
 
     fn service(&self, index: u32) -> Option<&ServiceEntry> {
-        self.tables.constant.services.get(index as usize)
+        self.services.get(index as usize)
     }
 
     fn plan(&self, index: u32) -> Option<&PlanEntry> {
@@ -181,8 +181,8 @@ impl Tables for Observation {
         Some(address)
     }
 
-    fn flow(&self, table: FlowTable, key: &FlowKey, _: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
-        let key: [u8; size_of::<FlowKey>()] = key.as_bytes().try_into().ok()?;
+    fn flow(&self, table: FlowTable, key: &FlowWords, _: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        let key: [u8; size_of::<FlowKey>()] = key.key().as_bytes().try_into().ok()?;
         let generation = &self.tables.generation;
         let map = match table {
             FlowTable::Flows => &generation.flows,
@@ -191,9 +191,9 @@ impl Tables for Observation {
         FlowEntry::from_bytes(&map.get(&key, 0).ok()?)
     }
 
-    fn remember(&self, _: FlowTable, _: &FlowKey, _: FlowEntry) {}
+    fn remember(&self, _: FlowTable, _: &FlowWords, _: FlowEntry) {}
 
-    fn forget(&self, _: FlowTable, _: &FlowKey) -> bool {
+    fn forget(&self, _: FlowTable, _: &FlowWords) -> bool {
         false
     }
 

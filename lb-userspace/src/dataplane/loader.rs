@@ -1,38 +1,52 @@
 //! Puts an image into the kernel: from nothing, by adopting what runs, or by replacing it, always without a gap in forwarding.
 //!
 //! Every configuration has its own *generation*: maps that are filled before a program sees them, and a program over them. When
-//! the running generation was built from the same image (equal digests), it is adopted as it is: admission words, next
+//! the running generation was built from the same configuration (equal digests), it is adopted as it is: admission words, next
 //! hops, flows and counters are untouched, and the program is replaced only if this binary carries another one. Otherwise
-//! the new generation is built beside it and each interface's link is switched over by one atomic update. Flows then stay
-//! known if the backends' tunnel endpoints are the same in the same order; counters start anew.
+//! the new generation is built beside it, as its successor (see [`transition`]), and each interface's link is switched
+//! over by one atomic update. What lives longer than a configuration is handed on: the tables of flows with their filter, and
+//! the counters.
+//!
+//! What cannot be handed on as it is, because its size is another one, is copied before the switch, and once more, what is new,
+//! after it. In the moments between, packets of a flow that entered the old table after the first copy are placed as if it
+//! were not known: at home, or where home was before.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aya::maps::{Array, MapData, MapError};
 use aya::programs::{ProgramInfo, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lb_common::abi::limits::{DEFAULT_FLOW_ENTRIES, MAX_CPUS};
+use lb_common::abi::limits::{MAX_CPUS, flow_filter_bytes};
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use super::counters::CounterReader;
 use super::error::DataPlaneError;
-use super::generation::{FLOWS, Generation, map_names, map_sizes};
+use super::generation::{FLOWS, Generation, OPENINGS, map_names, map_sizes};
 use super::guard::GuardPort;
+use super::handover;
 use super::links;
 use super::live::LiveTables;
 use super::netlink::Interface;
 use super::object::{EDGE, EDGE_PROGRAM};
 use super::pins::{PROGRAM, PROGRAM_NEXT, Pins, remove_folder};
 use super::sys;
+use super::upkeep::Upkeep;
 use super::writer::{AdmissionWriter, NextHopWriter};
 use crate::config::{Config, XdpMode};
+use crate::plan::ids::Ids;
 use crate::plan::image::Image;
+use crate::plan::transition::{self, Report, Unneeded};
 
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
+
+/// Time after which no packet is in a program any more that was replaced. A packet takes microseconds; an interrupt may hold one
+/// up.
+const LAST_PACKETS: Duration = Duration::from_millis(2);
 
 /// Where and how to install.
 #[derive(Clone, Debug)]
@@ -45,6 +59,8 @@ pub struct Options {
     pub mode: XdpMode,
     /// Flows away from home that are remembered.
     pub flow_entries: u32,
+    /// Flows that opened away from home and of which no later packet was seen.
+    pub opening_entries: u32,
 }
 
 impl Options {
@@ -55,7 +71,8 @@ impl Options {
             bpffs: config.node.bpffs.clone(),
             interfaces: config.node.interfaces.clone(),
             mode: config.node.mode,
-            flow_entries: DEFAULT_FLOW_ENTRIES,
+            flow_entries: config.node.flow_entries,
+            opening_entries: config.node.opening_entries,
         }
     }
 }
@@ -65,15 +82,17 @@ impl Options {
 pub enum Start {
     /// Nothing ran.
     Fresh,
-    /// The same image ran.
+    /// The same configuration ran.
     Adopted {
         /// Whether its program was replaced by this binary's.
         program_replaced: bool,
     },
-    /// Another image ran.
-    Replaced {
-        /// Whether its flow table was kept.
-        flows_kept: bool,
+    /// Another configuration ran, and flows go on.
+    Replaced,
+    /// Another version ran, whose maps this one cannot read: its links are taken over, its flows away from home are not.
+    TakenOver {
+        /// The version of its binary interface.
+        version: u32,
     },
 }
 
@@ -81,10 +100,12 @@ pub enum Start {
 #[derive(Debug)]
 pub struct DataPlane {
     generation: Arc<Generation>,
+    ids: Arc<Ids>,
     start: Start,
+    report: Report,
     program_id: u32,
     /// Holds the lock on the pins.
-    _pins: Pins,
+    pins: Arc<Pins>,
 }
 
 /// A data plane that is ready, and, unless it was running already, not yet in place: states and next hops can be written
@@ -95,8 +116,12 @@ pub struct DataPlane {
 #[derive(Debug)]
 pub struct Prepared {
     generation: Arc<Generation>,
+    ids: Arc<Ids>,
     start: Start,
-    pins: Pins,
+    report: Report,
+    /// What runs until this is in place, if its maps can be read.
+    before: Option<Arc<Generation>>,
+    pins: Arc<Pins>,
     interfaces: Vec<Interface>,
     mode: XdpMode,
     program_id: u32,
@@ -113,10 +138,60 @@ impl DataPlane {
         Prepared::new(image, options)?.put_in_place()
     }
 
+    /// Prepares an image to follow this one, whether or not it is of the same configuration. Nothing changes until it is
+    /// [put in place](Prepared::put_in_place). `unneeded` says what of it no flow needs.
+    ///
+    /// # Errors
+    /// Why it cannot be done; this goes on running.
+    pub fn succeed(
+        &self,
+        image: &Image,
+        options: &Options,
+        unneeded: &Unneeded,
+    ) -> Result<Prepared, DataPlaneError> {
+        let interfaces = links::find_interfaces(&options.interfaces)?;
+        links::refuse_busy(&self.pins, &interfaces)?;
+        // What an attempt that failed left.
+        remove_folder(&self.pins.next())?;
+        let target = Target { pins: &self.pins, interfaces: &interfaces, mode: options.mode };
+        let built = build(&target, image, options, Some((&self.generation, unneeded)))?;
+        let Built { generation, ids, report, program } = built;
+        Ok(Prepared {
+            generation: Arc::new(generation),
+            ids: Arc::new(ids),
+            start: Start::Replaced,
+            report,
+            before: Some(Arc::clone(&self.generation)),
+            pins: Arc::clone(&self.pins),
+            interfaces,
+            mode: options.mode,
+            program_id: program.id,
+            program: Some(program),
+        })
+    }
+
     /// What installing found.
     #[must_use]
     pub const fn start(&self) -> Start {
         self.start
+    }
+
+    /// What the transition from what ran before comes to; empty if nothing was replaced.
+    #[must_use]
+    pub const fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Which index each backend and service has.
+    #[must_use]
+    pub const fn ids(&self) -> &Arc<Ids> {
+        &self.ids
+    }
+
+    /// The tables of flows, marks and transitions.
+    #[must_use]
+    pub fn upkeep(&self) -> Upkeep {
+        Upkeep::new(Arc::clone(&self.generation))
     }
 
     /// The kernel's number of the program that is attached.
@@ -128,25 +203,25 @@ impl DataPlane {
     /// Writes admission words.
     #[must_use]
     pub fn admission_writer(&self) -> AdmissionWriter {
-        AdmissionWriter::new(Arc::clone(&self.generation))
+        AdmissionWriter::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
     }
 
     /// Writes the live words of guards.
     #[must_use]
     pub fn guards(&self) -> GuardPort {
-        GuardPort::new(Arc::clone(&self.generation))
+        GuardPort::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
     }
 
     /// Writes next hops.
     #[must_use]
     pub fn next_hop_writer(&self) -> NextHopWriter {
-        NextHopWriter::new(Arc::clone(&self.generation))
+        NextHopWriter::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
     }
 
     /// Reads counters.
     #[must_use]
     pub fn counters(&self) -> CounterReader {
-        CounterReader::new(Arc::clone(&self.generation))
+        CounterReader::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
     }
 
     /// The maps as the decision code reads them.
@@ -160,7 +235,8 @@ impl Prepared {
     /// Takes over what runs if it is this image, else builds the image beside it. On an error what ran before goes on
     /// running.
     ///
-    /// The image's admission words are those that a new generation starts with; an adopted one keeps its own.
+    /// A new generation takes the admission words over from what ran; where nothing ran it starts with the image's. An adopted
+    /// one keeps its own.
     ///
     /// # Errors
     /// Why it cannot be done, with a remedy. See [`DataPlaneError::class`].
@@ -170,23 +246,55 @@ impl Prepared {
         let pins = Pins::open(&options.bpffs)?;
         pins.repair()?;
         links::refuse_busy(&pins, &interfaces)?;
-        let cpus = possible_cpus()?;
-        let sizes = map_sizes(image, cpus, options.flow_entries);
-        let running = pins.open_current()?;
+        let running = pins.open_current()?.map(Arc::new);
         let target = Target { pins: &pins, interfaces: &interfaces, mode: options.mode };
-        let (mut generation, start, program_id, program) = match running {
-            Some(running) if is_same(&running, image, &sizes) => {
-                let (generation, start, id) = adopt(&target, running)?;
-                (generation, start, id, None)
-            }
-            running => {
-                let (generation, start, program) = build(&target, image, cpus, &sizes, running.as_ref())?;
-                (generation, start, program.id, Some(program))
-            }
+        let same = match &running {
+            Some(running) => same_ids(running, image, options)?,
+            None => None,
         };
+        if let (Some(running), Some(ids)) = (&running, same) {
+            let (start, program_id) = adopt(&target)?;
+            running.set_interfaces(&interfaces).map_err(DataPlaneError::Load)?;
+            return Ok(Self {
+                generation: Arc::clone(running),
+                ids: Arc::new(ids),
+                start,
+                report: Report::default(),
+                before: None,
+                pins: Arc::new(pins),
+                interfaces,
+                mode: options.mode,
+                program_id,
+                program: None,
+            });
+        }
+        let nothing = Unneeded::default();
+        let before = running.as_deref().map(|running| (running, &nothing));
+        let Built { generation, ids, report, program } = build(&target, image, options, before)?;
         generation.set_interfaces(&interfaces).map_err(DataPlaneError::Load)?;
-        let generation = Arc::new(generation);
-        Ok(Self { generation, start, pins, interfaces, mode: options.mode, program_id, program })
+        let start = match (&running, pins.other_version()) {
+            (Some(_), _) => Start::Replaced,
+            (None, Some(version)) => Start::TakenOver { version },
+            (None, None) => Start::Fresh,
+        };
+        Ok(Self {
+            generation: Arc::new(generation),
+            ids: Arc::new(ids),
+            start,
+            report,
+            before: running,
+            pins: Arc::new(pins),
+            interfaces,
+            mode: options.mode,
+            program_id: program.id,
+            program: Some(program),
+        })
+    }
+
+    /// What the transition comes to.
+    #[must_use]
+    pub const fn report(&self) -> &Report {
+        &self.report
     }
 
     /// What was found.
@@ -198,19 +306,19 @@ impl Prepared {
     /// Writes admission words.
     #[must_use]
     pub fn admission_writer(&self) -> AdmissionWriter {
-        AdmissionWriter::new(Arc::clone(&self.generation))
+        AdmissionWriter::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
     }
 
     /// Writes the live words of guards.
     #[must_use]
     pub fn guards(&self) -> GuardPort {
-        GuardPort::new(Arc::clone(&self.generation))
+        GuardPort::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
     }
 
     /// Writes next hops.
     #[must_use]
     pub fn next_hop_writer(&self) -> NextHopWriter {
-        NextHopWriter::new(Arc::clone(&self.generation))
+        NextHopWriter::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
     }
 
     /// Attaches the program, or replaces the one that is attached, atomically: each packet sees either what ran before or
@@ -219,8 +327,13 @@ impl Prepared {
     /// # Errors
     /// Why it cannot be attached. What ran before goes on running.
     pub fn put_in_place(self) -> Result<DataPlane, DataPlaneError> {
-        let Self { generation, start, pins, interfaces, mode, program_id, program } = self;
+        let Self { generation, ids, start, report, before, pins, interfaces, mode, program_id, program } =
+            self;
         if let Some(program) = program {
+            if let Some(before) = &before {
+                // As late as possible: what changed since the generation was filled.
+                handover::keep_unclean(before, &generation);
+            }
             let attached = links::ensure(&pins, (program.fd.as_fd(), program.id), &interfaces, mode);
             if let Err(error) = attached {
                 // If a link runs it already, the folder must stay: the next start settles it.
@@ -230,8 +343,14 @@ impl Prepared {
                 return Err(error);
             }
             pins.switch()?;
+            if let Some(before) = &before {
+                // Packets that met the old program just before the switch are through by then.
+                std::thread::sleep(LAST_PACKETS);
+                handover::finish(before, &generation);
+            }
         }
-        Ok(DataPlane { generation, start, program_id, _pins: pins })
+        pins.take_over_links()?;
+        Ok(DataPlane { generation, ids, start, report, program_id, pins })
     }
 }
 
@@ -250,14 +369,18 @@ struct Program {
     tag: u64,
 }
 
-fn is_same(running: &Generation, image: &Image, sizes: &[(&'static str, u32)]) -> bool {
+/// The ids of the image's backends and services in what runs, if that is of the same configuration and of the same sizes.
+fn same_ids(running: &Generation, image: &Image, options: &Options) -> Result<Option<Ids>, DataPlaneError> {
     let root = running.root();
-    root.config_digest == image.digest
-        && sizes.iter().all(|(name, size)| running.entries(name) == Some(*size))
+    let same = root.config_digest == image.digest
+        && root.counter_cpus == possible_cpus()?
+        && handover::is_of_size(running, FLOWS, options.flow_entries)
+        && handover::is_of_size(running, OPENINGS, options.opening_entries);
+    Ok(same.then(|| transition::recover(image, &running.view())).flatten())
 }
 
 /// Takes over a running generation, and gives it this binary's program if it has another.
-fn adopt(target: &Target<'_>, running: Generation) -> Result<(Generation, Start, u32), DataPlaneError> {
+fn adopt(target: &Target<'_>) -> Result<(Start, u32), DataPlaneError> {
     let current = target.pins.current();
     let pinned = current.join(PROGRAM);
     let fd = sys::open_program(&pinned).map_err(|error| target.pins.bad(&pinned, error.to_string()))?;
@@ -274,27 +397,45 @@ fn adopt(target: &Target<'_>, running: Generation) -> Result<(Generation, Start,
         links::ensure(target.pins, (fd.as_fd(), info.id()), target.interfaces, target.mode)?;
     }
     let id = if program_replaced { own.id } else { info.id() };
-    Ok((running, Start::Adopted { program_replaced }, id))
+    Ok((Start::Adopted { program_replaced }, id))
 }
 
-/// Builds a generation beside what runs, pinned so that a crash can be cleaned up after.
+/// A generation that was built.
+struct Built {
+    generation: Generation,
+    ids: Ids,
+    report: Report,
+    program: Program,
+}
+
+/// Builds a generation, as the successor of what runs if anything does, pinned so that a crash can be cleaned up after.
 fn build(
     target: &Target<'_>,
     image: &Image,
-    cpus: u32,
-    sizes: &[(&'static str, u32)],
-    running: Option<&Generation>,
-) -> Result<(Generation, Start, Program), DataPlaneError> {
-    let flows_kept = running.is_some_and(|running| {
-        let addresses: Vec<_> = image.backends.iter().map(|entry| entry.outer_destination).collect();
-        let wanted = sizes.iter().find(|(name, _)| *name == FLOWS).map(|(_, size)| *size);
-        running.backend_addresses() == addresses && running.entries(FLOWS) == wanted
-    });
+    options: &Options,
+    before: Option<(&Generation, &Unneeded)>,
+) -> Result<Built, DataPlaneError> {
+    let cpus = possible_cpus()?;
+    let mut image = image.clone();
+    let filter = flow_filter_bytes(options.flow_entries, options.opening_entries);
+    image.root.flow_filter_mask = filter as u32 - 1;
+    image.root.counter_cpus = cpus;
+    let mut report = Report::default();
+    if let Some((running, unneeded)) = before {
+        (image, report) = transition::succeed(image, &running.view(), unneeded)
+            .map_err(|error| DataPlaneError::Transition(Box::new(error)))?;
+    }
+    let sizes = map_sizes(&image, options.flow_entries, options.opening_entries);
+    let handed = before.map_or(Vec::new(), |(running, _)| handover::names(running, &image, &sizes));
     let current = target.pins.current();
-    let mut ebpf = load_object(sizes, |name| (flows_kept && name == FLOWS).then(|| current.join(name)))?;
+    let mut ebpf = load_object(&sizes, |name| handed.contains(&name).then(|| current.join(name)))?;
     let program = load_program(&mut ebpf)?;
     let mut generation = Generation::new(|name| take_map(&mut ebpf, name)).map_err(DataPlaneError::Load)?;
-    generation.fill(image, cpus).map_err(DataPlaneError::Load)?;
+    if let Some((running, _)) = before {
+        handover::copy(running, &generation, &mut image.root, &handed)
+            .map_err(|error| DataPlaneError::io(&current, error))?;
+    }
+    generation.fill(&image).map_err(DataPlaneError::Load)?;
     let next = target.pins.next();
     let pinned = fs::create_dir(&next)
         .and_then(|()| generation.pin(&next))
@@ -304,8 +445,7 @@ fn build(
         remove_folder(&next)?;
         return Err(error);
     }
-    let start = if running.is_some() { Start::Replaced { flows_kept } } else { Start::Fresh };
-    Ok((generation, start, program))
+    Ok(Built { generation, ids: image.ids, report, program })
 }
 
 /// Creates the maps of the edge's object, or takes those that are pinned where `pin` says.

@@ -146,6 +146,21 @@ impl<T: Pod> MappedArray<T> {
         Some(())
     }
 
+    /// Clears bits of one aligned 32-bit word, whatever the rest of it becomes meanwhile; `None` as for
+    /// [`store_u32`](Self::store_u32).
+    pub fn clear_bits(&self, index: usize, offset: usize, bits: u32) -> Option<()> {
+        self.word32(index, offset)?.fetch_and(!bits, Ordering::AcqRel);
+        Some(())
+    }
+
+    /// Replaces a 16-bit element by what `change` makes of it, unless that is nothing or the element changes meanwhile: then
+    /// `change` is asked again. `None` when there is no such element, or when it consists of other words.
+    pub fn update_u16(&self, index: usize, change: impl Fn(u16) -> Option<u16>) -> Option<()> {
+        // What `change` refuses stays as it is, which is no error.
+        let _ = self.word16(index, 0)?.fetch_update(Ordering::AcqRel, Ordering::Relaxed, change);
+        Some(())
+    }
+
     /// Changes one aligned 32-bit word of an element, atomically towards other writers; `None` as for [`store_u32`](Self::store_u32).
     pub fn update_u32(&self, index: usize, offset: usize, mut change: impl FnMut(u32) -> u32) -> Option<()> {
         let word = self.word32(index, offset)?;

@@ -3,6 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | [`loader`] | puts an image into the kernel: fresh, by adopting what runs, or by replacing it |
+//! | `handover` | what a generation hands on to the next one |
+//! | [`upkeep`] | what is tidied up while programs run: tables of flows, marks, transitions |
 //! | [`generation`] | one complete set of maps: created, filled, pinned, opened again |
 //! | [`pins`] | where pins lie, what is refused, what a crash left behind; `weir detach` |
 //! | [`links`] | attaches programs to interfaces |
@@ -21,8 +23,10 @@ pub mod counters;
 pub mod error;
 
 pub mod explain;
+mod flow_tables;
 pub mod generation;
 pub mod guard;
+mod handover;
 pub mod links;
 pub mod live;
 pub mod loader;
@@ -33,6 +37,7 @@ pub mod nexthop;
 pub mod object;
 pub mod pins;
 mod sys;
+pub mod upkeep;
 pub mod writer;
 
 pub use error::{DataPlaneError, ErrorClass};

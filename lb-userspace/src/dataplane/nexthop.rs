@@ -22,6 +22,7 @@ use super::neighbour::{Neighbourhood, Way, describe};
 use super::netlink::{Change, Netlink, Subscription};
 use super::writer::{Mac, NextHop, NextHopWriter};
 use crate::config::Config;
+use crate::plan::ids::BackendIndex;
 
 /// How often everything is looked up anew, in case a change was missed.
 pub const RESYNC: Duration = Duration::from_secs(30);
@@ -76,7 +77,8 @@ pub struct HopView {
 /// Next hops of all backends.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HopSnapshot {
-    /// By backend, in the order of their ids. Empty until the first lookup.
+    /// By backend: those of the configuration in the order of their ids, then those that left it. Empty until the first
+    /// lookup.
     pub backends: Vec<HopState>,
     /// Whether every backend's next hop has been found, or tried for long enough not to wait for it.
     pub settled: bool,
@@ -100,25 +102,29 @@ pub struct NextHops {
 }
 
 impl NextHops {
-    /// Starts to keep next hops, in the calling thread's network namespace.
+    /// Starts to keep the next hops of all backends in the data plane, in the calling thread's network namespace.
     ///
     /// # Errors
     /// When netlink sockets or the thread cannot be had.
     pub fn start(config: &Config, writer: NextHopWriter) -> io::Result<Self> {
-        let backends = config.backends.iter().map(|backend| backend.address).collect();
-        Self::start_with(backends, writer, Announcer::new(config))
+        Self::start_with(writer.targets(), writer, Announcer::new(config))
     }
 
-    /// [`start`](Self::start) for the addresses of the backends, in the order of their ids.
+    /// [`start`](Self::start) for backends at these addresses.
     ///
     /// # Errors
     /// As for [`start`](Self::start).
-    pub fn start_for(backends: Vec<IpAddr>, writer: NextHopWriter) -> io::Result<Self> {
+    pub fn start_for(backends: Vec<(BackendIndex, IpAddr)>, writer: NextHopWriter) -> io::Result<Self> {
         Self::start_with(backends, writer, Announcer::default())
     }
 
-    fn start_with(backends: Vec<IpAddr>, writer: NextHopWriter, announcer: Announcer) -> io::Result<Self> {
+    fn start_with(
+        backends: Vec<(BackendIndex, IpAddr)>,
+        writer: NextHopWriter,
+        announcer: Announcer,
+    ) -> io::Result<Self> {
         let announcer = Arc::new(announcer);
+        let (indices, backends): (Vec<_>, Vec<_>) = backends.into_iter().unzip();
         let (sender, snapshots) = watch::channel(Arc::default());
         let stop =
             Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
@@ -126,7 +132,7 @@ impl NextHops {
             // Subscribed before the first lookup, so that no change falls between the two.
             subscription: Subscription::new()?,
             netlink: Netlink::new()?,
-            count: backends.len(),
+            indices,
             known: Neighbourhood::new(backends),
             writer,
             announcer: Arc::clone(&announcer),
@@ -188,7 +194,8 @@ impl Drop for NextHops {
 struct Keeper {
     subscription: Subscription,
     netlink: Netlink,
-    count: usize,
+    /// Where each backend's entry lies.
+    indices: Vec<BackendIndex>,
     known: Neighbourhood,
     writer: NextHopWriter,
     announcer: Arc<Announcer>,
@@ -299,7 +306,7 @@ impl Keeper {
     }
 
     fn look_up_routes(&mut self, now: Instant) -> io::Result<()> {
-        for backend in 0..self.count {
+        for backend in 0..self.indices.len() {
             let address = self.known.address(backend);
             let route = match self.netlink.route(address) {
                 Ok(route) => Ok(route),
@@ -327,8 +334,8 @@ impl Keeper {
 
     /// Writes what is known into the entries, and tells.
     fn apply(&mut self) {
-        let backends: Vec<_> = (0..self.count).map(|backend| self.apply_one(backend)).collect();
-        let settled = (0..self.count).all(|backend| self.known.is_settled(backend));
+        let backends: Vec<_> = (0..self.indices.len()).map(|backend| self.apply_one(backend)).collect();
+        let settled = (0..self.indices.len()).all(|backend| self.known.is_settled(backend));
         let snapshot = HopSnapshot { backends, settled };
         self.sender.send_if_modified(|last| {
             let changed = **last != snapshot;
@@ -340,9 +347,10 @@ impl Keeper {
     }
 
     fn apply_one(&self, backend: usize) -> HopState {
+        let index = self.indices[backend];
         match self.known.way(backend) {
             Way::Known(hop) => {
-                let _ = self.writer.write(backend, &hop);
+                let _ = self.writer.write(index, &hop);
                 let view = self.view(&hop);
                 if self.known.is_doubtful(backend) {
                     let reason = format!("neighbour {} does not answer", describe(&hop, &view.interface));
@@ -350,12 +358,12 @@ impl Keeper {
                 }
                 HopState::Resolved(view)
             }
-            Way::Unknown(reason) => match self.writer.read(backend) {
+            Way::Unknown(reason) => match self.writer.read(index) {
                 Some(last) if self.known.is_up(last.ifindex) => {
                     HopState::Held { hop: self.view(&last), reason }
                 }
                 Some(_) => {
-                    let _ = self.writer.clear(backend);
+                    let _ = self.writer.clear(index);
                     HopState::Unresolved { reason }
                 }
                 None => HopState::Unresolved { reason },

@@ -11,6 +11,9 @@
 //! A generation is switched in this order: `next` is filled completely, the links get its program, `current` becomes `old`,
 //! `next` becomes `current`, `old` goes. What a crash leaves between two steps is settled by [`Pins::repair`] at the next
 //! start: a `next` that some link already runs is the newer truth and is switched to for good, any other is dropped.
+//!
+//! Links of another version, in the folder beside, count as this version's own: they get its program by the same atomic update
+//! and are moved here; only then that folder goes.
 
 use std::fs::{self, File};
 use std::io;
@@ -42,6 +45,17 @@ const VERSION_PREFIX: &str = "v";
 pub(super) struct Pins {
     bpffs: PathBuf,
     folder: PathBuf,
+    /// Pins of other versions, whose links are taken over.
+    others: Vec<Other>,
+    /// Holds the lock for as long as it is open.
+    _lock: File,
+}
+
+/// The pins of another ABI version.
+#[derive(Debug)]
+struct Other {
+    version: u32,
+    folder: PathBuf,
     /// Holds the lock for as long as it is open.
     _lock: File,
 }
@@ -69,12 +83,12 @@ impl Pins {
     /// Opens the pins below `bpffs`, which is created if it is not there.
     pub(super) fn open(bpffs: &Path) -> Result<Self, DataPlaneError> {
         require_bpffs(bpffs)?;
-        refuse_others(bpffs)?;
+        let others = find_others(bpffs)?;
         let folder = bpffs.join(format!("{VERSION_PREFIX}{ABI_VERSION}"));
         let links = folder.join(LINKS);
         fs::create_dir_all(&links).map_err(|error| DataPlaneError::io(&links, error))?;
         let lock = lock(&folder, bpffs)?;
-        let pins = Self { bpffs: bpffs.to_owned(), folder, _lock: lock };
+        let pins = Self { bpffs: bpffs.to_owned(), folder, others, _lock: lock };
         pins.refuse_unknown()?;
         Ok(pins)
     }
@@ -96,11 +110,42 @@ impl Pins {
         DataPlaneError::BadPin { path: path.to_owned(), bpffs: self.bpffs.clone(), problem: problem.into() }
     }
 
-    /// All pinned links.
+    /// The version of the pins beside those of this version, if there are any with a link.
+    pub(super) fn other_version(&self) -> Option<u32> {
+        let has_links =
+            |other: &&Other| entries(&other.folder.join(LINKS)).is_ok_and(|links| !links.is_empty());
+        self.others.iter().find(has_links).map(|other| other.version)
+    }
+
+    /// Makes the links of other versions those of this one, once they run its program, and removes what else those versions had
+    /// pinned.
+    pub(super) fn take_over_links(&self) -> Result<(), DataPlaneError> {
+        for other in &self.others {
+            let links = other.folder.join(LINKS);
+            for path in if links.exists() { entries(&links)? } else { Vec::new() } {
+                let own = self.folder.join(LINKS).join(file_name(&path));
+                fs::rename(&path, &own).map_err(|error| DataPlaneError::io(&path, error))?;
+            }
+            remove_folder(&other.folder)?;
+        }
+        Ok(())
+    }
+
+    /// All pinned links, those of other versions included.
     pub(super) fn links(&self) -> Result<Vec<PinnedLink>, DataPlaneError> {
-        let folder = self.folder.join(LINKS);
+        let mut links = self.links_in(&self.folder.join(LINKS))?;
+        for other in &self.others {
+            let folder = other.folder.join(LINKS);
+            if folder.exists() {
+                links.extend(self.links_in(&folder)?);
+            }
+        }
+        Ok(links)
+    }
+
+    fn links_in(&self, folder: &Path) -> Result<Vec<PinnedLink>, DataPlaneError> {
         let mut links = Vec::new();
-        for path in entries(&folder)? {
+        for path in entries(folder)? {
             let opened = sys::open_pin(&path).and_then(|fd| Ok((sys::link_info(fd.as_fd())?, fd)));
             let (info, fd) = opened.map_err(|error| self.bad(&path, format!("is no XDP link: {error}")))?;
             links.push(PinnedLink { interface: unescape(&file_name(&path)), path, fd, info });
@@ -232,15 +277,14 @@ fn require_bpffs(bpffs: &Path) -> Result<(), DataPlaneError> {
     Err(DataPlaneError::NoBpffs { path: bpffs.to_owned(), mount: mount.to_owned() })
 }
 
-/// Refuses pins of another ABI version, and what is no version folder.
-fn refuse_others(bpffs: &Path) -> Result<(), DataPlaneError> {
-    if !bpffs.exists() {
-        return Ok(());
-    }
-    for path in entries(bpffs)? {
-        match version_of(&path) {
-            Some(version) if version == ABI_VERSION.to_string() => {}
-            Some(found) => return Err(DataPlaneError::OtherAbi { path, bpffs: bpffs.to_owned(), found }),
+/// The pins of other ABI versions, locked. Refuses what is no version folder.
+fn find_others(bpffs: &Path) -> Result<Vec<Other>, DataPlaneError> {
+    let mut others = Vec::new();
+    for path in if bpffs.exists() { entries(bpffs)? } else { Vec::new() } {
+        let version = version_of(&path).and_then(|version| version.parse::<u32>().ok());
+        match version {
+            Some(ABI_VERSION) => {}
+            Some(version) => others.push(Other { version, _lock: lock(&path, bpffs)?, folder: path }),
             None => {
                 return Err(DataPlaneError::BadPin {
                     path,
@@ -250,7 +294,7 @@ fn refuse_others(bpffs: &Path) -> Result<(), DataPlaneError> {
             }
         }
     }
-    Ok(())
+    Ok(others)
 }
 
 /// The version in a folder's name `v<number>`.

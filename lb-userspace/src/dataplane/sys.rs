@@ -9,9 +9,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
@@ -60,6 +64,32 @@ struct LinkAttributes {
 // SAFETY: LINK_CREATE's (prog_fd, target_ifindex, attach_type, flags), LINK_UPDATE's (link_fd, new_prog_fd, flags,
 // old_prog_fd) and, with zeroes behind it, LINK_DETACH's (link_fd); 16 bytes, all in fields.
 unsafe impl Attributes for LinkAttributes {}
+
+#[repr(C)]
+struct ElementAttributes {
+    map: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+// SAFETY: the structure of the MAP_*_ELEM commands and of MAP_GET_NEXT_KEY, whose implicit padding behind the descriptor is a
+// field here; 32 bytes, all in fields.
+unsafe impl Attributes for ElementAttributes {}
+
+#[repr(C)]
+struct BatchAttributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+// SAFETY: the structure `batch`; 56 bytes, all in fields.
+unsafe impl Attributes for BatchAttributes {}
 
 /// The beginning of `struct bpf_link_info`.
 #[repr(C, align(8))]
@@ -162,6 +192,82 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     Ok(LinkInfo { program_id: info.program_id, ifindex: info.ifindex })
 }
 
+/// Writes an element of a map whose keys have `K` and whose values have `V` bytes. `only_new` leaves one that is there: an
+/// error of kind `AlreadyExists` then.
+pub(super) fn insert<const K: usize, const V: usize>(
+    map: BorrowedFd<'_>,
+    key: &[u8; K],
+    value: &[u8; V],
+    only_new: bool,
+) -> io::Result<()> {
+    let mut attributes = ElementAttributes {
+        map: number(map),
+        reserved: 0,
+        key: key.as_ptr() as u64,
+        value: value.as_ptr() as u64,
+        flags: u64::from(only_new),
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop)
+}
+
+/// Removes an element of a map whose keys have `K` bytes; an error of kind `NotFound` when there is none.
+pub(super) fn remove<const K: usize>(map: BorrowedFd<'_>, key: &[u8; K]) -> io::Result<()> {
+    let mut attributes =
+        ElementAttributes { map: number(map), reserved: 0, key: key.as_ptr() as u64, value: 0, flags: 0 };
+    bpf(BPF_MAP_DELETE_ELEM, &mut attributes).map(drop)
+}
+
+/// The key behind `key`, or the first one; `None` when there is none.
+pub(super) fn next_key<const K: usize>(
+    map: BorrowedFd<'_>,
+    key: Option<&[u8; K]>,
+) -> io::Result<Option<[u8; K]>> {
+    let mut next = [0; K];
+    let mut attributes = ElementAttributes {
+        map: number(map),
+        reserved: 0,
+        key: key.map_or(0, |key| key.as_ptr() as u64),
+        value: next.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    match bpf(BPF_MAP_GET_NEXT_KEY, &mut attributes) {
+        Ok(_) => Ok(Some(next)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where a batch of lookups in a hash goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Batch(u32);
+
+/// Copies a batch of elements of a hash; the first without `from`. Returns how many, and where the next batch begins, if there
+/// is one. An error `ENOSPC` when the elements of one bucket do not fit; `EINVAL` before kernel 5.6.
+pub(super) fn look_up_batch<const K: usize, const V: usize>(
+    map: BorrowedFd<'_>,
+    from: Option<Batch>,
+    keys: &mut [[u8; K]],
+    values: &mut [[u8; V]],
+) -> io::Result<(usize, Option<Batch>)> {
+    let begin = from.map(|Batch(position)| position);
+    let mut end = 0_u32;
+    let mut attributes = BatchAttributes {
+        in_batch: begin.as_ref().map_or(0, |begin| std::ptr::from_ref(begin) as u64),
+        out_batch: std::ptr::from_mut(&mut end) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: keys.len().min(values.len()) as u32,
+        map: number(map),
+        element_flags: 0,
+        flags: 0,
+    };
+    match bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) {
+        Ok(_) => Ok((attributes.count as usize, Some(Batch(end)))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok((attributes.count as usize, None)),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +277,8 @@ mod tests {
         assert_eq!(size_of::<PinAttributes>(), 16);
         assert_eq!(size_of::<InfoAttributes>(), 16);
         assert_eq!(size_of::<LinkAttributes>(), 16);
+        assert_eq!(size_of::<ElementAttributes>(), 32);
+        assert_eq!(size_of::<BatchAttributes>(), 56);
         assert_eq!(std::mem::offset_of!(RawLinkInfo, ifindex), 16);
     }
 }

@@ -23,10 +23,12 @@ use lb_common::abi::{
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
 use lb_common::net::{address_bytes, protocol};
 use lb_maglev::{Member, TableBuilder};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::forwarding::{forwarding_number, gue_port, quic_configs, quic_servers};
 use super::guard;
+use super::ids::Ids;
 use super::image::{Image, Names, pool_admission_index};
 use super::index;
 use super::prefix::{Prefix, PrefixBuilder, PrefixTableError};
@@ -142,12 +144,12 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             bucket_mask: index.buckets.len() as u32 - 1,
             service_seed: index.seed,
             hash_key: expand_key(config.node.hash_key.as_bytes()),
-            counter_services: services.len() as u32,
             entropy_mask_v4: entropy_mask(32 - config.node.tunnel_source_v4.length(), MAX_ENTROPY_BITS_V4),
             entropy_mask_v6: entropy_mask(128 - config.node.tunnel_source_v6.length(), MAX_ENTROPY_BITS_V6),
             counter_cpus: 1,
             clients,
             previous_clients: clients,
+            clients_digest: clients_digest(config),
             outer_source_v4: config.node.tunnel_source_v4.address().octets(),
             outer_source_v6: config.node.tunnel_source_v6.address().octets(),
             answers_per_second: DEFAULT_ANSWERS_PER_SECOND,
@@ -163,6 +165,7 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
         pools,
         previous: Vec::new(),
         slots,
+        ids: Ids::equal(config.backends.len(), config.services.len()),
         backends,
         admission: vec![Admission::OPEN; ADMISSION_WORDS],
         quic: quic_servers(config),
@@ -173,7 +176,7 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
         digest: [0; 32],
     };
     image.root.guards = image.guards.services.len() as u32;
-    image.root.counter_stride = image.counter_slots();
+    image.reserve_counters(None);
     image.digest = image.compute_digest();
     image.root.config_digest = image.digest;
     Ok(image)
@@ -304,7 +307,7 @@ fn plan_entry(pools: &[PoolEntry], plan: &[PoolIndex]) -> PlanEntry {
     entry
 }
 
-fn key_of(entry: &ServiceEntry) -> ServiceKey {
+pub(super) fn key_of(entry: &ServiceEntry) -> ServiceKey {
     ServiceKey { address: entry.address, port: entry.port, protocol: entry.protocol }
 }
 
@@ -367,6 +370,28 @@ const fn in_first_bytes([a, b, c, d]: [u8; 4]) -> [u8; 16] {
 fn entropy_mask(host_bits: u8, max: u8) -> [u8; 4] {
     let bits = u32::from(host_bits.min(max));
     (((1_u64 << bits) - 1) as u32).to_be_bytes()
+}
+
+/// See [`Root::clients_digest`].
+fn clients_digest(config: &Config) -> [u32; 2] {
+    let mut hash = Sha256::new();
+    for region in &config.client_regions {
+        hash.update(region.prefixes.len().to_le_bytes());
+        region.prefixes.iter().for_each(|prefix| hash.update(prefix.to_string()));
+    }
+    let digest = hash.finalize();
+    let word = |at: usize| u32::from_le_bytes([digest[at], digest[at + 1], digest[at + 2], digest[at + 3]]);
+    [word(0), word(4)]
+}
+
+/// Memory of the prefix table of the client regions, in bytes.
+///
+/// # Errors
+/// [`CompileError`] when the prefixes cannot become a table.
+pub fn client_table_bytes(config: &Config) -> Result<u64, CompileError> {
+    let mut builder = PrefixBuilder::new();
+    clients(config, &mut builder)?;
+    Ok(builder.finish().bytes())
 }
 
 /// The table of all client regions' prefixes.

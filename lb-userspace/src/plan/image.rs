@@ -10,7 +10,7 @@ use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::{BACKEND_ON_LINK, BACKEND_TAGGED, BackendEntry},
     counter::{Counter, backend_slot},
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowKey, FlowWords},
     guard::{GuardCounts, GuardEntry, NodeGuard},
     limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
@@ -31,8 +31,14 @@ use sha2::{Digest, Sha256};
 
 use super::flow_map::FlowMap;
 use super::guard::Guards;
+use super::ids::Ids;
 use super::prefix::PrefixTables;
 use crate::config::{Config, PoolIndex, ServiceId};
+
+/// Service counters for which there is room at least.
+const MIN_SERVICE_COUNTERS: usize = 64;
+/// Backend counters for which there is room at least.
+const MIN_BACKEND_COUNTERS: usize = 256;
 
 /// What a configuration compiles to. See [`compile`](super::compile::compile).
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +47,7 @@ pub struct Image {
     pub root: Root,
     /// The service index; a power of two of buckets.
     pub buckets: Vec<ServiceBucket>,
-    /// The services in the order of [`ServiceId`], then one entry per distinct VIP.
+    /// The services by index; as compiled, in the order of [`ServiceId`], then one entry per distinct VIP.
     pub services: Vec<ServiceEntry>,
     /// The plans of service 0, then those of service 1, and so on.
     pub plans: Vec<PlanEntry>,
@@ -52,7 +58,9 @@ pub struct Image {
     pub previous: Vec<PoolEntry>,
     /// All tables back to back. A slot holds an index into `backends`.
     pub slots: Vec<u16>,
-    /// The backends in the order of [`BackendId`](crate::config::BackendId). Without next hops: `ifindex`, `mtu` and
+    /// Which index each backend and service has.
+    pub ids: Ids,
+    /// The backends by index; as compiled, in the order of [`BackendId`](crate::config::BackendId). Without next hops: `ifindex`, `mtu` and
     /// Ethernet addresses are 0.
     pub backends: Vec<BackendEntry>,
     /// The admission array: domains in the order of [`DomainId`](crate::config::DomainId), pools from [`MAX_DOMAINS`] on.
@@ -101,10 +109,26 @@ pub const fn pool_admission_index(pool_number: usize) -> usize {
 }
 
 impl Image {
-    /// Counter slots of one CPU.
+    /// Counter slots of one CPU; at least as many as the image needs.
     #[must_use]
     pub fn counter_slots(&self) -> u32 {
-        backend_slot(self.services.len() as u32, self.backends.len() as u32)
+        self.root.counter_stride
+    }
+
+    /// Makes room for more counters than the image needs, so that they can go on when the configuration grows. What runs keeps its
+    /// layout as long as it has room enough.
+    pub fn reserve_counters(&mut self, running: Option<&Root>) {
+        let room = |needed: usize, had: u32, least: usize| {
+            if needed <= had as usize { had } else { needed.max(least).next_power_of_two() as u32 }
+        };
+        let (had_services, had_backends) = running.map_or((0, 0), |root| {
+            let services = root.counter_services;
+            (services, root.counter_stride.saturating_sub(backend_slot(services, 0)))
+        });
+        let services = room(self.services.len(), had_services, MIN_SERVICE_COUNTERS);
+        let backends = room(self.backends.len(), had_backends, MIN_BACKEND_COUNTERS);
+        self.root.counter_services = services;
+        self.root.counter_stride = backend_slot(services, backends);
     }
 
     /// The digest of the image as it stands. See [`Image::digest`].
@@ -280,6 +304,11 @@ impl ImageTables {
         lock(&self.openings).set_capacity(openings);
     }
 
+    /// Removes an entry of one of the tables of flows.
+    pub fn remove_flow(&self, table: FlowTable, key: &FlowKey) {
+        lock(self.table(table)).remove(key);
+    }
+
     /// Takes over what a generation hands on to the next one: both tables of flows and, if it is of the same size, the flow
     /// filter.
     pub fn take_flows_of(&mut self, other: &Self) {
@@ -401,16 +430,16 @@ impl Tables for ImageTables {
         self.image.interfaces.iter().find(|(index, _)| *index == ifindex).map(|(_, address)| *address)
     }
 
-    fn flow(&self, table: FlowTable, key: &FlowKey, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
-        lock(self.table(table)).get(key, touch)
+    fn flow(&self, table: FlowTable, key: &FlowWords, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        lock(self.table(table)).get(&key.key(), touch)
     }
 
-    fn remember(&self, table: FlowTable, key: &FlowKey, entry: FlowEntry) {
-        lock(self.table(table)).insert(*key, entry);
+    fn remember(&self, table: FlowTable, key: &FlowWords, entry: FlowEntry) {
+        lock(self.table(table)).insert(key.key(), entry);
     }
 
-    fn forget(&self, table: FlowTable, key: &FlowKey) -> bool {
-        lock(self.table(table)).remove(key)
+    fn forget(&self, table: FlowTable, key: &FlowWords) -> bool {
+        lock(self.table(table)).remove(&key.key())
     }
 
     fn filter(&self, index: u32) -> u8 {

@@ -1,9 +1,11 @@
 //! Pure decisions: from states to admission words, from configuration to a data-plane image.
 
 pub mod compile;
+pub mod difference;
 mod flow_map;
 mod forwarding;
 pub mod guard;
+pub mod ids;
 pub mod image;
 mod index;
 pub mod planner;
@@ -11,3 +13,6 @@ pub mod prefix;
 pub mod shed;
 pub mod state;
 pub mod switches;
+pub mod transition;
+pub mod walker;
+mod words;

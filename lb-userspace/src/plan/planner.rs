@@ -371,6 +371,19 @@ impl Planner {
         self.entry(subject).word
     }
 
+    /// Takes note that a subject's word is clean again, if it is open and no operator's word stands; returns whether it is.
+    ///
+    /// # Panics
+    /// If the subject is not of this configuration.
+    pub fn make_clean(&mut self, subject: Subject) -> bool {
+        let entry = self.entry_mut(subject);
+        let open = entry.word.0 | Admission::CLEAN == Admission::OPEN.0;
+        if open {
+            entry.word = Admission::OPEN;
+        }
+        open
+    }
+
     fn reconcile(&mut self, subject: Subject) -> Option<Change> {
         let entry = self.entry_mut(subject);
         let from = believed(entry.word);

@@ -81,7 +81,16 @@ pub enum SpawnError {
 /// A command for the thread.
 enum Command {
     Snapshot(oneshot::Sender<snapshot::Raw>),
-    Act { subject: Subject, action: Action, reason: String, answer: oneshot::Sender<Result<Acted, ActError>> },
+    /// Make open words clean that were stored before this moment.
+    Clean {
+        before_ns: u64,
+    },
+    Act {
+        subject: Subject,
+        action: Action,
+        reason: String,
+        answer: oneshot::Sender<Result<Acted, ActError>>,
+    },
 }
 
 /// Starts probing and deciding.
@@ -128,6 +137,11 @@ pub fn spawn(
     })?;
     let shared = Shared { config, commands, bell, stop, judged: judged_watch };
     Ok((Handle(Arc::new(shared)), event_receiver))
+}
+
+/// Makes the calling thread the least important one.
+pub(super) fn lower_priority() {
+    priority::lower();
 }
 
 struct Shared {
@@ -187,6 +201,12 @@ impl Handle {
         let (answer, acted) = oneshot::channel();
         self.0.send(Command::Act { subject, action, reason, answer })?;
         acted.await.map_err(|_| ActError::Stopped)?
+    }
+
+    /// Makes words clean that are open and were last stored before `before_ns`, by `CLOCK_MONOTONIC`: since then no flow can have been
+    /// placed away from home because of them. What cannot be asked for now waits for the next walk.
+    pub fn make_clean(&self, before_ns: u64) {
+        let _ = self.0.send(Command::Clean { before_ns });
     }
 
     /// Waits until every target answered, or missed as many probes as it takes to call it DOWN; at most `timeout`.

@@ -44,13 +44,13 @@ const SHED: usize = (Reason::Shed as u32 - FIRST_REASON) as usize;
 
 /// See the module's documentation.
 pub(super) struct Guardian {
-    config: Arc<Config>,
-    guards: GuardPort,
     journal: Journal,
     state: Mutex<State>,
 }
 
 struct State {
+    config: Arc<Config>,
+    guards: GuardPort,
     switches: Switches,
     overload: Overload,
 }
@@ -71,48 +71,32 @@ impl Guardian {
     /// Puts the switches that stand into a data plane that is ready, before its first packet.
     pub(super) fn new(config: Arc<Config>, guards: GuardPort, switches: Switches, journal: Journal) -> Self {
         let overload = Overload::new(&config, &guards);
-        let guardian = Self { config, guards, journal, state: Mutex::new(State { switches, overload }) };
+        let state = Mutex::new(State { config, guards, switches, overload });
+        let guardian = Self { journal, state };
         guardian.expire();
-        if let Err(problem) = guardian.apply(&guardian.state()) {
-            tracing::error!(%problem, "cannot put the emergency switches into the data plane");
-        }
+        complain(guardian.state().apply());
         guardian
+    }
+
+    /// Goes over to another configuration and its data plane: puts the switches that stand into it. To be called when it is ready and before
+    /// its first packet; or back to the one before if it does not come to that. What is shed begins anew, from what is offered.
+    #[allow(dead_code, reason = "a reload without a restart calls it")]
+    pub(super) fn replace(&self, config: Arc<Config>, guards: GuardPort) {
+        let mut state = self.state();
+        state.overload = Overload::new(&config, &guards);
+        state.config = config;
+        state.guards = guards;
+        complain(state.apply());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the data plane do what the switches and controllers say.
-    fn apply(&self, state: &State) -> Result<(), String> {
-        let thrown = state.switches.iter().map(|(_, held)| (&held.thrown.switch, until(held.until_ns)));
-        let words = SwitchWords::new(&self.config, thrown);
-        // Those who look come before what is to be seen, and go after it.
-        let any = words.any() || state.overload.is_shedding;
-        if any {
-            self.guards.set_emergency(true);
-        }
-        let applied = self.guards.apply(&words);
-        if !any {
-            self.guards.set_emergency(false);
-        }
-        applied
-    }
-
     /// All switches that are on.
     pub(super) fn switches(&self) -> Vec<SwitchView> {
-        self.state().switches.iter().map(|(name, held)| self.view(name, held)).collect()
-    }
-
-    fn view(&self, name: &str, held: &Held) -> SwitchView {
-        let switch = &held.thrown.switch;
-        SwitchView {
-            name: name.to_owned(),
-            effect: switch.effect(),
-            thrown: held.thrown.clone(),
-            left_s: held.left_s(),
-            active: switch.service().is_none_or(|service| self.config.find_service(service).is_some()),
-        }
+        let state = self.state();
+        state.switches.iter().map(|(name, held)| state.view(name, held)).collect()
     }
 
     /// Throws a switch. The reason has been checked. Blocks while the switch is written down.
@@ -124,13 +108,13 @@ impl Guardian {
             let most = MAX_SWITCH_TIME.as_secs();
             return Err(invalid(format!("for_s is {for_s}; a switch is on for 1 to {most} s")));
         }
+        let name = switch.name();
+        let mut state = self.state();
         if let Some(service) = switch.service()
-            && self.config.find_service(service).is_none()
+            && state.config.find_service(service).is_none()
         {
             return Err(Problem::not_found("service", service));
         }
-        let name = switch.name();
-        let mut state = self.state();
         let is_new_block = matches!(switch, Switch::Block { .. }) && state.switches.get(&name).is_none();
         if is_new_block && state.switches.blocks() >= MAX_BLOCKED {
             return Err(full(format!("{MAX_BLOCKED} prefixes are blocked already")));
@@ -144,9 +128,9 @@ impl Guardian {
         let held = Held::new(Thrown { switch, reason, since, until: end });
         let cause =
             format!("operator: {} for {for_s} s: {}", held.thrown.switch.effect(), held.thrown.reason);
-        let view = self.view(&name, &held);
+        let view = state.view(&name, &held);
         state.switches.insert(held);
-        let applied = self.apply(&state);
+        let applied = state.apply();
         self.record(&name, cause, Some(decided_ns));
         let saved = state.switches.save();
         drop(state);
@@ -163,13 +147,14 @@ impl Guardian {
             let detail = format!("there is no emergency switch \"{}\"", name.escape_debug());
             return Err(Problem::new(ProblemKind::NotFound, detail, "`weir emergency list` shows the names"));
         };
-        let applied = self.apply(&state);
+        let applied = state.apply();
         self.record(name, format!("operator: taken back: {reason}"), Some(decided_ns));
         let saved = state.switches.save();
+        let view = state.view(name, &held);
         drop(state);
         applied.map_err(not_applied)?;
         saved.map_err(|error| not_saved(&error))?;
-        Ok(self.view(name, &held))
+        Ok(view)
     }
 
     /// Takes back the switches whose time is over.
@@ -183,9 +168,7 @@ impl Guardian {
             state.switches.remove(name);
             self.record(name, "its time is over".to_owned(), None);
         }
-        if let Err(problem) = self.apply(&state) {
-            tracing::error!(%problem, "cannot take emergency switches out of the data plane; they have no effect there");
-        }
+        complain(state.apply());
         if let Err(error) = state.switches.save() {
             tracing::error!(%error, "cannot write down that emergency switches went off");
         }
@@ -224,38 +207,36 @@ impl Guardian {
         let mut state = self.state();
         let now_ns = monotonic_ns();
         let held_until = until(now_ns + as_ns(SHED_HOLD));
-        let overload = &mut state.overload;
+        let State { config, guards, overload, .. } = &mut *state;
         if overload.node.is_none() && overload.services.is_empty() {
             return;
         }
-        let (offered, seconds) = overload.measure(&self.config, &self.guards, now_ns);
+        let (offered, seconds) = overload.measure(config, guards, now_ns);
         let mut turned = Vec::new();
         for (index, shedder) in &mut overload.services {
-            let service = &self.config.services[*index];
+            let service = &config.services[*index];
             let mut by_class = [0.0; CLASSES];
             let class = service.protection.priority as usize;
             by_class[class] = offered[*index];
             let step = shedder.step(by_class, seconds);
             let until = if step.shares[class] == 0 { 0 } else { held_until };
-            self.guards.shed_service(*index, step.shares[class], until);
+            guards.shed_service(*index, step.shares[class], until);
             turned.extend(step.turned.map(|began| (service.name.clone(), began, offered[*index])));
         }
         let was_shedding = overload.is_shedding;
         if let Some(shedder) = &mut overload.node {
             let mut by_class = [0.0; CLASSES];
-            for (service, offered) in self.config.services.iter().zip(&offered) {
+            for (service, offered) in config.services.iter().zip(&offered) {
                 by_class[service.protection.priority as usize] += offered;
             }
             let Step { shares, turned: node_turned } = shedder.step(by_class, seconds);
             overload.is_shedding = shares != [0; CLASSES];
-            self.guards.shed(shares, if overload.is_shedding { held_until } else { 0 });
+            guards.shed(shares, if overload.is_shedding { held_until } else { 0 });
             let total = by_class.iter().sum::<f64>();
-            turned.extend(node_turned.map(|began| (self.config.node.name.clone(), began, total)));
+            turned.extend(node_turned.map(|began| (config.node.name.clone(), began, total)));
         }
-        if state.overload.is_shedding != was_shedding
-            && let Err(problem) = self.apply(&state)
-        {
-            tracing::error!(%problem, "cannot put the emergency switches into the data plane");
+        if state.overload.is_shedding != was_shedding {
+            complain(state.apply());
         }
         drop(state);
         for (subject, began, offered) in turned {
@@ -284,23 +265,48 @@ impl Guardian {
 
     /// How each service is protected.
     pub(super) fn guards(&self) -> Vec<GuardView> {
-        let names: Vec<(Option<String>, String)> = {
-            let state = self.state();
-            let service = |held: &Held| held.thrown.switch.service().map(str::to_owned);
-            state.switches.iter().map(|(name, held)| (service(held), name.clone())).collect()
-        };
-        let view = |(index, service)| self.guard(index, service, &names);
-        self.config.services.iter().enumerate().map(view).collect()
+        let state = self.state();
+        let services = state.config.services.iter().enumerate();
+        services.map(|(index, service)| state.guard(index, service)).collect()
+    }
+}
+
+impl State {
+    /// Makes the data plane do what the switches and controllers say.
+    fn apply(&self) -> Result<(), String> {
+        let thrown = self.switches.iter().map(|(_, held)| (&held.thrown.switch, until(held.until_ns)));
+        let words = SwitchWords::new(&self.config, thrown);
+        // Those who look come before what is to be seen, and go after it.
+        let any = words.any() || self.overload.is_shedding;
+        if any {
+            self.guards.set_emergency(true);
+        }
+        let applied = self.guards.apply(&words);
+        if !any {
+            self.guards.set_emergency(false);
+        }
+        applied
     }
 
-    fn guard(&self, index: usize, service: &Service, switches: &[(Option<String>, String)]) -> GuardView {
+    fn view(&self, name: &str, held: &Held) -> SwitchView {
+        let switch = &held.thrown.switch;
+        SwitchView {
+            name: name.to_owned(),
+            effect: switch.effect(),
+            thrown: held.thrown.clone(),
+            left_s: held.left_s(),
+            active: switch.service().is_none_or(|service| self.config.find_service(service).is_some()),
+        }
+    }
+
+    fn guard(&self, index: usize, service: &Service) -> GuardView {
         let protection = &service.protection;
         let limits = &protection.limits;
         let counts = self.guards.counts(index);
         let reasons = Reason::ALL.iter().skip(FIRST_REASON as usize).take(GUARD_REASONS as usize);
         let (shed, switch_shed) = self.shares(index, protection.priority as usize);
         let percent = |share: u32| f64::from(share) * 100.0 / f64::from(ALL);
-        let about = switches.iter().filter(|(about, _)| about.as_ref() == Some(&service.name));
+        let about = |held: &Held| held.thrown.switch.service() == Some(service.name.as_str());
         GuardView {
             service: service.name.clone(),
             priority: protection.priority,
@@ -317,7 +323,7 @@ impl Guardian {
             }),
             shed_percent: percent(shed),
             switch_shed_percent: percent(switch_shed),
-            switches: about.map(|(_, name)| name.clone()).collect(),
+            switches: self.switches.iter().filter(|(_, held)| about(held)).map(|(n, _)| n.clone()).collect(),
             refused: reasons.zip(counts.packets).map(|(r, packets)| (r.name().to_owned(), packets)).collect(),
         }
     }
@@ -368,6 +374,13 @@ impl Overload {
 /// New flows of a service since counting began: those that were let in, those that were shed.
 fn flows(guards: &GuardPort, index: usize) -> (u64, u64) {
     (guards.opened(index), guards.counts(index).packets[SHED])
+}
+
+/// The daemon itself asked: there is nobody else to tell.
+fn complain(applied: Result<(), String>) {
+    if let Err(problem) = applied {
+        tracing::error!(%problem, "the data plane does not have the emergency switches as they should be");
+    }
 }
 
 fn full(detail: String) -> Problem {

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -11,26 +11,21 @@ use crate::{
         Control,
         problem::{Problem, ProblemKind},
         types::{
-            Acted, BackendView, ClearRequest, DomainView, ExplainQuery, Explanation, GuardView, OverrideView,
-            ServiceView, Status, SubjectKind, SubjectName, SwitchView, ThrowRequest,
+            Acted, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView,
+            OverrideView, Reloaded, ServiceView, Status, SubjectKind, SubjectName, SwitchView, ThrowRequest,
         },
     },
     config::Config,
-    dataplane::{
-        counters::CounterReader,
-        explain::explain,
-        live::LiveTables,
-        loader::{DataPlane, Start},
-        nexthop::NextHops,
-    },
+    dataplane::{explain::explain, loader::Start},
     plan::{
         planner::Subject,
         state::{Action, Override},
     },
     runtime::{
         control::{ActError, ControlStatus, Handle, Snapshot},
-        guardian::Guardian,
         overrides::Overrides,
+        reload::Reloads,
+        tenure::Tenure,
         views::{self, Facts, Origin},
     },
     telemetry::{event::Event, journal::Journal},
@@ -38,89 +33,94 @@ use crate::{
 
 /// What the daemon started.
 pub(super) struct Parts {
-    pub(super) config: Arc<Config>,
     pub(super) config_path: PathBuf,
-    /// Digest of the image.
-    pub(super) digest: [u8; 32],
-    pub(super) data_plane: DataPlane,
-    pub(super) hops: NextHops,
-    pub(super) control: Handle,
+    pub(super) tenure: Tenure,
     pub(super) journal: Journal,
     pub(super) overrides: Overrides,
-    pub(super) guardian: Arc<Guardian>,
 }
 
 /// What the daemon started, behind [`Control`].
 pub struct Service {
-    config: Arc<Config>,
-    origin: Origin,
-    counters: CounterReader,
-    live: LiveTables,
-    hops: NextHops,
-    control: Handle,
-    journal: Journal,
+    pub(super) origin: Origin,
+    pub(super) tenure: RwLock<Arc<Tenure>>,
+    /// A reload that is under way: what is said meanwhile is said to both.
+    pub(super) coming: Mutex<Option<(Arc<Config>, Handle)>>,
+    /// Held during a reload.
+    pub(super) reloading: tokio::sync::Mutex<()>,
+    pub(super) reloads: Mutex<Reloads>,
+    pub(super) journal: Journal,
     /// Held while an operator's word is stored and recorded, so that both happen in the same order.
-    in_order: tokio::sync::Mutex<()>,
-    words: Mutex<Overrides>,
-    guardian: Arc<Guardian>,
-    /// Holds the lock on the pins.
-    _data_plane: DataPlane,
+    pub(super) in_order: tokio::sync::Mutex<()>,
+    pub(super) words: Mutex<Overrides>,
 }
 
 impl Service {
     /// The service over everything that was started.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { config, config_path, digest, data_plane, hops, control, journal, overrides, guardian } =
-            parts;
+        let Parts { config_path, tenure, journal, overrides } = parts;
+        let now = jiff::Timestamp::now();
         Self {
-            config,
             origin: Origin {
                 config_path: std::path::absolute(&config_path).unwrap_or(config_path),
-                digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-                adopted: matches!(data_plane.start(), Start::Adopted { .. }),
-                started: jiff::Timestamp::now(),
+                adopted: matches!(tenure.data_plane.start(), Start::Adopted { .. }),
+                started: now,
             },
-            counters: data_plane.counters(),
-            live: data_plane.live(),
-            hops,
-            control,
+            tenure: RwLock::new(Arc::new(tenure)),
+            coming: Mutex::default(),
+            reloading: tokio::sync::Mutex::default(),
+            reloads: Mutex::new(Reloads::new(now)),
             journal,
             in_order: tokio::sync::Mutex::default(),
             words: Mutex::new(overrides),
-            guardian,
-            _data_plane: data_plane,
+        }
+    }
+
+    /// What is in force.
+    pub(super) fn tenure(&self) -> Arc<Tenure> {
+        Arc::clone(&self.tenure.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Stops everything that watches and waits for its end. The data plane stays as it is.
+    pub(super) async fn end(&self) {
+        let _no_reload = self.reloading.lock().await;
+        let tenure = self.tenure();
+        if tokio::task::spawn_blocking(move || tenure.stop()).await.is_err() {
+            tracing::error!("ending what watches failed");
         }
     }
 
     /// What `view` makes of how things stand. When the control thread does not answer, there are no states in it: the API
     /// then still tells the rest.
     async fn view<T>(&self, view: impl FnOnce(&Facts<'_>) -> T) -> T {
-        let snapshot = self.control.snapshot().await.unwrap_or_else(|error| {
+        let tenure = self.tenure();
+        let snapshot = tenure.control.snapshot().await.unwrap_or_else(|error| {
             tracing::error!(%error, "no states from the control thread");
             Snapshot { backends: Vec::new(), domains: Vec::new(), control: ControlStatus::default() }
         });
         view(&Facts {
-            config: &self.config,
+            config: &tenure.config,
             snapshot: &snapshot,
-            counters: &self.counters.read(),
-            hops: &self.hops.snapshot(),
+            counters: &tenure.counters.read(),
+            hops: &tenure.hops.snapshot(),
+            flows: &tenure.walker.state(),
+            ids: tenure.data_plane.ids(),
         })
     }
 
-    fn subject(&self, name: &SubjectName) -> Result<Subject, Problem> {
-        let found = match name.kind {
-            SubjectKind::Backend => self.config.find_backend(&name.name).map(Subject::Backend),
-            SubjectKind::Domain => self.config.topology.find(&name.name).map(Subject::Domain),
-        };
-        found.ok_or_else(|| Problem::unknown_subject(name))
+    fn subject(config: &Config, name: &SubjectName) -> Option<Subject> {
+        match name.kind {
+            SubjectKind::Backend => config.find_backend(&name.name).map(Subject::Backend),
+            SubjectKind::Domain => config.topology.find(&name.name).map(Subject::Domain),
+        }
     }
 
     fn override_views(&self) -> Vec<OverrideView> {
         let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let tenure = self.tenure();
         let view = |(subject, word): (&SubjectName, &Override)| OverrideView {
             subject: subject.clone(),
             word: word.clone(),
-            active: self.subject(subject).is_ok(),
+            active: Self::subject(&tenure.config, subject).is_some(),
         };
         words.iter().map(view).collect()
     }
@@ -149,7 +149,9 @@ impl Service {
 impl Control for Service {
     async fn status(&self) -> Status {
         let (journal, overrides) = (self.journal.status(), self.override_views());
-        self.view(|facts| views::status(facts, &self.origin, journal, overrides)).await
+        let reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let digest = self.tenure().digest;
+        self.view(|facts| views::status(facts, &self.origin, (&digest, &reloads), journal, overrides)).await
     }
 
     async fn services(&self) -> Vec<ServiceView> {
@@ -165,9 +167,17 @@ impl Control for Service {
     }
 
     async fn act(&self, subject: SubjectName, action: Action, reason: String) -> Result<Acted, Problem> {
-        let found = self.subject(&subject)?;
         let _in_order = self.in_order.lock().await;
-        let acted = self.control.act(found, action, reason.clone()).await.map_err(refused)?;
+        let tenure = self.tenure();
+        let found = Self::subject(&tenure.config, &subject);
+        let found = found.ok_or_else(|| Problem::unknown_subject(&subject))?;
+        let acted = tenure.control.act(found, action, reason.clone()).await.map_err(refused)?;
+        let coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((config, control)) = coming
+            && let Some(found) = Self::subject(&config, &subject)
+        {
+            control.act(found, action, reason.clone()).await.map_err(refused)?;
+        }
         tokio::task::block_in_place(|| self.record(&subject, action, reason))?;
         Ok(Acted {
             subject,
@@ -181,19 +191,23 @@ impl Control for Service {
     }
 
     async fn guards(&self) -> Vec<GuardView> {
-        self.guardian.guards()
+        self.tenure().guardian.guards()
     }
 
     async fn switches(&self) -> Vec<SwitchView> {
-        self.guardian.switches()
+        self.tenure().guardian.switches()
     }
 
     async fn throw(&self, request: ThrowRequest) -> Result<SwitchView, Problem> {
-        tokio::task::block_in_place(|| self.guardian.throw(request))
+        let _in_order = self.in_order.lock().await;
+        let tenure = self.tenure();
+        tokio::task::block_in_place(|| tenure.guardian.throw(request))
     }
 
     async fn clear(&self, request: ClearRequest) -> Result<SwitchView, Problem> {
-        tokio::task::block_in_place(|| self.guardian.clear(&request.name, &request.reason))
+        let _in_order = self.in_order.lock().await;
+        let tenure = self.tenure();
+        tokio::task::block_in_place(|| tenure.guardian.clear(&request.name, &request.reason))
     }
 
     async fn explain(&self, query: ExplainQuery) -> Result<Explanation, Problem> {
@@ -204,7 +218,17 @@ impl Control for Service {
                 "give a client and a VIP that are both IPv4 or both IPv6",
             ));
         }
-        Ok(tokio::task::block_in_place(|| explain(&self.live.observe(), &self.config, query)))
+        let tenure = self.tenure();
+        let ids = tenure.data_plane.ids();
+        Ok(tokio::task::block_in_place(|| explain(&tenure.live.observe(), &tenure.config, ids, query)))
+    }
+
+    async fn reload(&self) -> Result<Reloaded, Problem> {
+        self.reload_now().await
+    }
+
+    async fn diff(&self, file: Option<PathBuf>) -> Result<Differences, Problem> {
+        self.diff_now(file)
     }
 
     async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {

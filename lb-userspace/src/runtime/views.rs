@@ -7,9 +7,9 @@ use lb_common::abi::{ABI_VERSION, admission::Admission, reason::Reason};
 use crate::{
     api::types::{
         AdmissionView, BackendView, CheckState, CheckView, ConfigStatus, ControlStatus, DaemonStatus,
-        DomainView, HealthView, InterfaceStatus, JournalStatus, NextHop, NodeStatus, OverrideView, PlanView,
-        PoolView, ReasonCount, ServiceTraffic, ServiceView, Shares, StateCounts, Status, TrafficStatus,
-        VerdictKind, XdpStatus,
+        DomainView, FlowsStatus, HealthView, InterfaceStatus, JournalStatus, NextHop, NodeStatus,
+        OverrideView, PlanView, PoolView, ReasonCount, ServiceTraffic, ServiceView, Shares, StateCounts,
+        Status, TrafficStatus, VerdictKind, XdpStatus,
     },
     config::{BackendId, Config, DomainId, Pool, Service},
     dataplane::{
@@ -17,8 +17,14 @@ use crate::{
         links,
         nexthop::{HopSnapshot, HopState},
     },
+    plan::ids::Ids,
     runtime::control::{AdmissionStatus, BackendStatus, CheckStatus, Snapshot, Standing},
+    runtime::reload::Reloads,
+    runtime::walker::FlowState,
 };
+
+/// Seconds without a packet after which a backend that takes no new flows counts as drained.
+const DRAINED_AFTER_S: u64 = 60;
 
 /// What is known at one moment.
 pub(super) struct Facts<'a> {
@@ -27,13 +33,13 @@ pub(super) struct Facts<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) counters: &'a Counters,
     pub(super) hops: &'a HopSnapshot,
+    pub(super) flows: &'a FlowState,
+    pub(super) ids: &'a Ids,
 }
 
 /// Where the running data plane comes from.
 pub(super) struct Origin {
     pub(super) config_path: PathBuf,
-    /// Digest of the image, hexadecimal.
-    pub(super) digest: String,
     pub(super) adopted: bool,
     pub(super) started: jiff::Timestamp,
 }
@@ -42,6 +48,7 @@ pub(super) struct Origin {
 pub(super) fn status(
     facts: &Facts<'_>,
     origin: &Origin,
+    (digest, reloads): (&[u8; 32], &Reloads),
     journal: JournalStatus,
     overrides: Vec<OverrideView>,
 ) -> Status {
@@ -58,7 +65,15 @@ pub(super) fn status(
             uptime_s: u64::try_from(uptime).unwrap_or(0),
             adopted: origin.adopted,
         },
-        config: ConfigStatus { file: origin.config_path.clone(), digest: origin.digest.clone() },
+        config: ConfigStatus {
+            file: origin.config_path.clone(),
+            digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            loaded: Some(reloads.loaded),
+            reloads: reloads.done,
+            failed_reloads: reloads.failed,
+            last_error: reloads.last_error.clone(),
+        },
+        flows: flows(facts),
         xdp: XdpStatus {
             mode: node.mode,
             bpffs: node.bpffs.clone(),
@@ -86,6 +101,19 @@ fn interface(name: &str) -> InterfaceStatus {
     }
 }
 
+fn flows(facts: &Facts<'_>) -> FlowsStatus {
+    let FlowState { found, marked, transition_ends, leaving_backends, leaving_services, .. } = facts.flows;
+    FlowsStatus {
+        entries: found.as_ref().map_or(0, |found| found.flows),
+        capacity: u64::from(facts.config.node.flow_entries),
+        openings: found.as_ref().map_or(0, |found| found.openings),
+        marked_slots: *marked,
+        transition_ends: *transition_ends,
+        leaving_backends: *leaving_backends,
+        leaving_services: *leaving_services,
+    }
+}
+
 fn control(snapshot: &Snapshot) -> ControlStatus {
     let control = &snapshot.control;
     ControlStatus {
@@ -102,8 +130,8 @@ fn control(snapshot: &Snapshot) -> ControlStatus {
 fn traffic(counters: &Counters) -> TrafficStatus {
     let reasons = counters.reasons.iter().filter(|(reason, _)| *reason != Reason::Forwarded);
     TrafficStatus {
-        forwarded_packets: counters.backends.iter().map(|counter| counter.packets).sum(),
-        forwarded_bytes: counters.backends.iter().map(|counter| counter.bytes).sum(),
+        forwarded_packets: counters.forwarded.packets,
+        forwarded_bytes: counters.forwarded.bytes,
         reasons: reasons
             .map(|(reason, counter)| ReasonCount {
                 reason: reason.name().to_owned(),
@@ -184,6 +212,9 @@ fn backend(facts: &Facts<'_>, status: &BackendStatus) -> BackendView {
     let config = &facts.config[status.id];
     let counter = facts.counters.backends.get(status.id.index()).copied().unwrap_or_default();
     let (effective, limited_by) = effective(facts, status.id);
+    let (index, found) = (facts.ids.backend(status.id), facts.flows.found.as_ref());
+    let flows = found.and_then(|found| found.by_backend.get(&index)).copied().unwrap_or(0);
+    let quiet_s = facts.flows.quiet.get(index.position()).map_or(0, std::time::Duration::as_secs);
     let hop = match facts.hops.backends.get(status.id.index()) {
         Some(HopState::Resolved(hop) | HopState::Held { hop, .. }) => Some(hop),
         Some(HopState::Unresolved { .. }) | None => None,
@@ -202,6 +233,9 @@ fn backend(facts: &Facts<'_>, status: &BackendStatus) -> BackendView {
         next_hop: hop.map(|hop| NextHop { interface: hop.interface.clone(), mac: hop.mac.to_string() }),
         packets: counter.packets,
         bytes: counter.bytes,
+        flows,
+        quiet_s,
+        drained: effective.new == 0 && flows == 0 && found.is_some() && quiet_s >= DRAINED_AFTER_S,
     }
 }
 

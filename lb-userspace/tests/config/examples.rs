@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lb_userspace::config::{Config, Forwarding, Reach, Summary, summary};
+use lb_userspace::config::{Config, Forwarding, Priority, Rate, Reach, Summary, summary};
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
@@ -22,7 +22,7 @@ fn every_example_validates() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 6, "one-rack, three-zones, two-regions, gue, l2-dsr and quic");
+    assert_eq!(seen, 7, "one-rack, three-zones, two-regions, protection, gue, l2-dsr and quic");
 }
 
 #[test]
@@ -88,4 +88,21 @@ fn forwarding_examples_forward_as_they_say() {
     assert_eq!(configs.rotation.map(|c| (c.id, c.server_id_length)), Some((0, 2)));
     assert_eq!(quic.backends[0].quic_server_id.as_deref(), Some(&[0x0a, 0, 0, 1][..]));
     assert_eq!(quic.backends[0].quic_rotation_id.as_deref(), Some(&[0, 1][..]));
+}
+
+#[test]
+fn protection_says_what_its_comments_promise() {
+    let config = load("protection.toml");
+    let protection = |name| &config[config.find_service(name).expect("the service is there")].protection;
+    assert_eq!(config.node.max_new_flows, Some(50_000));
+    let classes = ["login", "partners", "dns", "batch"].map(|name| protection(name).priority);
+    assert_eq!(classes, [Priority::P0, Priority::P1, Priority::P1, Priority::P3]);
+    let login = protection("login").limits.per_source.expect("limits for each source");
+    assert_eq!((login.v4, login.v6, login.packets), (24, 56, None));
+    assert_eq!(login.new_flows, Some(Rate { per_second: 20, burst: 40 }));
+    let partners = &protection("partners").access;
+    assert_eq!((partners.allow.len(), partners.deny.len()), (2, 1));
+    let batch = &protection("batch").limits;
+    let a_tenth = Some(Rate { per_second: 10_000, burst: 1_000 });
+    assert_eq!((batch.new_flows, batch.max_new_flows), (a_tenth, Some(5_000)));
 }

@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use lb_userspace::config::Config;
 use lb_userspace::config::limits::{
-    MAX_BACKENDS, MAX_CHECKS, MAX_CLIENT_PREFIXES, MAX_CLIENT_REGIONS, MAX_DOMAINS, MAX_POOLS, MAX_SERVICES,
-    MAX_SETS,
+    MAX_BACKENDS, MAX_CHECKS, MAX_CLIENT_REGIONS, MAX_DOMAINS, MAX_POOLS, MAX_SERVICES, MAX_SETS,
 };
 
 use crate::base::{accepted, errors};
@@ -56,15 +55,9 @@ fn domains() {
 }
 
 #[test]
-fn client_regions_and_prefixes() {
+fn client_regions() {
     limited(MAX_CLIENT_REGIONS, "MAX_CLIENT_REGIONS", |count| {
         format!("{NODE}{TOPOLOGY}[client_regions]\n{}", lines(count - 1, |n| format!("c{n} = []\n")))
-    });
-    limited(MAX_CLIENT_PREFIXES, "MAX_CLIENT_PREFIXES", |count| {
-        format!(
-            "{NODE}{TOPOLOGY}[client_regions]\nc = [{}]",
-            lines(count, |n| format!("\"{}/32\",", address(n)))
-        )
     });
 }
 

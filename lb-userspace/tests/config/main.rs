@@ -3,6 +3,7 @@
 
 mod address_errors;
 mod base;
+mod client_file;
 mod examples;
 mod files;
 mod forwarding_errors;
@@ -12,6 +13,7 @@ mod limits;
 mod model;
 mod network_errors;
 mod node_errors;
+mod protection_errors;
 mod service_errors;
 mod set_errors;
 mod syntax_errors;

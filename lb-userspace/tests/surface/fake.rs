@@ -131,8 +131,42 @@ impl Control for Fake {
         Ok(explanation(query))
     }
 
+    async fn reload(&self) -> Result<Reloaded, Problem> {
+        Ok(Reloaded {
+            file: "/etc/weir/weir.toml".into(),
+            changed: true,
+            digest: "0123456789abcdef".to_owned(),
+            moved_services: 1,
+            leaving_backends: 1,
+            leaving_services: 0,
+            differences: differences(),
+        })
+    }
+
+    async fn diff(&self, file: Option<PathBuf>) -> Result<Differences, Problem> {
+        match file {
+            None => Ok(differences()),
+            Some(file) if file.ends_with("same.toml") => Ok(Differences::default()),
+            Some(file) => Err(Problem::new(ProblemKind::Config, format!("{}:1:1: no", file.display()), "")),
+        }
+    }
+
     async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {
         self.journal.events(after, limit, wait).await
+    }
+}
+
+fn differences() -> Differences {
+    Differences {
+        backends: Changes { removed: vec!["w1r1b2".to_owned()], ..Changes::default() },
+        tables: vec![TableChange {
+            pool: "web/all".to_owned(),
+            slots: 65_537,
+            moved: 16_500,
+            members: vec![MemberShare { backend: "w1r1b2".to_owned(), gained: 0, lost: 16_384 }],
+        }],
+        restart: vec!["node.socket: the API listens there".to_owned()],
+        ..Differences::default()
     }
 }
 
@@ -320,6 +354,9 @@ fn backend(name: &str, rack: &str, address: &str, health: HealthView, effective:
         next_hop: Some(NextHop { interface: "eth0".to_owned(), mac: "02:00:00:00:00:01".to_owned() }),
         packets: 1_234_567,
         bytes: 987_654_321,
+        flows: 12,
+        quiet_s: 0,
+        drained: false,
     }
 }
 
@@ -441,6 +478,10 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
         config: ConfigStatus {
             file: "/etc/weir/weir.toml".into(),
             digest: "0123456789abcdef0123456789abcdef".to_owned(),
+            loaded: Some(moment()),
+            reloads: 1,
+            failed_reloads: 0,
+            last_error: None,
         },
         xdp: XdpStatus {
             mode: XdpMode::Native,
@@ -454,6 +495,15 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
         backends: backends.iter().map(|backend| backend.health.state).collect(),
         domains: domains.iter().map(|domain| domain.health.state).collect(),
         isolated: true,
+        flows: FlowsStatus {
+            entries: 1_234,
+            capacity: 65_536,
+            openings: 56,
+            marked_slots: 789,
+            transition_ends: Some(moment()),
+            leaving_backends: 1,
+            leaving_services: 0,
+        },
         traffic: TrafficStatus {
             forwarded_packets: 2_469_134,
             forwarded_bytes: 1_975_308_642,

@@ -3,5 +3,6 @@
 mod api;
 mod commands;
 mod fake;
+mod guard;
 mod help;
 mod tables;

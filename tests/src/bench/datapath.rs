@@ -5,6 +5,9 @@
 //! around nothing is measured beside it and subtracted. Short runs of the empty wrapper before and after each measurement
 //! tell whether the machine changed its speed meanwhile; such measurements are dropped.
 
+#[path = "clients.rs"]
+mod clients;
+
 use super::Measurement;
 use crate::golden::{
     self,
@@ -14,11 +17,16 @@ use crate::golden::{
 use anyhow::{Context, Result, ensure};
 use lb_common::abi::{
     admission::Admission,
-    bench::{BENCH_IPV6, BenchRoot},
+    bench::{BENCH_IPV6, BENCH_SPREAD, BenchRoot},
+    guard::SCOPE_ALL,
     pod::Pod,
+    root::{FEATURE_EMERGENCY, Root},
 };
-use lb_userspace::plan::image::Image;
-use std::{fmt::Write as _, net::Ipv4Addr, net::Ipv6Addr};
+use lb_userspace::{
+    config::IpPrefix,
+    plan::{guard::Blocked, image::Image},
+};
+use std::{fmt::Write as _, net::Ipv4Addr, net::Ipv6Addr, ops::Not as _};
 
 /// Packets of one measurement.
 const REPEAT: u32 = 1_000_000;
@@ -49,6 +57,8 @@ enum Kind {
     Syn,
     Udp,
     NotVip,
+    /// An established TCP packet to a service with protection, at this port.
+    Guarded(u16),
 }
 
 /// What is down meanwhile.
@@ -56,6 +66,8 @@ enum Kind {
 enum Down {
     Nothing,
     Domain(&'static str),
+    /// Nothing is down, but an emergency switch is on that blocks somebody else.
+    Emergency,
 }
 
 struct Case {
@@ -64,12 +76,14 @@ struct Case {
     flows: u32,
     is_ipv6: bool,
     down: Down,
+    /// Whether clients are spread over the whole address space.
+    is_spread: bool,
 }
 
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name: &str, kind, flows, is_ipv6, down| {
-        cases.push(Case { name: name.to_owned(), kind, flows, is_ipv6, down });
+        cases.push(Case { name: name.to_owned(), kind, flows, is_ipv6, down, is_spread: false });
     };
     let sweep = [(1, "1 flow"), (1 << 10, "1K flows"), (1 << 16, "64K flows"), (1 << 20, "1M flows")];
     for (flows, text) in sweep {
@@ -87,8 +101,37 @@ fn cases() -> Vec<Case> {
     add("established home, 1M flows, gue", Kind::Gue, 1 << 20, false, Down::Nothing);
     add("syn home, 1M flows", Kind::Syn, 1 << 20, false, Down::Nothing);
     add("udp home, 1M flows", Kind::Udp, 1 << 20, false, Down::Nothing);
+    for (port, text) in GUARDED {
+        let name = format!("established home, 1M flows, {text}");
+        add(&name, Kind::Guarded(port), 1 << 20, false, Down::Nothing);
+    }
+    add(
+        "established home, 1M flows, emergency block of others",
+        Kind::Established,
+        1 << 20,
+        false,
+        Down::Emergency,
+    );
     add("non-vip pass", Kind::NotVip, 1 << 20, false, Down::Nothing);
     cases
+}
+
+/// Services with protection: their ports, and what they have.
+const GUARDED: [(u16, &str); 3] = [(81, "access list of 1,000"), (82, "service limit"), (83, "source limit")];
+
+/// The protection of the services at [`GUARDED`], none of which refuses anything.
+fn protection(port: u16) -> String {
+    let limit = "packets_per_second = 100000000, burst = 100000000";
+    match port {
+        81 => {
+            let denied: Vec<_> =
+                (0..1_000).map(|i| format!("\"172.{}.{}.0/24\"", 16 + i / 256, i % 256)).collect();
+            format!("access = {{ deny = [{}] }}\n", denied.join(", "))
+        }
+        82 => format!("limits = {{ {limit} }}\n"),
+        83 => format!("limits = {{ per_source = {{ {limit} }} }}\n"),
+        _ => String::new(),
+    }
 }
 
 /// A hundred backends in ten racks of two zones.
@@ -114,16 +157,20 @@ fn configuration() -> String {
             );
         }
     }
-    for (name, vip, protocol, set, forwarding) in [
-        ("tcp", "192.0.2.10", "tcp", "v4", "ipip"),
-        ("udp", "192.0.2.10", "udp", "v4", "ipip"),
-        ("tcp6", "2001:db8::10", "tcp", "v6", "ipip"),
-        ("gue", "192.0.2.11", "tcp", "v4", "gue"),
+    for (name, vip, port, protocol, set, forwarding) in [
+        ("tcp", "192.0.2.10", 80, "tcp", "v4", "ipip"),
+        ("tcp-access", "192.0.2.10", 81, "tcp", "v4", "ipip"),
+        ("tcp-limit", "192.0.2.10", 82, "tcp", "v4", "ipip"),
+        ("tcp-source", "192.0.2.10", 83, "tcp", "v4", "ipip"),
+        ("udp", "192.0.2.10", 80, "udp", "v4", "ipip"),
+        ("tcp6", "2001:db8::10", 80, "tcp", "v6", "ipip"),
+        ("gue", "192.0.2.11", 80, "tcp", "v4", "gue"),
     ] {
+        let protection = protection(port);
         let _ = writeln!(
             text,
-            "[[service]]\nname = \"{name}\"\naddress = \"{vip}\"\nport = 80\nprotocol = \"{protocol}\"\n\
-             forwarding = \"{forwarding}\"\n[[service.pool]]\nname = \"p\"\nsets = [\"{set}\"]"
+            "[[service]]\nname = \"{name}\"\naddress = \"{vip}\"\nport = {port}\nprotocol = \"{protocol}\"\n\
+             forwarding = \"{forwarding}\"\n{protection}[[service.pool]]\nname = \"p\"\nsets = [\"{set}\"]"
         );
     }
     text
@@ -134,18 +181,30 @@ fn configuration() -> String {
 /// # Errors
 /// What the kernel says; a machine that never stays at one speed for the time of a measurement.
 pub fn datapath() -> Result<Vec<Measurement>> {
-    let image = golden::image(&configuration())?;
+    let mut image = golden::image(&configuration())?;
+    // Looked at only by the case that has an emergency.
+    image.guards.node.blocks_until = u32::MAX;
+    let prefix = IpPrefix::parse("203.0.113.0/24").ok().context("a prefix")?;
+    image.guards.blocked.push(Blocked { prefix, scope: SCOPE_ALL, until: u32::MAX });
     let kernel = Kernel::load(BENCH, &[BODY, EMPTY], &image, FLOW_ENTRIES)?;
     let mut bench = Bench { kernel, fastest: u64::MAX };
     let mut results = Vec::new();
-    for case in cases() {
+    for case in cases().into_iter().filter(|case| is_wanted(&case.name)) {
         eprintln!("bench datapath: {}", case.name);
         results.push(bench.measure(&image, &case).with_context(|| case.name.clone())?);
     }
     let (verified, jited) = bench.kernel.size(BODY)?;
     results.push(Measurement::of("verifier, instructions walked", "instructions", vec![f64::from(verified)]));
     results.push(Measurement::of("machine code with wrapper", "bytes", vec![f64::from(jited)]));
+    let fastest = bench.fastest;
+    drop(bench);
+    results.extend(clients::client_regions(fastest)?);
     Ok(results)
+}
+
+/// Whether a case is to be measured: all are, unless `WEIR_BENCH_CASES` has a part of the names of those that are.
+fn is_wanted(name: &str) -> bool {
+    std::env::var("WEIR_BENCH_CASES").is_ok_and(|part| !name.contains(&part)).not()
 }
 
 struct Bench {
@@ -162,6 +221,12 @@ impl Bench {
             words[index] = Admission::CLOSED;
         }
         self.kernel.set_admissions(&words)?;
+        let mut root: Root = self.kernel.get::<Root, 256>("ROOT", 0)?;
+        root.features = match case.down {
+            Down::Emergency => root.features | FEATURE_EMERGENCY,
+            _ => root.features & !FEATURE_EMERGENCY,
+        };
+        self.kernel.set("ROOT", 0, &root)?;
         let frame = frame(case);
         // The first round fills caches and, where flows are remembered, the flow table.
         self.run(BODY, case, &frame, REPEAT)?;
@@ -190,7 +255,7 @@ impl Bench {
         ethernet.copy_from_slice(&frame[..14]);
         let root = BenchRoot {
             flow_mask: case.flows - 1,
-            flags: if case.is_ipv6 { BENCH_IPV6 } else { 0 },
+            flags: if case.is_ipv6 { BENCH_IPV6 } else { 0 } | if case.is_spread { BENCH_SPREAD } else { 0 },
             outer_length: match (case.kind, case.is_ipv6) {
                 (Kind::Gue, _) => 28,
                 (_, false) => 20,
@@ -213,7 +278,8 @@ fn frame(case: &Case) -> Vec<u8> {
     let client = Ipv4Addr::new(10, 0, 0, 1);
     let client6 = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 1);
     let flags = if case.kind == Kind::Syn { SYN } else { ACK };
-    let segment = tcp(0x8000, 80, flags, &[0; 6]);
+    let port = if let Kind::Guarded(port) = case.kind { port } else { 80 };
+    let segment = tcp(0x8000, port, flags, &[0; 6]);
     match (case.kind, case.is_ipv6) {
         (Kind::NotVip, _) => ethernet(0x0800, &ipv4(client, STRANGER, 6, &segment)),
         (Kind::Gue, _) => ethernet(0x0800, &ipv4(client, VIP_GUE, 6, &segment)),

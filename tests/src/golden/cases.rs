@@ -1,5 +1,6 @@
 //! The golden packets.
 
+mod flows;
 mod protect;
 
 use super::{Case, Change, EGRESS, Expected, MTU, NEXT_HOP, packets::*};
@@ -41,8 +42,12 @@ fn out(ethertype: u16, payload: &[u8]) -> Vec<u8> {
 
 /// An IP packet inside IPv4, as Weir must send it.
 fn in4(protocol: u8, tos: u8, inner: &[u8]) -> Vec<u8> {
+    in4_to(BACKEND, protocol, tos, inner)
+}
+
+fn in4_to(backend: Ipv4Addr, protocol: u8, tos: u8, inner: &[u8]) -> Vec<u8> {
     let header = Ipv4 { tos, id: 0, fragment: 0x4000, ttl: 64, options: Vec::new() };
-    out(V4, &header.packet(TUNNEL, BACKEND, protocol, inner))
+    out(V4, &header.packet(TUNNEL, backend, protocol, inner))
 }
 
 /// An IP packet inside IPv6, but for the flow label, which [`with_label_of`] sets.
@@ -81,7 +86,8 @@ fn answered(mut frame: Vec<u8>) -> Vec<u8> {
 /// All golden packets.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [forwarded(), passed(), echoes(), refused(), steered(), forward::all(), protect::cases()].concat()
+    [forwarded(), passed(), echoes(), refused(), steered(), forward::all(), protect::cases(), flows::all()]
+        .concat()
 }
 
 fn forwarded() -> Vec<Case> {

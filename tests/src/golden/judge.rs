@@ -3,16 +3,19 @@
 use super::{
     Case, Expected, INGRESS, action,
     cases::with_label_of,
+    filter_index,
     kernel::{Kernel, Ran},
+    known_flows,
 };
 use anyhow::{Result, ensure};
 use lb_common::{
     abi::{
         counter::{Counter, backend_slot, reason_slot, service_slot},
+        flow::FlowEntry,
         limits::REASON_SLOTS,
         reason::Reason,
     },
-    datapath::{self, buffer::Buffer, ports::Tables, trace::Silent, verdict::Verdict},
+    datapath::{self, buffer::Buffer, flow::FlowTable, ports::Tables, trace::Silent, verdict::Verdict},
 };
 use lb_userspace::{
     dataplane::object::EDGE_PROGRAM,
@@ -117,6 +120,10 @@ pub const fn difference(now: &Counter, before: &Counter) -> Counter {
 /// What is not as it must be.
 pub fn judge_pure(image: &Image, case: &Case) -> Result<()> {
     let tables = ImageTables::new(changed(image, case)?);
+    for (table, flow, backend) in known_flows(image, &case.changes)? {
+        tables.remember(table, &flow, FlowEntry { backend, seen: 0 });
+        tables.set_filter(filter_index(image, &flow), 1);
+    }
     let (ran, reason) = run_pure(&tables, &case.input);
     check(case, &ran)?;
     ensure!(reason == reason_of(&case.expected), "{reason:?} instead of {:?}", reason_of(&case.expected));
@@ -130,6 +137,13 @@ pub fn judge_pure(image: &Image, case: &Case) -> Result<()> {
 pub fn judge_program(kernel: &Kernel, image: &Image, case: &Case) -> Result<()> {
     let before: Vec<Counter> =
         (0..image.counter_slots()).map(|slot| kernel.counter(slot)).collect::<Result<_>>()?;
+    for (table, flow, backend) in known_flows(image, &case.changes)? {
+        let name = match table {
+            FlowTable::Flows => "FLOWS",
+            FlowTable::Openings => "OPENINGS",
+        };
+        kernel.remember(name, &flow.key(), &FlowEntry { backend, seen: 0 }, filter_index(image, &flow))?;
+    }
     let ran = kernel.run(EDGE_PROGRAM, &case.input)?;
     check(case, &ran)?;
     check_counters(image, case.input.len(), reason_of(&case.expected), |slot| {

@@ -1,6 +1,6 @@
 //! The edge's XDP program, loaded with an image, for `BPF_PROG_TEST_RUN`. Nothing is attached.
 
-use super::forget::clear;
+use super::forget::{clear, get, put};
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
@@ -12,6 +12,7 @@ use lb_common::abi::{
     admission::Admission,
     backend::BackendEntry,
     counter::Counter,
+    flow::{FlowEntry, FlowKey},
     limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, SLOTS_PER_CHUNK},
     pod::Pod,
     root::Root,
@@ -228,6 +229,31 @@ impl Kernel {
         let flows: HashMap<_, [u8; 40], [u8; 8]> =
             HashMap::try_from(self.ebpf.map(table).with_context(|| format!("no map {table}"))?)?;
         flows.keys().try_fold(0, |n, key| key.map(|_| n + 1)).map_err(Into::into)
+    }
+
+    /// Writes a flow into a table of flows, `FLOWS` or `OPENINGS`, and into the flow filter.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn remember(&self, table: &str, key: &FlowKey, entry: &FlowEntry, filter_index: u32) -> Result<()> {
+        let mut chunk = vec![0; FLOW_FILTER_CHUNK];
+        let (element, byte) =
+            (filter_index as usize / FLOW_FILTER_CHUNK, filter_index as usize % FLOW_FILTER_CHUNK);
+        let element = (element as u32).to_ne_bytes();
+        for (name, map) in self.ebpf.maps() {
+            match map {
+                Map::Array(map) if name == "FLOW_FILTER" => {
+                    get(map.fd().as_fd(), &element, &mut chunk)?;
+                    chunk[byte] = 1;
+                    put(map.fd().as_fd(), &element, &chunk)?;
+                }
+                Map::LruHashMap(map) if name == table => {
+                    put(map.fd().as_fd(), key.as_bytes(), entry.as_bytes())?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Empties whatever the programs remember from packet to packet: all maps that are LRU hash tables.

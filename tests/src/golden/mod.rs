@@ -10,7 +10,11 @@ pub mod numbers;
 pub mod packets;
 
 use anyhow::{Context, Result};
-use lb_common::{abi::admission::Admission, abi::backend::BACKEND_TAGGED, abi::reason::Reason};
+use lb_common::{
+    abi::{admission::Admission, backend::BACKEND_TAGGED, flow::FlowWords, reason::Reason},
+    datapath::{filter, flow::FlowTable, hash::flow_hash, parse::Tuple},
+};
+use lb_maglev::SLOT_MARK;
 use lb_userspace::{
     config::Config,
     plan::{
@@ -76,6 +80,48 @@ pub enum Change {
     Flags(&'static str, u32),
     /// The VLAN behind which a backend is.
     Vlan(&'static str, u16),
+    /// More flags of a service.
+    ServiceFlags(&'static str, u32),
+    /// Every slot of a pool's table, `service/pool`, is marked.
+    Marked(&'static str),
+    /// A service is in transition: before, its flows were at home in this pool, `service/pool`.
+    Before(&'static str, &'static str),
+    /// One of the tables of flows says that a flow lives at a backend.
+    Known(FlowTable, FlowWords, &'static str),
+}
+
+/// A flow that stands in one of the tables of flows before a packet comes: the table, the flow, and the backend's index.
+pub type KnownFlow = (FlowTable, FlowWords, u32);
+
+/// The flows that a case's changes put into the tables of flows.
+///
+/// # Errors
+/// If the image has no such backend.
+pub fn known_flows(image: &Image, changes: &[Change]) -> Result<Vec<KnownFlow>> {
+    let known = changes.iter().filter_map(|change| match *change {
+        Change::Known(table, flow, backend) => Some((table, flow, backend)),
+        _ => None,
+    });
+    known
+        .map(|(table, flow, backend)| {
+            let index = image.names.backends.iter().position(|name| name == backend);
+            Ok((table, flow, index.with_context(|| format!("no {backend} in the fixture"))? as u32))
+        })
+        .collect()
+}
+
+/// The byte of the flow filter that speaks for a flow over IPv4.
+#[must_use]
+pub fn filter_index(image: &Image, flow: &FlowWords) -> u32 {
+    let [_, _, _, _, d0, d1, d2, d3, ports, _] = flow.0;
+    let tuple = Tuple {
+        source: flow.source(),
+        destination: [d0, d1, d2, d3],
+        ports,
+        protocol: flow.protocol(),
+        is_ipv6: false,
+    };
+    filter::index(image.root.flow_filter_mask, flow_hash(&image.root.hash_key, &tuple))
 }
 
 /// One golden packet.
@@ -105,9 +151,14 @@ pub fn fixture() -> Result<Image> {
 /// If `text` is not a valid configuration.
 pub fn image(text: &str) -> Result<Image> {
     let config = Config::parse(text, "fixture.toml")?;
-    let mut tables = ImageTables::new(compile(&config)?);
+    Ok(with_next_hops(compile(&config)?))
+}
+
+/// An image with the next hops of the golden packets.
+pub fn with_next_hops(image: Image) -> Image {
+    let mut tables = ImageTables::new(image);
     tables.set_next_hops(INGRESS, NEXT_HOP, EGRESS, MTU);
-    Ok(Image { interfaces: vec![(INGRESS, OWN)], ..tables.image().clone() })
+    Image { interfaces: vec![(INGRESS, OWN)], ..tables.image().clone() }
 }
 
 impl Expected {
@@ -153,6 +204,21 @@ impl Change {
                 image.backends[index].flags |= BACKEND_TAGGED;
                 image.backends[index].vlan = vlan.to_be_bytes();
             }
+            Self::ServiceFlags(name, flags) => {
+                let index = find(&image.names.services, name)?;
+                image.services[index].flags |= flags;
+            }
+            Self::Marked(pool) => {
+                let pool = image.pools[find(&image.names.pools, pool)?];
+                let (base, slots) = (pool.table_base as usize, pool.table_slots as usize);
+                image.slots[base..base + slots].iter_mut().for_each(|slot| *slot |= SLOT_MARK);
+            }
+            Self::Before(service, pool) => {
+                let index = find(&image.names.services, service)?;
+                image.previous = vec![image.pools[find(&image.names.pools, pool)?]];
+                (image.services[index].previous_base, image.services[index].previous_plans) = (1, 1);
+            }
+            Self::Known(..) => {}
         }
         Ok(())
     }

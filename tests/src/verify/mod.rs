@@ -6,6 +6,7 @@
 mod checks;
 pub mod guest;
 mod programs;
+pub mod stack;
 
 pub use checks::{Golden, golden, install};
 pub use programs::{Loaded, load_object};

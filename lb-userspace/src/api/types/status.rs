@@ -29,6 +29,9 @@ pub struct Status {
     pub domains: StateCounts,
     /// Whether every target is silent at once: the host itself is cut off and the last state is held.
     pub isolated: bool,
+    /// The tables of flows, and transitions.
+    #[serde(default)]
+    pub flows: FlowsStatus,
     /// What was done with packets since the program was attached.
     pub traffic: TrafficStatus,
     /// The thread that decides.
@@ -77,6 +80,38 @@ pub struct ConfigStatus {
     pub file: PathBuf,
     /// Digest of the compiled data plane, hexadecimal. Equal on hosts that place flows equally.
     pub digest: String,
+    /// When it was put in force, or the daemon started with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<jiff::Timestamp>,
+    /// Reloads that put another configuration in force since the daemon started.
+    #[serde(default)]
+    pub reloads: u64,
+    /// Reloads that were refused since the daemon started.
+    #[serde(default)]
+    pub failed_reloads: u64,
+    /// Why the last reload was refused; none if it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
+/// See [`Status::flows`]. Counts are those of the last walk over the tables.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct FlowsStatus {
+    /// Established flows in the flow table: those away from home, and in transition.
+    pub entries: u64,
+    /// How many there can be.
+    pub capacity: u64,
+    /// Flows that only opened.
+    pub openings: u64,
+    /// Slots of tables for which the flow table is asked.
+    pub marked_slots: u64,
+    /// When the transition ends, if one runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transition_ends: Option<jiff::Timestamp>,
+    /// Backends that left the configuration and stay for their flows.
+    pub leaving_backends: u64,
+    /// Services that left the configuration and stay for their flows.
+    pub leaving_services: u64,
 }
 
 /// See [`Status::xdp`].

@@ -137,8 +137,8 @@ fn duration(
     Some(duration)
 }
 
-/// `250us`, `3ms`, `1s` or `2m`: a whole number and a unit.
-fn parse_duration(text: &str) -> Option<Duration> {
+/// `250us`, `3ms`, `1s`, `2m` or `24h`: a whole number and a unit.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let micros_per_unit = match unit {
@@ -146,6 +146,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         "ms" => 1_000,
         "s" => 1_000_000,
         "m" => 60_000_000,
+        "h" => 3_600_000_000,
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(micros_per_unit).map(Duration::from_micros)
@@ -161,7 +162,8 @@ mod tests {
         assert_eq!(parse_duration("3ms"), Some(Duration::from_millis(3)));
         assert_eq!(parse_duration("1s"), Some(Duration::from_secs(1)));
         assert_eq!(parse_duration("2m"), Some(Duration::from_secs(120)));
-        for bad in ["", "3", "ms", "3 ms", "-3ms", "1.5s", "3h", "3MS", "18446744073709551615s", "3ms "] {
+        assert_eq!(parse_duration("24h"), Some(Duration::from_secs(86_400)));
+        for bad in ["", "3", "ms", "3 ms", "-3ms", "1.5s", "3d", "3MS", "18446744073709551615s", "3ms "] {
             assert_eq!(parse_duration(bad), None, "{bad:?}");
         }
     }

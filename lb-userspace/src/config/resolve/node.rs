@@ -1,14 +1,20 @@
 //! `[node]`: this edge host.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::checks::choice;
+use lb_common::abi::limits::{DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES};
+
+use super::checks::{choice, parse_duration};
 use super::names::check_name;
 use super::{clients, protection, topology};
-use crate::config::fields::{Text, Texts};
+use crate::config::fields::{At, Text, Texts};
 use crate::config::ids::DomainId;
 use crate::config::key;
-use crate::config::limits::{MAX_INTERFACE_NAME_BYTES, MAX_INTERFACES, MAX_SOCKET_PATH_BYTES};
+use crate::config::limits::{
+    DEFAULT_FLOW_IDLE, DEFAULT_TRANSITION, MAX_FLOW_ENTRIES, MAX_FLOW_IDLE, MAX_INTERFACE_NAME_BYTES,
+    MAX_INTERFACES, MAX_SOCKET_PATH_BYTES, MAX_TRANSITION, MIN_FLOW_ENTRIES, MIN_FLOW_IDLE, MIN_TRANSITION,
+};
 use crate::config::model::{HashKey, Level, Node, Topology, XdpMode};
 use crate::config::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
 use crate::config::raw::RawNode;
@@ -45,6 +51,14 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
     let socket = path("socket", raw.socket.as_ref(), DEFAULT_SOCKET, report);
     let bpffs = path("bpffs", raw.bpffs.as_ref(), DEFAULT_BPFFS, report);
     let max_new_flows = protection::node_limit(raw.max_new_flows.as_ref(), report);
+    let transition = long_duration("transition", raw.transition.as_ref(), TRANSITION, report);
+    let flow_idle = long_duration("flow_idle", raw.flow_idle.as_ref(), FLOW_IDLE, report);
+    let flow_entries = entries("flow_entries", raw.flow_entries.as_ref(), DEFAULT_FLOW_ENTRIES, report);
+    let opening_entries =
+        entries("opening_entries", raw.opening_entries.as_ref(), DEFAULT_OPENING_ENTRIES, report);
+    if raw.client_prefixes_file.is_some() {
+        path("client_prefixes_file", raw.client_prefixes_file.as_ref(), "", report)?;
+    }
     if let Some(text) = raw.socket.as_ref().filter(|text| text.value.len() > MAX_SOCKET_PATH_BYTES) {
         report.add(|| {
             Finding::new(&text.span, format!("the path of the socket is {} bytes long", text.value.len()))
@@ -64,6 +78,10 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
         socket: socket?,
         bpffs: bpffs?,
         max_new_flows: max_new_flows?,
+        transition: transition?,
+        flow_idle: flow_idle?,
+        flow_entries: flow_entries?,
+        opening_entries: opening_entries?,
     })
 }
 
@@ -229,6 +247,56 @@ fn tunnel_fits(text: &Text<'_>, length: u8, shortest: u8, unusable: bool, report
         });
     }
     length >= shortest && !unusable
+}
+
+/// A duration of `[node]`: default, shortest, longest.
+type Bounds = (Duration, Duration, Duration);
+const TRANSITION: Bounds = (DEFAULT_TRANSITION, MIN_TRANSITION, MAX_TRANSITION);
+const FLOW_IDLE: Bounds = (DEFAULT_FLOW_IDLE, MIN_FLOW_IDLE, MAX_FLOW_IDLE);
+
+fn long_duration(
+    key: &str,
+    text: Option<&Text<'_>>,
+    (default, shortest, longest): Bounds,
+    report: &mut Report,
+) -> Option<Duration> {
+    let Some(text) = text else { return Some(default) };
+    let help = || {
+        format!(
+            "write a whole number and a unit (ms, s, m or h) from {shortest:?} to {longest:?}, such as \"5m\" or \"24h\""
+        )
+    };
+    let duration = parse_duration(text.value);
+    if duration.is_none() {
+        report.add(|| {
+            Finding::new(&text.span, format!("{key} {} of [node] is no duration", quote(text.value)))
+                .help(help())
+        });
+    }
+    let duration = duration?;
+    if duration < shortest || duration > longest {
+        report.add(|| {
+            Finding::new(&text.span, format!("{key} {} of [node] is out of range", quote(text.value)))
+                .help(help())
+        });
+        return None;
+    }
+    Some(duration)
+}
+
+/// Entries of a table of flows.
+fn entries(key: &str, given: Option<&At<i64>>, default: u32, report: &mut Report) -> Option<u32> {
+    let Some(given) = given else { return Some(default) };
+    let range = MIN_FLOW_ENTRIES..=MAX_FLOW_ENTRIES;
+    let count = u32::try_from(given.value).ok().filter(|count| range.contains(count));
+    if count.is_none() {
+        report.add(|| {
+            Finding::new(&given.span, format!("{key} = {} of [node] is out of range", given.value)).help(format!(
+                "it goes from {MIN_FLOW_ENTRIES} to {MAX_FLOW_ENTRIES}; `weir check` shows what it takes in memory"
+            ))
+        });
+    }
+    count
 }
 
 /// An absolute path.

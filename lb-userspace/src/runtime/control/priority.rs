@@ -5,6 +5,9 @@ use std::io;
 /// Priority among real-time threads: above every normal thread, below the kernel's own (50) and anything critical.
 const FIFO_PRIORITY: libc::c_int = 10;
 
+/// The highest niceness.
+const LEAST_PRIORITY: libc::c_int = 19;
+
 /// Puts the calling thread under `SCHED_FIFO` if the system allows it, and says what came of it in words.
 pub(super) fn raise() -> String {
     let parameters = libc::sched_param { sched_priority: FIFO_PRIORITY };
@@ -19,4 +22,13 @@ pub(super) fn raise() -> String {
             "SCHED_OTHER: real-time priority was refused ({error}); give CAP_SYS_NICE or LimitRTPRIO={FIFO_PRIORITY}"
         )
     }
+}
+
+/// Makes the calling thread the least important of all normal ones. Not `SCHED_IDLE`: on a busy host it would never run.
+pub(super) fn lower() {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: as in `raise`.
+    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
+    // SAFETY: no pointers; 0 names the calling thread, as on Linux this is a property of threads.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LEAST_PRIORITY) };
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 
+use lb_common::abi::admission::Admission;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
@@ -59,6 +60,9 @@ pub(super) struct Worker {
     unreported: u64,
     since_backends: Vec<jiff::Timestamp>,
     since_domains: Vec<jiff::Timestamp>,
+    /// When each word was last stored; 0 if it was not.
+    stored_backends_ns: Vec<u64>,
+    stored_domains_ns: Vec<u64>,
 }
 
 impl Worker {
@@ -81,6 +85,8 @@ impl Worker {
             events_lost: 0,
             unreported: 0,
             since_backends: vec![now; parts.config.backends.len()],
+            stored_backends_ns: vec![0; parts.config.backends.len()],
+            stored_domains_ns: vec![0; parts.config.topology.domains.len()],
             since_domains: vec![now; parts.config.topology.domains.len()],
             parts,
         })
@@ -154,10 +160,28 @@ impl Worker {
                 Ok(Command::Snapshot(answer)) => {
                     let _ = answer.send(self.snapshot());
                 }
+                Ok(Command::Clean { before_ns }) => self.clean(before_ns),
                 Ok(Command::Act { subject, action, reason, answer }) => {
                     let _ = answer.send(self.act(subject, action, &reason));
                 }
                 Err(_) => return,
+            }
+        }
+    }
+
+    /// Makes open words clean that were last stored before `before_ns`.
+    fn clean(&mut self, before_ns: u64) {
+        for subject in self.parts.planner.subjects() {
+            let stored_ns = match subject {
+                Subject::Backend(id) => self.stored_backends_ns[id.index()],
+                Subject::Domain(id) => self.stored_domains_ns[id.index()],
+            };
+            if stored_ns >= before_ns || !self.parts.planner.make_clean(subject) {
+                continue;
+            }
+            let cell = subject.cell();
+            if self.parts.store.load(cell) != Admission::OPEN {
+                self.parts.store.store(cell, Admission::OPEN);
             }
         }
     }
@@ -218,6 +242,10 @@ impl Worker {
         self.parts.store.store(change.cell, change.word);
         let stored_ns = monotonic_ns();
         self.stores += 1;
+        match change.subject {
+            Subject::Backend(id) => self.stored_backends_ns[id.index()] = stored_ns,
+            Subject::Domain(id) => self.stored_domains_ns[id.index()] = stored_ns,
+        }
         if change.from != change.to {
             match change.subject {
                 Subject::Backend(id) => self.since_backends[id.index()] = jiff::Timestamp::now(),

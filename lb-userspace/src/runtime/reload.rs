@@ -1,0 +1,234 @@
+//! Another configuration without a restart.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+};
+
+use crate::{
+    api::{
+        problem::{Problem, ProblemKind},
+        types::{Differences, Reloaded},
+    },
+    config::{Config, ConfigError},
+    dataplane::loader::Options,
+    plan::{compile::compile, difference::differences, transition::Report},
+    runtime::{
+        clock::monotonic_ns,
+        notify,
+        service::Service,
+        switches::Switches,
+        tenure::{Heir, Tenure},
+    },
+    telemetry::event::NewEvent,
+};
+
+/// How often the configuration was read again, and what came of it.
+#[derive(Clone, Debug)]
+pub(super) struct Reloads {
+    /// Since when the configuration in force is in force.
+    pub(super) loaded: jiff::Timestamp,
+    /// Reloads that put another configuration in force.
+    pub(super) done: u64,
+    /// Reloads that were refused.
+    pub(super) failed: u64,
+    /// Why the last one was refused, until one is not.
+    pub(super) last_error: Option<String>,
+}
+
+impl Reloads {
+    pub(super) const fn new(now: jiff::Timestamp) -> Self {
+        Self { loaded: now, done: 0, failed: 0, last_error: None }
+    }
+}
+
+impl Service {
+    /// Reads the file again and puts it in force. A file that cannot be put in force changes nothing; that is counted, logged and
+    /// goes into the journal.
+    pub(super) async fn reload_now(&self) -> Result<Reloaded, Problem> {
+        let Ok(_one_at_a_time) = self.reloading.try_lock() else {
+            return Err(Problem::new(ProblemKind::Busy, "a reload is under way already", "try again"));
+        };
+        notify::reloading();
+        let outcome = self.try_reload().await;
+        notify::ready();
+        let node = self.tenure().config.node.name.clone();
+        let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
+        match &outcome {
+            Ok(reloaded) => {
+                reloads.last_error = None;
+                if reloaded.changed {
+                    reloads.done += 1;
+                    reloads.loaded = jiff::Timestamp::now();
+                }
+                tracing::info!(changed = reloaded.changed, "configuration read again");
+            }
+            Err(problem) => {
+                reloads.failed += 1;
+                reloads.last_error = Some(problem.detail.clone());
+                tracing::error!("the configuration was not changed: {}", problem.detail);
+                let cause = format!("reload refused, nothing was changed: {}", problem.detail);
+                self.journal.record(NewEvent::daemon(node, cause, monotonic_ns()));
+            }
+        }
+        drop(reloads);
+        outcome
+    }
+
+    async fn try_reload(&self) -> Result<Reloaded, Problem> {
+        let old = self.tenure();
+        let file = self.origin.config_path.clone();
+        let config = Arc::new(tokio::task::block_in_place(|| Config::load(&file)).map_err(invalid)?);
+        let differences = tokio::task::block_in_place(|| differences(&old.config, &config));
+        if *config == *old.config {
+            return Ok(answer(file, &old, false, &Report::default(), differences));
+        }
+        if !differences.restart.is_empty() {
+            return Err(Problem::new(
+                ProblemKind::Conflict,
+                format!("a reload cannot change {}", differences.restart.join("; ")),
+                "take these changes back, or restart the daemon: systemctl restart weir",
+            ));
+        }
+        // The walker writes into maps that are handed on, so it must not run for two generations.
+        let state = old.walker.state();
+        old.walker.stop();
+        let heir = tokio::task::block_in_place(|| {
+            let image = compile(&config).map_err(anyhow::Error::from)?;
+            let options = Options::new(&config);
+            let prepared = old.data_plane.succeed(&image, &options, &state.unneeded)?;
+            Ok((image.digest, prepared))
+        });
+        let heir = match heir {
+            Ok((digest, prepared)) => self.announce(&config, digest, prepared).await,
+            Err(error) => Err(error),
+        };
+        let tenure = match heir {
+            Ok(heir) => {
+                heir.warm_up().await;
+                self.change_over(heir).await
+            }
+            Err(error) => Err(error),
+        };
+        match tenure {
+            Ok(tenure) => {
+                let report = tenure.data_plane.report().clone();
+                let cause = describe(&report, &differences);
+                let node = tenure.config.node.name.clone();
+                self.journal.record(NewEvent::daemon(node, cause, monotonic_ns()));
+                drop(tokio::task::spawn_blocking(move || old.stop()).await);
+                Ok(answer(file, &tenure, true, &report, differences))
+            }
+            Err(error) => {
+                old.walker.restart();
+                Err(refused(&error))
+            }
+        }
+    }
+
+    /// Starts what watches for the next configuration; from now on operators' words go to both.
+    async fn announce(
+        &self,
+        config: &Arc<Config>,
+        digest: [u8; 32],
+        prepared: crate::dataplane::loader::Prepared,
+    ) -> anyhow::Result<Heir> {
+        let _in_order = self.in_order.lock().await;
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let heir = Heir::new(Arc::clone(config), digest, prepared, &words, &self.journal)?;
+        *self.coming.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Arc::clone(heir.config()), heir.control().clone()));
+        Ok(heir)
+    }
+
+    async fn change_over(&self, heir: Heir) -> anyhow::Result<Arc<Tenure>> {
+        let _in_order = self.in_order.lock().await;
+        *self.coming.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // Written down with every word, so what is in the file is what stands.
+        let switches = Switches::load(&heir.config().node.state_dir);
+        let tenure = match switches {
+            Ok(switches) => tokio::task::block_in_place(|| heir.begin(switches, &self.journal))?,
+            Err(error) => {
+                heir.give_up();
+                return Err(error.into());
+            }
+        };
+        let tenure = Arc::new(tenure);
+        *self.tenure.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&tenure);
+        Ok(tenure)
+    }
+
+    /// What a reload would do.
+    pub(super) fn diff_now(&self, file: Option<PathBuf>) -> Result<Differences, Problem> {
+        let file = file.unwrap_or_else(|| self.origin.config_path.clone());
+        if !file.is_absolute() {
+            return Err(Problem::new(
+                ProblemKind::Invalid,
+                format!("{} is no absolute path", file.display()),
+                "begin it with \"/\": the daemon's working directory is not yours",
+            ));
+        }
+        tokio::task::block_in_place(|| {
+            let config = Config::load(&file).map_err(invalid)?;
+            compile(&config).map_err(|error| refused(&error.into()))?;
+            Ok(differences(&self.tenure().config, &config))
+        })
+    }
+}
+
+fn answer(
+    file: PathBuf,
+    tenure: &Tenure,
+    changed: bool,
+    report: &Report,
+    differences: Differences,
+) -> Reloaded {
+    Reloaded {
+        file,
+        changed,
+        digest: tenure.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        moved_services: report.services as u64,
+        leaving_backends: report.leaving_backends as u64,
+        leaving_services: report.leaving_services as u64,
+        differences,
+    }
+}
+
+fn describe(report: &Report, differences: &Differences) -> String {
+    let counts = |what: &str, changes: &crate::api::types::Changes| {
+        format!("{what} +{} -{} ~{}", changes.added.len(), changes.removed.len(), changes.changed.len())
+    };
+    let mut cause = format!(
+        "reloaded: {}, {}, {}; {} services in transition, {} slots marked",
+        counts("services", &differences.services),
+        counts("backends", &differences.backends),
+        counts("pools", &differences.pools),
+        report.services,
+        report.marked
+    );
+    if report.ended_early > 0 {
+        cause.push_str(&format!(
+            "; for {} services the transition before ended early, as client regions or the size of a table changed once more",
+            report.ended_early
+        ));
+    }
+    cause
+}
+
+fn invalid(error: ConfigError) -> Problem {
+    // It shows its own remedies, each at its place.
+    Problem::new(ProblemKind::Config, error.to_string(), "")
+}
+
+fn refused(error: &anyhow::Error) -> Problem {
+    let known = crate::cli::exit::diagnose(error);
+    let detail = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    let kind = match known.code {
+        crate::cli::exit::ExitCode::Config => ProblemKind::Config,
+        crate::cli::exit::ExitCode::Refused | crate::cli::exit::ExitCode::Unsupported => {
+            ProblemKind::Conflict
+        }
+        _ => ProblemKind::Internal,
+    };
+    Problem::new(kind, detail, known.remedy.unwrap_or_default())
+}

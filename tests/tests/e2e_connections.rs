@@ -1,0 +1,207 @@
+//! Established connections survive every operation: thousands of them exchange checked bytes through all that an operator does,
+//! and what happens to a daemon.
+mod e2e_support;
+
+use e2e_support::*;
+use lb_tests::{
+    lab::{ConfigOptions, Daemon, Lab, VIP_V4},
+    load::{LiveFlows, LiveServers},
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+const PORT: u16 = 9000;
+/// Client ports of the connections that live through everything.
+const FLOWS: std::ops::Range<u16> = 20_000..22_000;
+/// How long one round over all connections may take on a busy machine.
+const ROUND: Duration = Duration::from_secs(60);
+
+fn vip() -> SocketAddr {
+    SocketAddr::from((VIP_V4, PORT))
+}
+
+/// A service for live connections, with one pool over the west, and whatever else.
+fn live(options: ConfigOptions, pool: &str, table_size: u32, more: &str) -> ConfigOptions {
+    let extra = format!(
+        "\n[[service]]\nname = \"live\"\naddress = \"{VIP_V4}\"\nport = {PORT}\nprotocol = \"tcp\"\n\
+         [[service.pool]]\nname = \"{pool}\"\nsets = [\"web-w1\"]\ntable_size = {table_size}\n{more}"
+    );
+    ConfigOptions { extra, ..options }
+}
+
+fn other_service() -> String {
+    format!(
+        "\n[[service]]\nname = \"other\"\naddress = \"{VIP_V4}\"\nport = 8080\nprotocol = \"tcp\"\n\
+         [[service.pool]]\nname = \"all\"\nsets = [\"web-w1\"]\ntable_size = 4093\n"
+    )
+}
+
+struct Scene<'lab> {
+    lab: &'lab Lab,
+    servers: LiveServers,
+    flows: LiveFlows,
+    /// Those that were opened on the way.
+    later: Vec<LiveFlows>,
+    next_port: u16,
+    backends: std::collections::BTreeMap<u16, String>,
+}
+
+impl<'lab> Scene<'lab> {
+    fn new(lab: &'lab Lab) -> Self {
+        let servers = lab.live_servers(vip()).unwrap();
+        let flows = lab.live_flows("west", vip(), FLOWS).unwrap();
+        let backends = flows.backends();
+        Self { lab, servers, flows, later: Vec::new(), next_port: FLOWS.end, backends }
+    }
+
+    /// Waits until every connection has exchanged bytes twice from now on, and asserts that none broke.
+    #[track_caller]
+    fn lives(&self, after: &str) {
+        let all: Vec<_> = std::iter::once(&self.flows).chain(&self.later).collect();
+        let rounds: Vec<_> = all.iter().map(|flows| flows.next_round() + 1).collect();
+        let deadline = Instant::now() + ROUND;
+        for (flows, round) in all.iter().zip(rounds) {
+            while !flows.has_ended(round) {
+                assert!(Instant::now() < deadline, "{after}: connections stand still");
+                thread::sleep(Duration::from_millis(5));
+            }
+            let broken = flows.broken();
+            let first: Vec<_> = broken.iter().take(3).collect();
+            assert!(broken.is_empty(), "{after}: {} connections broke, such as {first:?}", broken.len());
+        }
+        let wrong = self.servers.wrong();
+        assert!(wrong.is_empty(), "{after}: {wrong:?}");
+    }
+
+    /// Opens some more connections, which live on as well; returns which backends they went to.
+    fn more(&mut self) -> BTreeSet<String> {
+        let ports = self.next_port..self.next_port + 50;
+        self.next_port = ports.end;
+        let flows = self.lab.live_flows("west", vip(), ports).unwrap();
+        let backends = flows.backends().into_values().collect();
+        self.later.push(flows);
+        backends
+    }
+
+    fn backends_now(&self) -> BTreeSet<&str> {
+        self.backends.values().map(String::as_str).collect()
+    }
+}
+
+fn reload(daemon: &Daemon<'_>, options: &ConfigOptions, lab: &Lab) -> Value {
+    lab.write_config(options).unwrap();
+    daemon.cli_json(&["reload"]).unwrap_or_else(|error| panic!("{error:#}\n{}", daemon.log_tail()))
+}
+
+fn without(names: &[&str]) -> ConfigOptions {
+    ConfigOptions { without: names.iter().map(|&name| name.to_owned()).collect(), ..quiet() }
+}
+
+#[test]
+fn two_thousand_connections_live_through_every_operation() {
+    let lab = raise(2);
+    let first = live(without(&["w1r2b2"]), "all", 4093, "");
+    let daemon = start(&lab, &first);
+    let mut scene = Scene::new(&lab);
+    assert_eq!(scene.backends_now(), BTreeSet::from(["w1r1b1", "w1r1b2", "w1r2b1"]));
+    scene.lives("nothing");
+
+    done(&daemon, &["backend", "drain", "w1r1b1", "--reason", "fans"]);
+    assert!(!scene.more().contains("w1r1b1"));
+    scene.lives("drain");
+    done(&daemon, &["backend", "restore", "w1r1b1", "--reason", "fans replaced"]);
+    done(&daemon, &["domain", "drain", "west/w1/r2", "--reason", "switch"]);
+    assert!(scene.more().iter().all(|name| name.starts_with("w1r1")));
+    done(&daemon, &["domain", "restore", "west/w1/r2", "--reason", "switch replaced"]);
+    scene.lives("drains and restores");
+
+    // A backend comes: a quarter of the homes move, no flow does.
+    let second = live(quiet(), "all", 4093, "");
+    let told = reload(&daemon, &second, &lab);
+    assert_eq!((&told["changed"], &told["leaving_backends"]), (&true.into(), &0.into()), "{told}");
+    assert_eq!(told["differences"]["backends"]["added"], serde_json::json!(["w1r2b2"]));
+    scene.lives("adding a backend");
+    assert!(scene.more().contains("w1r2b2"));
+    assert!(status(&daemon)["flows"]["transition_ends"].is_string());
+
+    // Another weight while that transition runs, then another table, then a service more.
+    let weighed = ConfigOptions { weights: [("w1r1b2".into(), 30)].into(), ..quiet() };
+    reload(&daemon, &live(weighed.clone(), "all", 4093, ""), &lab);
+    scene.lives("another weight");
+    reload(&daemon, &live(weighed.clone(), "renamed", 16381, &other_service()), &lab);
+    scene.lives("another pool of another size, and a service more");
+    scene.more();
+
+    // A backend and a service leave.
+    let fewer = ConfigOptions { without: ["w1r1b1".to_owned()].into(), ..weighed };
+    let fewer = live(fewer, "renamed", 16381, "");
+    let told = reload(&daemon, &fewer, &lab);
+    assert_eq!((&told["leaving_backends"], &told["leaving_services"]), (&1.into(), &1.into()), "{told}");
+    assert!(!scene.more().contains("w1r1b1"));
+    scene.lives("removing a backend and a service");
+
+    // The same file changes nothing, a broken one neither.
+    assert_eq!(reload(&daemon, &fewer, &lab)["changed"], false);
+    let good = fs::read_to_string(config_path(&lab)).unwrap();
+    fs::write(config_path(&lab), good.replace("port = 9000", "port = 90000")).unwrap();
+    refused(&daemon.cli(&["reload"]).unwrap(), 3, &["90000", "out of range"]);
+    fs::write(config_path(&lab), good.replace("edge-1.sock", "other.sock")).unwrap();
+    refused(&daemon.cli(&["reload"]).unwrap(), 8, &["node.socket", "restart"]);
+    let config = &status(&daemon)["config"];
+    assert_eq!((&config["reloads"], &config["failed_reloads"]), (&4.into(), &2.into()), "{config}");
+    fs::write(config_path(&lab), &good).unwrap();
+
+    // The daemon is restarted, killed, and another binary goes on.
+    assert!(daemon.sigterm().unwrap().success());
+    scene.lives("no daemon");
+    let daemon = start(&lab, &fewer);
+    assert!(last_start(&daemon).contains("adopted"), "{}", last_start(&daemon));
+    daemon.kill9().unwrap();
+    let changed = live(without(&["w1r1b1"]), "renamed", 16381, "");
+    let daemon = start(&lab, &changed);
+    assert!(last_start(&daemon).contains("established flows go on"), "{}", last_start(&daemon));
+    scene.lives("a restart and a crash, and another configuration after it");
+
+    // SIGHUP: the service itself leaves. Its connections live on, new ones are nobody's.
+    lab.write_config(&without(&["w1r1b1"])).unwrap();
+    daemon.signal(Signal::SIGHUP).unwrap();
+    until("it is reloaded", || status(&daemon)["config"]["reloads"] == 1);
+    scene.lives("removing the service");
+    assert!(lab.curl_with("west", &["--max-time", "0.3", &format!("http://{VIP_V4}:{PORT}/")]).is_err());
+    assert_eq!(scene.flows.backends().len(), usize::from(FLOWS.end - FLOWS.start));
+    assert!(scene.flows.bytes() > 2_000 * 64 * 10);
+}
+
+#[test]
+fn a_transition_ends_and_leaves_only_the_marks_that_flows_need() {
+    let lab = raise(2);
+    let brief = |options: ConfigOptions| {
+        let path = lab.write_config(&options).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("mode =", "transition = \"2s\"\nmode =")).unwrap();
+        path
+    };
+    let daemon = lab.start_daemon(&brief(live(without(&["w1r2b2"]), "all", 4093, ""))).unwrap();
+    daemon.wait_ready(PATIENCE).unwrap();
+    let servers = lab.live_servers(vip()).unwrap();
+    let flows = lab.live_flows("west", vip(), 20_000..20_200).unwrap();
+    brief(live(quiet(), "all", 4093, ""));
+    daemon.cli_json(&["reload"]).unwrap();
+    let state = || status(&daemon)["flows"].clone();
+    assert!(state()["transition_ends"].is_string(), "{}", state());
+    until("the transition ends", || state()["transition_ends"].is_null());
+    // Of a thousand slots that moved, those that some of the connections need.
+    until("marks go", || (1..200).contains(&state()["marked_slots"].as_u64().unwrap()));
+    let entries = state()["entries"].as_u64().unwrap();
+    assert!((10..200).contains(&entries), "{}", state());
+    let round = flows.next_round() + 1;
+    until("they live on", || flows.has_ended(round));
+    assert!(flows.broken().is_empty() && servers.wrong().is_empty(), "{:?}", flows.broken());
+}
