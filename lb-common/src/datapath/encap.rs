@@ -41,7 +41,11 @@ pub fn encapsulate<P: Packet>(
         | (backend.flags & BACKEND_TAGGED);
     if special != 0 || backend.ifindex == 0 {
         let facts = Facts::new(transport);
-        return l2::send(packet, &Way { root, service, backend, facts, h }).egress();
+        let way = Way { root, service, backend, facts, h };
+        if backend.ifindex == 0 {
+            return l2::send_by_kernel(packet, &way).egress();
+        }
+        return l2::send(packet, &way).egress();
     }
     // Headers are put in front of untagged frames only.
     if transport.ip_at as usize != ethernet::LENGTH {

@@ -145,18 +145,30 @@ struct Hop {
 pub fn send<P: Packet>(packet: &mut P, way: &Way<'_>) -> Sent {
     let backend = way.backend;
     let e = &backend.ethernet;
-    let mut hop = Hop {
+    let hop = Hop {
         ifindex: backend.ifindex,
         mtu: backend.mtu,
         flags: backend.flags,
         addresses: [word(e, 0), word(e, 4), word(e, 8)],
     };
+    leave(packet, way, &hop)
+}
+
+/// The same for a backend whose next hop the daemon has not found. A function beside [`send`] and not below it: the stack is
+/// short.
+#[inline(never)]
+pub fn send_by_kernel<P: Packet>(packet: &mut P, way: &Way<'_>) -> Sent {
+    let mut hop = Hop { ifindex: 0, mtu: 0, flags: 0, addresses: [0; 3] };
+    ask_kernel(packet, way, &mut hop);
     if hop.ifindex == 0 {
-        ask_kernel(packet, way, &mut hop);
-        if hop.ifindex == 0 {
-            return Sent::refused(Reason::NoNextHop);
-        }
+        return Sent::refused(Reason::NoNextHop);
     }
+    leave(packet, way, &hop)
+}
+
+#[inline(always)]
+fn leave<P: Packet>(packet: &mut P, way: &Way<'_>, hop: &Hop) -> Sent {
+    let backend = way.backend;
     if way.service.forwarding == FORWARD_L2 && hop.flags & BACKEND_ON_LINK == 0 {
         return Sent::refused(Reason::NotOnLink);
     }
@@ -167,7 +179,7 @@ pub fn send<P: Packet>(packet: &mut P, way: &Way<'_>) -> Sent {
     if way.facts.ip_at() > TAGGED_TWICE {
         return Sent::refused(Reason::Inconsistent);
     }
-    match write(packet, way, &hop, outer) {
+    match write(packet, way, hop, outer) {
         Some(()) => Sent::by(hop.ifindex),
         None => Sent::refused(Reason::NoHeadroom),
     }
@@ -175,7 +187,7 @@ pub fn send<P: Packet>(packet: &mut P, way: &Way<'_>) -> Sent {
 
 /// The next hop that the kernel would take now: for backends whose next hop the daemon has not found.
 /// Leaves `hop` as it is where the kernel knows none.
-#[inline(never)]
+#[inline(always)]
 fn ask_kernel<P: Packet>(packet: &P, way: &Way<'_>, hop: &mut Hop) {
     let Way { root, backend, facts, .. } = way;
     let is_ipv6 = backend.is_outer_ipv6();

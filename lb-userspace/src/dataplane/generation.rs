@@ -311,11 +311,12 @@ impl Generation {
     ///
     /// # Errors
     /// In words, with the map's name.
-    pub(super) fn set_interfaces(&mut self, interfaces: &[Interface]) -> Result<(), String> {
+    pub(super) fn set_interfaces(&self, interfaces: &[Interface]) -> Result<(), String> {
+        // By a handle of its own: this generation may be in use elsewhere.
+        let mut map: HashMap<MapData, u32, [u8; 8]> = typed(&self.fds, INTERFACES, Map::HashMap)?;
         for interface in interfaces {
             let Some([a, b, c, d, e, f]) = interface.mac else { continue };
-            self.interfaces
-                .insert(interface.index, [a, b, c, d, e, f, 0, 0], 0)
+            map.insert(interface.index, [a, b, c, d, e, f, 0, 0], 0)
                 .map_err(|error| format!("map {INTERFACES}: {error}"))?;
         }
         Ok(())

@@ -258,6 +258,7 @@ impl Prepared {
         };
         if let (Some(running), Some(ids)) = (&running, same) {
             let (start, program_id) = adopt(&target)?;
+            running.set_interfaces(&interfaces).map_err(DataPlaneError::Load)?;
             return Ok(Self {
                 generation: Arc::clone(running),
                 ids: Arc::new(ids),
@@ -274,6 +275,7 @@ impl Prepared {
         let nothing = Unneeded::default();
         let before = running.as_deref().map(|running| (running, &nothing));
         let Built { generation, ids, report, program } = build(&target, image, options, before)?;
+        generation.set_interfaces(&interfaces).map_err(DataPlaneError::Load)?;
         let start = match (&running, pins.other_version()) {
             (Some(_), _) => Start::Replaced,
             (None, Some(version)) => Start::TakenOver { version },

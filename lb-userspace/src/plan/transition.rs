@@ -641,6 +641,11 @@ impl<'a> Successor<'a> {
                 first + self.running.root.clients
             };
         }
+        for (key, server) in &mut self.image.quic {
+            key.service = self.services[key.service as usize];
+            server.backend = self.backends[server.backend as usize];
+        }
+        self.image.quic.sort_unstable_by_key(|(key, _)| *key);
         let root = &mut self.image.root;
         root.bucket_mask = self.image.buckets.len() as u32 - 1;
         root.service_seed = index.seed;

@@ -167,7 +167,7 @@ error: unknown key "colour" in [[set.backend]]
    |
 26 | colour = "green"
    | ^^^^^^
-   = help: known keys: "name", "rack", "address", "weight""#,
+   = help: known keys: "name", "rack", "address", "weight", "quic_server_id", "quic_rotation_id""#,
     );
 }
 
