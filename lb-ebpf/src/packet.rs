@@ -22,6 +22,9 @@ use lb_common::{
 /// The frame that an XDP program was called for.
 pub struct Frame<'a>(pub &'a XdpContext);
 
+/// Largest variable offset that is looked at. No frame is as long, and the verifier takes none whose end might lie beyond 64 Ki.
+const FAR_END: usize = 0x3fff;
+
 /// Bytes in memory that words can be read from.
 #[repr(C, align(8))]
 struct Words<const N: usize>(MaybeUninit<[u8; N]>);
@@ -92,8 +95,12 @@ impl Frame<'_> {
     /// The address at a variable offset. The optimiser must not see where it comes from: it would check one register
     /// against the end of the frame and then access through another, which the verifier cannot follow.
     #[inline(always)]
-    fn far(&self, at: usize) -> usize {
-        black_box(self.0.data() + at)
+    fn far(&self, at: usize) -> Option<usize> {
+        let at = black_box(at);
+        if at > FAR_END {
+            return None;
+        }
+        Some(black_box(self.0.data() + at))
     }
 }
 
@@ -164,12 +171,12 @@ impl Packet for Frame<'_> {
 
     #[inline(always)]
     fn read_far<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        self.load(self.far(at))
+        self.load(self.far(at)?)
     }
 
     #[inline(always)]
     fn write_far<const N: usize>(&mut self, at: usize, bytes: &[u8; N]) -> Option<()> {
-        self.store(self.far(at), bytes)
+        self.store(self.far(at)?, bytes)
     }
 
     #[inline(always)]
@@ -220,7 +227,7 @@ impl Packet for Frame<'_> {
 
     #[inline(always)]
     fn write_words_far<const N: usize>(&mut self, at: usize, words: &[u32; N]) -> Option<()> {
-        self.store_words(self.far(at), words)
+        self.store_words(self.far(at)?, words)
     }
 
     #[inline(always)]
