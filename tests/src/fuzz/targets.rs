@@ -105,8 +105,38 @@ pub(super) fn process(data: &[u8]) {
 fn arrives(sent: &Ran, came: &[u8]) {
     let arrived = AGENTS.with(|[open, _]| open.run(&sent.frame));
     assert_eq!(arrived.action, action::PASS, "the agent refuses what the edge sent: {:02x?}", sent.frame);
-    let packet = arrived.frame.get(ethernet::LENGTH..).unwrap_or_default();
-    assert!(!packet.is_empty() && came.ends_with(packet), "{came:02x?} arrived as {:02x?}", arrived.frame);
+    let packet = packet_of(&arrived.frame);
+    assert!(!packet.is_empty() && ends_with(came, packet), "{came:02x?} arrived as {:02x?}", arrived.frame);
+}
+
+/// What stands behind a frame's Ethernet header and VLAN tags.
+fn packet_of(frame: &[u8]) -> &[u8] {
+    let mut at = ethernet::LENGTH;
+    while let Some([0x81, 0x00] | [0x88, 0xa8]) =
+        frame.get(at - 2..at).and_then(|kind| kind.first_chunk::<2>())
+    {
+        at += 4;
+    }
+    frame.get(at..).unwrap_or_default()
+}
+
+/// Whether a frame ends with an IP packet, but for its ECN bits and the header checksum over them: what met congestion on the
+/// way says so (RFC 6040).
+fn ends_with(frame: &[u8], packet: &[u8]) -> bool {
+    let Some(start) = frame.len().checked_sub(packet.len()) else { return false };
+    let plain = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        match bytes.first().map(|first| first >> 4) {
+            Some(4) if bytes.len() >= 20 => {
+                bytes[1] &= 0xfc;
+                bytes[10..12].fill(0);
+            }
+            Some(6) if bytes.len() >= 2 => bytes[1] &= 0xcf,
+            _ => {}
+        }
+        bytes
+    };
+    plain(&frame[start..]) == plain(packet)
 }
 
 /// Runs the frames through the agent's decisions: what is handed to the stack is the end of what came.
@@ -116,8 +146,8 @@ pub(super) fn agent(data: &[u8]) {
         for frame in &input.frames {
             let ran = agents[usize::from(input.state) % agents.len()].run(frame);
             if ran.action == action::PASS && ran.frame.len() != frame.len() {
-                let packet = ran.frame.get(ethernet::LENGTH..).unwrap_or_default();
-                assert!(frame.ends_with(packet), "{frame:02x?} was decapsulated to {:02x?}", ran.frame);
+                let packet = packet_of(&ran.frame);
+                assert!(ends_with(frame, packet), "{frame:02x?} was decapsulated to {:02x?}", ran.frame);
             } else if ran.action == action::PASS {
                 assert_eq!(ran.frame, *frame, "a frame that is passed stays as it came");
             }

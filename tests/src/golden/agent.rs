@@ -10,7 +10,7 @@ use aya::{
 use lb_common::{
     abi::{
         ABI_VERSION,
-        agent::{AGENT_FILTER_SOURCES, AgentAddress, AgentReason, AgentRoot},
+        agent::{AGENT_FILTER_SOURCES, AgentAddress, AgentReason, AgentRoot, DEFAULT_GUE_PORT},
         heartbeat::{DEFAULT_PORT, STATUS_OK},
         pod::Pod,
     },
@@ -42,6 +42,7 @@ impl AgentFixture {
                 flags: if sources.is_empty() { 0 } else { AGENT_FILTER_SOURCES },
                 heartbeat_port: DEFAULT_PORT.to_be_bytes(),
                 status: STATUS_OK,
+                gue_port: DEFAULT_GUE_PORT.to_be_bytes(),
                 ..AgentRoot::zeroed()
             },
             addresses: addresses.iter().map(address).collect(),

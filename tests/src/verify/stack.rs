@@ -1,7 +1,7 @@
-//! How much stack a program's calls take, as older kernels count it.
+//! How much stack a program's calls take, as kernels count it.
 //!
-//! Every kernel gives a chain of calls 512 bytes. Newer ones count a frame in steps of 16 bytes; Linux 5.10 and 6.1 in steps
-//! of [`OLD_STEP`], and refuse programs that the machine that they are written on takes.
+//! Every kernel gives a chain of calls 512 bytes, and counts a frame in steps of [`STEP`] bytes where the JIT is on. (Before
+//! Linux 6.12 the steps were of 32 bytes.)
 
 use anyhow::{Context, Result, anyhow};
 use aya_obj::{Object, generated::bpf_insn};
@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes of stack that a chain of calls may take (`MAX_BPF_STACK`).
 pub const STACK_MAX: u32 = 512;
-/// Steps in which older kernels count a frame.
-pub const OLD_STEP: u32 = 32;
+/// Steps in which a frame is counted.
+pub const STEP: u32 = 16;
 
 /// The frame pointer.
 const FRAME: u8 = 10;
@@ -152,13 +152,13 @@ mod tests {
         let function = |frame, calls: &[usize]| Function { frame, calls: calls.iter().copied().collect() };
         let functions =
             BTreeMap::from([(0, function(8, &[5, 9])), (5, function(100, &[])), (9, function(40, &[5]))]);
-        let chain = dearest(&functions, 0, OLD_STEP, 0).unwrap();
+        let chain = dearest(&functions, 0, STEP, 0).unwrap();
         assert_eq!(chain, Chain { frames: vec![8, 40, 100], bytes: 32 + 64 + 128 });
     }
 
     #[test]
     fn the_edge_program_has_a_chain() {
-        let chains = chains(EDGE, OLD_STEP).unwrap();
+        let chains = chains(EDGE, STEP).unwrap();
         assert!(chains["weir_edge"].frames.len() > 1, "{chains:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Forwarding other than IP in IP, VLAN tags on the way out, neighbours, and QUIC.
 
 use super::super::OWN;
+use super::unusual::{too_big4_of, too_big6_of};
 use super::*;
 use lb_common::abi::backend::BACKEND_ON_LINK;
 
@@ -68,7 +69,11 @@ fn gue() -> Vec<Case> {
             ethernet(V4, &filled(mtu - 28)),
             Expected::Tx(gue_in4(6080, 0, &filled(mtu - 28))),
         ),
-        case("GUE, one byte too much", ethernet(V4, &filled(mtu - 27)), Expected::Drop(Reason::TooBig)),
+        case(
+            "GUE, one byte too much",
+            ethernet(V4, &filled(mtu - 27)),
+            Expected::AnswerFor(Reason::TooBigAnswered, too_big4_of(VIP_GUE4, &filled(mtu - 27), MTU - 28)),
+        ),
         case(
             "GUE in IPv6, exactly the MTU",
             ethernet(V6, &filled6(mtu - 48)),
@@ -77,7 +82,7 @@ fn gue() -> Vec<Case> {
         case(
             "GUE in IPv6, one byte too much",
             ethernet(V6, &filled6(mtu - 47)),
-            Expected::Drop(Reason::TooBig),
+            Expected::AnswerFor(Reason::TooBigAnswered, too_big6_of(VIP_GUE6, &filled6(mtu - 47), MTU - 48)),
         ),
         changed(
             "GUE by another interface",

@@ -299,18 +299,26 @@ fn limited() -> Vec<Case> {
 }
 
 /// The answer to an IPv4 packet that was too big.
-fn too_big4(packet: &[u8], mtu: u16) -> Vec<u8> {
+pub(super) fn too_big4_of(vip: Ipv4Addr, packet: &[u8], mtu: u16) -> Vec<u8> {
     let quoted = packet.len().min(548) / 16 * 16;
     let [high, low] = mtu.to_be_bytes();
     let header = Ipv4 { tos: 0xc0, id: 0, fragment: 0x4000, ttl: 64, options: Vec::new() };
     let body = [&[0, 0, high, low][..], &packet[..quoted]].concat();
-    answered(ethernet(V4, &header.packet(VIP_4IN4, CLIENT, 1, &icmp(3, 4, &body))))
+    answered(ethernet(V4, &header.packet(vip, CLIENT, 1, &icmp(3, 4, &body))))
+}
+
+fn too_big4(packet: &[u8], mtu: u16) -> Vec<u8> {
+    too_big4_of(VIP_4IN4, packet, mtu)
 }
 
 /// The answer to an IPv6 packet that was too big.
-fn too_big6(packet: &[u8], mtu: u16) -> Vec<u8> {
+pub(super) fn too_big6_of(vip: Ipv6Addr, packet: &[u8], mtu: u16) -> Vec<u8> {
     let body = [&u32::from(mtu).to_be_bytes()[..], &packet[..1232]].concat();
-    answered(ethernet(V6, &ipv6(VIP_6IN6, CLIENT6, 58, 64, &icmp6(VIP_6IN6, CLIENT6, 2, 0, &body))))
+    answered(ethernet(V6, &ipv6(vip, CLIENT6, 58, 64, &icmp6(vip, CLIENT6, 2, 0, &body))))
+}
+
+fn too_big6(packet: &[u8], mtu: u16) -> Vec<u8> {
+    too_big6_of(VIP_6IN6, packet, mtu)
 }
 
 fn too_big() -> Vec<Case> {
