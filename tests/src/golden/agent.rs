@@ -51,6 +51,13 @@ impl AgentFixture {
         }
     }
 
+    /// The same agent, taking GUE on another port.
+    #[must_use]
+    pub fn with_gue_port(mut self, port: u16) -> Self {
+        self.root.gue_port = port.to_be_bytes();
+        self
+    }
+
     /// Runs a frame through the pure code.
     ///
     /// # Panics
