@@ -32,6 +32,7 @@ fn kinds(lab: &Lab) -> Vec<Kind> {
     let (s4, s6) = (client.v4, client.v6);
     let udp_to = |port| udp(SOURCE_PORT, port, b"who?");
     let later_fragment = Ipv4 { fragment: 0x00b9, ..Ipv4::default() };
+    let orphan = Ipv4 { id: 0x7777, fragment: 0x00b9, ..Ipv4::default() };
     let with_options = Ipv4 { options: vec![1, 1, 1, 0], ..Ipv4::default() };
     let large = udp(SOURCE_PORT, 7, &[b'x'; 1400]);
     let mut options = vec![17, 0, 1, 4, 0, 0, 0, 0];
@@ -45,16 +46,21 @@ fn kinds(lab: &Lab) -> Vec<Kind> {
         ("v6 datagram", v6(17, &udp_to(7)), Reason::Forwarded),
         ("v4 datagram with IP options", with_options.packet(s4, VIP_V4, 17, &udp_to(7)), Reason::Forwarded),
         ("v4 segment of no connection", v4(6, &tcp(SOURCE_PORT, 80, ACK, b"")), Reason::Forwarded),
-        ("v4 too large for the tunnel", v4(17, &large), Reason::TooBig),
-        ("v6 too large for the tunnel", v6(17, &large), Reason::TooBig),
+        ("v4 too large for the tunnel", v4(17, &large), Reason::TooBigAnswered),
+        ("v6 too large for the tunnel", v6(17, &large), Reason::TooBigAnswered),
         (
             "v4 first fragment",
             Ipv4 { fragment: 0x2000, ..Ipv4::default() }.packet(s4, VIP_V4, 17, &udp_to(7)),
-            Reason::Fragment,
+            Reason::Forwarded,
         ),
-        ("v4 later fragment", later_fragment.packet(s4, VIP_V4, 17, &udp_to(7)), Reason::Fragment),
-        ("v6 fragment", v6(FRAGMENT, &fragment), Reason::Fragment),
-        ("v6 destination options", v6(DESTINATION_OPTIONS, &options), Reason::ExtensionHeader),
+        ("v4 later fragment", later_fragment.packet(s4, VIP_V4, 17, &udp_to(7)), Reason::Forwarded),
+        (
+            "v4 fragment of an unknown datagram",
+            orphan.packet(s4, VIP_V4, 17, &udp_to(7)),
+            Reason::FragmentOrphan,
+        ),
+        ("v6 first fragment", v6(FRAGMENT, &fragment), Reason::Forwarded),
+        ("v6 destination options", v6(DESTINATION_OPTIONS, &options), Reason::Forwarded),
         ("v4 TCP to an unknown port", v4(6, &tcp(SOURCE_PORT, 81, SYN, b"")), Reason::PassNotVip),
         ("v6 UDP to an unknown port", v6(17, &udp_to(9)), Reason::PassNotVip),
         ("v4 GRE", v4(GRE, &[0; 24]), Reason::PassNotVip),
@@ -64,7 +70,11 @@ fn kinds(lab: &Lab) -> Vec<Kind> {
         ("v4 echo request", v4(1, &icmp(8, 0, &[0, 1, 0, 1, 5, 6])), Reason::EchoAnswered),
         ("v6 echo request", v6(58, &icmp6(s6, VIP_V6, 128, 0, &[0, 1, 0, 1, 5, 6])), Reason::EchoAnswered),
         ("v4 timestamp request", v4(1, &icmp(13, 0, &[0; 16])), Reason::IcmpUnsupported),
-        ("v6 packet too big", v6(58, &icmp6(s6, VIP_V6, 2, 0, &[0; 44])), Reason::IcmpUnsupported),
+        (
+            "v6 packet too big about nothing",
+            v6(58, &icmp6(s6, VIP_V6, 2, 0, &[0; 44])),
+            Reason::IcmpUnmatched,
+        ),
     ]
 }
 
@@ -80,7 +90,17 @@ fn send(lab: &Lab, kinds: &[Kind]) {
                     4 => (&v4, IpAddr::from(VIP_V4)),
                     _ => (&v6, VIP_V6.into()),
                 };
-                let sent = socket.send_to(packet, &SockAddr::from(SocketAddr::new(vip, 0)));
+                let send = || socket.send_to(packet, &SockAddr::from(SocketAddr::new(vip, 0)));
+                let sent = send().or_else(|error| match error.raw_os_error() {
+                    // The edge has said what fits. Here it is not to be heeded.
+                    Some(libc::EMSGSIZE) => {
+                        for family in ["-4", "-6"] {
+                            Command::new("ip").args([family, "route", "flush", "cache"]).status()?;
+                        }
+                        send()
+                    }
+                    _ => Err(error),
+                });
                 assert_eq!(sent.unwrap_or_else(|error| panic!("{what}: {error}")), packet.len(), "{what}");
             }
         }

@@ -153,7 +153,7 @@ mod tests {
         let functions =
             BTreeMap::from([(0, function(8, &[5, 9])), (5, function(100, &[])), (9, function(40, &[5]))]);
         let chain = dearest(&functions, 0, STEP, 0).unwrap();
-        assert_eq!(chain, Chain { frames: vec![8, 40, 100], bytes: 32 + 64 + 128 });
+        assert_eq!(chain, Chain { frames: vec![8, 40, 100], bytes: 16 + 48 + 112 });
     }
 
     #[test]
