@@ -81,7 +81,7 @@ fn a_syn_flood_does_not_drive_established_flows_out_of_the_flow_table() {
     );
     let path = lab.write_config(&ConfigOptions { extra, ..quiet() }).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("mode =", "flow_entries = 2048\nopening_entries = 2048\nmode ="))
+    std::fs::write(&path, text.replace("mode =", "flow_entries = 8192\nopening_entries = 4096\nmode ="))
         .unwrap();
     let daemon = lab.start_daemon(&path).unwrap();
     daemon.wait_ready(PATIENCE).unwrap();

@@ -7,7 +7,7 @@ use lb_tests::{
     e2e,
     lab::{Check, ConfigOptions, Daemon, Lab},
 };
-use lb_userspace::{api::types::Explanation, dataplane::maps::MappedArray};
+use lb_userspace::dataplane::maps::MappedArray;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -166,9 +166,10 @@ fn dropping_and_restoring_any_domain_is_one_store_and_no_bpf_call() {
     let lab = e2e::raise();
     let daemon = e2e::start(&lab, &ConfigOptions { check: Check::None, ..e2e::calm() });
 
-    // That a bpf(2) call would be seen: looking a client up in the trie is one.
+    // That a bpf(2) call would be seen: blocking a source prefix is one.
     let trace = Trace::attach(daemon.pid(), lab.directory().join("strace.out"));
-    let _: Explanation = e2e::ask(&daemon, &["explain", "198.51.100.10:1", "192.0.2.10:80/tcp"]);
+    let block = ["emergency", "block", "203.0.113.0/24", "--for", "1h", "--reason", "to be seen"];
+    assert!(daemon.cli(&block).unwrap().status.success());
     let calls = trace.detach();
     assert!(calls.values().flatten().any(|name| name == "bpf"), "{calls:?}");
 

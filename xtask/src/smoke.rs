@@ -34,11 +34,11 @@ pub(crate) fn address_sanitizer(filter: Option<&str>) -> Cmd {
     if let Some(filter) = filter { cmd.args(["--", filter]) } else { cmd }
 }
 
-/// Loads every program and runs the golden packets on the kernel of Debian 12. Left out, and counted as ignored, where no
+/// Loads every program and runs the golden packets on the kernel of Debian 13, the oldest that is supported. Left out, and counted as ignored, where no
 /// emulator or kernel is to be had.
 pub(crate) fn kernel(profile_dir: &Path) -> Result<(Counts, std::time::Duration)> {
     let begin = Instant::now();
-    let release = verify::Release::Bookworm;
+    let release = verify::Release::Trixie;
     let counts = match verify::prepare(release) {
         Err(error) => {
             eprintln!("    LEFT OUT: {}: {error:#}", release.title());

@@ -25,7 +25,7 @@ pub enum DataPlaneError {
     },
     /// The kernel lacks something.
     #[error(
-        "this kernel cannot {what}: {source}; Weir needs Linux 5.10 or later with CONFIG_BPF_SYSCALL and BPF JIT"
+        "this kernel cannot {what}: {source}; Weir needs Linux 6.12 or later with CONFIG_BPF_SYSCALL and BPF JIT"
     )]
     Unsupported {
         /// What was tried.
