@@ -288,10 +288,10 @@ pub fn settle<T: Tables>(tables: &T, request: &Away, walked: Walked, trace: &mut
     };
     // Whether an untracked flow would be looked for there.
     let mut expected = walked.is_home();
-    if expected && request.opening() && transition::lasts(request) {
+    if expected && transition::lasts(request) {
         expected = transition::old_home(tables, request) == Ok(Some(backend));
     }
-    if expected || walked.is_fail_open() {
+    if expected {
         flow::wipe(tables, root, request);
     } else {
         flow::remember_opening(tables, root, request, backend, trace);

@@ -89,7 +89,7 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, ids: &Ids, query: Explain
         Err(Reason::PassLeaving) => finish(&mut explanation, VerdictKind::Pass, Reason::PassLeaving),
         Err(reason) => finish(&mut explanation, VerdictKind::Drop, reason),
         Ok(placement) => {
-            forward(&mut explanation, &names, root, entry, placement.backend, placement.entry, h)
+            forward(&mut explanation, &names, root, entry, placement.backend, placement.entry, h);
         }
     }
     explanation

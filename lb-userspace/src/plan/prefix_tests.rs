@@ -41,14 +41,14 @@ fn telling(prefixes: &[Prefix]) -> Vec<IpAddr> {
                 let first = first.to_bits();
                 let last = first | u32::MAX.checked_shr(prefix.length().into()).unwrap_or(0);
                 let around =
-                    [first, last, first.wrapping_sub(1), last.wrapping_add(1), first | (last - first) / 2];
+                    [first, last, first.wrapping_sub(1), last.wrapping_add(1), first | ((last - first) / 2)];
                 addresses.extend(around.map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits))));
             }
             IpAddr::V6(first) => {
                 let first = first.to_bits();
                 let last = first | u128::MAX.checked_shr(prefix.length().into()).unwrap_or(0);
                 let around =
-                    [first, last, first.wrapping_sub(1), last.wrapping_add(1), first | (last - first) / 2];
+                    [first, last, first.wrapping_sub(1), last.wrapping_add(1), first | ((last - first) / 2)];
                 let outside_mapped = around.into_iter().filter(|bits| bits >> 32 != 0xffff);
                 addresses.extend(outside_mapped.map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits))));
             }

@@ -201,7 +201,7 @@ impl World {
             self.next += 1;
             let Ok(backend) = send(&self.tables, flow, Kind::Opening, &mut Silent) else { continue };
             self.homes.insert(flow, backend);
-            if self.next % 2 == 0 {
+            if self.next.is_multiple_of(2) {
                 self.check(flow, backend, Kind::Established)?;
             }
         }
@@ -332,7 +332,7 @@ fn send(tables: &ImageTables, flow: Flow, kind: Kind, trace: &mut impl Trace) ->
 fn tuple(flow: Flow) -> Tuple {
     let [_, b, c, d] = flow.number.to_be_bytes();
     // Every third client is of the client region.
-    let second = if flow.number % 3 == 0 { 7 } else { 8 };
+    let second = if flow.number.is_multiple_of(3) { 7 } else { 8 };
     let port = (80 + flow.service as u16).to_be_bytes();
     Tuple {
         source: mapped_words(u32::from_ne_bytes([10, second, c, d])),
