@@ -91,6 +91,7 @@ fn configuration(setup: Setup) -> String {
             let address = match set {
                 "v4" => format!("10.1.{high}.{low}"),
                 "near" => format!("10.2.{high}.{low}"),
+                "far" => format!("10.9.{high}.{low}"),
                 _ => format!("10.3.{high}.{low}"),
             };
             let _ = writeln!(
