@@ -44,11 +44,19 @@ const fn min(a: u32, b: u32) -> u32 {
     if b < a { b } else { a }
 }
 
-/// 1 if an operator took out a backend or a domain above it, else 0.
+/// A word as if automation had said nothing: that of an operator stays, any other one is open.
 #[inline(always)]
-fn is_held(admissions: &AdmissionWords, entry: &BackendEntry) -> u32 {
-    let [own, rack, zone, region] = words(admissions, entry);
-    ((own | rack | zone | region) & Admission::HELD) / Admission::HELD
+const fn unheld(word: u32) -> u32 {
+    // All ones without HELD, none with it. No branch: four of them in each probe are too much for the verifier.
+    let free = ((word & Admission::HELD) / Admission::HELD).wrapping_sub(1);
+    word | (free & 0xffff)
+}
+
+/// A pool's word as if automation had said nothing.
+#[must_use]
+#[inline(always)]
+pub const fn as_operators_say(word: Admission) -> Admission {
+    Admission(unheld(word.0))
 }
 
 /// Whether a backend and all its domains admit a flow.
@@ -56,6 +64,13 @@ fn is_held(admissions: &AdmissionWords, entry: &BackendEntry) -> u32 {
 #[inline(always)]
 pub fn admits(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, opening: bool) -> bool {
     admits_bit(admissions, entry, h, opening) != 0
+}
+
+/// Whether the operators' words for a backend and its domains let an established flow there, whatever health says.
+#[must_use]
+#[inline(always)]
+pub fn admits_unheld(admissions: &AdmissionWords, entry: &BackendEntry, h: u64) -> bool {
+    admits_words(words(admissions, entry).map(unheld), subject(entry), h, false) != 0
 }
 
 /// What can be told of a flow's admission without looking at the flow.
@@ -85,9 +100,14 @@ fn gate(admissions: &AdmissionWords, entry: &BackendEntry, opening: bool) -> Gat
 /// byte for domains is less than the limit of each.
 #[inline(always)]
 fn admits_bit(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, opening: bool) -> u32 {
-    let [own, rack, zone, region] =
-        words(admissions, entry).map(|word| share_limit(Admission(word).share(opening)));
-    let own_byte = share_byte(h, subject(entry));
+    admits_words(words(admissions, entry), subject(entry), h, opening)
+}
+
+/// As [`admits_bit`], of the words of the backend with this [`subject`] and its domains.
+#[inline(always)]
+fn admits_words(words: [u32; 4], subject: u32, h: u64, opening: bool) -> u32 {
+    let [own, rack, zone, region] = words.map(|word| share_limit(Admission(word).share(opening)));
+    let own_byte = share_byte(h, subject);
     let byte = domain_byte(h);
     // The sign bit of each difference says "less". Four comparisons would be four branches, and each doubles what the
     // verifier has to walk through, for each probe.
@@ -216,7 +236,7 @@ pub struct Probe {
     pub end: u32,
     /// Whether the packet may open a flow.
     pub opening: bool,
-    /// Whether any member will do that no operator took out.
+    /// Whether only operators' words count, and not those of automation.
     pub ignore_health: bool,
 }
 
@@ -261,9 +281,10 @@ pub fn probe<T: Tables>(tables: &T, request: &Probe, trace: &mut impl Trace) -> 
         let Ok((backend, entry)) = member(tables, pool, probe_hash(h, probe)) else {
             return Probed(Probed::INCONSISTENT);
         };
-        // Bits and no branches, here too.
-        let free = ignore_health as u32 & !is_held(admissions, entry);
-        let taken = (admits_bit(admissions, entry, h, opening) | free) != 0;
+        // Bits and no branches, here too: of an operator's words all, of the others what is wanted.
+        let eased = (ignore_health as u32).wrapping_neg();
+        let words = words(admissions, entry).map(|word| word | (unheld(word) & eased));
+        let taken = admits_words(words, subject(entry), h, opening) != 0;
         trace.step(Step::Probe { probe, backend, admission: combined(admissions, entry), taken });
         if taken {
             return Probed(backend as u64 | (probe as u64) << 32);

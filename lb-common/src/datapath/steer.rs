@@ -2,7 +2,7 @@
 
 use super::{
     flow::{self, Known},
-    hash::{pool_byte, share_limit, spill_hash},
+    hash::{leave_byte, pool_byte, share_limit, spill_hash},
     parse::Transport,
     ports::Tables,
     select::{self, Home, NO_HOME, Probe},
@@ -13,11 +13,11 @@ use crate::abi::{
     backend::BackendEntry,
     flow::FlowWords,
     limits::{MAX_PLAN_STEPS, MAX_PROBES, MAX_THOROUGH_PROBES},
-    plan::{POOL_RELAY, PlanEntry, PoolEntry},
+    plan::{PLAN_PANIC, POOL_RELAY, PlanEntry, PoolEntry},
     reason::Reason,
     service::{
-        SERVICE_FAIL_OPEN, SERVICE_LEAVING, SERVICE_MULTI_PLAN, SERVICE_SPILLS, SERVICE_STICKY_UDP,
-        ServiceEntry,
+        SERVICE_FAIL_OPEN, SERVICE_LEAVING, SERVICE_MULTI_PLAN, SERVICE_SPILLS, SERVICE_STEERED,
+        SERVICE_STICKY_UDP, ServiceEntry,
     },
 };
 use crate::net::protocol;
@@ -258,7 +258,9 @@ fn try_away<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Re
 fn near<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result<Walked, Reason> {
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     let opening = request.opening();
-    if request.home == NO_HOME || (opening && starts_elsewhere(tables, request)) {
+    // A steered plan says which flows look where, and only the walk reads it.
+    let steered = request.service_flags & SERVICE_STEERED != 0;
+    if request.home == NO_HOME || steered || (opening && starts_elsewhere(tables, request)) {
         return Ok(Walked::UNDECIDED);
     }
     let admission = admissions.get(request.pool_admission as u16);
@@ -278,6 +280,13 @@ fn near<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result
 fn starts_elsewhere<T: Tables>(tables: &T, request: &Away) -> bool {
     request.service_flags & SERVICE_SPILLS != 0
         && tables.plan(request.plan).is_none_or(|plan| is_before_start(plan, 0, spill_hash(request.h)))
+}
+
+/// Whether the plan of a packet has stopped believing health.
+#[inline(always)]
+pub fn panics<T: Tables>(tables: &T, request: &Away) -> bool {
+    request.service_flags & SERVICE_STEERED != 0
+        && tables.plan(request.plan).is_some_and(|plan| plan.flags & PLAN_PANIC != 0)
 }
 
 /// Keeps the invariant of [`flow`] for a packet that may be a flow's first and that [`away`] or [`walk`] placed.
@@ -422,13 +431,16 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     // Shares of a plan say where flows open, and nothing of established ones: those start at the first step.
     let h2 = if opening { spill_hash(h) } else { 0 };
+    // Without the flag the plan's live words are those of a moment ago.
+    let panics = service_flags & SERVICE_STEERED != 0 && plan.flags & PLAN_PANIC != 0;
     // One loop and not a function for each pass: what the verifier walks through is iterations times ways.
     for round in 0..PASSES * MAX_PLAN_STEPS as u32 {
         let (pass, step) = (round / MAX_PLAN_STEPS as u32, round % MAX_PLAN_STEPS as u32);
-        let ignore_health = pass == PASS_FAIL_OPEN;
-        if step >= plan.steps || (ignore_health && service_flags & SERVICE_FAIL_OPEN == 0) {
+        let fail_open = pass == PASS_FAIL_OPEN;
+        if step >= plan.steps || (fail_open && service_flags & SERVICE_FAIL_OPEN == 0) {
             continue;
         }
+        let ignore_health = fail_open | panics;
         let before = is_before_start(plan, step, h2);
         if (pass == PASS_ONWARD && before) || (pass == PASS_BEFORE && !before) {
             continue;
@@ -438,20 +450,20 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
             continue;
         }
         let admission = admissions.get(pool.admission);
-        let entered = if ignore_health {
-            !admission.is_held()
-        } else {
-            pool_byte(h) < share_limit(admission.share(opening))
-        };
+        let counts = if ignore_health { select::as_operators_say(admission) } else { admission };
+        let entered = pool_byte(h) < share_limit(counts.share(opening));
         trace.step(Step::Pool { pool: pool.pool, admission, ignore_health, entered });
         if !entered {
             continue;
         }
-        let (first, end) =
-            if pass == PASS_THOROUGH { (MAX_PROBES, MAX_THOROUGH_PROBES) } else { (0, MAX_PROBES) };
+        let (first, end) = match pass {
+            PASS_THOROUGH => (MAX_PROBES, MAX_THOROUGH_PROBES),
+            PASS_ONWARD | PASS_BEFORE if opening && goes_on(plan, step, h) => (0, 1),
+            _ => (0, MAX_PROBES),
+        };
         let probe = Probe { pool: plan.pools[step as usize] as u32, h, first, end, opening, ignore_health };
         if let Some((backend, probes)) = tables.probe(&probe, trace).taken()? {
-            return Ok(Walked::placed(backend, round == 0 && probes == 0, ignore_health));
+            return Ok(Walked::placed(backend, round == 0 && probes == 0, fail_open));
         }
     }
     Err(if origin == Origin::Relay { Reason::RelayRefused } else { Reason::AllDown })
@@ -462,6 +474,13 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
 #[inline(always)]
 fn is_before_start(plan: &PlanEntry, step: u32, h2: u16) -> bool {
     step + 1 < plan.steps && h2 > plan.shares[step as usize]
+}
+
+/// Whether a flow that opens goes on to the next pool at once if the first slot of this step's pool refuses it. Raising the share
+/// of a step moves flows only outward, and none that its first slot admits.
+#[inline(always)]
+fn goes_on(plan: &PlanEntry, step: u32, h: u64) -> bool {
+    leave_byte(h, step) < share_limit(plan.leaves[step as usize & (MAX_PLAN_STEPS - 1)])
 }
 
 #[inline(always)]

@@ -9,6 +9,8 @@
 //! | `POST /v1/backends/{name}/{drain\|fail\|restore}` | [`types::Acted`] |
 //! | `POST /v1/domains/actions/{drain\|fail\|restore}` | [`types::Acted`] |
 //! | `GET /v1/guards`, `/v1/guards/{service}` | [`types::GuardView`] |
+//! | `GET /v1/plans?client=`, `/v1/plans/{service}?client=` | [`types::SteeredPlan`]s |
+//! | `POST /v1/plans/simulate`, with a [`types::SimulateRequest`] | [`types::Simulation`] |
 //! | `GET /v1/emergency` | [`types::SwitchView`] |
 //! | `POST /v1/emergency`, with a [`types::ThrowRequest`] | [`types::SwitchView`] |
 //! | `POST /v1/emergency/clear`, with a [`types::ClearRequest`] | [`types::SwitchView`] |
@@ -25,7 +27,8 @@ use crate::{plan::state::Action, telemetry::event::Event};
 use problem::Problem;
 use types::{
     Acted, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView,
-    Reloaded, ServiceView, Status, SubjectName, SwitchView, ThrowRequest,
+    Reloaded, ServiceView, SimulateRequest, Simulation, Status, SteeredPlan, SubjectName, SwitchView,
+    ThrowRequest,
 };
 
 pub mod limits;
@@ -54,6 +57,15 @@ pub trait Control: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Acted, Problem>> + Send;
     /// How each service is protected, in any order.
     fn guards(&self) -> impl Future<Output = Vec<GuardView>> + Send;
+    /// Plans as they stand: of all services or of one, for all clients or for some (an address, a prefix or the name of a client
+    /// region).
+    fn plans(
+        &self,
+        service: Option<String>,
+        client: Option<String>,
+    ) -> impl Future<Output = Result<Vec<SteeredPlan>, Problem>> + Send;
+    /// How plans would come to stand. Changes nothing.
+    fn simulate(&self, request: SimulateRequest) -> impl Future<Output = Result<Simulation, Problem>> + Send;
     /// The emergency switches that are on, in any order.
     fn switches(&self) -> impl Future<Output = Vec<SwitchView>> + Send;
     /// Throws an emergency switch. The reason has been checked; the rest has not. The answer comes when the switch is in the data plane.

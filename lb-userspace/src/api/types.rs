@@ -15,11 +15,15 @@ use crate::{
 
 mod explain;
 mod guard;
+mod plan;
 mod reload;
 mod status;
 
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
+pub use plan::{
+    SimulateRequest, SimulatedPlan, SimulatedPool, SimulatedShare, Simulation, SteeredPlan, SteeredPool,
+};
 pub use reload::{Changes, Differences, MemberShare, Reloaded, TableChange};
 pub use status::{
     ConfigStatus, ControlStatus, DaemonStatus, FlowsStatus, InterfaceStatus, JournalStatus, NodeStatus,

@@ -95,6 +95,7 @@ fn line(event: &Event) -> String {
         EventKind::Override => "",
         EventKind::Emergency => "emergency ",
         EventKind::Shed => "shed ",
+        EventKind::Plan => "plan ",
         EventKind::Daemon => "node ",
     };
     let change = match (event.from, event.to) {

@@ -18,6 +18,7 @@ pub mod explain;
 pub mod guard;
 pub mod operate;
 pub mod output;
+pub mod plan;
 pub mod privilege;
 pub mod reload;
 pub mod service;
@@ -95,6 +96,9 @@ pub enum Command {
     /// Show how services are protected: access lists, limits, what was refused
     #[command(subcommand)]
     Guard(guard::GuardCommand),
+    /// Show where plans send new flows and why; simulate failures and load
+    #[command(subcommand)]
+    Plan(plan::PlanCommand),
     /// Throw and take back emergency switches: block, stop, shed, limit
     #[command(subcommand)]
     Emergency(emergency::EmergencyCommand),
@@ -153,6 +157,7 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
             Command::Backend(command) => backend::run(command, client, out).await,
             Command::Domain(command) => domain::run(command, client, out).await,
             Command::Guard(command) => guard::run(command, client, out).await,
+            Command::Plan(command) => plan::run(command, client, out).await,
             Command::Emergency(command) => emergency::run(command, client, out).await,
             Command::Explain(args) => explain::run(&args, client, out).await,
             Command::Events(args) => events::run(&args, client, out).await,

@@ -107,6 +107,21 @@ impl<'a> Fields<'a> {
         Some(At { value, span })
     }
 
+    /// A number with or without a fraction, if it is there.
+    pub(super) fn number(&mut self, key: &'static str, report: &mut Report) -> Option<At<f64>> {
+        let (value, span) = self.value(key)?;
+        let number = match value {
+            DeValue::Float(number) => number.as_str().parse().ok(),
+            DeValue::Integer(number) => number.as_str().parse().ok(),
+            _ => None,
+        };
+        if number.is_none() {
+            self.mistyped = true;
+            report.add(|| wrong_type(&span, &format!("\"{key}\""), "a number", value));
+        }
+        Some(At { value: number?, span })
+    }
+
     /// A truth value, if it is there.
     pub(super) fn boolean(&mut self, key: &'static str, report: &mut Report) -> Option<At<bool>> {
         let (value, span) = self.value(key)?;

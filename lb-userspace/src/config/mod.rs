@@ -18,6 +18,7 @@ mod model;
 mod prefix;
 mod protection;
 mod raw;
+mod raw_plan;
 mod raw_protection;
 mod report;
 mod resolve;
@@ -30,8 +31,8 @@ pub use error::{ConfigError, Place, Problem, Related};
 pub use forwarding::{Forwarding, Quic, QuicConfig, Reach};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
-    Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol, Service, Set,
-    Topology, XdpMode,
+    Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Plan, PlanMode, Pool, Protocol,
+    Service, Set, Topology, XdpMode,
 };
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimits};

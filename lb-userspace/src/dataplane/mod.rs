@@ -10,6 +10,7 @@
 //! | [`links`] | attaches programs to interfaces |
 //! | [`maps`] | memory-mapped arrays |
 //! | [`writer`] | the words that change while programs run: admission and next hops |
+//! | [`steering`] | the words that change while programs run: what plans do about health and load |
 //! | [`guard`] | the words that change while programs run: emergency switches and shedding |
 //! | [`nexthop`] | keeps next hops: routes, neighbours and links by netlink |
 //! | `announce` | tells a flat network where VIPs are |
@@ -36,6 +37,7 @@ pub mod netlink;
 pub mod nexthop;
 pub mod object;
 pub mod pins;
+pub mod steering;
 mod sys;
 pub mod upkeep;
 pub mod writer;

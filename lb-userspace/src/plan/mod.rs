@@ -15,6 +15,7 @@ pub mod prefix;
 pub mod ramp;
 pub mod shed;
 pub mod state;
+pub mod steering;
 pub mod switches;
 pub mod transition;
 pub mod walker;

@@ -23,6 +23,7 @@ use crate::health::prober::{self, ElsewhereError, Prober, ProberError};
 use crate::health::target::Targets;
 use crate::plan::planner::{AdmissionStore, InitialHealth, Planner, Refusal, Subject};
 use crate::plan::state::{Action, Override, State};
+use crate::plan::steering::eject::Ejector;
 use crate::telemetry::event::NewEvent;
 
 pub use crate::health::prober::ProbingStatus;
@@ -115,6 +116,8 @@ pub fn spawn(
     let (commands, command_queue) = sync_channel(COMMAND_QUEUE);
     let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
     let (judged, judged_watch) = watch::channel(false);
+    let (words, words_watch) = watch::channel(0);
+    let ejector = Ejector::new(&config, |id| planner.automatic(Subject::Backend(id)) == State::Down);
     let bell = Arc::new(
         EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(std::io::Error::from)?,
     );
@@ -132,13 +135,15 @@ pub fn spawn(
         stop: Arc::clone(&stop),
         events,
         judged,
+        words,
+        ejector,
     })?;
     std::thread::Builder::new().name("weir-control".to_owned()).spawn(move || {
         // Ends with this thread.
         let _elsewhere = elsewhere;
         worker.run(changes, facts);
     })?;
-    let shared = Shared { config, commands, bell, stop, judged: judged_watch };
+    let shared = Shared { config, commands, bell, stop, judged: judged_watch, words: words_watch };
     Ok((Handle(Arc::new(shared)), event_receiver))
 }
 
@@ -153,6 +158,7 @@ struct Shared {
     bell: Arc<EventFd>,
     stop: Arc<AtomicBool>,
     judged: watch::Receiver<bool>,
+    words: watch::Receiver<u64>,
 }
 
 impl Shared {
@@ -218,6 +224,11 @@ impl Handle {
         let mut judged = self.0.judged.clone();
         let all = judged.wait_for(|&judged| judged);
         matches!(tokio::time::timeout(timeout, all).await, Ok(Ok(_)))
+    }
+
+    /// Tells whenever admission words changed: how many were stored so far.
+    pub fn words_stored(&self) -> watch::Receiver<u64> {
+        self.0.words.clone()
     }
 
     /// Ends the thread and the probes. The words in the data plane stay as they are.

@@ -11,6 +11,7 @@ pub mod overrides;
 mod program_log;
 pub mod reload;
 pub mod service;
+mod steering;
 pub mod switches;
 mod tenure;
 mod views;

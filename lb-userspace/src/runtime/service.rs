@@ -12,7 +12,8 @@ use crate::{
         problem::{Problem, ProblemKind},
         types::{
             Acted, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView,
-            OverrideView, Reloaded, ServiceView, Status, SubjectKind, SubjectName, SwitchView, ThrowRequest,
+            OverrideView, Reloaded, ServiceView, SimulateRequest, Simulation, Status, SteeredPlan, SubjectKind,
+            SubjectName, SwitchView, ThrowRequest,
         },
     },
     config::Config,
@@ -192,6 +193,18 @@ impl Control for Service {
 
     async fn guards(&self) -> Vec<GuardView> {
         self.tenure().guardian.guards()
+    }
+
+    async fn plans(
+        &self,
+        service: Option<String>,
+        client: Option<String>,
+    ) -> Result<Vec<SteeredPlan>, Problem> {
+        self.tenure().steering.plans(service.as_deref(), client.as_deref())
+    }
+
+    async fn simulate(&self, request: SimulateRequest) -> Result<Simulation, Problem> {
+        self.tenure().steering.simulate(&request)
     }
 
     async fn switches(&self) -> Vec<SwitchView> {

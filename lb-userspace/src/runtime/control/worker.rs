@@ -21,6 +21,7 @@ use crate::health::prober::gather::Gather;
 use crate::health::round::Round;
 use crate::plan::planner::{AdmissionStore, Change, Fact, Planner, Subject};
 use crate::plan::state::Action;
+use crate::plan::steering::eject::Ejector;
 use crate::runtime::clock::{Alarm, monotonic_ns};
 use crate::telemetry::event::{EventKind, NewEvent};
 
@@ -44,6 +45,8 @@ pub(super) struct Parts {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) events: mpsc::Sender<NewEvent>,
     pub(super) judged: watch::Sender<bool>,
+    pub(super) words: watch::Sender<u64>,
+    pub(super) ejector: Ejector,
 }
 
 /// A store that was done, to be told of when all stores are.
@@ -162,6 +165,9 @@ impl Worker {
             judged = true;
         }
         self.ramp(now_ns);
+        if *self.parts.words.borrow() != self.stores {
+            self.parts.words.send_replace(self.stores);
+        }
         self.parts.prober.send(monotonic_ns());
         if judged {
             self.note_judged();
@@ -261,12 +267,33 @@ impl Worker {
 
     fn believe(&mut self, facts: Vec<Fact>, decided_ns: u64) -> Vec<Done> {
         let mut done = Vec::new();
+        let mut spared = Vec::new();
         for fact in facts {
-            if let Some(change) = self.parts.planner.observe(fact, decided_ns) {
-                done.push(self.store(change, decided_ns));
+            if !self.parts.ejector.is_bounded() {
+                done.extend(self.observe(fact, decided_ns));
+                continue;
             }
+            let ruling = self.parts.ejector.rule(fact);
+            for fact in ruling.facts {
+                done.extend(self.observe(fact, decided_ns));
+            }
+            spared.extend(ruling.spared);
+        }
+        for (backend, pool) in spared {
+            let percent = self.parts.config.node.max_ejected;
+            let cause = format!(
+                "its checks fail, but it stays in: max_ejected = {percent} % of pool {pool} is out already"
+            );
+            let name = self.parts.config[backend].name.clone();
+            let event = NewEvent::daemon(name, cause, monotonic_ns());
+            self.emit(NewEvent { kind: EventKind::Plan, ..event });
         }
         done
+    }
+
+    fn observe(&mut self, fact: Fact, decided_ns: u64) -> Option<Done> {
+        let change = self.parts.planner.observe(fact, decided_ns)?;
+        Some(self.store(change, decided_ns))
     }
 
     fn store(&mut self, change: Change, decided_ns: u64) -> Done {
