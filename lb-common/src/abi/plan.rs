@@ -6,8 +6,9 @@ use super::limits::MAX_PLAN_STEPS;
 /// once never goes to such a pool.
 pub const POOL_RELAY: u16 = 1;
 
-/// [`PlanEntry::flags`]: what automation took out counts again for this plan, what an operator took out does not.
-pub const PLAN_PANIC: u32 = 1;
+/// [`PlanEntry::eased`]: what automation took out counts again for this plan, what an operator took out does not. All bits of both shares
+/// of a word: programs use it as it is, as a mask.
+pub const PLAN_PANIC: u32 = 0xffff;
 
 /// A pool: where its table lies in the slot array, and which admission word speaks for it. 16 bytes.
 #[repr(C, align(16))]
@@ -40,7 +41,7 @@ pub struct PlanEntry {
     pub steps: u32,
     /// [`PLAN_PANIC`] or 0. Changed while the program runs; looked at only with
     /// [`SERVICE_STEERED`](super::service::SERVICE_STEERED).
-    pub flags: u32,
+    pub eased: u32,
     /// For each step the share of the opening flows that the member at probe 0 of its pool refuses that go on to the next pool at
     /// once, 0 (none) to 255 (all). Changed while the program runs.
     pub leaves: [u8; MAX_PLAN_STEPS],

@@ -89,7 +89,7 @@ pub fn known<T: Tables>(
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
     let admitted = select::admits(admissions, entry, request.h, false)
-        || (steer::panics(tables, request) && select::admits_unheld(admissions, entry, request.h));
+        || select::admits_eased(admissions, entry, request.h, steer::eased(tables, request));
     trace.step(Step::FlowTable { table, backend: Some(backend), admitted });
     if !admitted {
         return Ok(Known::Refused);

@@ -44,19 +44,21 @@ const fn min(a: u32, b: u32) -> u32 {
     if b < a { b } else { a }
 }
 
-/// A word as if automation had said nothing: that of an operator stays, any other one is open.
+/// A word as if automation had said nothing: that of an operator stays, any other one is open. With 0 for `eased` instead of
+/// [`PLAN_PANIC`](crate::abi::plan::PLAN_PANIC), the word as it is.
 #[inline(always)]
-const fn unheld(word: u32) -> u32 {
-    // All ones without HELD, none with it. No branch: four of them in each probe are too much for the verifier.
-    let free = ((word & Admission::HELD) / Admission::HELD).wrapping_sub(1);
-    word | (free & 0xffff)
+const fn unheld(word: u32, eased: u32) -> u32 {
+    // All ones without HELD, none with it. No branch: four in each probe are too many for the verifier. That goes both ways, too,
+    // where a number that is either 0 or -1 is masked by a constant (Linux 6.18): the mask comes from memory.
+    let held = word / Admission::HELD & 1;
+    word | (held.wrapping_sub(1) & eased)
 }
 
-/// A pool's word as if automation had said nothing.
+/// A pool's word, eased as those of its members: see [`Probe::eased`].
 #[must_use]
 #[inline(always)]
-pub const fn as_operators_say(word: Admission) -> Admission {
-    Admission(unheld(word.0))
+pub const fn as_operators_say(word: Admission, eased: u32) -> Admission {
+    Admission(unheld(word.0, eased))
 }
 
 /// Whether a backend and all its domains admit a flow.
@@ -66,11 +68,11 @@ pub fn admits(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, opening
     admits_bit(admissions, entry, h, opening) != 0
 }
 
-/// Whether the operators' words for a backend and its domains let an established flow there, whatever health says.
+/// Whether a backend and all its domains admit an established flow if words are eased: see [`Probe::eased`].
 #[must_use]
 #[inline(always)]
-pub fn admits_unheld(admissions: &AdmissionWords, entry: &BackendEntry, h: u64) -> bool {
-    admits_words(words(admissions, entry).map(unheld), subject(entry), h, false) != 0
+pub fn admits_eased(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, eased: u32) -> bool {
+    admits_words(words(admissions, entry).map(|word| unheld(word, eased)), subject(entry), h, false) != 0
 }
 
 /// What can be told of a flow's admission without looking at the flow.
@@ -236,8 +238,8 @@ pub struct Probe {
     pub end: u32,
     /// Whether the packet may open a flow.
     pub opening: bool,
-    /// Whether only operators' words count, and not those of automation.
-    pub ignore_health: bool,
+    /// [`PLAN_PANIC`](crate::abi::plan::PLAN_PANIC) if only operators' words count, and not those of automation; else 0.
+    pub eased: u32,
 }
 
 /// Result of [`probe`] in one word, so that it fits a register where probing is a function of its own.
@@ -246,7 +248,8 @@ pub struct Probed(pub u64);
 
 impl Probed {
     const EXHAUSTED: u64 = u64::MAX;
-    const INCONSISTENT: u64 = u64::MAX - 1;
+    /// The maps contradict each other.
+    pub const INCONSISTENT: u64 = u64::MAX - 1;
 
     /// The member that takes the flow and how many refused before, if one does.
     ///
@@ -268,7 +271,7 @@ impl Probed {
 /// that the verifier wants set.
 #[inline(always)]
 pub fn probe<T: Tables>(tables: &T, request: &Probe, trace: &mut impl Trace) -> Probed {
-    let &Probe { h, first, end, opening, ignore_health, .. } = request;
+    let &Probe { h, first, end, opening, eased, .. } = request;
     let (Some(pool), Some(admissions)) = (tables.pool(request.pool), tables.admissions()) else {
         return Probed(Probed::INCONSISTENT);
     };
@@ -282,8 +285,7 @@ pub fn probe<T: Tables>(tables: &T, request: &Probe, trace: &mut impl Trace) -> 
             return Probed(Probed::INCONSISTENT);
         };
         // Bits and no branches, here too: of an operator's words all, of the others what is wanted.
-        let eased = (ignore_health as u32).wrapping_neg();
-        let words = words(admissions, entry).map(|word| word | (unheld(word) & eased));
+        let words = words(admissions, entry).map(|word| unheld(word, eased));
         let taken = admits_words(words, subject(entry), h, opening) != 0;
         trace.step(Step::Probe { probe, backend, admission: combined(admissions, entry), taken });
         if taken {

@@ -2,7 +2,7 @@
 
 use super::{
     flow::{self, Known},
-    hash::{leave_byte, pool_byte, share_limit, spill_hash},
+    hash::{leave_bytes, pool_byte, share_limit, spill_hash},
     parse::Transport,
     ports::Tables,
     select::{self, Home, NO_HOME, Probe},
@@ -282,11 +282,13 @@ fn starts_elsewhere<T: Tables>(tables: &T, request: &Away) -> bool {
         && tables.plan(request.plan).is_none_or(|plan| is_before_start(plan, 0, spill_hash(request.h)))
 }
 
-/// Whether the plan of a packet has stopped believing health.
+/// How words are eased for a packet: [`PLAN_PANIC`] if its plan has stopped believing health, else 0.
 #[inline(always)]
-pub fn panics<T: Tables>(tables: &T, request: &Away) -> bool {
-    request.service_flags & SERVICE_STEERED != 0
-        && tables.plan(request.plan).is_some_and(|plan| plan.flags & PLAN_PANIC != 0)
+pub fn eased<T: Tables>(tables: &T, request: &Away) -> u32 {
+    if request.service_flags & SERVICE_STEERED == 0 {
+        return 0;
+    }
+    tables.plan(request.plan).map_or(0, |plan| plan.eased)
 }
 
 /// Keeps the invariant of [`flow`] for a packet that may be a flow's first and that [`away`] or [`walk`] placed.
@@ -424,49 +426,113 @@ const PASS_THOROUGH: u32 = 2;
 /// For services that fail open, all of them whatever their health.
 const PASS_FAIL_OPEN: u32 = 3;
 
+/// What a walk must know of its packet and plan, in one word that is asked for at each step: what lives through the whole of a walk
+/// lies on the stack, and that is short. Bits are used without branches where that can be: each one that the verifier takes both ways
+/// doubles what is behind it.
+mod traits {
+    use crate::abi::plan::POOL_RELAY;
+
+    /// It came from another region: it may not enter pools with that flag.
+    pub(super) const RELAYED: u64 = POOL_RELAY as u64;
+    /// The packet may open a flow.
+    pub(super) const OPENING: u64 = 2;
+    /// The service fails open.
+    pub(super) const FAIL_OPEN: u64 = 4;
+    /// From here on one bit for each step: the flow goes on at once if the first slot of the step's pool refuses it.
+    pub(super) const GOES_ON_SHIFT: u32 = 8;
+    /// From here on [`PlanEntry::eased`](crate::abi::plan::PlanEntry::eased).
+    pub(super) const EASED_SHIFT: u32 = 16;
+    /// From here on what shares of the plan are compared with.
+    pub(super) const SPILL_SHIFT: u32 = 32;
+    /// From here on what shares of pools are compared with.
+    pub(super) const POOL_SHIFT: u32 = 48;
+}
+
+/// The traits of a packet and its plan, for [`walk`]: a word that means something to it alone.
+#[inline(always)]
+pub fn traits<T: Tables>(tables: &T, request: &Walk) -> u64 {
+    let Some(plan) = tables.plan(request.plan) else { return 0 };
+    let fail_open = request.service_flags & SERVICE_FAIL_OPEN != 0;
+    let mut traits = request.opening as u64 * traits::OPENING
+        + (request.origin as u64 & 1) * traits::RELAYED
+        + fail_open as u64 * traits::FAIL_OPEN
+        + ((pool_byte(request.h) as u64) << traits::POOL_SHIFT);
+    if request.opening {
+        // Shares of a plan say where flows open, and nothing of established ones: those start at the first step.
+        traits |= (spill_hash(request.h) as u64) << traits::SPILL_SHIFT;
+    }
+    if request.service_flags & SERVICE_STEERED != 0 {
+        traits |= (plan.eased as u64) << traits::EASED_SHIFT;
+        if request.opening {
+            traits |= (goes_on(plan, request.h) as u64) << traits::GOES_ON_SHIFT;
+        }
+    }
+    traits
+}
+
+/// One bit for each step: whether a flow that opens goes on to the next pool at once if the first slot of this one's pool refuses
+/// it. Raising the share of a step moves flows only outward, and none that its first slot admits.
+#[inline(always)]
+fn goes_on(plan: &PlanEntry, h: u64) -> u32 {
+    let mut bytes = leave_bytes(h);
+    let mut steps = 0;
+    let mut step = 0;
+    while step < MAX_PLAN_STEPS {
+        // The sign bit of the difference says "less".
+        steps |= ((bytes as u32 & 0xff).wrapping_sub(share_limit(plan.leaves[step])) >> 31) << step;
+        bytes >>= 8;
+        step += 1;
+    }
+    steps
+}
+
 #[inline(always)]
 fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Result<Walked, Reason> {
-    let &Walk { h, opening, origin, service_flags, .. } = request;
     let plan = tables.plan(request.plan).ok_or(Reason::Inconsistent)?;
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-    // Shares of a plan say where flows open, and nothing of established ones: those start at the first step.
-    let h2 = if opening { spill_hash(h) } else { 0 };
-    // Without the flag the plan's live words are those of a moment ago.
-    let panics = service_flags & SERVICE_STEERED != 0 && plan.flags & PLAN_PANIC != 0;
     // One loop and not a function for each pass: what the verifier walks through is iterations times ways.
     for round in 0..PASSES * MAX_PLAN_STEPS as u32 {
         let (pass, step) = (round / MAX_PLAN_STEPS as u32, round % MAX_PLAN_STEPS as u32);
-        let fail_open = pass == PASS_FAIL_OPEN;
-        if step >= plan.steps || (fail_open && service_flags & SERVICE_FAIL_OPEN == 0) {
+        if step >= plan.steps {
             continue;
         }
-        let ignore_health = fail_open | panics;
-        let before = is_before_start(plan, step, h2);
+        let traits = tables.traits(request);
+        let fail_open = pass == PASS_FAIL_OPEN;
+        if fail_open && traits & traits::FAIL_OPEN == 0 {
+            break;
+        }
+        let before = is_before_start(plan, step, (traits >> traits::SPILL_SHIFT) as u16);
         if (pass == PASS_ONWARD && before) || (pass == PASS_BEFORE && !before) {
             continue;
         }
         let pool = pool_at(tables, plan, step)?;
-        if origin == Origin::Relay && pool.flags & POOL_RELAY != 0 {
+        if traits & traits::RELAYED & pool.flags as u64 != 0 {
             continue;
         }
+        let opening = (traits / traits::OPENING) as u32 & 1;
+        let eased = if fail_open { PLAN_PANIC } else { (traits >> traits::EASED_SHIFT) as u16 as u32 };
         let admission = admissions.get(pool.admission);
-        let counts = if ignore_health { select::as_operators_say(admission) } else { admission };
-        let entered = pool_byte(h) < share_limit(counts.share(opening));
-        trace.step(Step::Pool { pool: pool.pool, admission, ignore_health, entered });
+        let counts = select::as_operators_say(admission, eased);
+        let entered = (traits >> traits::POOL_SHIFT) as u32 & 0xff < share_limit(counts.share_for(opening));
+        trace.step(Step::Pool { pool: pool.pool, admission, ignore_health: eased != 0, entered });
         if !entered {
             continue;
         }
-        let (first, end) = match pass {
-            PASS_THOROUGH => (MAX_PROBES, MAX_THOROUGH_PROBES),
-            PASS_ONWARD | PASS_BEFORE if opening && goes_on(plan, step, h) => (0, 1),
-            _ => (0, MAX_PROBES),
+        // Who goes on at once tries the first slot only, until every pool was tried.
+        let goes_on = (traits as u32) >> traits::GOES_ON_SHIFT >> step & 1;
+        let (first, end) = if pass == PASS_THOROUGH {
+            (MAX_PROBES, MAX_THOROUGH_PROBES)
+        } else {
+            (0, MAX_PROBES - (MAX_PROBES - 1) * goes_on)
         };
-        let probe = Probe { pool: plan.pools[step as usize] as u32, h, first, end, opening, ignore_health };
+        let (pool, opening) = (plan.pools[step as usize] as u32, opening != 0);
+        let probe = Probe { pool, h: request.h, first, end, opening, eased };
         if let Some((backend, probes)) = tables.probe(&probe, trace).taken()? {
             return Ok(Walked::placed(backend, round == 0 && probes == 0, fail_open));
         }
     }
-    Err(if origin == Origin::Relay { Reason::RelayRefused } else { Reason::AllDown })
+    let is_relayed = tables.traits(request) & traits::RELAYED != 0;
+    Err(if is_relayed { Reason::RelayRefused } else { Reason::AllDown })
 }
 
 /// Whether a flow starts behind `step`: at the first step whose cumulative share is not below the flow's second hash, at the
@@ -474,13 +540,6 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
 #[inline(always)]
 fn is_before_start(plan: &PlanEntry, step: u32, h2: u16) -> bool {
     step + 1 < plan.steps && h2 > plan.shares[step as usize]
-}
-
-/// Whether a flow that opens goes on to the next pool at once if the first slot of this step's pool refuses it. Raising the share
-/// of a step moves flows only outward, and none that its first slot admits.
-#[inline(always)]
-fn goes_on(plan: &PlanEntry, step: u32, h: u64) -> bool {
-    leave_byte(h, step) < share_limit(plan.leaves[step as usize & (MAX_PLAN_STEPS - 1)])
 }
 
 #[inline(always)]

@@ -57,7 +57,7 @@ pub fn stays<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> R
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
     let taken = select::admits(admissions, entry, request.h, false)
-        || (steer::panics(tables, request) && select::admits_unheld(admissions, entry, request.h));
+        || select::admits_eased(admissions, entry, request.h, steer::eased(tables, request));
     trace.step(Step::OldHome { backend, taken });
     Ok(if taken { Some(backend) } else { None })
 }

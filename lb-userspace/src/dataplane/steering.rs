@@ -16,11 +16,11 @@ use crate::plan::planner::{AdmissionStore, Cell};
 use crate::plan::steering::PlanWords;
 
 const SHARES_AT: usize = offset_of!(PlanEntry, shares);
-const FLAGS_AT: usize = offset_of!(PlanEntry, flags);
+const EASED_AT: usize = offset_of!(PlanEntry, eased);
 const LEAVES_AT: usize = offset_of!(PlanEntry, leaves);
 const SERVICE_FLAGS_AT: usize = offset_of!(ServiceEntry, flags);
 
-const _: () = assert!(SHARES_AT.is_multiple_of(4) && FLAGS_AT.is_multiple_of(4) && LEAVES_AT.is_multiple_of(4));
+const _: () = assert!(SHARES_AT.is_multiple_of(4) && EASED_AT.is_multiple_of(4) && LEAVES_AT.is_multiple_of(4));
 
 /// Stores what plans do by single words, and reads admission words and counters.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ impl SteeringPort {
         for (word, bytes) in words.leaves.chunks_exact(4).enumerate() {
             plans.store_u32(at, LEAVES_AT + 4 * word, u32::from_ne_bytes(bytes.try_into().ok()?))?;
         }
-        plans.store_u32(at, FLAGS_AT, if words.panic { PLAN_PANIC } else { 0 })
+        plans.store_u32(at, EASED_AT, if words.panic { PLAN_PANIC } else { 0 })
     }
 
     /// The flags of a service; 0 when there is no such service.

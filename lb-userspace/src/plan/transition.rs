@@ -460,7 +460,7 @@ impl<'a> Successor<'a> {
             for (now, before) in plans_of(entry).zip(plans_of(running)) {
                 let (now, before) = (&mut self.image.plans[now], &self.running.plans[before]);
                 if now.steps == before.steps {
-                    (now.shares, now.leaves, now.flags) = (before.shares, before.leaves, before.flags);
+                    (now.shares, now.leaves, now.eased) = (before.shares, before.leaves, before.eased);
                 }
             }
         }

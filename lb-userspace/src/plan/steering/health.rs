@@ -70,6 +70,8 @@ pub struct Course {
     pub panic: bool,
     /// The healthy part of what operators let in, over all its pools; 1 if they let nothing in.
     pub healthy: f64,
+    /// Steps of the plan; what stands behind them means nothing.
+    pub steps: usize,
     /// For each step, the part of the flows that come there that finds its own home open.
     pub open: Steps<f64>,
     /// For each step, the part of the flows that come there that stays; never less than `open`.
@@ -84,7 +86,7 @@ impl Course {
         let any = self.kept.iter().any(|&kept| kept > 0.0);
         let leaves = |step: usize| {
             let shut = 1.0 - self.open[step];
-            if !any || shut < 1e-9 { 0.0 } else { ((1.0 - self.kept[step]) / shut).clamp(0.0, 1.0) }
+            if !any || shut < 1e-9 || step >= self.steps { 0.0 } else { ((1.0 - self.kept[step]) / shut).clamp(0.0, 1.0) }
         };
         std::array::from_fn(|step| (leaves(step) * 256.0).round().min(255.0) as u8)
     }
@@ -127,7 +129,7 @@ pub fn course(plan: &PlanLayout, weights: &[Weights]) -> Course {
         *open = weights.part(panic);
     }
     let kept = balance(wanted(plan.mode, &open, plan.pools.len()));
-    Course { panic, healthy, open, kept }
+    Course { panic, healthy, steps: plan.pools.len(), open, kept }
 }
 
 /// Which part of what comes to it each pool would keep on its own.

@@ -153,7 +153,7 @@ impl PlanWords {
     /// The words in an entry.
     #[must_use]
     pub const fn of(entry: &PlanEntry) -> Self {
-        Self { panic: entry.flags & PLAN_PANIC != 0, leaves: entry.leaves, shares: entry.shares }
+        Self { panic: entry.eased & PLAN_PANIC != 0, leaves: entry.leaves, shares: entry.shares }
     }
 
     /// Whether new flows start behind the first step.
