@@ -15,6 +15,7 @@ mod limits;
 mod model;
 mod network_errors;
 mod node_errors;
+mod plans;
 mod protection_errors;
 mod recovery;
 mod service_errors;

@@ -5,4 +5,5 @@ mod commands;
 mod fake;
 mod guard;
 mod help;
+mod plan;
 mod tables;
