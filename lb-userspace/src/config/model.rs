@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checks::Check;
 use super::endpoint::{Ports, Vip};
-use super::forwarding::{Forwarding, Quic, Reach};
+use super::forwarding::{Forwarding, Quic, Reach, Udp};
 use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
 use super::protection::Protection;
@@ -180,6 +180,8 @@ pub struct Service {
     pub forwarding: Forwarding,
     /// How packets for the VIP come here; the same for all services that share it.
     pub reach: Reach,
+    /// What a drain does to its flows; means something for UDP without QUIC only.
+    pub udp: Udp,
     /// How connection ids name backends, if it is QUIC.
     pub quic: Option<Quic>,
     /// Sorted by name; at least one.

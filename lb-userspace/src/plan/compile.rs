@@ -15,7 +15,10 @@ use lb_common::abi::{
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     root::{FEATURE_ARP, Root},
-    service::{SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_QUIC, ServiceEntry},
+    service::{
+        SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_QUIC, SERVICE_STICKY_UDP,
+        ServiceEntry,
+    },
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
 use lb_maglev::{Member, TableBuilder};
@@ -30,7 +33,7 @@ use super::prefix::{Prefix, PrefixBuilder, PrefixTableError};
 use super::{index, keys};
 use crate::config::{
     Backend, BackendId, ClientRegion, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Reach, Service,
-    Vip,
+    Udp, Vip,
 };
 
 /// Low bits of an IPv4 tunnel source that may carry entropy.
@@ -289,7 +292,8 @@ fn services(
                     OnAllDown::Drop => 0,
                     OnAllDown::FailOpen => SERVICE_FAIL_OPEN,
                 }
-                | if service.quic.is_some() { SERVICE_QUIC } else { 0 },
+                | if service.quic.is_some() { SERVICE_QUIC } else { 0 }
+                | if service.udp == Udp::Stick { SERVICE_STICKY_UDP } else { 0 },
             plan_base: plan_base as u32,
             plans: distinct.len() as u32,
             forwarding: forwarding_number(service.forwarding),

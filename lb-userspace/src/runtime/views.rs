@@ -11,7 +11,7 @@ use crate::{
         OverrideView, PlanView, PoolView, ReasonCount, ServiceTraffic, ServiceView, Shares, StateCounts,
         Status, TrafficStatus, VerdictKind, XdpStatus,
     },
-    config::{BackendId, Config, DomainId, Pool, Service},
+    config::{BackendId, Config, DomainId, Pool, Protocol, Service},
     dataplane::{
         counters::Counters,
         links,
@@ -147,8 +147,8 @@ fn traffic(counters: &Counters) -> TrafficStatus {
 const fn verdict(reason: Reason) -> VerdictKind {
     match reason {
         Reason::Forwarded => VerdictKind::Forward,
-        Reason::PassNotIp | Reason::PassNotVip => VerdictKind::Pass,
-        Reason::EchoAnswered | Reason::TooBigAnswered => VerdictKind::Answer,
+        Reason::PassNotIp | Reason::PassNotVip | Reason::PassLeaving => VerdictKind::Pass,
+        Reason::EchoAnswered | Reason::TooBigAnswered | Reason::NeighbourAnswered => VerdictKind::Answer,
         _ => VerdictKind::Drop,
     }
 }
@@ -169,6 +169,10 @@ pub(super) fn services(facts: &Facts<'_>) -> Vec<ServiceView> {
         port: service.ports,
         protocol: service.protocol,
         on_all_down: service.on_all_down,
+        forwarding: service.forwarding.to_string(),
+        reach: service.reach,
+        udp: (service.protocol == Protocol::Udp && service.quic.is_none()).then_some(service.udp),
+        quic: service.quic.is_some(),
         pools: service.pools.iter().map(|pool| pool_view(facts, pool)).collect(),
         plans: plans(facts.config, service),
         traffic: ServiceTraffic {
