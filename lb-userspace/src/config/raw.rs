@@ -49,6 +49,7 @@ pub(super) struct RawNode<'a> {
     pub(super) flow_idle: Option<Text<'a>>,
     pub(super) flow_entries: Option<At<i64>>,
     pub(super) opening_entries: Option<At<i64>>,
+    pub(super) answers_per_second: Option<At<i64>>,
     pub(super) client_prefixes_file: Option<Text<'a>>,
 }
 
@@ -234,6 +235,7 @@ impl<'a> RawNode<'a> {
             flow_idle: fields.duration("flow_idle", report),
             flow_entries: fields.integer("flow_entries", report),
             opening_entries: fields.integer("opening_entries", report),
+            answers_per_second: fields.integer("answers_per_second", report),
             client_prefixes_file: fields.string("client_prefixes_file", report),
         };
         raw.mistyped = fields.mistyped;

@@ -17,6 +17,7 @@ use lb_common::abi::{
     root::Root,
     service::{PortRanges, ServiceBucket, ServiceEntry},
 };
+use lb_common::datapath::answers::Budget;
 use lb_common::datapath::filter::Allowance;
 use lb_common::datapath::flow::FlowTable;
 use lb_common::datapath::{
@@ -160,11 +161,11 @@ impl Tables for Observation {
 
     fn keep_fragment(&self, _: &FragmentKey, _: FragmentEntry) {}
 
-    fn answers_booked_ns(&self) -> u64 {
+    fn answers_booked_ns(&self, _: Budget) -> u64 {
         0
     }
 
-    fn book_answers_ns(&self, _: u64) {}
+    fn book_answers_ns(&self, _: Budget, _: u64) {}
 
     fn plan(&self, index: u32) -> Option<&PlanEntry> {
         self.tables.constant.plans.get(index as usize)

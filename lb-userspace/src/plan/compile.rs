@@ -8,9 +8,9 @@ use lb_common::abi::{
     admission::Admission,
     backend::{BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     limits::{
-        ADMISSION_WORDS, DEFAULT_ANSWERS_PER_SECOND, DEFAULT_FLOW_ENTRIES, DEFAULT_FLOW_INSERTS_PER_SECOND,
-        DEFAULT_OPENING_ENTRIES, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS, MAX_PORT_RANGES,
-        MAX_SLOT_CHUNKS, MAX_VIP_NESTING, SLOTS_PER_CHUNK, flow_filter_bytes,
+        ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES_PER_CPU, DEFAULT_FLOW_INSERTS_PER_SECOND,
+        DEFAULT_OPENING_ENTRIES_PER_CPU, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS,
+        MAX_PORT_RANGES, MAX_SLOT_CHUNKS, MAX_VIP_NESTING, SLOTS_PER_CHUNK, flow_filter_bytes,
     },
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
@@ -176,8 +176,11 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             clients_digest: clients_digest(config),
             outer_source_v4: config.node.tunnel_source_v4.address().octets(),
             outer_source_v6: config.node.tunnel_source_v6.address().octets(),
-            answers_per_second: DEFAULT_ANSWERS_PER_SECOND,
-            flow_filter_mask: flow_filter_bytes(DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES) as u32 - 1,
+            answers_per_second: config.node.answers_per_second,
+            // What the host has decides; the loader sets it.
+            flow_filter_mask: flow_filter_bytes(DEFAULT_FLOW_ENTRIES_PER_CPU, DEFAULT_OPENING_ENTRIES_PER_CPU)
+                as u32
+                - 1,
             flow_filter_epoch: 1,
             flow_inserts_per_second: DEFAULT_FLOW_INSERTS_PER_SECOND,
             ..Root::zeroed()

@@ -103,6 +103,7 @@ impl Service {
             counters: &tenure.counters.read(),
             hops: &tenure.hops.snapshot(),
             flows: &tenure.walker.state(),
+            flow_capacity: tenure.data_plane.flow_capacity(),
             ids: tenure.data_plane.ids(),
         })
     }

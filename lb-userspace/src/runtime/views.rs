@@ -34,6 +34,7 @@ pub(super) struct Facts<'a> {
     pub(super) counters: &'a Counters,
     pub(super) hops: &'a HopSnapshot,
     pub(super) flows: &'a FlowState,
+    pub(super) flow_capacity: u32,
     pub(super) ids: &'a Ids,
 }
 
@@ -105,7 +106,7 @@ fn flows(facts: &Facts<'_>) -> FlowsStatus {
     let FlowState { found, marked, transition_ends, leaving_backends, leaving_services, .. } = facts.flows;
     FlowsStatus {
         entries: found.as_ref().map_or(0, |found| found.flows),
-        capacity: u64::from(facts.config.node.flow_entries),
+        capacity: facts.flow_capacity.into(),
         openings: found.as_ref().map_or(0, |found| found.openings),
         marked_slots: *marked,
         transition_ends: *transition_ends,
