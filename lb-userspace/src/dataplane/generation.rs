@@ -332,7 +332,19 @@ impl Generation {
                 nodes: all(&self.prefix_nodes),
                 values: all(&self.prefix_values),
             },
+            quic: self.quic_servers(),
         }
+    }
+
+    /// Which QUIC server id is whose, sorted. Nothing changes it while programs run.
+    pub(super) fn quic_servers(&self) -> Vec<(QuicServerKey, QuicServer)> {
+        let entries = self.quic.iter().flatten();
+        let parse = |(key, server): ([u8; _], [u8; _])| {
+            Some((QuicServerKey::from_bytes(&key)?, QuicServer::from_bytes(&server)?))
+        };
+        let mut all: Vec<_> = entries.filter_map(parse).collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all
     }
 
     /// Writes the Ethernet addresses of the interfaces on which frames arrive.

@@ -1,6 +1,7 @@
 //! The live maps as the decision code reads them.
 
 use std::borrow::Borrow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aya::maps::lpm_trie::Key;
@@ -44,6 +45,8 @@ struct Constant {
     plans: Vec<PlanEntry>,
     pools: Vec<PoolEntry>,
     previous: Vec<PoolEntry>,
+    /// Backends that server ids of QUIC name.
+    quic: BTreeSet<u32>,
 }
 
 /// The live maps at one moment: root, services, admission words and backends are copies from when it was made; tables, client regions and
@@ -71,8 +74,15 @@ impl LiveTables {
             plans: all(&generation.plans),
             pools: all(&generation.pools),
             previous: all(&generation.previous),
+            quic: generation.quic_servers().iter().map(|(_, server)| server.backend).collect(),
         };
         Self { generation, constant: Arc::new(constant) }
+    }
+
+    /// Whether connection ids of QUIC may name a backend.
+    #[must_use]
+    pub fn is_named_by_quic(&self, backend: u32) -> bool {
+        self.constant.quic.contains(&backend)
     }
 
     /// The maps as they are now.

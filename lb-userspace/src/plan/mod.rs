@@ -12,6 +12,7 @@ mod index;
 mod keys;
 pub mod planner;
 pub mod prefix;
+mod quic;
 pub mod ramp;
 pub mod shed;
 pub mod state;
