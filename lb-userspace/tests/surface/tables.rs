@@ -34,9 +34,12 @@ dropped        all_down            17    1.0 kB
 passed         pass_not_vip      5000  300.0 kB
 answered       echo_answered        3     180 B
 
-OVERRIDE         STATE                              SINCE                     REASON
-backend w1r1b1   DRAINING                           2026-05-01T12:00:00.250Z  kernel upgrade
-domain north/n1  waiting: not in the configuration  2026-05-01T12:00:00.250Z  kernel upgrade
+OVERRIDE         STATE                              SINCE                     LEFT        REASON
+backend w1r1b1   DRAINING                           2026-05-01T12:00:00.250Z  1 h 59 min  kernel upgrade
+domain north/n1  waiting: not in the configuration  2026-05-01T12:00:00.250Z  no end      kernel upgrade
+
+SHIFT    KEEPS  AWAY  LEFT        UNTIL                     BY        REASON
+west/w1   25 %  75 %  1 h 30 min  2026-05-01T13:30:00.250Z  operator  cooling is weak
 ";
     shows(&Daemon::start(), &["status"], expected);
 }
@@ -93,7 +96,7 @@ weight       100
 next hop     02:00:00:00:00:01 by eth0
 forwarded    1234567 packets, 987.7 MB
 flow table   12 flows away from home, no packet for 0 s
-operator     drained by operator: kernel upgrade (since 2026-05-01T12:00:00.250Z)
+operator     drained by operator: kernel upgrade (since 2026-05-01T12:00:00.250Z, 1 h 59 min left)
 
 CHECK      PORT  STATE    LAST      ROUND TRIP  ANSWERED  MISSED
 heartbeat  6777  passing  answered  61.2 us        12000       3
@@ -125,7 +128,7 @@ since        2026-05-01T12:00:00.250Z
 checks say   UP
 takes flows  all
 backends     3 (2 UP, 0 SUSPECT, 1 DOWN, 0 DRAINING, 0 RAMP by their own state)
-operator     drained by operator: new switch (since 2026-05-01T12:00:00.250Z)
+operator     drained by operator: new switch (since 2026-05-01T12:00:00.250Z, 1 d 0 h left)
 ";
     shows(&daemon, &["domain", "show", "west/w1"], expected);
 }
