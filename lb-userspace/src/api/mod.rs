@@ -28,8 +28,9 @@ use std::{path::PathBuf, time::Duration};
 use crate::{plan::state::Action, telemetry::event::Event};
 use problem::Problem;
 use types::{
-    Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView,
-    Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, Status, SubjectName, SwitchView, ThrowRequest,
+    Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation,
+    GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
+    Status, SubjectName, SwitchView, ThrowRequest,
 };
 
 pub mod limits;

@@ -15,8 +15,8 @@ use super::{
     problem::{Problem, ProblemKind},
     router::{Answer, App, Shared, good_reason, parse_body, segment},
     types::{
-        Acted, ActionTerms, BackendActionRequest, DomainActionRequest, ShiftCancelRequest, ShiftExtendRequest,
-        ShiftRequest, ShiftView, SubjectKind, SubjectName,
+        Acted, ActionTerms, BackendActionRequest, DomainActionRequest, ShiftCancelRequest,
+        ShiftExtendRequest, ShiftRequest, ShiftView, SubjectKind, SubjectName,
     },
 };
 use crate::plan::state::Action;

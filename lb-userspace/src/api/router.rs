@@ -305,7 +305,10 @@ fn parse_query<T>(query: Result<Query<T>, QueryRejection>, example: &str) -> Res
     })
 }
 
-pub(super) fn parse_body<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, example: &str) -> Result<T, Problem> {
+pub(super) fn parse_body<T: DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+    example: &str,
+) -> Result<T, Problem> {
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             let detail = format!("the body is larger than {MAX_BODY_BYTES} bytes");

@@ -22,8 +22,8 @@ mod status;
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
 pub use operate::{
-    ActionTerms, BackendActionRequest, DampingView, DomainActionRequest, DrainState, DrainView, ShiftCancelRequest,
-    ShiftExtendRequest, ShiftRequest, ShiftView,
+    ActionTerms, BackendActionRequest, DampingView, DomainActionRequest, DrainState, DrainView,
+    ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
 };
 pub use reload::{Changes, Differences, MemberShare, Reloaded, TableChange};
 pub use status::{

@@ -8,9 +8,7 @@ use super::{
     operate::{self, DrainArgs, ENDS, FailArgs, RestoreArgs, Said},
     output::{Output, bytes, flows, moment, number, span, state, word},
 };
-use crate::{
-    api::types::{BackendActionRequest, BackendView, CheckState, CheckView},
-};
+use crate::api::types::{BackendActionRequest, BackendView, CheckState, CheckView};
 
 const LIST_EXAMPLES: &str = "\
 Examples:

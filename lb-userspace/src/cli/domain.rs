@@ -8,9 +8,7 @@ use super::{
     operate::{self, DrainArgs, ENDS, FailArgs, RestoreArgs, Said},
     output::{Output, flows, moment, number, state, word},
 };
-use crate::{
-    api::types::{DomainActionRequest, DomainView},
-};
+use crate::api::types::{DomainActionRequest, DomainView};
 
 const LIST_EXAMPLES: &str = "\
 Examples:

@@ -147,7 +147,9 @@ pub(super) fn show(answer: &Answer, out: &mut Output) -> anyhow::Result<()> {
     };
     let ends = match (action, left_s) {
         (Action::Restore, _) => String::new(),
-        (_, Some(left_s)) => format!("\nit ends by itself in {}; then the checks have the say", uptime(left_s)),
+        (_, Some(left_s)) => {
+            format!("\nit ends by itself in {}; then the checks have the say", uptime(left_s))
+        }
         (_, None) => "\nit has no end: it stands until it is restored".to_owned(),
     };
     Ok(out.line(format!("{text}{ends}"))?)
@@ -165,7 +167,9 @@ pub(super) fn fields(health: &HealthView) -> Vec<(&'static str, Cell)> {
     }
     if let Some(DampingView { penalty, suppressed, left_s }) = &health.damping {
         let held = match (suppressed, left_s) {
-            (true, Some(left_s)) => format!(", held out for {} more (restore --forget-failures)", uptime(*left_s)),
+            (true, Some(left_s)) => {
+                format!(", held out for {} more (restore --forget-failures)", uptime(*left_s))
+            }
             _ => String::new(),
         };
         fields.push(("damping", Cell::new(format!("penalty {penalty}{held}"))));

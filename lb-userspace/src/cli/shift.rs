@@ -165,7 +165,8 @@ fn show(answer: &Answer, out: &mut Output) -> anyhow::Result<()> {
     let view: ShiftView = answer.parse()?;
     let keep = view.shift.keep_percent;
     let left = uptime(view.left_s);
-    let text = format!("{} keeps {keep} % of its new flows, {} % go elsewhere, for {left}", view.domain, 100 - keep);
+    let text =
+        format!("{} keeps {keep} % of its new flows, {} % go elsewhere, for {left}", view.domain, 100 - keep);
     Ok(out.line(text)?)
 }
 
@@ -184,7 +185,8 @@ pub(super) const HEADER: [&str; 7] = ["SHIFT", "KEEPS", "AWAY", "LEFT", "UNTIL",
 /// One shift, as a list and `weir status` show it.
 pub(super) fn row(view: &ShiftView) -> Vec<Cell> {
     let shift = &view.shift;
-    let until = if view.active { moment(shift.until) } else { "waiting: not in the configuration".to_owned() };
+    let until =
+        if view.active { moment(shift.until) } else { "waiting: not in the configuration".to_owned() };
     let by = match shift.origin {
         Origin::Operator => "operator",
         Origin::Automatic => "automatic",
@@ -193,7 +195,8 @@ pub(super) fn row(view: &ShiftView) -> Vec<Cell> {
         0 => by.to_owned(),
         times => format!("{by}, prolonged {times} times"),
     };
-    let percent = |share: u8| Cell::new(format!("{share} %")).set_alignment(comfy_table::CellAlignment::Right);
+    let percent =
+        |share: u8| Cell::new(format!("{share} %")).set_alignment(comfy_table::CellAlignment::Right);
     vec![
         Cell::new(&view.domain),
         percent(shift.keep_percent),

@@ -161,7 +161,11 @@ impl Breaker {
     pub fn damping(&self, now_ns: u64) -> Option<Damping> {
         let penalty = self.penalty_at(now_ns);
         let until_ns = self.suppressed.then(|| self.reuse_ns());
-        (penalty >= 1.0 || self.suppressed).then_some(Damping { penalty, suppressed: self.suppressed, until_ns })
+        (penalty >= 1.0 || self.suppressed).then_some(Damping {
+            penalty,
+            suppressed: self.suppressed,
+            until_ns,
+        })
     }
 
     /// Forgets all failures: what was held because of them comes back as if it had just recovered. Says whether there was

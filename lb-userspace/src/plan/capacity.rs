@@ -4,7 +4,7 @@
 //! is how much that is. A pool of which nothing is left hands its flows on to the next one of the plan, which then has
 //! to carry both.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use lb_common::datapath::hash::share_limit;
 
@@ -75,7 +75,12 @@ pub struct Shortage {
 /// The plans that would be left with less than [`MIN_REMAINING_PERCENT`], and with less than now, if `domain` kept only `keep` of
 /// its new flows. `now` says which share of new flows each backend takes, its domains considered.
 #[must_use]
-pub fn shortages(config: &Config, now: impl Fn(BackendId) -> u8, domain: DomainId, keep: u8) -> Vec<Shortage> {
+pub fn shortages(
+    config: &Config,
+    now: impl Fn(BackendId) -> u8,
+    domain: DomainId,
+    keep: u8,
+) -> Vec<Shortage> {
     let is_within = |id: BackendId| config.topology.is_within(config[id].rack, domain);
     let then = |id: BackendId| if is_within(id) { now(id).min(keep) } else { now(id) };
     let mut found = Vec::new();
@@ -84,13 +89,15 @@ pub fn shortages(config: &Config, now: impl Fn(BackendId) -> u8, domain: DomainI
         if !members.iter().flatten().any(|&id| is_within(id)) {
             continue;
         }
-        let weigh = |share: &dyn Fn(BackendId) -> u8| -> Vec<u64> {
-            let one = |&id: &BackendId| u64::from(config[id].weight) * u64::from(share_limit(share(id)));
-            members.iter().map(|pool| pool.iter().map(one).sum()).collect()
+        let pools = |share: &dyn Fn(BackendId) -> u8| -> Vec<Room> {
+            members
+                .iter()
+                .map(|pool| Room::new(pool.iter().map(|&id| (config[id].weight, share(id)))))
+                .collect()
         };
-        let built = weigh(&|_| u8::MAX);
-        let (before, after) = (remaining(service, &built, &weigh(&now)), remaining(service, &built, &weigh(&then)));
-        for ((plan, (_, before_percent)), (pool, after_percent)) in before.into_iter().enumerate().zip(after) {
+        let (before, after) = (remaining(service, &pools(&now)), remaining(service, &pools(&then)));
+        for ((plan, (_, before_percent)), (pool, after_percent)) in before.into_iter().enumerate().zip(after)
+        {
             if after_percent < MIN_REMAINING_PERCENT && after_percent < before_percent {
                 let region = config.client_regions.get(plan).map_or("default", |region| region.name.as_str());
                 found.push(Shortage {
@@ -106,21 +113,67 @@ pub fn shortages(config: &Config, now: impl Fn(BackendId) -> u8, domain: DomainI
     found
 }
 
-/// For each plan the pool that takes its flows, and what that has in percent of what it has to carry.
-fn remaining(service: &Service, built: &[u64], has: &[u64]) -> Vec<(Option<PoolIndex>, u64)> {
-    let lands = |plan: &Vec<PoolIndex>| plan.iter().copied().find(|pool| has[pool.index()] > 0);
-    // Whose flows are at home in a pool, and where they go: each once, however many plans say so.
-    let ways: BTreeSet<_> = service
-        .plans
-        .iter()
-        .filter_map(|plan| Some((plan.first()?.index(), lands(plan)?.index())))
-        .collect();
-    let load = |pool: PoolIndex| -> u64 {
-        ways.iter().filter(|(_, to)| *to == pool.index()).map(|(from, _)| built[*from]).sum()
+/// What a pool can take.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    /// The weight of all its members: the flows that it is built for.
+    built: f64,
+    /// For one flow spread over the pool, the part that comes to each unit of weight of the member with the most.
+    most: f64,
+    /// The part of its flows that no member takes.
+    over: f64,
+}
+
+impl Room {
+    /// A flow belongs to a member's share by its hash: one whose byte lies above all shares goes to the next pool, and the more
+    /// members a flow may choose from, the less comes to each.
+    fn new(members: impl Iterator<Item = (u32, u8)>) -> Self {
+        let mut members: Vec<_> =
+            members.map(|(weight, share)| (share_limit(share), f64::from(weight))).collect();
+        members.sort_unstable_by_key(|(limit, _)| *limit);
+        let built: f64 = members.iter().map(|(_, weight)| weight).sum();
+        let (mut takes, mut below, mut most) = (built, 0, 0.0);
+        for (limit, weight) in members {
+            if limit > below && takes > 0.0 {
+                most += f64::from(limit - below) / 256.0 / takes;
+            }
+            below = below.max(limit);
+            takes -= weight;
+        }
+        Self { built, most, over: 1.0 - f64::from(below) / 256.0 }
+    }
+}
+
+/// For each plan, which of its pools has least in percent of what it has to carry, and how much; no pool where some flows find none.
+fn remaining(service: &Service, pools: &[Room]) -> Vec<(Option<PoolIndex>, u64)> {
+    // What each pool hands on to each other one, by the plan that hands on most: a pool's flows count once, however many plans begin with it.
+    let mut handed = BTreeMap::new();
+    for plan in &service.plans {
+        let Some(first) = plan.first() else { continue };
+        let mut flows = pools[first.index()].built;
+        for pool in plan {
+            let most: &mut f64 = handed.entry((first.index(), pool.index())).or_default();
+            *most = most.max(flows);
+            flows *= pools[pool.index()].over;
+        }
+    }
+    let percent = |pool: usize| {
+        let flows: f64 = handed.iter().filter(|((_, to), _)| *to == pool).map(|(_, flows)| flows).sum();
+        (100.0 / (flows * pools[pool].most).max(1.0)).round() as u64
     };
-    let one = |plan: &Vec<PoolIndex>| match lands(plan) {
-        Some(pool) => (Some(pool), has[pool.index()] * 100 / load(pool).max(1)),
-        None => (None, 0),
+    let one = |plan: &Vec<PoolIndex>| {
+        let (mut part, mut least) = (1.0, None);
+        for pool in plan.iter().filter(|pool| pools[pool.index()].over < 1.0) {
+            if part > 0.0 {
+                let found = (percent(pool.index()), *pool);
+                least = Some(least.map_or(found, |before: (u64, PoolIndex)| before.min(found)));
+            }
+            part *= pools[pool.index()].over;
+        }
+        match least {
+            Some((percent, pool)) if part == 0.0 => (Some(pool), percent),
+            _ => (None, 0),
+        }
     };
     service.plans.iter().map(one).collect()
 }
@@ -160,7 +213,12 @@ east = ["198.51.100.0/24"]
         Config::parse(&text, "t").unwrap()
     }
 
-    fn found(config: &Config, down: &[&str], domain: &str, keep: u8) -> Vec<(String, Option<String>, u64, u64)> {
+    fn found(
+        config: &Config,
+        down: &[&str],
+        domain: &str,
+        keep: u8,
+    ) -> Vec<(String, Option<String>, u64, u64)> {
         let now = |id: BackendId| if down.contains(&config[id].name.as_str()) { 0 } else { 255 };
         let domain = config.topology.find(domain).unwrap();
         let all = shortages(config, now, domain, keep).into_iter();
@@ -172,16 +230,35 @@ east = ["198.51.100.0/24"]
         let config = config();
         assert_eq!(found(&config, &[], "west/w1", 0), []);
         // What is down already counts.
-        let west = || Some("west".to_owned());
-        assert_eq!(found(&config, &["w2"], "west/w1", 128), [("default".to_owned(), west(), 50, 25)]);
+        assert_eq!(
+            found(&config, &["w2"], "west/w1", 128),
+            [],
+            "no backend gets more, and east takes half of west's"
+        );
         // Of what nothing is left, the next pool carries the flows besides its own: 100 of 300.
         let east = || Some("east".to_owned());
-        let short = [("default".to_owned(), east(), 100, 33), ("east".to_owned(), east(), 100, 33)];
-        assert_eq!(found(&config, &[], "west", 0), short);
+        let short =
+            |before| [("default".to_owned(), east(), before, 33), ("east".to_owned(), east(), 100, 33)];
+        assert_eq!(found(&config, &[], "west", 0), short(100));
+        assert_eq!(found(&config, &["w2"], "west/w1", 0), short(50));
         // The other way round there is twice as much: 200 of 300.
         assert_eq!(found(&config, &[], "east", 0), []);
         let none = found(&config, &["w2", "e1"], "west/w1", 0);
         assert!(none.len() == 2 && none.iter().all(|s| s.1.is_none() && s.3 == 0), "{none:?}");
+    }
+
+    #[test]
+    fn a_share_takes_its_share_of_all_flows_of_the_pool() {
+        let room = |members: &[(u32, u8)]| {
+            let Room { built, most, over } = Room::new(members.iter().copied());
+            (built, (most * 1_000.0).round(), (over * 256.0).round())
+        };
+        assert_eq!(room(&[(1, 255), (1, 255)]), (2.0, 500.0, 0.0));
+        assert_eq!(room(&[(1, 255), (1, 0)]), (2.0, 1_000.0, 0.0));
+        assert_eq!(room(&[(1, 255), (1, 128)]), (2.0, 750.0, 0.0), "half of the flows choose from two");
+        assert_eq!(room(&[(1, 64), (1, 64)]), (2.0, 125.0, 192.0), "three quarters go on");
+        assert_eq!(room(&[(1, 0)]), (1.0, 0.0, 256.0));
+        assert_eq!(room(&[]), (0.0, 0.0, 256.0));
     }
 
     #[test]

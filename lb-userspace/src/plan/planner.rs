@@ -23,8 +23,8 @@ use crate::plan::shift::{self, Origin, Shift, ShiftOrder, UNRECORDED_SHIFT_TIME}
 use crate::plan::state::{Action, DEFAULT_OVERRIDE_TIME, Moment, Override, State};
 
 pub use crate::plan::facts::{
-    Acted, AdmissionStore, Cause, Cell, Change, Due, Fact, MAX_REASON_BYTES, Order, Refusal, Shifted, Subject,
-    Tick, UNRECORDED_REASON,
+    Acted, AdmissionStore, Cause, Cell, Change, Due, Fact, MAX_REASON_BYTES, Order, Refusal, Shifted,
+    Subject, Tick, UNRECORDED_REASON,
 };
 
 /// How the planner begins.
@@ -90,7 +90,9 @@ impl Entry {
         let (held, shift) = match (held, shift) {
             (None, None) if adopted && word.is_held() => unrecorded(word, now.time),
             // No shift that keeps some leaves such a word.
-            (None, Some(shift)) if adopted && word.is_held() && word.new_share() == 0 && shift.share() > 0 => {
+            (None, Some(shift))
+                if adopted && word.is_held() && word.new_share() == 0 && shift.share() > 0 =>
+            {
                 (unrecorded(word, now.time).0, Some(shift))
             }
             recorded => recorded,
@@ -157,7 +159,10 @@ fn unrecorded(word: Admission, now: jiff::Timestamp) -> (Option<Override>, Optio
         (0, _) => Action::Drain,
         (new, _) => {
             let keep = shift::percent(new);
-            return (None, Some(Shift::new(keep, Origin::Operator, reason, now, after(UNRECORDED_SHIFT_TIME))));
+            return (
+                None,
+                Some(Shift::new(keep, Origin::Operator, reason, now, after(UNRECORDED_SHIFT_TIME))),
+            );
         }
     };
     let held = Override::new(action, reason, now);
@@ -197,14 +202,16 @@ impl Planner {
     ) -> (Self, Vec<Change>) {
         let entry = |subject: Subject| {
             // A Restore is the absence of an override.
-            let held = said.overrides.iter().rev().find(|(of, _)| *of == subject).map(|(_, held)| held.clone());
+            let held =
+                said.overrides.iter().rev().find(|(of, _)| *of == subject).map(|(_, held)| held.clone());
             let held = held.filter(|held| held.action != Action::Restore);
             let of = |&&(id, _): &&(DomainId, Shift)| Subject::Domain(id) == subject;
             let shift = said.shifts.iter().rev().find(of).map(|(_, shift)| shift.clone());
             Entry::adopt(load(subject.cell()), initial, (held, shift), now, config.recovery)
         };
         let backends = (0..config.backends.len()).filter_map(BackendId::from_index);
-        let member = |backend: &crate::config::Backend| (backend.weight, config.topology.ancestors(backend.rack));
+        let member =
+            |backend: &crate::config::Backend| (backend.weight, config.topology.ancestors(backend.rack));
         let mut planner = Self {
             backends: backends.map(|id| entry(Subject::Backend(id))).collect(),
             domains: config.topology.ids().map(|id| entry(Subject::Domain(id))).collect(),
@@ -338,7 +345,8 @@ impl Planner {
             return Ok(Acted { from, to: from, changed: false, change: None });
         }
         // The same word again stands since it was first given, as what it is about does.
-        let since = entry.held.as_ref().filter(|held| held.it.action == order.action).map(|held| held.it.since);
+        let since =
+            entry.held.as_ref().filter(|held| held.it.action == order.action).map(|held| held.it.since);
         let held = wanted.map(|held| Override { since: since.unwrap_or(held.since), ..held });
         entry.held = held.map(|held| Standing::<Override>::of(held, now));
         let cause = Cause::Operator { reason: reason.to_owned() };
@@ -370,7 +378,10 @@ impl Planner {
                 if *until <= now.time {
                     return Err(Refusal::Over);
                 }
-                (Some(Shift::new(*keep_percent, *origin, reason.to_owned(), now.time, *until)), reason.to_owned())
+                (
+                    Some(Shift::new(*keep_percent, *origin, reason.to_owned(), now.time, *until)),
+                    reason.to_owned(),
+                )
             }
             ShiftOrder::Extend { until } => {
                 let stands = before.as_ref().ok_or(Refusal::NoShift)?;
@@ -498,8 +509,8 @@ fn good_reason(text: &str) -> Result<&str, Refusal> {
 }
 
 #[cfg(test)]
-#[path = "planner_tests.rs"]
-mod tests;
-#[cfg(test)]
 #[path = "planner_ends_tests.rs"]
 mod ends_tests;
+#[cfg(test)]
+#[path = "planner_tests.rs"]
+mod tests;

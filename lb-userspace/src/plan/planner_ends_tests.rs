@@ -47,11 +47,16 @@ fn a_word_ends_on_time_and_then_automation_rules_at_once() {
 fn the_same_word_again_sets_its_end_anew_and_a_restore_forgets_it() {
     let mut planner = fresh(&one_rack());
     planner.act(BACKEND, &for_s(Action::Fail, 60, at(0)), at(0)).expect("allowed");
-    let again = planner.act(BACKEND, &for_s(Action::Fail, 60, at(50 * SECOND)), at(50 * SECOND)).expect("allowed");
+    let again =
+        planner.act(BACKEND, &for_s(Action::Fail, 60, at(50 * SECOND)), at(50 * SECOND)).expect("allowed");
     assert!(again.changed && again.change.is_none());
     assert_eq!(planner.next_ns(), Some(110 * SECOND));
     assert_eq!(planner.held(BACKEND).expect("held").since, time(0), "it stands since it was first given");
-    let over = planner.act(BACKEND, &Order { until: Some(time(SECOND)), ..Order::new(Action::Fail, "r") }, at(60 * SECOND));
+    let over = planner.act(
+        BACKEND,
+        &Order { until: Some(time(SECOND)), ..Order::new(Action::Fail, "r") },
+        at(60 * SECOND),
+    );
     assert_eq!(over, Err(Refusal::Over));
     act(&mut planner, BACKEND, Action::Restore);
     assert_eq!((planner.next_ns(), planner.effective(BACKEND)), (None, State::Up));
@@ -126,7 +131,8 @@ fn a_shift_that_keeps_nothing_is_held_whatever_automation_says() {
 fn of_each_domain_there_is_one_shift_and_an_operators_outranks() {
     let mut planner = fresh(&one_rack());
     let id = DomainId(1);
-    let mut shift = |order| planner.shift(id, &order, at(0)).map(|s| s.now.map(|s| (s.keep_percent, s.origin)));
+    let mut shift =
+        |order| planner.shift(id, &order, at(0)).map(|s| s.now.map(|s| (s.keep_percent, s.origin)));
     assert_eq!(shift(ShiftOrder::Cancel { origin: Origin::Operator }), Err(Refusal::NoShift));
     assert_eq!(shift(ShiftOrder::Extend { until: time(SECOND) }), Err(Refusal::NoShift));
     assert_eq!(shift(set(40, Origin::Automatic, 60)), Ok(Some((40, Origin::Automatic))));
@@ -138,7 +144,10 @@ fn of_each_domain_there_is_one_shift_and_an_operators_outranks() {
     assert_eq!(shift(set(50, Origin::Operator, 0)), Err(Refusal::Over));
     assert_eq!(shift(ShiftOrder::Extend { until: time(90 * SECOND) }), Ok(Some((50, Origin::Operator))));
     assert_eq!(planner.next_ns(), Some(90 * SECOND));
-    assert_eq!(planner.shift(id, &ShiftOrder::Cancel { origin: Origin::Operator }, at(0)).expect("allowed").now, None);
+    assert_eq!(
+        planner.shift(id, &ShiftOrder::Cancel { origin: Origin::Operator }, at(0)).expect("allowed").now,
+        None
+    );
     assert_eq!(planner.next_ns(), None);
     assert!(planner.shift(DomainId(99), &set(1, Origin::Operator, 9), at(0)).is_err());
 }

@@ -227,8 +227,7 @@ fn repeating_an_action_changes_nothing_but_a_new_reason_is_kept() {
     assert!(!act(&mut planner, BACKEND, Action::Restore).changed);
     assert!(act(&mut planner, BACKEND, Action::Fail).changed);
     assert!(!act(&mut planner, BACKEND, Action::Fail).changed);
-    let again =
-        planner.act(BACKEND, &Order::new(Action::Fail, "another reason"), at(0)).expect("valid");
+    let again = planner.act(BACKEND, &Order::new(Action::Fail, "another reason"), at(0)).expect("valid");
     assert!(again.changed && again.change.is_none());
     assert_eq!(planner.held(BACKEND).map(|held| held.reason.as_str()), Some("another reason"));
 }

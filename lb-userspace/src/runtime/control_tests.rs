@@ -131,7 +131,8 @@ fn start(
     memory: &Memory,
     initial: InitialHealth,
 ) -> (Handle, mpsc::Receiver<NewEvent>) {
-    spawn(Arc::clone(config), Box::new(memory.clone()), &crate::plan::planner::Words::default(), initial).expect("a control thread")
+    spawn(Arc::clone(config), Box::new(memory.clone()), &crate::plan::planner::Words::default(), initial)
+        .expect("a control thread")
 }
 
 #[tokio::test]
@@ -179,7 +180,10 @@ async fn an_operators_word_is_one_store_and_outlives_evidence() {
     assert!(acted.decided_ns <= acted.stored_ns);
     assert_eq!(memory.stores(), [(zone.cell(), Admission::new(0, 255).held())]);
     let event = next(&mut events, EventKind::Override).await;
-    assert_eq!((event.subject.as_str(), event.cause.as_str()), ("r0/z0", "operator: drain, without an end: fans"));
+    assert_eq!(
+        (event.subject.as_str(), event.cause.as_str()),
+        ("r0/z0", "operator: drain, without an end: fans")
+    );
 
     // Rack k0 dies below the drained zone: the rack falls, the zone stays as the operator said.
     backends.silence(&below(&config, "r0/z0/k0"), true);
@@ -251,7 +255,10 @@ async fn events_that_nobody_reads_are_counted_and_said() {
     }
     handle.act(subject, Order::new(Action::Fail, "the next one".to_owned())).await.expect("done");
     let event = next(&mut events, EventKind::Override).await;
-    assert_eq!(event.cause, "operator: fail, without an end: the next one (10 events before this one were lost)");
+    assert_eq!(
+        event.cause,
+        "operator: fail, without an end: the next one (10 events before this one were lost)"
+    );
     assert_eq!(handle.snapshot().await.expect("a live thread").control.events_lost, lost as u64);
 }
 

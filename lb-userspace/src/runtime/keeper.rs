@@ -59,6 +59,9 @@ impl Service {
         let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
         let overrides = words.iter().filter(|(_, word)| word.until.is_some_and(|until| until <= now));
         let shifts = words.shifts().filter(|(_, shift)| shift.until <= now);
-        (overrides.map(|(subject, _)| subject.clone()).collect(), shifts.map(|(domain, _)| domain.clone()).collect())
+        (
+            overrides.map(|(subject, _)| subject.clone()).collect(),
+            shifts.map(|(domain, _)| domain.clone()).collect(),
+        )
     }
 }

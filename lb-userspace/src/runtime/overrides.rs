@@ -151,7 +151,8 @@ impl Overrides {
     /// # Errors
     /// If it cannot be saved, nothing changes.
     pub fn set(&mut self, subject: SubjectName, word: Override) -> Result<(), OverridesError> {
-        let full = self.words.overrides.len() >= MAX_OVERRIDES && !self.words.overrides.contains_key(&subject);
+        let full =
+            self.words.overrides.len() >= MAX_OVERRIDES && !self.words.overrides.contains_key(&subject);
         if full {
             return Err(OverridesError::Full);
         }

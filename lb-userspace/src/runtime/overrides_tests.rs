@@ -54,21 +54,24 @@ fn damaged_file_is_refused_and_left_as_it_is() {
         ("\0\0\0\0".to_owned(), "expected value"),
         ("{\"version\":3,\"overrides\":[]}".to_owned(), "version is 3"),
         ("{\"version\":0,\"overrides\":[]}".to_owned(), "version is 0"),
-        (format!("{{\"version\":2,\"overrides\":[],\"shifts\":[{shift},{shift}]}}"), "the shift of west stands in it twice"),
+        (
+            format!("{{\"version\":2,\"overrides\":[],\"shifts\":[{shift},{shift}]}}"),
+            "the shift of west stands in it twice",
+        ),
         (
             format!("{{\"version\":2,\"overrides\":[],\"shifts\":[{}]}}", shift.replace(":50,", ":100,")),
             "keeps 100 %",
         ),
         (
-            format!("{{\"version\":2,\"overrides\":[],\"shifts\":[{}]}}", shift.replace("2026-01-01T02", "2027-01-01T02")),
+            format!(
+                "{{\"version\":2,\"overrides\":[],\"shifts\":[{}]}}",
+                shift.replace("2026-01-01T02", "2027-01-01T02")
+            ),
             "too long",
         ),
         ("{\"version\":1,\"overrides\":[],\"more\":1}".to_owned(), "unknown field"),
         (format!("{{\"version\":1,\"overrides\":[{good},{good}]}}"), "domain west stands in it twice"),
-        (
-            format!("{{\"version\":1,\"overrides\":[{}]}}", good.replace("drain", "restore")),
-            "never stands",
-        ),
+        (format!("{{\"version\":1,\"overrides\":[{}]}}", good.replace("drain", "restore")), "never stands"),
     ];
     for (text, expected) in cases {
         let dir = tempfile::tempdir().unwrap();
@@ -77,10 +80,7 @@ fn damaged_file_is_refused_and_left_as_it_is() {
         let error = Overrides::load(dir.path()).expect_err(&text);
         assert!(matches!(error, OverridesError::Corrupt { .. }), "{text}: {error:?}");
         let message = error.to_string();
-        assert!(
-            message.contains(expected) && message.contains(path.to_str().unwrap()),
-            "{text}: {message}"
-        );
+        assert!(message.contains(expected) && message.contains(path.to_str().unwrap()), "{text}: {message}");
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
 }
@@ -133,7 +133,10 @@ fn ends_watches_and_shifts_outlive_the_process() {
 
     let mut again = Overrides::load(dir.path()).unwrap();
     assert_eq!(again.get(&backend), Some(&held));
-    assert_eq!(again.shifts().map(|(d, s)| (d.as_str(), s)).collect::<Vec<_>>(), [("west/w1", &shift), ("west/w2", &shift)]);
+    assert_eq!(
+        again.shifts().map(|(d, s)| (d.as_str(), s)).collect::<Vec<_>>(),
+        [("west/w1", &shift), ("west/w2", &shift)]
+    );
     again.set_shift("west/w1", None).unwrap();
     again.clear_all(&[backend], &["west/w9".to_owned()]).unwrap();
     let last = Overrides::load(dir.path()).unwrap();

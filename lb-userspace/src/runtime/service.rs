@@ -11,8 +11,9 @@ use crate::{
         Control, ShiftChange,
         problem::{Problem, ProblemKind},
         types::{
-            Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView,
-            Reloaded, ServiceView, ShiftView, Status, SubjectKind, SubjectName, SwitchView, ThrowRequest,
+            Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery,
+            Explanation, GuardView, Reloaded, ServiceView, ShiftView, Status, SubjectKind, SubjectName,
+            SwitchView, ThrowRequest,
         },
     },
     config::Config,

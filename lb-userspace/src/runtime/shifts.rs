@@ -109,7 +109,9 @@ fn check(
     let until = |for_s: u64| {
         if for_s == 0 || for_s > MAX_SHIFT_TIME.as_secs() {
             let days = MAX_SHIFT_TIME.as_secs() / 86_400;
-            return Err(invalid(format!("a shift of {for_s} s is out of range: it stands for 1 s to {days} d")));
+            return Err(invalid(format!(
+                "a shift of {for_s} s is out of range: it stands for 1 s to {days} d"
+            )));
         }
         let after = std::time::Duration::from_secs(for_s);
         jiff::Timestamp::now().checked_add(after).map_err(|error| invalid(error.to_string()))
@@ -122,7 +124,9 @@ fn check(
                 return Err(invalid(format!("{path} is a {is}, not a {level}")));
             }
             if keep_percent > 99 {
-                return Err(invalid(format!("it would keep {keep_percent} % of its new flows; 0 to 99 is a shift")));
+                return Err(invalid(format!(
+                    "it would keep {keep_percent} % of its new flows; 0 to 99 is a shift"
+                )));
             }
             if !force && stands.is_some_and(|stands| stands.keep_percent < keep_percent) {
                 ready(config, snapshot, domain)?;
@@ -131,7 +135,10 @@ fn check(
                 enough(config, snapshot, domain, keep_percent)?;
             }
             let origin = Origin::Operator;
-            Ok((ShiftOrder::Set { keep_percent, origin, reason: reason.clone(), until: until(for_s)? }, reason))
+            Ok((
+                ShiftOrder::Set { keep_percent, origin, reason: reason.clone(), until: until(for_s)? },
+                reason,
+            ))
         }
         ShiftChange::Extend(request) => {
             Ok((ShiftOrder::Extend { until: until(request.for_s)? }, request.reason))
@@ -186,7 +193,11 @@ fn enough(config: &Config, snapshot: &Snapshot, domain: DomainId, keep_percent: 
     };
     Err(Problem::new(
         ProblemKind::Conflict,
-        format!("what remains without {} could not carry its flows: {}{more}", config.topology[domain].path, told.join("; ")),
+        format!(
+            "what remains without {} could not carry its flows: {}{more}",
+            config.topology[domain].path,
+            told.join("; ")
+        ),
         "shift less away, bring back what is down or drained first, or say --force to shift all the same",
     ))
 }

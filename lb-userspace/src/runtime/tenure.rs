@@ -175,7 +175,8 @@ impl Tenure {
 
 /// What was said of what the configuration has.
 fn standing(config: &Config, overrides: &Overrides) -> Words {
-    let waits = |subject: &str| tracing::warn!(subject, "a word waits for something the configuration does not have");
+    let waits =
+        |subject: &str| tracing::warn!(subject, "a word waits for something the configuration does not have");
     let find = |(subject, word): (&crate::api::types::SubjectName, &Override)| {
         let found = match subject.kind {
             SubjectKind::Backend => config.find_backend(&subject.name).map(Subject::Backend),

@@ -6,9 +6,10 @@ use lb_common::abi::{ABI_VERSION, admission::Admission, reason::Reason};
 
 use crate::{
     api::types::{
-        AdmissionView, BackendView, CheckState, CheckView, ConfigStatus, ControlStatus, DaemonStatus, DampingView,
-        DomainView, FlowsStatus, HealthView, InterfaceStatus, JournalStatus, NextHop, NodeStatus, PlanView, PoolView, ReasonCount, ServiceTraffic, ServiceView, Shares, ShiftView, StateCounts,
-        Status, TrafficStatus, VerdictKind, XdpStatus,
+        AdmissionView, BackendView, CheckState, CheckView, ConfigStatus, ControlStatus, DaemonStatus,
+        DampingView, DomainView, FlowsStatus, HealthView, InterfaceStatus, JournalStatus, NextHop,
+        NodeStatus, PlanView, PoolView, ReasonCount, ServiceTraffic, ServiceView, Shares, ShiftView,
+        StateCounts, Status, TrafficStatus, VerdictKind, XdpStatus,
     },
     config::{BackendId, Config, DomainId, Pool, Service},
     dataplane::{
@@ -276,10 +277,7 @@ pub(super) fn domains(facts: &Facts<'_>) -> Vec<DomainView> {
     let view = |status: &DomainStatus| DomainView {
         path: status.path.clone(),
         level: status.level,
-        health: HealthView {
-            shift: shift(status),
-            ..health(&status.standing)
-        },
+        health: HealthView { shift: shift(status), ..health(&status.standing) },
         admission: admission(status.standing.admission),
         backends: within(status.id),
     };

@@ -83,9 +83,9 @@ impl Control for Fake {
         terms: ActionTerms,
         reason: String,
     ) -> Result<Acted, Problem> {
-        let order = terms
-            .order(action, reason.clone(), moment())
-            .map_err(|detail| Problem::new(ProblemKind::Invalid, detail, "see `weir backend drain --help`"))?;
+        let order = terms.order(action, reason.clone(), moment()).map_err(|detail| {
+            Problem::new(ProblemKind::Invalid, detail, "see `weir backend drain --help`")
+        })?;
         let acting = self.acting.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_acting.fetch_max(acting, Ordering::SeqCst);
         tokio::task::yield_now().await;
@@ -198,7 +198,13 @@ impl Control for Fake {
     }
 }
 
-pub(crate) fn shift(domain: &str, level: Option<Level>, keep_percent: u8, reason: &str, for_s: u64) -> ShiftView {
+pub(crate) fn shift(
+    domain: &str,
+    level: Option<Level>,
+    keep_percent: u8,
+    reason: &str,
+    for_s: u64,
+) -> ShiftView {
     let until = moment() + jiff::SignedDuration::from_secs(for_s.try_into().unwrap());
     let shift = Shift::new(keep_percent, Origin::Operator, reason.to_owned(), moment(), until);
     let domain = domain.to_owned();
@@ -582,7 +588,13 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
         journal: JournalStatus::default(),
         unresolved_next_hops: vec!["w1r2b1".to_owned()],
         overrides: vec![
-            OverrideView { subject: drained, word: word.clone(), active: true, left_s: Some(7_140), drain: None },
+            OverrideView {
+                subject: drained,
+                word: word.clone(),
+                active: true,
+                left_s: Some(7_140),
+                drain: None,
+            },
             OverrideView {
                 subject: gone,
                 word: Override { action: Action::Fail, ..word },

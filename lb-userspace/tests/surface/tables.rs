@@ -139,23 +139,61 @@ fn actions() {
     shows(
         &daemon,
         &["backend", "drain", "w1r2b1", "--reason", "r"],
-        "backend w1r2b1: UP -> DRAINING, in the data plane 12.3 us after the decision",
+        "
+backend w1r2b1: UP -> DRAINING, in the data plane 12.3 us after the decision
+it ends by itself in 1 d 0 h; then the checks have the say
+",
     );
     shows(
         &daemon,
         &["backend", "drain", "w1r2b1", "--reason", "r"],
-        "backend w1r2b1 is DRAINING already: nothing changed",
+        "
+backend w1r2b1 is DRAINING already: nothing changed
+it ends by itself in 1 d 0 h; then the checks have the say
+",
     );
     shows(
         &daemon,
-        &["domain", "fail", "west/w1", "--reason", "r"],
-        "domain west/w1: UP -> DOWN, in the data plane 12.3 us after the decision",
+        &["domain", "fail", "west/w1", "--reason", "r", "--no-expiry"],
+        "
+domain west/w1: UP -> DOWN, in the data plane 12.3 us after the decision
+it has no end: it stands until it is restored
+",
     );
     shows(
         &daemon,
         &["domain", "restore", "west/w1", "--reason", "r"],
         "domain west/w1: DOWN -> UP, in the data plane 12.3 us after the decision",
     );
+}
+
+#[test]
+fn shifts() {
+    let daemon = Daemon::start();
+    fn shift<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+        [&["shift"], arguments, &["--reason", "r"]].concat()
+    }
+    shows(
+        &daemon,
+        &shift(&["zone", "west/w2", "--away", "75%", "--for", "2h"]),
+        "west/w2 keeps 25 % of its new flows, 75 % go elsewhere, for 2 h 0 min",
+    );
+    shows(
+        &daemon,
+        &["shift", "list"],
+        "
+SHIFT    KEEPS  AWAY  LEFT        UNTIL                     BY        REASON
+west/w1   25 %  75 %  1 h 30 min  2026-05-01T13:30:00.250Z  operator  cooling is weak
+west/w2   25 %  75 %  2 h 0 min   2026-05-01T14:00:00.250Z  operator  r
+",
+    );
+    let extended = daemon.stdout(&shift(&["extend", "west/w1", "--for", "1d"]));
+    assert!(extended.starts_with("west/w1 keeps 25 %") && extended.ends_with("for 1 d 0 h\n"), "{extended}");
+    shows(&daemon, &shift(&["cancel", "west/w1"]), "west/w1 takes all of its new flows again");
+    let refused = daemon.weir(&shift(&["region", "west", "--to", "0%", "--for", "1h"]));
+    assert_eq!(refused.status.code(), Some(8), "{refused:?}");
+    let _ = daemon.stdout(&shift(&["region", "west", "--to", "0%", "--for", "1h", "--force"]));
+    assert_eq!(daemon.weir(&shift(&["cancel", "west/w9"])).status.code(), Some(5));
 }
 
 #[test]

@@ -37,11 +37,15 @@ impl ActionTerms {
         let after = |what: &str, seconds: u64, most: Duration| {
             let time = Duration::from_secs(seconds);
             if seconds == 0 || time > most {
-                return Err(format!("{what} is {seconds} s; it must be 1 s to {} d", most.as_secs() / 86_400));
+                return Err(format!(
+                    "{what} is {seconds} s; it must be 1 s to {} d",
+                    most.as_secs() / 86_400
+                ));
             }
             now.checked_add(time).map_err(|error| format!("{what}: {error}"))
         };
-        let for_s = self.for_s.map(|s| after("the time for which it stands", s, MAX_OVERRIDE_TIME)).transpose()?;
+        let for_s =
+            self.for_s.map(|s| after("the time for which it stands", s, MAX_OVERRIDE_TIME)).transpose()?;
         let deadline = self.deadline_s.map(|s| after("the deadline", s, MAX_DRAIN_TIME)).transpose()?;
         if let Some(quiet_s) = self.quiet_s {
             after("the time without a packet", quiet_s, MAX_DRAIN_TIME)?;

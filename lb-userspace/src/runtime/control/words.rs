@@ -17,7 +17,12 @@ pub(super) fn ordered(order: &Order, now: jiff::Timestamp) -> String {
 }
 
 /// Of what was done to a shift.
-pub(super) fn shifted(before: Option<&Shift>, now: Option<&Shift>, reason: &str, at: jiff::Timestamp) -> String {
+pub(super) fn shifted(
+    before: Option<&Shift>,
+    now: Option<&Shift>,
+    reason: &str,
+    at: jiff::Timestamp,
+) -> String {
     let who = match now.or(before).map(|shift| shift.origin) {
         Some(crate::plan::shift::Origin::Automatic) => "automatic",
         _ => "operator",
@@ -41,7 +46,11 @@ pub(super) fn due(due: &Due) -> Option<(EventKind, String)> {
     match due {
         Due::Recovered => None,
         Due::OverrideEnded(held) => {
-            let cause = format!("the time of \"{}\" is over, the checks have the say: {}", held.action.name(), held.reason);
+            let cause = format!(
+                "the time of \"{}\" is over, the checks have the say: {}",
+                held.action.name(),
+                held.reason
+            );
             Some((EventKind::Override, cause))
         }
         Due::ShiftEnded(shift, unready) => {
@@ -50,7 +59,10 @@ pub(super) fn due(due: &Due) -> Option<(EventKind, String)> {
             } else {
                 ""
             };
-            let cause = format!("the time of the shift is over, it takes all of its new flows again{how}: {}", shift.reason);
+            let cause = format!(
+                "the time of the shift is over, it takes all of its new flows again{how}: {}",
+                shift.reason
+            );
             Some((EventKind::Shift, cause))
         }
         Due::ShiftProlonged { shift, ready } => {

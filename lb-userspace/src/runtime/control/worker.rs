@@ -12,7 +12,7 @@ use nix::sys::eventfd::EventFd;
 use tokio::sync::{mpsc, watch};
 
 use super::snapshot::{ControlStatus, Raw, RawStanding};
-use super::{ActError, Acted, ShiftActed, COMMAND_QUEUE, Command, priority, words};
+use super::{ActError, Acted, COMMAND_QUEUE, Command, ShiftActed, priority, words};
 use crate::config::{Config, DomainId};
 use crate::health::judge::{Judge, Verdict};
 use crate::health::prober::Prober;
