@@ -35,7 +35,10 @@ impl Readiness {
     /// What is well, in percent; 100 of nothing.
     #[must_use]
     pub const fn percent(self) -> u64 {
-        if self.all == 0 { 100 } else { self.well * 100 / self.all }
+        match (self.well * 100).checked_div(self.all) {
+            Some(percent) => percent,
+            None => 100,
+        }
     }
 }
 
