@@ -57,6 +57,8 @@ pub struct ConfigOptions {
     pub on_all_down: String,
     /// `native` or `generic`.
     pub mode: String,
+    /// Give every backend the server id that [`LiveUdpServers`](crate::load::LiveUdpServers) puts into connection ids.
+    pub quic_server_ids: bool,
     /// Lines added to every service, such as how it forwards.
     pub every_service: String,
     /// Text added at the end.
@@ -78,6 +80,7 @@ impl Default for ConfigOptions {
             v6_endpoints: false,
             table_size: 65537,
             on_all_down: "drop".into(),
+            quic_server_ids: false,
             every_service: String::new(),
             mode: "native".into(),
             extra: String::new(),
@@ -183,6 +186,11 @@ fn sets(topology: &Topology, options: &ConfigOptions) -> Vec<String> {
                 "[[set.backend]]\nname = \"{}\"\nrack = \"{}\"\naddress = \"{address}\"\nweight = {weight}",
                 backend.name, backend.rack
             ));
+            if options.quic_server_ids {
+                let position = topology.backends.iter().position(|other| other.name == backend.name);
+                let id = crate::load::quic_server_id(position.unwrap_or(0));
+                lines.push(format!("quic_server_id = \"{:02x}{:02x}\"", id[0], id[1]));
+            }
         }
     }
     lines

@@ -9,7 +9,7 @@ use lb_common::{
         plan::PLAN_PANIC,
         reason::Reason,
         root::Root,
-        service::{SERVICE_SPILLS, SERVICE_STEERED, SERVICE_STICKY_UDP},
+        service::{SERVICE_SPILLS, SERVICE_STEERED},
     },
     datapath::{
         classify, filter,
@@ -106,7 +106,7 @@ impl World {
         &self.tables
     }
 
-    /// What the configuration cannot say yet: a sticky service, and services that spill.
+    /// What the configuration cannot say yet: services that spill.
     fn adjust(&mut self) {
         self.tables.set_now_ns(self.now_ns);
         let (steered, image) = (&self.steered, self.tables.image_mut());
@@ -347,9 +347,6 @@ impl World {
 
 fn adjust(image: &mut Image, steered: &BTreeMap<usize, Steered>) {
     for entry in &mut image.services {
-        if entry.protocol == protocol::UDP {
-            entry.flags |= SERVICE_STICKY_UDP;
-        }
         let number = usize::from(u16::from_be_bytes(entry.port)).wrapping_sub(80);
         let Some(steered) = steered.get(&number) else { continue };
         let flags = if steered.flagged { SERVICE_SPILLS } else { 0 }

@@ -88,6 +88,7 @@ fn resolve_one(
     let forwarding = forwarding::resolve_forwarding(&who, raw, report);
     let reach = forwarding::resolve_reach(&who, raw, report);
     let quic = quic::resolve(&who, raw, protocol, report);
+    let udp = forwarding::resolve_udp(&who, raw, protocol, report);
     if let (Some(vip), Some(text)) = (vip, &raw.address) {
         vips.push(Endpoint { vip, ports, protocol, span: text.span.clone() });
     }
@@ -108,6 +109,7 @@ fn resolve_one(
         on_all_down: on_all_down?,
         forwarding: forwarding?,
         reach: reach?,
+        udp: udp?,
         quic: quic?,
         pools: pool_names.arrange(pools)?,
         plans: plans?,
