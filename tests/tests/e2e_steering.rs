@@ -34,7 +34,8 @@ fn mark(lab: &Lab, names: &BTreeSet<String>, down: bool) {
 }
 
 fn plan(daemon: &Daemon<'_>, client: &str) -> SteeredPlan {
-    let [plan] = &e2e::ask::<Vec<SteeredPlan>>(daemon, &["plan", "show", "web", "--client", client])[..] else {
+    let [plan] = &e2e::ask::<Vec<SteeredPlan>>(daemon, &["plan", "show", "web", "--client", client])[..]
+    else {
         panic!("one plan for one client")
     };
     plan.clone()
@@ -64,7 +65,8 @@ fn wait_for_spill(daemon: &Daemon<'_>, percent: f64) {
 
 /// What is told of plans since a moment.
 fn told(daemon: &Daemon<'_>, since_ns: u64) -> String {
-    let events = e2e::events_since(daemon, since_ns).into_iter().filter(|event| event.kind == EventKind::Plan);
+    let events =
+        e2e::events_since(daemon, since_ns).into_iter().filter(|event| event.kind == EventKind::Plan);
     events.map(|event| format!("{}: {}\n", event.subject, event.cause)).collect()
 }
 
@@ -142,7 +144,9 @@ fn a_pool_in_part_down_keeps_140_percent_and_a_plan_without_health_panics() {
     later.finish();
     e2e::eventually("all of it is told", || {
         let told = told(&daemon, began_ns);
-        for text in ["begins to spill", "spills no more", "health is not believed", "health is believed again"] {
+        for text in
+            ["begins to spill", "spills no more", "health is not believed", "health is believed again"]
+        {
             ensure!(told.contains(text), "{text}: {told}");
         }
         Ok(())
@@ -156,7 +160,11 @@ fn a_full_pool_spills_and_takes_its_flows_back() {
     let path = lab.write_config(&options).unwrap();
     // Both pools of the service `web`; the other services' stay as they are.
     let mut text = fs::read_to_string(&path).unwrap();
-    text = text.replacen("[[service.pool]]\nname = \"west\"\n", "[[service.pool]]\nname = \"west\"\ncapacity_new_flows_per_second = 100\n", 1);
+    text = text.replacen(
+        "[[service.pool]]\nname = \"west\"\n",
+        "[[service.pool]]\nname = \"west\"\ncapacity_new_flows_per_second = 100\n",
+        1,
+    );
     fs::write(&path, text).unwrap();
     let daemon = lab.start_daemon(&path).unwrap();
     daemon.wait_ready(e2e::DEADLINE).unwrap();

@@ -25,8 +25,11 @@ impl<'a> RawPlan<'a> {
                 DeValue::Table(table) => {
                     RawEntry::read(Fields::new(table, span, "an entry of [service.plan]"), report)
                 }
-                list => strings(list, span, &quote(name.value), report)
-                    .map(|pools| RawEntry { pools, mode: None, rho: None }),
+                list => strings(list, span, &quote(name.value), report).map(|pools| RawEntry {
+                    pools,
+                    mode: None,
+                    rho: None,
+                }),
             };
             Some((name, entry?))
         });

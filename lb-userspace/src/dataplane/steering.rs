@@ -20,7 +20,8 @@ const EASED_AT: usize = offset_of!(PlanEntry, eased);
 const LEAVES_AT: usize = offset_of!(PlanEntry, leaves);
 const SERVICE_FLAGS_AT: usize = offset_of!(ServiceEntry, flags);
 
-const _: () = assert!(SHARES_AT.is_multiple_of(4) && EASED_AT.is_multiple_of(4) && LEAVES_AT.is_multiple_of(4));
+const _: () =
+    assert!(SHARES_AT.is_multiple_of(4) && EASED_AT.is_multiple_of(4) && LEAVES_AT.is_multiple_of(4));
 
 /// Stores what plans do by single words, and reads admission words and counters.
 #[derive(Clone, Debug)]

@@ -21,7 +21,7 @@ use crate::{
     config::Config,
     dataplane::{guard::GuardPort, steering::SteeringPort},
     plan::steering::{
-        Layout, PlanWords,
+        Layout, Member, PlanWords, PoolLayout,
         demand::{Counted, Meter},
         health::{Course, Weights, course, weigh_all},
         load::{Allotment, allot, room},
@@ -109,6 +109,7 @@ impl Steering {
         let layout = Layout::new(config);
         let weights = weigh_all(&layout, &|cell| port.word(cell));
         let now_ns = monotonic_ns();
+        let has_capacities = layout.has_capacities();
         let plans = layout.plans.iter().map(|plan| {
             let found = port.plan(plan.service.index(), plan.number).unwrap_or(PlanWords::NEUTRAL);
             let course = course(plan, &weights);
@@ -117,7 +118,8 @@ impl Steering {
                 words: found,
                 course,
                 allotment: Allotment::HOME,
-                pace: Pace::new(&found.shares),
+                // Where nothing has a capacity any more, there is nothing to come back from step by step.
+                pace: Pace::new(if has_capacities { &found.shares } else { &PlanWords::NEUTRAL.shares }),
                 told: Told {
                     panic: found.panic,
                     outward: outward(&before, &found, plan.pools.len()),
@@ -169,8 +171,7 @@ impl Steering {
         let mut state = self.state();
         let now_ns = monotonic_ns();
         state.weights = weigh_all(&self.layout, &|cell| self.port.word(cell));
-        let courses: Vec<_> =
-            self.layout.plans.iter().map(|plan| course(plan, &state.weights)).collect();
+        let courses: Vec<_> = self.layout.plans.iter().map(|plan| course(plan, &state.weights)).collect();
         let seconds = self.count(&mut state, now_ns);
         for (plan, course) in state.plans.iter_mut().zip(&courses) {
             plan.course = *course;
@@ -205,10 +206,12 @@ impl Steering {
         let services = (0..self.config.services.len())
             .map(|at| self.guards.opened(at) + self.guards.counts(at).packets[SHED])
             .collect();
-        let of_pool = |members: &[crate::plan::steering::Member]| {
+        let of_set = |members: &Vec<Member>| -> u64 {
             members.iter().map(|member| self.port.opened(member.backend)).sum()
         };
-        let pools = self.layout.pools.iter().map(|pool| of_pool(&pool.members)).collect();
+        let sets: Vec<_> = self.layout.sets.iter().map(of_set).collect();
+        let of_pool = |pool: &PoolLayout| pool.sets.iter().map(|&set| sets[set]).sum();
+        let pools = self.layout.pools.iter().map(of_pool).collect();
         let counts = Counts { services, pools, at_ns: now_ns };
         let last = std::mem::replace(&mut state.last, counts);
         if last.services.is_empty() {
@@ -230,6 +233,9 @@ impl Steering {
 
     /// Lets shares take a step towards what load wants.
     fn balance(&self, state: &mut State, courses: &[Course], seconds: f64) {
+        if !self.layout.has_capacities() {
+            return;
+        }
         let demand = state.meter.plans();
         let wanted = |utilisation: f64| {
             let room = room(&self.layout, &state.weights, courses, utilisation);
@@ -257,16 +263,15 @@ impl Steering {
 
     /// Stores what differs. Flags say that there is something to look at before it is there, and until it has gone.
     fn store(&self, state: &mut State, wanted: &[PlanWords], now_ns: u64, walked_ns: Option<u64>) {
-        for service in 0..self.config.services.len() {
-            let plans = || (0..wanted.len()).filter(|&at| self.layout.plans[at].service.index() == service);
-            let (spills, steers) =
-                (plans().any(|at| wanted[at].spills()), plans().any(|at| wanted[at].steers()));
+        for (service, plans) in self.layout.service_plans.iter().enumerate() {
+            let of_service = || wanted[plans.clone()].iter();
+            let (spills, steers) = (of_service().any(PlanWords::spills), of_service().any(PlanWords::steers));
             let before = self.port.flags(service);
             let on = if spills { SERVICE_SPILLS } else { 0 } | if steers { SERVICE_STEERED } else { 0 };
             if on & !before != 0 {
                 let _ = self.port.set_flags(service, on, true);
             }
-            for at in plans() {
+            for at in plans.clone() {
                 if self.port.plan(service, self.layout.plans[at].number) != Some(wanted[at]) {
                     let _ = self.port.store(service, self.layout.plans[at].number, &wanted[at]);
                 }
@@ -298,8 +303,7 @@ impl Steering {
             let outward = outward(&plan.course, &plan.words, self.layout.plans[at].pools.len());
             let spills = |outward: f64| outward > NO_SPILL;
             let turned = spills(outward) != spills(plan.told.outward);
-            let changed =
-                (outward - plan.told.outward).abs() >= CHANGE && since_ns >= as_ns(CHANGE_GAP);
+            let changed = (outward - plan.told.outward).abs() >= CHANGE && since_ns >= as_ns(CHANGE_GAP);
             let panicked = plan.words.panic != plan.told.panic;
             if !(turned || changed || panicked) || since_ns < as_ns(EVENT_GAP) {
                 continue;
@@ -311,7 +315,8 @@ impl Steering {
             if turned || changed {
                 causes.push(if spills(outward) {
                     let verb = if spills(plan.told.outward) { "spills now" } else { "begins to spill" };
-                    let spilled = format!("{verb}: {:.0} % of new flows leave the first pool", outward * 100.0);
+                    let spilled =
+                        format!("{verb}: {:.0} % of new flows leave the first pool", outward * 100.0);
                     format!("{spilled}: {}", self.why(state, at).join("; "))
                 } else {
                     "spills no more: all new flows come to the first pool".to_owned()

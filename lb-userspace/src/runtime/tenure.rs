@@ -130,13 +130,8 @@ impl Heir {
         // Switches that stand are in the data plane before its first packet.
         let steering = Steering::new(&config, prepared.steering(), prepared.guards(), journal.clone());
         let steering = Arc::new(steering);
-        let guardian = Guardian::new(
-            Arc::clone(&config),
-            prepared.guards(),
-            switches,
-            steering.fits(),
-            journal.clone(),
-        );
+        let guardian =
+            Guardian::new(Arc::clone(&config), prepared.guards(), switches, steering.fits(), journal.clone());
         let guardian = Arc::new(guardian);
         let data_plane = match prepared.put_in_place() {
             Ok(data_plane) => data_plane,
@@ -149,8 +144,7 @@ impl Heir {
         let walker = Walker::start(&config, &data_plane, control.clone(), journal.clone())
             .context("cannot start the thread that walks the flow table")?;
         let watch = tokio::spawn(Arc::clone(&guardian).watch());
-        let steer =
-            tokio::spawn(Arc::clone(&steering).watch(control.words_stored(), walker.walked()));
+        let steer = tokio::spawn(Arc::clone(&steering).watch(control.words_stored(), walker.walked()));
         Ok(Tenure {
             guardian,
             watch,

@@ -24,7 +24,11 @@ fn a_plan_says_how_its_first_pool_is_left() {
     let config = accepted(&text);
     assert_eq!(service(&config).plans[0].mode, PlanMode::Nearest);
     assert_eq!(service(&config).plans[1].mode, PlanMode::ZoneAffine { permille: 850 });
-    assert_eq!(service(&config).distinct_plans().len(), 2, "the pools are the same, what becomes of them is not");
+    assert_eq!(
+        service(&config).distinct_plans().len(),
+        2,
+        "the pools are the same, what becomes of them is not"
+    );
     let strict = with(&[(PLAN, "default = { pools = [\"east\"], mode = \"strict\" }\n")]);
     assert_eq!(service(&accepted(&strict)).plans[0].mode, PlanMode::Strict);
     let affine = with(&[(PLAN, "default = { pools = [\"west\", \"east\"], mode = \"zone-affine\" }\n")]);
@@ -129,17 +133,20 @@ error: the residency of service "web" for client region "west" names region "wse
    = help: did you mean "west"? known regions: "east", "west""#,
     );
     refused(
-        &with(&[(PLAN, "default = { pools = [\"west\", \"east\"], mode = \"nearest\", rho = 0.5, zone = 1 }\n")]),
+        &with(&[(
+            PLAN,
+            "default = { pools = [\"west\", \"east\"], mode = \"nearest\", rho = 0.5, zone = 1 }\n",
+        )]),
         r#"
 error: plan "default" of service "web" has "rho", which is for mode = "zone-affine"
-  --> weir.toml:49:66
+  --> weir.toml:49:63
    |
 49 | default = { pools = ["west", "east"], mode = "nearest", rho = 0.5, zone = 1 }
    |                                                               ^^^
    = help: remove it, or write mode = "zone-affine"
 
 error: unknown key "zone" in an entry of [service.plan]
-  --> weir.toml:49:71
+  --> weir.toml:49:68
    |
 49 | default = { pools = ["west", "east"], mode = "nearest", rho = 0.5, zone = 1 }
    |                                                                    ^^^^
@@ -155,10 +162,22 @@ fn numbers_out_of_range() {
             "default = { pools = [\"west\"], mode = \"zone-affine\", rho = 70 }\n",
             "rho of plan \"default\" of service \"web\" is out of range",
         ),
-        ("region = \"west\"", "region = \"west\"\npanic_threshold = 101", "panic_threshold = 101 is out of range"),
-        ("region = \"west\"", "region = \"west\"\ntarget_utilisation = 0", "target_utilisation = 0 is out of range"),
+        (
+            "region = \"west\"",
+            "region = \"west\"\npanic_threshold = 101",
+            "panic_threshold = 101 is out of range",
+        ),
+        (
+            "region = \"west\"",
+            "region = \"west\"\ntarget_utilisation = 0",
+            "target_utilisation = 0 is out of range",
+        ),
         ("region = \"west\"", "region = \"west\"\nmax_ejected = -1", "max_ejected = -1 is out of range"),
-        ("protocol = \"tcp\"", "protocol = \"tcp\"\npanic_threshold = 200", "panic_threshold = 200 is out of range"),
+        (
+            "protocol = \"tcp\"",
+            "protocol = \"tcp\"\npanic_threshold = 200",
+            "panic_threshold = 200 is out of range",
+        ),
         (
             "sets = [\"web-e1\"]",
             "sets = [\"web-e1\"]\ncapacity_new_flows_per_second = 0",
@@ -176,7 +195,10 @@ fn what_steers_has_defaults_and_may_be_said() {
     let node = accepted(BASE).node;
     assert_eq!((node.panic_threshold, node.target_utilisation, node.max_ejected), (50, 80, 100));
     let text = with(&[
-        ("region = \"west\"", "region = \"west\"\npanic_threshold = 0\ntarget_utilisation = 70\nmax_ejected = 30"),
+        (
+            "region = \"west\"",
+            "region = \"west\"\npanic_threshold = 0\ntarget_utilisation = 70\nmax_ejected = 30",
+        ),
         ("protocol = \"tcp\"", "protocol = \"tcp\"\npanic_threshold = 25"),
         ("sets = [\"web-e1\"]", "sets = [\"web-e1\"]\ncapacity_new_flows_per_second = 5000"),
     ]);

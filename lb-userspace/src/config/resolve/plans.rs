@@ -79,9 +79,8 @@ fn resolve_residency(
         if texts.value.is_empty() {
             good = false;
             report.add(|| {
-                Finding::new(&texts.span, format!("{what} names no region")).help(
-                    "name the regions that may serve these clients, or remove the line: then all may",
-                )
+                Finding::new(&texts.span, format!("{what} names no region"))
+                    .help("name the regions that may serve these clients, or remove the line: then all may")
             });
         }
         good &= regions.is_some();
@@ -108,7 +107,8 @@ impl Scope<'_> {
             let id = if client.value == DEFAULT {
                 Some(0)
             } else {
-                find_client(&format!("the plan of {}", self.who), client, self.clients, report).map(|id| id + 1)
+                find_client(&format!("the plan of {}", self.who), client, self.clients, report)
+                    .map(|id| id + 1)
             };
             let plan = self.plan(&what, client, entry, id, report);
             good &= plan.is_some() && id.is_some();
@@ -148,7 +148,12 @@ impl Scope<'_> {
     fn derived(&self, report: &mut Report) -> Option<Plan> {
         let node = self.places.node?;
         if self.raw.pools.len() > MAX_PLAN_STEPS {
-            self.too_many(&self.raw.span, &format!("{} has no plan and", self.who), self.raw.pools.len(), report);
+            self.too_many(
+                &self.raw.span,
+                &format!("{} has no plan and", self.who),
+                self.raw.pools.len(),
+                report,
+            );
             return None;
         }
         let mut ranked = Vec::new();
@@ -188,9 +193,9 @@ impl Scope<'_> {
         let Some(Some(regions)) = self.residency.get(client) else { return true };
         let raw = &self.raw.pools[self.pools.position(pool.index())];
         let domains = self.domains(raw).unwrap_or_default();
-        domains.iter().all(|&domain| {
-            regions.iter().any(|&region| self.places.topology.is_within(domain, region))
-        })
+        domains
+            .iter()
+            .all(|&domain| regions.iter().any(|&region| self.places.topology.is_within(domain, region)))
     }
 
     /// What of a plan a client region may have; reports it if that is nothing.
@@ -320,8 +325,11 @@ fn mode(what: &str, entry: &RawEntry<'_>, report: &mut Report) -> Option<PlanMod
         1 => rho(what, entry.rho.as_ref(), report).map(|permille| PlanMode::ZoneAffine { permille }),
         _ if entry.pools.value.len() > 1 => {
             report.add(|| {
-                Finding::new(&entry.pools.span, format!("{what} is strict and names {} pools", entry.pools.value.len()))
-                    .help("leave the first one only: a strict plan never uses another; or choose another mode")
+                Finding::new(
+                    &entry.pools.span,
+                    format!("{what} is strict and names {} pools", entry.pools.value.len()),
+                )
+                .help("leave the first one only: a strict plan never uses another; or choose another mode")
             });
             None
         }
@@ -369,8 +377,11 @@ pub(super) fn percent(
     let percent = u8::try_from(given.value).ok().filter(|percent| range.contains(percent));
     if percent.is_none() {
         report.add(|| {
-            Finding::new(&given.span, format!("{key} = {} is out of range", given.value))
-                .help(format!("it is a percentage, {} to {}", range.start(), range.end()))
+            Finding::new(&given.span, format!("{key} = {} is out of range", given.value)).help(format!(
+                "it is a percentage, {} to {}",
+                range.start(),
+                range.end()
+            ))
         });
     }
     percent

@@ -7,7 +7,6 @@
 
 use super::health::Course;
 use super::{Layout, PlanWords, Steps};
-use crate::config::ServiceId;
 
 /// After so many seconds a change has gone in by half.
 pub const HALF_LIFE_S: f64 = 1.0;
@@ -47,16 +46,12 @@ impl Meter {
     /// Takes in what was counted over the last `seconds`, while these words were in force.
     pub fn take(&mut self, layout: &Layout, now: &[(PlanWords, Course)], counted: &Counted, seconds: f64) {
         let kept = 0.5_f64.powf(seconds / HALF_LIFE_S);
-        let mut first = 0;
-        while let Some(plan) = layout.plans.get(first) {
-            let service = plan.service;
-            let count = layout.plans[first..].iter().take_while(|plan| plan.service == service).count();
-            let offered = counted.services.get(service.index()).copied().unwrap_or(0.0);
-            let parts = self.parts(layout, now, counted, service, first..first + count);
-            for (at, part) in (first..).zip(parts) {
+        for (service, plans) in layout.service_plans.iter().enumerate() {
+            let offered = counted.services.get(service).copied().unwrap_or(0.0);
+            let parts = self.parts(layout, now, counted, service, plans.clone());
+            for (at, part) in plans.clone().zip(parts) {
                 self.plans[at] = self.plans[at] * kept + offered * part * (1.0 - kept);
             }
-            first += count;
         }
     }
 
@@ -66,7 +61,7 @@ impl Meter {
         layout: &Layout,
         now: &[(PlanWords, Course)],
         counted: &Counted,
-        service: ServiceId,
+        service: usize,
         plans: std::ops::Range<usize>,
     ) -> Vec<f64> {
         let count = plans.len();
@@ -84,15 +79,14 @@ impl Meter {
                 course.land(&words.starts(layout.plans[at].pools.len()))
             })
             .collect();
-        let pools: Vec<usize> =
-            (0..layout.pools.len()).filter(|&pool| layout.pools[pool].service == service).collect();
-        let came: f64 = pools.iter().map(|&pool| counted.pools.get(pool).copied().unwrap_or(0.0)).sum();
+        let pools = layout.service_pools[service].clone();
+        let came: f64 = pools.clone().map(|pool| counted.pools.get(pool).copied().unwrap_or(0.0)).sum();
         if came <= 0.0 {
             return normal(parts);
         }
         for _ in 0..ROUNDS {
             let mut next = vec![0.0; count];
-            for &pool in &pools {
+            for pool in pools.clone() {
                 let sent = |index: usize| -> f64 {
                     let steps = &layout.plans[plans.start + index].pools;
                     steps.iter().position(|&step| step == pool).map_or(0.0, |step| landed[index][step])

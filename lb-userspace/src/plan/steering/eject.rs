@@ -54,8 +54,7 @@ impl Ejector {
         }
         for id in (0..config.backends.len()).filter_map(BackendId::from_index).filter(|&id| is_down(id)) {
             let cause = Cause::Reconciled;
-            let fact =
-                Fact { subject: Subject::Backend(id), state: State::Down, cause, evidence_ns: None };
+            let fact = Fact { subject: Subject::Backend(id), state: State::Down, cause, evidence_ns: None };
             ejector.down.insert(id, (fact, true));
         }
         ejector
@@ -91,9 +90,9 @@ impl Ejector {
         let (mut leaving, mut returning) = (Vec::new(), Vec::new());
         for (&id, (fact, is_out)) in &mut self.down {
             let weight = self.weights[id.index()];
-            let full = self.of_backend[id.index()].iter().find(|&&pool| {
-                (out[pool] + weight) * 100 > u64::from(self.percent) * self.pools[pool].1
-            });
+            let full = self.of_backend[id.index()]
+                .iter()
+                .find(|&&pool| (out[pool] + weight) * 100 > u64::from(self.percent) * self.pools[pool].1);
             let was_out = std::mem::replace(is_out, full.is_none());
             match full {
                 None => {

@@ -33,10 +33,10 @@ impl Weights {
     }
 }
 
-/// Weighs a pool by the words as they are.
-pub fn weigh(pool: &PoolLayout, word: &impl Fn(Cell) -> Admission) -> Weights {
+/// Weighs a set by the words as they are.
+fn weigh(members: &[Member], word: &impl Fn(Cell) -> Admission) -> Weights {
     let mut weights = Weights::default();
-    for member in &pool.members {
+    for member in members {
         let weight = f64::from(member.weight);
         let open = part_of(member, word, false);
         weights.total += weight;
@@ -47,9 +47,18 @@ pub fn weigh(pool: &PoolLayout, word: &impl Fn(Cell) -> Admission) -> Weights {
     weights
 }
 
-/// Weighs all pools.
+/// Weighs all pools by the words as they are.
 pub fn weigh_all(layout: &Layout, word: &impl Fn(Cell) -> Admission) -> Vec<Weights> {
-    layout.pools.iter().map(|pool| weigh(pool, word)).collect()
+    let sets: Vec<_> = layout.sets.iter().map(|members| weigh(members, word)).collect();
+    let pool = |pool: &PoolLayout| {
+        pool.sets.iter().fold(Weights::default(), |sum, &set| Weights {
+            total: sum.total + sets[set].total,
+            allowed: sum.allowed + sets[set].allowed,
+            open: sum.open + sets[set].open,
+            members: sum.members + sets[set].members,
+        })
+    };
+    layout.pools.iter().map(pool).collect()
 }
 
 /// Which part of new flows a member admits: domains judge a flow by one byte of its hash, the member by another one.
@@ -86,7 +95,11 @@ impl Course {
         let any = self.kept.iter().any(|&kept| kept > 0.0);
         let leaves = |step: usize| {
             let shut = 1.0 - self.open[step];
-            if !any || shut < 1e-9 || step >= self.steps { 0.0 } else { ((1.0 - self.kept[step]) / shut).clamp(0.0, 1.0) }
+            if !any || shut < 1e-9 || step >= self.steps {
+                0.0
+            } else {
+                ((1.0 - self.kept[step]) / shut).clamp(0.0, 1.0)
+            }
         };
         std::array::from_fn(|step| (leaves(step) * 256.0).round().min(255.0) as u8)
     }

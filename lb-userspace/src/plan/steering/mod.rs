@@ -24,6 +24,8 @@ pub mod simulate;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
+
 use lb_common::abi::{
     limits::MAX_PLAN_STEPS,
     plan::{PLAN_PANIC, PlanEntry},
@@ -41,10 +43,16 @@ pub type Steps<T> = [T; MAX_PLAN_STEPS];
 /// What of a configuration steering needs, with numbers instead of names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layout {
+    /// The members of each set, by [`SetId`](crate::config::SetId). Services share sets, so they are looked at once.
+    pub sets: Vec<Vec<Member>>,
     /// All pools; those of service 0 first.
     pub pools: Vec<PoolLayout>,
     /// All plans; those of service 0 first.
     pub plans: Vec<PlanLayout>,
+    /// Positions of each service's pools.
+    pub service_pools: Vec<Range<usize>>,
+    /// Positions of each service's plans.
+    pub service_plans: Vec<Range<usize>>,
     /// Part of a pool's capacity that is used before flows spill, above 0 and at most 1.
     pub utilisation: f64,
 }
@@ -56,8 +64,8 @@ pub struct PoolLayout {
     pub service: ServiceId,
     /// Which of the service's pools.
     pub index: PoolIndex,
-    /// Who serves.
-    pub members: Vec<Member>,
+    /// Who serves, as positions in [`Layout::sets`].
+    pub sets: Vec<usize>,
     /// New flows a second that all members together take.
     pub capacity: Option<f64>,
 }
@@ -93,7 +101,19 @@ impl Layout {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let utilisation = f64::from(config.node.target_utilisation) / 100.0;
-        let mut layout = Self { pools: Vec::new(), plans: Vec::new(), utilisation };
+        let member = |&backend: &BackendId| Member {
+            backend,
+            weight: config[backend].weight,
+            domains: config.topology.ancestors(config[backend].rack),
+        };
+        let mut layout = Self {
+            sets: config.sets.iter().map(|set| set.backends.iter().map(member).collect()).collect(),
+            pools: Vec::new(),
+            plans: Vec::new(),
+            service_pools: Vec::new(),
+            service_plans: Vec::new(),
+            utilisation,
+        };
         for (index, service) in config.services.iter().enumerate() {
             let id = ServiceId::from_index(index).expect("the number of services is limited");
             layout.add(config, id, service);
@@ -102,17 +122,12 @@ impl Layout {
     }
 
     fn add(&mut self, config: &Config, id: ServiceId, service: &Service) {
-        let first_pool = self.pools.len();
+        let (first_pool, first_plan) = (self.pools.len(), self.plans.len());
         for (index, pool) in service.pools.iter().enumerate() {
-            let member = |backend: BackendId| Member {
-                backend,
-                weight: config[backend].weight,
-                domains: config.topology.ancestors(config[backend].rack),
-            };
             self.pools.push(PoolLayout {
                 service: id,
                 index: PoolIndex::from_index(index).expect("the number of pools is limited"),
-                members: config.members(pool).into_iter().map(member).collect(),
+                sets: pool.sets.iter().map(|set| set.index()).collect(),
                 capacity: pool.capacity.map(|flows| flows as f64),
             });
         }
@@ -126,11 +141,19 @@ impl Layout {
                 panic_threshold: f64::from(threshold) / 100.0,
             });
         }
+        self.service_pools.push(first_pool..self.pools.len());
+        self.service_plans.push(first_plan..self.plans.len());
     }
 
-    /// Positions of a service's plans.
-    pub fn plans_of(&self, service: ServiceId) -> impl Iterator<Item = usize> + '_ {
-        (0..self.plans.len()).filter(move |&at| self.plans[at].service == service)
+    /// The members of a pool.
+    pub fn members(&self, pool: usize) -> impl Iterator<Item = &Member> {
+        self.pools[pool].sets.iter().flat_map(|&set| &self.sets[set])
+    }
+
+    /// Whether some pool has a capacity: without, load moves nothing.
+    #[must_use]
+    pub fn has_capacities(&self) -> bool {
+        self.pools.iter().any(|pool| pool.capacity.is_some())
     }
 }
 

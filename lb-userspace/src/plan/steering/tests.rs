@@ -30,11 +30,15 @@ fn layout(capacities: &[Option<f64>], plans: &[&[usize]]) -> Layout {
     let pool = |(at, &capacity): (usize, &Option<f64>)| PoolLayout {
         service: ServiceId(0),
         index: PoolIndex(at as u16),
-        members: Vec::new(),
+        sets: vec![at],
         capacity,
     };
-    let plan = |(number, pools): (usize, &&[usize])| PlanLayout { number, pools: pools.to_vec(), ..nearest(0) };
+    let plan =
+        |(number, pools): (usize, &&[usize])| PlanLayout { number, pools: pools.to_vec(), ..nearest(0) };
     Layout {
+        sets: vec![Vec::new(); capacities.len()],
+        service_pools: vec![0..capacities.len()],
+        service_plans: vec![0..plans.len()],
         pools: capacities.iter().enumerate().map(pool).collect(),
         plans: plans.iter().enumerate().map(plan).collect(),
         utilisation: 0.8,
@@ -108,7 +112,7 @@ fn words_say_what_is_healthy() {
     };
     let members = vec![member(0, "z0"), member(1, "z0"), member(2, "z1"), member(3, "z1")];
     let mut layout = layout(&[None], &[&[0]]);
-    layout.pools[0].members = members;
+    layout.sets[0] = members;
     let zone = config.topology.find("r0/z1").unwrap();
     let words = |of_zone: Admission, of_backend: Admission| {
         weigh_all(&layout, &|cell| match cell {
@@ -118,7 +122,10 @@ fn words_say_what_is_healthy() {
         })[0]
     };
     let down = Admission::CLOSED;
-    assert_eq!(words(down, Admission::OPEN), Weights { total: 400.0, allowed: 400.0, open: 200.0, members: 2 });
+    assert_eq!(
+        words(down, Admission::OPEN),
+        Weights { total: 400.0, allowed: 400.0, open: 200.0, members: 2 }
+    );
     assert_eq!(words(down.held(), down), Weights { total: 400.0, allowed: 200.0, open: 100.0, members: 1 });
     // A share of a zone counts as that share.
     let half = Admission::new(128, 255);
@@ -158,7 +165,9 @@ fn a_pool_that_is_half_down_has_half_the_room() {
     let half = [weights(100, 100, 50), weights(100, 100, 100)];
     let courses = [course(&layout.plans[0], &half)];
     assert_eq!(room(&layout, &half, &courses, 0.8), [40.0, f64::INFINITY]);
-    let [allotment] = allot(&layout, &courses, room(&layout, &half, &courses, 0.8), &[100.0])[..] else { panic!() };
+    let [allotment] = allot(&layout, &courses, room(&layout, &half, &courses, 0.8), &[100.0])[..] else {
+        panic!()
+    };
     // Of what starts there 70 % stay.
     assert!(close(courses[0].land(&allotment.starts)[0], 0.4), "{allotment:?}");
 }
@@ -168,7 +177,10 @@ fn what_two_plans_want_is_told_from_what_their_pools_got() {
     let layout = layout(&[None, None], &[&[0, 1], &[1, 0]]);
     let healthy = [weights(100, 100, 50), weights(1, 1, 1)];
     let course_of = |at: usize| course(&layout.plans[at], &healthy);
-    let words = |shares: u16| PlanWords { shares: [shares, 65_535, 65_535, 65_535, 65_535, 65_535, 65_535, 65_535], ..PlanWords::NEUTRAL };
+    let words = |shares: u16| PlanWords {
+        shares: [shares, 65_535, 65_535, 65_535, 65_535, 65_535, 65_535, 65_535],
+        ..PlanWords::NEUTRAL
+    };
     let now = [(words(39_321), course_of(0)), (words(65_535), course_of(1))];
     let (west, east) = (300.0, 100.0);
     let sent = |at: usize, flows: f64| now[at].1.land(&now[at].0.starts(2)).map(|part| part * flows);
@@ -415,7 +427,11 @@ capacity_new_flows_per_second = 100
 
 fn ejecting(percent: u8) -> Config {
     let backend = |at: u32| {
-        format!("[[set.backend]]\nname = \"b{at}\"\nrack = \"r0/z0/k0\"\naddress = \"10.1.0.{}\"\nweight = {}\n", at + 1, 100 + 50 * at)
+        format!(
+            "[[set.backend]]\nname = \"b{at}\"\nrack = \"r0/z0/k0\"\naddress = \"10.1.0.{}\"\nweight = {}\n",
+            at + 1,
+            100 + 50 * at
+        )
     };
     let backends: String = (0..6).map(backend).collect();
     let text = ONE_POOL.replace("PERCENT", &percent.to_string()).replace("BACKENDS", &backends);

@@ -7,7 +7,8 @@ use crate::{
     api::{
         problem::{Problem, ProblemKind},
         types::{
-            SimulateRequest, SimulatedPlan, SimulatedPool, SimulatedShare, Simulation, SteeredPlan, SteeredPool,
+            SimulateRequest, SimulatedPlan, SimulatedPool, SimulatedShare, Simulation, SteeredPlan,
+            SteeredPool,
         },
     },
     config::{Config, IpPrefix, Level, PlanMode, ServiceId},
@@ -28,7 +29,11 @@ const MAX_FAILS: usize = 256;
 
 impl Steering {
     /// All plans, or those of one service, or those for some clients: an address, a prefix, or the name of a client region.
-    pub(crate) fn plans(&self, service: Option<&str>, client: Option<&str>) -> Result<Vec<SteeredPlan>, Problem> {
+    pub(crate) fn plans(
+        &self,
+        service: Option<&str>,
+        client: Option<&str>,
+    ) -> Result<Vec<SteeredPlan>, Problem> {
         let service = service.map(|name| self.find_service(name)).transpose()?;
         let regions = client.map(|client| regions_of(&self.config, client)).transpose()?;
         let state = self.state();
@@ -78,7 +83,7 @@ impl Steering {
             SteeredPool {
                 pool: config.name.clone(),
                 sets: config.sets.iter().map(|&set| self.config[set].name.clone()).collect(),
-                members: of.members.len() as u64,
+                members: self.layout.members(pool).count() as u64,
                 taking: u64::from(state.weights[pool].members),
                 healthy_percent: percent(state.weights[pool].part(false)),
                 capacity: config.capacity,
@@ -141,7 +146,10 @@ impl Steering {
             ));
         }
         if plan.allotment.unfit >= 1.0 {
-            why.push(format!("{:.0} new flows a second fit into no pool: they are shed", plan.allotment.unfit));
+            why.push(format!(
+                "{:.0} new flows a second fit into no pool: they are shed",
+                plan.allotment.unfit
+            ));
         }
         if why.is_empty() {
             why.push("every pool keeps what comes to it".to_owned());
@@ -165,13 +173,16 @@ impl Steering {
     pub(crate) fn simulate(&self, request: &SimulateRequest) -> Result<Simulation, Problem> {
         let load = request.load.unwrap_or(1.0);
         if !(0.0..=MAX_LOAD).contains(&load) {
-            return Err(invalid(format!("load is {load}; it is a factor of what there is now, 0 to {MAX_LOAD}")));
+            return Err(invalid(format!(
+                "load is {load}; it is a factor of what there is now, 0 to {MAX_LOAD}"
+            )));
         }
         if request.fail.len() > MAX_FAILS {
             return Err(invalid(format!("{} things fail; at most {MAX_FAILS} can", request.fail.len())));
         }
         let service = request.service.as_deref().map(|name| self.find_service(name)).transpose()?;
-        let failed = request.fail.iter().map(|text| subject(&self.config, text)).collect::<Result<Vec<_>, _>>()?;
+        let failed =
+            request.fail.iter().map(|text| subject(&self.config, text)).collect::<Result<Vec<_>, _>>()?;
         let word = |cell: Cell| {
             let word = self.port.word(cell);
             let fails = failed.iter().any(|subject| subject.cell() == cell);
@@ -262,8 +273,7 @@ fn regions_of(config: &Config, client: &str) -> Result<Vec<usize>, Problem> {
         return Ok(vec![config.client_region_of(address).index()]);
     }
     let Ok(prefix) = IpPrefix::parse(client) else {
-        let detail =
-            format!("\"{}\" is no address, no prefix and no client region", client.escape_debug());
+        let detail = format!("\"{}\" is no address, no prefix and no client region", client.escape_debug());
         return Err(Problem::new(
             ProblemKind::Invalid,
             detail,
@@ -294,7 +304,10 @@ fn regions_of(config: &Config, client: &str) -> Result<Vec<usize>, Problem> {
 /// What `zone=west/w1` means.
 fn subject(config: &Config, text: &str) -> Result<Subject, Problem> {
     let Some((kind, name)) = text.split_once('=') else {
-        return Err(invalid(format!("\"{}\" does not say what it is: write zone=west/w1", text.escape_debug())));
+        return Err(invalid(format!(
+            "\"{}\" does not say what it is: write zone=west/w1",
+            text.escape_debug()
+        )));
     };
     let level = match kind {
         "backend" => {
@@ -310,8 +323,7 @@ fn subject(config: &Config, text: &str) -> Result<Subject, Problem> {
             return Err(invalid(format!("\"{kind}\" is none of region, zone, rack, domain and backend")));
         }
     };
-    let found = config.topology.find(name).filter(|&id| {
-        level.is_none_or(|level| config.topology[id].level == level)
-    });
+    let found =
+        config.topology.find(name).filter(|&id| level.is_none_or(|level| config.topology[id].level == level));
     found.map(Subject::Domain).ok_or_else(|| Problem::not_found(kind, name))
 }
