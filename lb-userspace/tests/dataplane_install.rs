@@ -445,6 +445,7 @@ fn explaining_over_the_live_maps_says_what_the_image_says() {
                     dst: SocketAddr::from(([192, 0, 2, 10], 80)),
                     protocol: Protocol::Tcp,
                     opening: port % 2 == 0,
+                    from_relay: false,
                 };
                 let explanation = explain(&observation, &config, dataplane.ids(), query);
                 // The model remembers what was asked of it, the live maps do not.
@@ -492,6 +493,7 @@ fn packets_are_counted_and_flows_away_from_home_are_seen() {
                 dst: SocketAddr::from(([192, 0, 2, 10], 80)),
                 protocol: Protocol::Tcp,
                 opening,
+                from_relay: false,
             };
             explain(&live.observe(), &config, dataplane.ids(), query)
         };

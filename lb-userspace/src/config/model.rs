@@ -14,6 +14,7 @@ use super::forwarding::{Forwarding, Quic, Reach};
 use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
 use super::protection::Protection;
+use super::relay::Relay;
 
 /// Everything that `weir.toml` says.
 ///
@@ -74,6 +75,8 @@ pub struct Node {
     pub flow_entries: u32,
     /// Flows that opened away from home, and sent nothing more, that are remembered.
     pub opening_entries: u32,
+    /// What this host takes from other regions.
+    pub relay: Relay,
 }
 
 /// How an XDP program is attached.
@@ -142,6 +145,8 @@ pub struct Set {
     pub checks: Vec<CheckId>,
     /// Ascending; at least one.
     pub backends: Vec<BackendId>,
+    /// Whether these are Weir hosts of another region, to which packets are relayed.
+    pub relay: bool,
 }
 
 /// One host that serves.
@@ -221,6 +226,8 @@ pub struct Pool {
     pub sets: Vec<SetId>,
     /// Slots of the table, one of [`TABLE_SIZES`](super::limits::TABLE_SIZES).
     pub table_size: u32,
+    /// Whether its one set is of Weir hosts of another region.
+    pub relay: bool,
 }
 
 impl HashKey {

@@ -29,7 +29,8 @@ pub fn run_pure<T: Tables>(tables: &T, frame: &[u8]) -> (Ran, Reason) {
     let outcome = datapath::process(&mut buffer, tables, &mut Silent);
     let action = match outcome.verdict {
         Verdict::Pass => action::PASS,
-        Verdict::Drop => action::DROP,
+        // What arrives is looked at again by `process`, which tells what came of it.
+        Verdict::Drop | Verdict::Arrival => action::DROP,
         Verdict::Tx => action::TX,
         Verdict::Redirect(_) => action::REDIRECT,
     };

@@ -7,7 +7,7 @@ use lb_common::abi::limits::{DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES};
 
 use super::checks::{choice, parse_duration};
 use super::names::check_name;
-use super::{clients, protection, topology};
+use super::{clients, protection, relay, topology};
 use crate::config::fields::{At, Text, Texts};
 use crate::config::ids::DomainId;
 use crate::config::key;
@@ -56,6 +56,7 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
     let flow_entries = entries("flow_entries", raw.flow_entries.as_ref(), DEFAULT_FLOW_ENTRIES, report);
     let opening_entries =
         entries("opening_entries", raw.opening_entries.as_ref(), DEFAULT_OPENING_ENTRIES, report);
+    let relay = relay::resolve_node(raw, report);
     if raw.client_prefixes_file.is_some() {
         path("client_prefixes_file", raw.client_prefixes_file.as_ref(), "", report)?;
     }
@@ -82,6 +83,7 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
         flow_idle: flow_idle?,
         flow_entries: flow_entries?,
         opening_entries: opening_entries?,
+        relay: relay?,
     })
 }
 
