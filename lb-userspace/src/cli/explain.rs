@@ -18,7 +18,7 @@ Examples:
   weir explain 198.51.100.7:40000 192.0.2.10:80/tcp
   weir explain '[2001:db8:a::7]:40000' '[2001:db8::10]:443/tcp' --established
   weir explain 198.51.100.7:40000 192.0.2.10:53/udp -o json
-  weir explain 198.51.100.7:40000 192.0.2.10:80/tcp --from-relay   # as if another region had relayed it here
+  weir explain 198.51.100.7:40000 192.0.2.10:80/tcp --from-relay
 
 The data plane's own code decides, with the state of this moment; no packet is sent.";
 

@@ -161,9 +161,10 @@ fn resolve_pool(
 ) -> Option<Pool> {
     let who = format!("{} of {service}", called("pool", raw.name.as_ref()));
     let mut ids = Vec::new();
-    let texts = || raw.sets.iter().flat_map(|sets| &sets.value).chain(&raw.relay);
-    for text in texts() {
-        let Some(id) = refer(&who, raw, text, sets, report) else {
+    let of_sets = || raw.sets.iter().flat_map(|sets| &sets.value).map(|text| (text, false));
+    let texts = || of_sets().chain(raw.relay.iter().map(|text| (text, true)));
+    for (text, is_relay) in texts() {
+        let Some(id) = refer(&who, text, is_relay, sets, report) else {
             continue;
         };
         match used.binary_search_by_key(&id, |(known, _)| *known) {
@@ -208,16 +209,9 @@ fn resolve_pool(
     })
 }
 
-/// The set that a pool names, or the group of another region's hosts.
-fn refer(
-    who: &str,
-    raw: &RawPool<'_>,
-    text: &Text<'_>,
-    sets: &Sets<'_>,
-    report: &mut Report,
-) -> Option<usize> {
+/// The set that a pool names, or, if `wanted`, the group of another region's hosts.
+fn refer(who: &str, text: &Text<'_>, wanted: bool, sets: &Sets<'_>, report: &mut Report) -> Option<usize> {
     let is_relay = |id: usize| sets.relay[sets.names.position(id)];
-    let wanted = raw.relay.is_some();
     let found = sets.names.find(text.value);
     if let Some(id) = found.filter(|&id| is_relay(id) == wanted) {
         return Some(id);
