@@ -20,6 +20,8 @@ mod protection;
 mod raw;
 mod raw_plan;
 mod raw_protection;
+mod raw_relay;
+mod relay;
 mod report;
 mod resolve;
 mod suggest;
@@ -36,4 +38,5 @@ pub use model::{
 };
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimits};
+pub use relay::Relay;
 pub use summary::{Summary, summary};

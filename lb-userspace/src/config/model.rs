@@ -16,6 +16,7 @@ use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, Servic
 use super::limits::MAX_FLOW_ENTRIES;
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
 use super::protection::Protection;
+use super::relay::Relay;
 
 /// Everything that `weir.toml` says.
 ///
@@ -84,6 +85,8 @@ pub struct Node {
     pub target_utilisation: u8,
     /// Most of a pool's weight that checks of single backends take out, in percent; 100 for no bound.
     pub max_ejected: u8,
+    /// What this host takes from other regions.
+    pub relay: Relay,
 }
 
 impl Node {
@@ -165,6 +168,8 @@ pub struct Set {
     pub checks: Vec<CheckId>,
     /// Ascending; at least one.
     pub backends: Vec<BackendId>,
+    /// Whether these are Weir hosts of another region, to which packets are relayed.
+    pub relay: bool,
 }
 
 /// One host that serves.
@@ -305,6 +310,8 @@ pub struct Pool {
     pub table_size: u32,
     /// New flows a second from this host that all its members together take, if it was said.
     pub capacity: Option<u64>,
+    /// Whether its one set is of Weir hosts of another region.
+    pub relay: bool,
 }
 
 impl HashKey {

@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 use super::fields::{At, Fields, Text, Texts};
 use super::raw_plan::{RawPlan, read_lists};
 use super::raw_protection::RawProtection;
+use super::raw_relay::{RawNodeRelay, RawRelay};
 use super::report::{Finding, Report, Span, quote};
 
 /// The whole file.
@@ -17,6 +18,8 @@ pub(super) struct RawConfig<'a> {
     pub(super) checks: Vec<RawCheck<'a>>,
     pub(super) sets: Vec<RawSet<'a>>,
     pub(super) services: Vec<RawService<'a>>,
+    /// Groups of other regions' hosts, until they are entered among the sets.
+    pub(super) relays: Vec<RawRelay<'a>>,
     pub(super) recovery: Option<RawRecovery<'a>>,
 }
 
@@ -55,6 +58,7 @@ pub(super) struct RawNode<'a> {
     pub(super) panic_threshold: Option<At<i64>>,
     pub(super) target_utilisation: Option<At<i64>>,
     pub(super) max_ejected: Option<At<i64>>,
+    pub(super) relay: RawNodeRelay<'a>,
 }
 
 /// `[topology.REGION]`: zones with their racks.
@@ -114,6 +118,8 @@ pub(super) struct RawSet<'a> {
     pub(super) domain: Option<Text<'a>>,
     pub(super) checks: Option<Texts<'a>>,
     pub(super) backends: Vec<RawBackend<'a>>,
+    /// Whether it stands for a `[[relay]]`.
+    pub(super) relay: bool,
 }
 
 /// `[[set.backend]]`.
@@ -155,6 +161,7 @@ pub(super) struct RawPool<'a> {
     pub(super) span: Span,
     pub(super) name: Option<Text<'a>>,
     pub(super) sets: Option<Texts<'a>>,
+    pub(super) relay: Option<Text<'a>>,
     pub(super) table_size: Option<At<i64>>,
     pub(super) capacity: Option<At<i64>>,
 }
@@ -184,6 +191,7 @@ impl<'a> RawConfig<'a> {
         let checks = fields.tables("check", "[[check]]", report);
         let sets = fields.tables("set", "[[set]]", report);
         let services = fields.tables("service", "[[service]]", report);
+        let relays = fields.tables("relay", "[[relay]]", report);
         let recovery = fields.table("recovery", "[recovery]", report);
         fields.finish(report);
         Self {
@@ -193,6 +201,7 @@ impl<'a> RawConfig<'a> {
             checks: checks.into_iter().map(|f| RawCheck::read(f, report)).collect(),
             sets: sets.into_iter().map(|f| RawSet::read(f, report)).collect(),
             services: services.into_iter().map(|f| RawService::read(f, report)).collect(),
+            relays: relays.into_iter().map(|f| RawRelay::read(f, report)).collect(),
             recovery: recovery.map(|f| RawRecovery::read(f, report)),
         }
     }
@@ -242,6 +251,7 @@ impl<'a> RawNode<'a> {
             panic_threshold: fields.integer("panic_threshold", report),
             target_utilisation: fields.integer("target_utilisation", report),
             max_ejected: fields.integer("max_ejected", report),
+            relay: RawNodeRelay::read(&mut fields, report),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);
@@ -336,6 +346,7 @@ impl<'a> RawSet<'a> {
             ),
             checks: fields.strings("checks", report),
             backends: backends.into_iter().map(|f| RawBackend::read(f, report)).collect(),
+            relay: false,
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);
@@ -400,10 +411,19 @@ impl<'a> RawService<'a> {
 
 impl<'a> RawPool<'a> {
     fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
+        let relay = fields.string("relay", report);
         let raw = Self {
             span: fields.span.clone(),
             name: fields.required("name", "name = \"...\"; the plan refers to it", report),
-            sets: fields.required_strings("sets", "sets = [\"...\"]: the sets whose backends it has", report),
+            sets: match &relay {
+                Some(_) => fields.strings("sets", report),
+                None => fields.required_strings(
+                    "sets",
+                    "sets = [\"...\"]: the sets whose backends it has",
+                    report,
+                ),
+            },
+            relay,
             table_size: fields.integer("table_size", report),
             capacity: fields.integer("capacity_new_flows_per_second", report),
         };

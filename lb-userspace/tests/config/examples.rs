@@ -23,8 +23,8 @@ fn every_example_validates() {
         }
     }
     assert_eq!(
-        seen, 9,
-        "checks, one-rack, protection, steering, three-zones, two-regions, gue, l2-dsr and quic"
+        seen, 10,
+        "checks, one-rack, protection, relay, steering, three-zones, two-regions, gue, l2-dsr and quic"
     );
 }
 

@@ -18,6 +18,7 @@ mod node_errors;
 mod plans;
 mod protection_errors;
 mod recovery;
+mod relay_errors;
 mod service_errors;
 mod set_errors;
 mod syntax_errors;

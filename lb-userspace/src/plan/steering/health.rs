@@ -77,7 +77,7 @@ fn part_of(member: &Member, word: &impl Fn(Cell) -> Admission, only_held: bool) 
 pub struct Course {
     /// Whether it has stopped believing health.
     pub panic: bool,
-    /// The healthy part of what operators let in, over all its pools; 1 if they let nothing in.
+    /// The healthy part of what operators let in, over all its pools but relays; 1 if they let nothing in.
     pub healthy: f64,
     /// Steps of the plan; what stands behind them means nothing.
     pub steps: usize,
@@ -132,11 +132,14 @@ impl Course {
 #[must_use]
 pub fn course(plan: &PlanLayout, weights: &[Weights]) -> Course {
     let of_plan = || plan.pools.iter().map(|&pool| &weights[pool]);
-    let allowed: f64 = of_plan().map(|weights| weights.allowed).sum();
-    let healthy_weight: f64 = of_plan().map(|weights| weights.open).sum();
+    let own = || of_plan().zip(&plan.relays).filter(|(_, relay)| !**relay).map(|(weights, _)| weights);
+    let allowed: f64 = own().map(|weights| weights.allowed).sum();
+    let healthy_weight: f64 = own().map(|weights| weights.open).sum();
     let healthy = if allowed > 0.0 { healthy_weight / allowed } else { 1.0 };
+    // Another region can take what is left over: that is what it is there for.
+    let elsewhere = of_plan().zip(&plan.relays).any(|(weights, relay)| *relay && weights.open > 0.0);
     // With nothing left at all there are no survivors to spare: the service's `on_all_down` says what then.
-    let panic = healthy > 0.0 && healthy < plan.panic_threshold;
+    let panic = healthy > 0.0 && healthy < plan.panic_threshold && !elsewhere;
     let mut open = [0.0; MAX_PLAN_STEPS];
     for (open, weights) in open.iter_mut().zip(of_plan()) {
         *open = weights.part(panic);

@@ -68,6 +68,8 @@ pub struct PoolLayout {
     pub sets: Vec<usize>,
     /// New flows a second that all members together take.
     pub capacity: Option<f64>,
+    /// Whether its members are hosts of another region, whose weights say nothing of what they can take.
+    pub relay: bool,
 }
 
 /// A member of a pool.
@@ -92,6 +94,8 @@ pub struct PlanLayout {
     pub pools: Vec<usize>,
     /// How it leaves the first one.
     pub mode: PlanMode,
+    /// For each of its pools, whether it is a relay.
+    pub relays: Vec<bool>,
     /// Below which healthy part it stops believing health; 0 for never.
     pub panic_threshold: f64,
 }
@@ -129,6 +133,7 @@ impl Layout {
                 index: PoolIndex::from_index(index).expect("the number of pools is limited"),
                 sets: pool.sets.iter().map(|set| set.index()).collect(),
                 capacity: pool.capacity.map(|flows| flows as f64),
+                relay: pool.relay,
             });
         }
         let threshold = service.panic_threshold.unwrap_or(config.node.panic_threshold);
@@ -138,6 +143,7 @@ impl Layout {
                 number,
                 pools: plan.iter().map(|pool| first_pool + pool.index()).collect(),
                 mode: plan.mode,
+                relays: plan.iter().map(|&pool| service[pool].relay).collect(),
                 panic_threshold: f64::from(threshold) / 100.0,
             });
         }

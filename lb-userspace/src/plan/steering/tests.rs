@@ -18,7 +18,14 @@ fn weights(total: u32, allowed: u32, open: u32) -> Weights {
 
 /// A plan over pools 0, 1, 2 and so on.
 fn plan(pools: usize, mode: PlanMode) -> PlanLayout {
-    PlanLayout { service: ServiceId(0), number: 0, pools: (0..pools).collect(), mode, panic_threshold: 0.0 }
+    PlanLayout {
+        service: ServiceId(0),
+        number: 0,
+        pools: (0..pools).collect(),
+        mode,
+        relays: vec![false; pools],
+        panic_threshold: 0.0,
+    }
 }
 
 fn nearest(pools: usize) -> PlanLayout {
@@ -32,9 +39,10 @@ fn layout(capacities: &[Option<f64>], plans: &[&[usize]]) -> Layout {
         index: PoolIndex(at as u16),
         sets: vec![at],
         capacity,
+        relay: false,
     };
     let plan =
-        |(number, pools): (usize, &&[usize])| PlanLayout { number, pools: pools.to_vec(), ..nearest(0) };
+        |(number, pools): (usize, &&[usize])| PlanLayout { number, pools: pools.to_vec(), ..nearest(pools.len()) };
     Layout {
         sets: vec![Vec::new(); capacities.len()],
         service_pools: vec![0..capacities.len()],
@@ -97,6 +105,11 @@ fn panic_begins_below_the_threshold_and_never_counts_what_an_operator_took_out()
     // What they took out stays out.
     let held = course(weights(10, 5, 1), weights(10, 10, 1));
     assert!(held.panic && held.open[0] == 0.5 && held.leaves()[0] == 154, "{held:?}");
+    // Another region takes what is left over, as long as it answers.
+    let relay = PlanLayout { relays: vec![false, true], ..plan.clone() };
+    let relayed = |first, second| super::health::course(&relay, &[first, second]);
+    assert!(!relayed(weights(10, 10, 2), weights(2, 2, 1)).panic);
+    assert!(relayed(weights(10, 10, 2), weights(2, 2, 0)).panic);
     // With nobody left there is nobody to spare.
     assert!(!course(weights(10, 10, 0), weights(10, 10, 0)).panic);
     assert!(!course(weights(10, 0, 0), weights(10, 0, 0)).panic);
