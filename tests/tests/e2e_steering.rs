@@ -21,7 +21,7 @@ fn marked(lab: &Lab) -> ConfigOptions {
     let folder = lab.directory().display().to_string();
     let command = format!("test ! -e {folder}/down-$WEIR_ADDRESS");
     let check = format!(
-        "kind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", '{command}']\ninterval = \"200ms\"\ntimeout = \"190ms\"\nfall = 2\nrise = 2"
+        "kind = \"exec\"\ncommand = [\"/bin/sh\", \"-c\", '{command}']\ninterval = \"1s\"\ntimeout = \"900ms\"\nfall = 3\nrise = 2"
     );
     ConfigOptions { check: Check::Text(check), ..e2e::calm() }
 }
