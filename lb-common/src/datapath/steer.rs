@@ -274,7 +274,7 @@ fn near<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result
     }
     trace.step(Step::Pool { pool: request.pool, admission, ignore_health: false, entered: true });
     Ok(match select::probe_near(tables, admissions, request, trace)? {
-        Some((backend, probes)) => Walked::placed(backend, 0, probes, probes == 0, false),
+        Some((backend, probes)) => Walked::placed(backend, 0, probes),
         None => Walked::UNDECIDED,
     })
 }
@@ -335,7 +335,8 @@ pub enum How {
     OldHomeLimited = 3,
 }
 
-const _: () = assert!(MAX_PLAN_STEPS <= 16 && MAX_THOROUGH_PROBES <= 512, "they fit their bits of the word");
+// They fit their bits of the word.
+const _: () = assert!(PASSES as usize * MAX_PLAN_STEPS <= 32 && MAX_THOROUGH_PROBES <= 512);
 
 /// Result of [`walk`] in one word, so that it fits a register where the walk is a function of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -346,20 +347,24 @@ impl Walked {
     const FAIL_OPEN: u64 = 1 << 33;
     const REFUSED: u64 = 1 << 34;
     const KNOWN: u64 = 1 << 35;
-    const STEP_SHIFT: u32 = 37;
-    const PROBES_SHIFT: u32 = 41;
-    const HOW_SHIFT: u32 = 50;
+    const ROUND_SHIFT: u32 = 37;
+    const PROBES_SHIFT: u32 = 42;
+    const HOW_SHIFT: u32 = 51;
 
     /// Nothing was found yet.
     const UNDECIDED: Self = Self(1 << 36);
     /// The maps contradict each other.
     pub const INCONSISTENT: Self = Self::refused(Reason::Inconsistent);
 
-    /// Placed by a pool at a step of the plan, after so many members refused.
-    const fn placed(backend: u32, step: u32, refused: u32, home: bool, fail_open: bool) -> Self {
-        let home = if home { Self::HOME } else { 0 };
-        let fail_open = if fail_open { Self::FAIL_OPEN } else { 0 };
-        let place = (step as u64) << Self::STEP_SHIFT | (refused as u64) << Self::PROBES_SHIFT;
+    /// Placed in a round of the walk, after so many members of the round's pool refused. Sums and no branches: the walk's frame is
+    /// small.
+    #[inline(always)]
+    const fn placed(backend: u32, round: u32, refused: u32) -> Self {
+        // The sign bit of "less one" says "none".
+        let home = ((round | refused).wrapping_sub(1) >> 31) as u64 * Self::HOME;
+        let last_resort = PASS_FAIL_OPEN * MAX_PLAN_STEPS as u32;
+        let fail_open = ((last_resort - 1).wrapping_sub(round) >> 31) as u64 * Self::FAIL_OPEN;
+        let place = (round as u64) << Self::ROUND_SHIFT | (refused as u64) << Self::PROBES_SHIFT;
         Self(backend as u64 | home | fail_open | place)
     }
 
@@ -375,7 +380,7 @@ impl Walked {
     /// The step of the plan whose pool took the flow, from 0. For those who watch; means nothing of a flow that is [known](Self::is_known).
     #[must_use]
     pub const fn step(self) -> u32 {
-        (self.0 >> Self::STEP_SHIFT) as u32 & 0xf
+        (self.0 >> Self::ROUND_SHIFT) as u32 % MAX_PLAN_STEPS as u32
     }
 
     /// How many slots of that pool's table were tried, the one that took it included.
@@ -503,7 +508,7 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
             if pass == PASS_THOROUGH { (MAX_PROBES, MAX_THOROUGH_PROBES) } else { (0, MAX_PROBES) };
         let probe = Probe { pool: plan.pools[step as usize] as u32, h, first, end, opening, ignore_health };
         if let Some((backend, probes)) = tables.probe(&probe, trace).taken()? {
-            return Ok(Walked::placed(backend, step, probes, round == 0 && probes == 0, ignore_health));
+            return Ok(Walked::placed(backend, round, probes));
         }
     }
     Err(if origin == Origin::Relay { Reason::RelayRefused } else { Reason::AllDown })

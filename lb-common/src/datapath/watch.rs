@@ -17,44 +17,41 @@ use super::parse::{Shape, TRANSPORT_WORDS};
 /// Bytes of a frame that [`sketch`] looks at.
 pub const HEAD: usize = 128;
 
-/// 1 if `value` is not between the two, both included, else 0. No branch: the verifier walks each way of all that follow.
-const fn outside(value: u32, [first, last]: [u16; 2]) -> u32 {
-    let (below, above) = (value.wrapping_sub(first as u32) >> 31, (last as u32).wrapping_sub(value) >> 31);
-    below | above
+/// Whether a port is one of a range.
+#[inline(always)]
+const fn within(port: u16, [first, last]: [u16; 2]) -> bool {
+    first <= port && port <= last
 }
 
-/// Not 0 if an address does not match.
+/// Whether an address is one of a prefix.
 #[inline(always)]
-const fn differs(words: &[u32; 4], to: &AddressMatch) -> u32 {
-    ((words[0] & to.mask[0]) ^ to.value[0])
-        | ((words[1] & to.mask[1]) ^ to.value[1])
-        | ((words[2] & to.mask[2]) ^ to.value[2])
-        | ((words[3] & to.mask[3]) ^ to.value[3])
-}
-
-/// 1 if it is not 0.
-#[inline(always)]
-const fn set(word: u32) -> u32 {
-    (word | word.wrapping_neg()) >> 31
+const fn lies_in(words: &[u32; 4], prefix: &AddressMatch) -> bool {
+    words[0] & prefix.mask[0] == prefix.value[0]
+        && words[1] & prefix.mask[1] == prefix.value[1]
+        && words[2] & prefix.mask[2] == prefix.value[2]
+        && words[3] & prefix.mask[3] == prefix.value[3]
 }
 
 /// Whether a packet is one that a watcher wants to see. `drawn` is a random number, one for each packet.
 #[inline(always)]
 #[must_use]
 pub fn matches(filter: &WatchFilter, record: &WatchRecord, drawn: u32) -> bool {
+    if drawn > filter.sample
+        || filter.reasons >> (record.reason & 63) & 1 == 0
+        || filter.verdicts >> (record.verdict & 15) & 1 == 0
+        || (filter.service != WatchFilter::ANY_SERVICE && filter.service != record.service)
+        || (filter.protocol != WatchFilter::ANY_PROTOCOL && filter.protocol != record.protocol as u16)
+    {
+        return false;
+    }
     let [a, b, c, d] = record.ports.to_ne_bytes();
-    let (source, destination) = (u16::from_be_bytes([a, b]) as u32, u16::from_be_bytes([c, d]) as u32);
-    let mut misses = outside(source, filter.source_ports) | outside(destination, filter.destination_ports);
-    misses |= outside(source, filter.ports) & outside(destination, filter.ports);
-    misses |= differs(&record.source, &filter.source) | differs(&record.destination, &filter.destination);
-    misses |= set(differs(&record.source, &filter.host)) & set(differs(&record.destination, &filter.host));
-    misses |= (filter.reasons >> (record.reason & 63)) as u32 & 1 ^ 1;
-    misses |= (filter.verdicts as u32 >> (record.verdict as u32 & 15)) & 1 ^ 1;
-    let any_service = set(filter.service ^ WatchFilter::ANY_SERVICE);
-    misses |= set(filter.service ^ record.service) & any_service;
-    let any_protocol = set((filter.protocol ^ WatchFilter::ANY_PROTOCOL) as u32);
-    misses |= set(filter.protocol as u32 ^ record.protocol as u32) & any_protocol;
-    misses == 0 && drawn <= filter.sample
+    let (source, destination) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    within(source, filter.source_ports)
+        && within(destination, filter.destination_ports)
+        && (within(source, filter.ports) || within(destination, filter.ports))
+        && lies_in(&record.source, &filter.source)
+        && lies_in(&record.destination, &filter.destination)
+        && (lies_in(&record.source, &filter.host) || lies_in(&record.destination, &filter.host))
 }
 
 /// Writes into a record what a [packed](super::parse::Transport::pack) packet of a flow says of itself.

@@ -213,7 +213,7 @@ mod program {
         watch::conclude(record, what, whither, frame.ingress_ifindex());
         record.left_length = 0;
         record.left_captured = 0;
-        record.watchers = weir_watchers(state.drawn);
+        record.watchers = watchers(state.drawn);
         if record.watchers == 0 {
             return 0;
         }
@@ -230,22 +230,29 @@ mod program {
     }
 
     /// The watchers who want to see the packet, one bit each.
-    #[unsafe(no_mangle)]
-    #[inline(never)]
-    extern "C" fn weir_watchers(drawn: u32) -> u32 {
-        let (Some(told), Some(control)) = (told(), WATCH.get(0)) else { return 0 };
+    #[inline(always)]
+    fn watchers(drawn: u32) -> u32 {
+        let Some(control) = WATCH.get(0) else { return 0 };
         let active = control.active;
         let mut watchers = 0;
         let mut i = 0;
         while i < MAX_WATCHERS as u32 {
-            if active >> i & 1 != 0
-                && let Some(filter) = WATCH_FILTERS.get(i)
-            {
-                watchers |= (watch::matches(filter, &told.record, drawn) as u32) << i;
+            if active >> i & 1 != 0 {
+                watchers |= weir_wants(i, drawn) << i;
             }
             i += 1;
         }
         watchers
+    }
+
+    /// 1 if a watcher wants to see the packet.
+    #[unsafe(no_mangle)]
+    #[inline(never)]
+    extern "C" fn weir_wants(watcher: u32, drawn: u32) -> u32 {
+        match (told(), WATCH_FILTERS.get(watcher)) {
+            (Some(told), Some(filter)) => watch::matches(filter, &told.record, drawn) as u32,
+            _ => 0,
+        }
     }
 
     /// Puts this CPU's record into the ring buffer, the frame that leaves behind it.
