@@ -13,7 +13,7 @@ pub const MAX_SNAP: usize = 1_514;
 pub const FRAME_ROOM: usize = 1_520;
 
 /// The single element of the map `WATCH`. Written by the daemon while the program runs, word by word.
-#[repr(C, align(8))]
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct WatchControl {
     /// Until when anything is told, in the units of [`guard`](super::guard) (134 ms); 0 for not at all. The daemon renews it, so that a daemon
@@ -171,7 +171,7 @@ pub struct WatchRecord {
 
 /// One element of the map `WATCH_LOST`, one for each CPU: records that a watcher should have got, but the limit of records was reached or the ring
 /// buffer was full.
-#[repr(C, align(64))]
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct WatchLost {
     /// By the watcher's element of `WATCH_FILTERS`.

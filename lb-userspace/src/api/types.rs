@@ -17,6 +17,7 @@ mod explain;
 mod guard;
 mod reload;
 mod status;
+mod watch;
 
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
@@ -25,6 +26,7 @@ pub use status::{
     ConfigStatus, ControlStatus, DaemonStatus, FlowsStatus, InterfaceStatus, JournalStatus, NodeStatus,
     OverrideView, ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,
 };
+pub use watch::{FlowUse, PacketShape, PlacedBy, WatchLine, WatchQuery, WatchedPacket};
 
 /// What an action or an override is about.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

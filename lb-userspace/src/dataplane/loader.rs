@@ -35,6 +35,7 @@ use super::object::{EDGE, EDGE_PROGRAM};
 use super::pins::{PROGRAM, PROGRAM_NEXT, Pins, remove_folder};
 use super::sys;
 use super::upkeep::Upkeep;
+use super::watch::Watch;
 use super::writer::{AdmissionWriter, NextHopWriter};
 use crate::config::{Config, XdpMode};
 use crate::plan::ids::Ids;
@@ -222,6 +223,14 @@ impl DataPlane {
     #[must_use]
     pub fn counters(&self) -> CounterReader {
         CounterReader::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
+    }
+
+    /// Puts the program that shows packets in the place of the edge's, until what is returned goes.
+    ///
+    /// # Errors
+    /// Why it cannot be done; the edge's own program goes on then.
+    pub fn watch(&self) -> Result<Watch, DataPlaneError> {
+        Watch::begin(Arc::clone(&self.generation), Arc::clone(&self.pins))
     }
 
     /// The maps as the decision code reads them.

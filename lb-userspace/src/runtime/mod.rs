@@ -15,3 +15,4 @@ pub mod switches;
 mod tenure;
 mod views;
 mod walker;
+pub mod watch;
