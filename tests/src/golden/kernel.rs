@@ -22,6 +22,8 @@ use std::{os::fd::AsFd as _, time::Duration};
 
 /// The compiled edge object.
 pub static EDGE: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/edge"));
+/// The compiled object that shows packets.
+pub static WATCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/watch"));
 /// The compiled benchmark object.
 pub static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/bench"));
 
@@ -72,6 +74,7 @@ impl Kernel {
             .map_max_entries("GUARD_COUNTS", cpus * size(image.guards.services.len()))
             .map_max_entries("BLOCKED", MAX_BLOCKED as u32)
             .map_max_entries("COUNTERS", cpus * stride)
+            .map_max_entries("WATCH_LOST", cpus)
             .map_max_entries("PREFIX_TABLES", size(image.prefix.tables.len()))
             .map_max_entries("PREFIX_ENTRIES", size(image.prefix.entries.len()))
             .map_max_entries("PREFIX_NODES", size(image.prefix.nodes.len()))
@@ -221,6 +224,14 @@ impl Kernel {
             sum.dropped += one.dropped;
         }
         Ok(sum)
+    }
+
+    /// Takes a map out, for a handle of one's own.
+    ///
+    /// # Errors
+    /// There is none of the name.
+    pub fn take(&mut self, map: &str) -> Result<Map> {
+        self.ebpf.take_map(map).with_context(|| format!("no map {map}"))
     }
 
     /// Number of entries in a table of flows, `FLOWS` or `OPENINGS`.
