@@ -13,9 +13,7 @@ use lb_tests::{
     lab::{Check, ConfigOptions, Daemon, Lab, VIP_V4, VIP_V6, web_vips, weir_binary},
     pcapng::{self, Frame},
 };
-use lb_userspace::api::types::{
-    Explanation, FlowUse, PlacedBy, VerdictKind, WatchLine, WatchedPacket,
-};
+use lb_userspace::api::types::{Explanation, FlowUse, PlacedBy, VerdictKind, WatchLine, WatchedPacket};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -76,7 +74,9 @@ impl Watcher {
         // The last line may not be whole yet.
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
         let lines = whole.lines().map(|line| serde_json::from_str(line).unwrap());
-        lines.filter_map(|line| if let WatchLine::Packet(packet) = line { Some(*packet) } else { None }).collect()
+        lines
+            .filter_map(|line| if let WatchLine::Packet(packet) = line { Some(*packet) } else { None })
+            .collect()
     }
 
     /// Waits until so many packets were shown.
@@ -161,7 +161,10 @@ fn a_connection_is_shown_and_written_as_it_goes() {
         assert_eq!((packet.dst, packet.dst_port), (Some(VIP_V4.into()), Some(80)));
         assert_eq!((packet.verdict, packet.reason.as_str()), (VerdictKind::Forward, "forwarded"));
         assert_eq!((packet.placed_by, packet.flow_table), (Some(PlacedBy::Home), FlowUse::Unused));
-        assert_eq!((packet.step, packet.probes, packet.pool.as_ref()), (Some(0), Some(1), explained.plan.first()));
+        assert_eq!(
+            (packet.step, packet.probes, packet.pool.as_ref()),
+            (Some(0), Some(1), explained.plan.first())
+        );
         assert_eq!((packet.interface.as_str(), packet.egress.as_deref()), ("eth0", Some("eth0")));
         assert_eq!(packet.egress_length, Some(packet.length + IPV4 as u32));
     }
@@ -179,7 +182,8 @@ fn a_connection_is_shown_and_written_as_it_goes() {
     assert_ne!(other, served);
     watcher.wait_for(3);
     let packets = watcher.interrupt();
-    let told: Vec<_> = packets[..3].iter().map(|packet| (packet.placed_by.unwrap(), packet.flow_table)).collect();
+    let told: Vec<_> =
+        packets[..3].iter().map(|packet| (packet.placed_by.unwrap(), packet.flow_table)).collect();
     assert_eq!(
         told,
         [
@@ -188,7 +192,9 @@ fn a_connection_is_shown_and_written_as_it_goes() {
             (PlacedBy::FlowTable, FlowUse::Hit)
         ]
     );
-    assert!(packets[0].probes >= Some(2) && packets.iter().all(|packet| packet.backend == Some(other.clone())));
+    assert!(
+        packets[0].probes >= Some(2) && packets.iter().all(|packet| packet.backend == Some(other.clone()))
+    );
     e2e::eventually("the frames are written", || {
         let frames = pcapng::read(&fs::read(&file)?)?;
         anyhow::ensure!(frames.len() >= 2 * packets.len(), "{} frames", frames.len());
@@ -196,7 +202,11 @@ fn a_connection_is_shown_and_written_as_it_goes() {
     });
     capture.interrupt();
     is_back(&lab, edge);
-    as_it_came_and_left(&pcapng::read(&fs::read(&file).unwrap()).unwrap(), &other, packets[0].time.as_nanosecond());
+    as_it_came_and_left(
+        &pcapng::read(&fs::read(&file).unwrap()).unwrap(),
+        &other,
+        packets[0].time.as_nanosecond(),
+    );
     daemon.sigterm().unwrap();
 }
 
@@ -258,7 +268,8 @@ fn samples_and_filters_hold_and_a_reload_is_followed() {
     let before = program(&lab);
     e2e::ask::<serde_json::Value>(&daemon, &["reload"]);
     let next = e2e::eventually("the next generation shows packets", || {
-        let edge = ProgramInfo::from_pin(lab.bpffs().join(format!("edge-1/v{ABI_VERSION}/current/program")))?.id();
+        let edge =
+            ProgramInfo::from_pin(lab.bpffs().join(format!("edge-1/v{ABI_VERSION}/current/program")))?.id();
         let now = program(&lab);
         anyhow::ensure!(now != before && now != edge, "program {now}");
         Ok(edge)
@@ -285,7 +296,10 @@ fn watching_ends_with_the_reader_with_the_daemon_and_by_itself() {
 
     // Nobody reads any more.
     let mut command = Command::new(weir_binary().unwrap());
-    command.args(["trace", "src", "port", "20001"]).env("WEIR_SOCKET", daemon.socket()).stdout(Stdio::piped());
+    command
+        .args(["trace", "src", "port", "20001"])
+        .env("WEIR_SOCKET", daemon.socket())
+        .stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     e2e::eventually("the program that shows packets", || {
         anyhow::ensure!(program(&lab) != edge);
@@ -293,7 +307,8 @@ fn watching_ends_with_the_reader_with_the_daemon_and_by_itself() {
     });
     drop(child.stdout.take());
     connect(&lab, 20_001);
-    let status = e2e::eventually("the end", || child.try_wait()?.ok_or_else(|| anyhow::anyhow!("it goes on")));
+    let status =
+        e2e::eventually("the end", || child.try_wait()?.ok_or_else(|| anyhow::anyhow!("it goes on")));
     assert!(status.success(), "{status}");
     is_back(&lab, edge);
 
@@ -334,7 +349,8 @@ fn watching_ends_with_the_reader_with_the_daemon_and_by_itself() {
 /// What a program that shows packets was told.
 fn control(program: u32) -> WatchControl {
     const SIZE: usize = size_of::<WatchControl>();
-    let found = aya::programs::loaded_programs().flatten().find(|info| info.id() == program).expect("it is loaded");
+    let found =
+        aya::programs::loaded_programs().flatten().find(|info| info.id() == program).expect("it is loaded");
     let maps = found.map_ids().unwrap().expect("it has maps");
     let map = maps.into_iter().map(|id| MapData::from_id(id).unwrap());
     let map = map.into_iter().find(|map| map.info().unwrap().name() == b"WATCH").expect("a map WATCH");

@@ -181,17 +181,33 @@ mod tests {
         let all = WatchFilter::ALL;
         type Change = fn(&mut WatchFilter);
         let terms: [(&str, Change, Change); 12] = [
-            ("source", |f| f.source = prefix("198.51.100.0", 120), |f| f.source = prefix("198.51.101.0", 120)),
-            ("source, one address", |f| f.source = prefix("198.51.100.7", 128), |f| f.source = prefix("198.51.100.6", 128)),
+            (
+                "source",
+                |f| f.source = prefix("198.51.100.0", 120),
+                |f| f.source = prefix("198.51.101.0", 120),
+            ),
+            (
+                "source, one address",
+                |f| f.source = prefix("198.51.100.7", 128),
+                |f| f.source = prefix("198.51.100.6", 128),
+            ),
             ("source, any IPv4", |f| f.source = prefix("0.0.0.0", 96), |f| f.source = prefix("8000::", 1)),
-            ("destination", |f| f.destination = prefix("192.0.2.10", 128), |f| f.destination = prefix("198.51.100.7", 128)),
+            (
+                "destination",
+                |f| f.destination = prefix("192.0.2.10", 128),
+                |f| f.destination = prefix("198.51.100.7", 128),
+            ),
             ("host", |f| f.host = prefix("192.0.2.10", 128), |f| f.host = prefix("192.0.2.11", 128)),
             ("source port", |f| f.source_ports = [40_000, 40_000], |f| f.source_ports = [40_001, 65_535]),
             ("destination port", |f| f.destination_ports = [400, 443], |f| f.destination_ports = [0, 442]),
             ("port", |f| f.ports = [443, 444], |f| f.ports = [444, 39_999]),
             ("service", |f| f.service = 3, |f| f.service = 4),
             ("protocol", |f| f.protocol = 6, |f| f.protocol = 17),
-            ("reason", |f| f.reasons = 1 << Reason::AllDown as u32, |f| f.reasons = !(1 << Reason::AllDown as u32)),
+            (
+                "reason",
+                |f| f.reasons = 1 << Reason::AllDown as u32,
+                |f| f.reasons = !(1 << Reason::AllDown as u32),
+            ),
             ("verdict", |f| f.verdicts = 1 << VERDICT_DROP, |f| f.verdicts = 1 << VERDICT_PASS),
         ];
         assert!(matches(&all, &record(), u32::MAX));
@@ -239,7 +255,22 @@ mod tests {
     fn ipv4_frame(tags: &[u8], options: usize, fragment: [u8; 2]) -> Vec<u8> {
         let mut frame = alloc::vec![0; 12];
         frame.extend_from_slice(tags);
-        frame.extend_from_slice(&[8, 0, 0x45 + options as u8, 0, 0, 40, 0, 0, fragment[0], fragment[1], 64, 6, 0, 0]);
+        frame.extend_from_slice(&[
+            8,
+            0,
+            0x45 + options as u8,
+            0,
+            0,
+            40,
+            0,
+            0,
+            fragment[0],
+            fragment[1],
+            64,
+            6,
+            0,
+            0,
+        ]);
         frame.extend_from_slice(&[198, 51, 100, 7, 192, 0, 2, 10]);
         frame.extend(core::iter::repeat_n(1, 4 * options));
         frame.extend_from_slice(&[0x9c, 0x40, 1, 0xbb, 0, 0, 0, 0]);

@@ -8,7 +8,8 @@ mod program {
 
     use aya_ebpf::{
         bindings::{
-            BPF_RB_NO_WAKEUP, xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
+            BPF_RB_NO_WAKEUP,
+            xdp_action::{XDP_DROP, XDP_PASS, XDP_TX},
             xdp_md,
         },
         helpers::{
@@ -24,8 +25,8 @@ mod program {
             guard::UNTIL_SHIFT,
             limits::{MAX_WATCHERS, WATCH_RING_BYTES},
             watch::{
-                FRAME_ROOM, MAX_SNAP, SEEN_BY_ID, SEEN_REMEMBERED, WALKED, WatchControl, WatchFilter, WatchLost,
-                WatchRecord,
+                FRAME_ROOM, MAX_SNAP, SEEN_BY_ID, SEEN_REMEMBERED, WALKED, WatchControl, WatchFilter,
+                WatchLost, WatchRecord,
             },
         },
         datapath::{
@@ -83,7 +84,8 @@ mod program {
         allowance: Allowance,
     }
 
-    const _: () = assert!(size_of::<Told>() == size_of::<WatchRecord>() + FRAMES && FRAMES >= 2047 + MAX_SNAP);
+    const _: () =
+        assert!(size_of::<Told>() == size_of::<WatchRecord>() + FRAMES && FRAMES >= 2047 + MAX_SNAP);
     const _: () = assert!(FRAMES >= 2 * FRAME_ROOM);
 
     fn state() -> Option<&'static mut State> {
@@ -283,8 +285,9 @@ mod program {
         // The daemon looks by itself, often enough.
         let flags = BPF_RB_NO_WAKEUP as u64;
         // SAFETY: `length` bytes are inside the element; the map is a ring buffer.
-        let result =
-            unsafe { bpf_ringbuf_output((&raw const WATCH_RING).cast_mut().cast(), from.cast(), length, flags) };
+        let result = unsafe {
+            bpf_ringbuf_output((&raw const WATCH_RING).cast_mut().cast(), from.cast(), length, flags)
+        };
         if result == 0 { 0 } else { weir_lost(watchers) }
     }
 

@@ -28,8 +28,7 @@ use problem::Problem;
 use tokio::sync::mpsc;
 use types::{
     Acted, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView,
-    Reloaded, ServiceView, Status, SubjectName, SwitchView, ThrowRequest,
-    WatchQuery,
+    Reloaded, ServiceView, Status, SubjectName, SwitchView, ThrowRequest, WatchQuery,
 };
 
 pub mod limits;
@@ -72,10 +71,8 @@ pub trait Control: Send + Sync + 'static {
     /// What a reload would do, with the configuration's own file or another one.
     fn diff(&self, file: Option<PathBuf>) -> impl Future<Output = Result<Differences, Problem>> + Send;
     /// Shows packets: lines of JSON ([`types::WatchLine`]), as they come, until the receiver goes.
-    fn watch(
-        &self,
-        query: WatchQuery,
-    ) -> impl Future<Output = Result<mpsc::Receiver<Bytes>, Problem>> + Send;
+    fn watch(&self, query: WatchQuery)
+    -> impl Future<Output = Result<mpsc::Receiver<Bytes>, Problem>> + Send;
     /// Events, oldest first, at most `limit`: the first ones after number `after`, or, without it, the last ones of all.
     /// Where there is none after `after`, waits for one for at most `wait`.
     fn events(

@@ -23,12 +23,12 @@ use super::{
         DEFAULT_EVENTS, MAX_BODY_BYTES, MAX_EVENTS, MAX_REASON_CHARS, MAX_WAIT, MAX_WAITING, REQUEST_TIMEOUT,
     },
     problem::{Problem, ProblemKind},
-    watch::{Lifetime, WatchParameters},
     types::{
         Acted, BackendActionRequest, BackendView, ClearRequest, Differences, DomainActionRequest, DomainView,
         ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, Status, SubjectKind, SubjectName,
         SwitchView, ThrowRequest,
     },
+    watch::{Lifetime, WatchParameters},
 };
 use crate::{config::Protocol, plan::state::Action, telemetry::event::Event};
 

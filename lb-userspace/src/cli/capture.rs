@@ -144,7 +144,8 @@ fn write(writer: &mut Writer<Box<dyn Write>>, packet: &WatchedPacket) -> io::Res
     writer.packet(&inbound)?;
     let (Some(egress), Some(length)) = (&packet.egress, packet.egress_length) else { return Ok(1) };
     let left = bytes(&packet.left);
-    let outbound = Packet { interface: egress, direction: Direction::Outbound, length, bytes: &left, ..inbound };
+    let outbound =
+        Packet { interface: egress, direction: Direction::Outbound, length, bytes: &left, ..inbound };
     writer.packet(&outbound)?;
     Ok(2)
 }

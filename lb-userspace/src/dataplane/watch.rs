@@ -76,12 +76,14 @@ impl Watch {
             Some(Map::Array(data)) => Ok(data),
             _ => Err(DataPlaneError::Load(format!("map {name} is missing in the object"))),
         };
-        let unmapped =
-            |name: &str, error: io::Error| DataPlaneError::Load(format!("map {name}: cannot be mapped: {error}"));
+        let unmapped = |name: &str, error: io::Error| {
+            DataPlaneError::Load(format!("map {name}: cannot be mapped: {error}"))
+        };
         let (control, filters, lost) =
             (array(&mut ebpf, "WATCH")?, array(&mut ebpf, "WATCH_FILTERS")?, array(&mut ebpf, "WATCH_LOST")?);
         let ring = ebpf.take_map("WATCH_RING");
-        let ring = ring.ok_or_else(|| DataPlaneError::Load("map WATCH_RING is missing in the object".to_owned()))?;
+        let ring =
+            ring.ok_or_else(|| DataPlaneError::Load("map WATCH_RING is missing in the object".to_owned()))?;
         let watch = Self {
             control: MappedArray::new(control.fd().as_fd(), 1).map_err(|error| unmapped("WATCH", error))?,
             filters: MappedArray::new(filters.fd().as_fd(), lb_common::abi::limits::MAX_WATCHERS)
@@ -102,9 +104,7 @@ impl Watch {
     fn put_in_place(&self) -> Result<(), DataPlaneError> {
         let links = self.pins.links()?;
         for link in links.iter().filter(|link| link.info.ifindex != 0) {
-            if let Err(error) =
-                sys::exchange_link(link.fd.as_fd(), self.edge.as_fd(), self.program.as_fd())
-            {
+            if let Err(error) = sys::exchange_link(link.fd.as_fd(), self.edge.as_fd(), self.program.as_fd()) {
                 self.put_back();
                 return Err(match error.raw_os_error() {
                     Some(libc::EPERM) => changed(),

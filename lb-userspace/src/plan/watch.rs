@@ -16,9 +16,7 @@ use std::net::IpAddr;
 
 use lb_common::abi::{
     reason::Reason,
-    watch::{
-        AddressMatch, VERDICT_ANSWER, VERDICT_DROP, VERDICT_FORWARD, VERDICT_PASS, WatchFilter,
-    },
+    watch::{AddressMatch, VERDICT_ANSWER, VERDICT_DROP, VERDICT_FORWARD, VERDICT_PASS, WatchFilter},
 };
 use lb_common::net::{address_bytes, address_words, protocol};
 
@@ -142,9 +140,8 @@ fn quoted(text: &str) -> impl fmt::Display {
 }
 
 fn prefix(text: &str) -> Result<AddressMatch, FilterError> {
-    let bad = || {
-        FilterError(format!("{} is no address or prefix, as 198.51.100.7 or 2001:db8::/32", quoted(text)))
-    };
+    let bad =
+        || FilterError(format!("{} is no address or prefix, as 198.51.100.7 or 2001:db8::/32", quoted(text)));
     let prefix = match text.parse::<IpAddr>() {
         Ok(address) => (address, 128),
         Err(_) => {
@@ -161,10 +158,7 @@ fn prefix(text: &str) -> Result<AddressMatch, FilterError> {
     let (address, bits) = prefix;
     let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
     let value = u128::from_be_bytes(address_bytes(address)) & mask;
-    Ok(AddressMatch {
-        mask: address_words(&mask.to_be_bytes()),
-        value: address_words(&value.to_be_bytes()),
-    })
+    Ok(AddressMatch { mask: address_words(&mask.to_be_bytes()), value: address_words(&value.to_be_bytes()) })
 }
 
 fn ports(text: &str) -> Result<[u16; 2], FilterError> {

@@ -245,7 +245,11 @@ impl Control for Service {
         let watchers = Arc::clone(&self.watchers);
         let joined = tokio::task::spawn_blocking(move || watchers.join(query)).await;
         joined.unwrap_or_else(|error| {
-            Err(Problem::new(ProblemKind::Internal, format!("watching failed: {error}"), "look into the daemon's log"))
+            Err(Problem::new(
+                ProblemKind::Internal,
+                format!("watching failed: {error}"),
+                "look into the daemon's log",
+            ))
         })
     }
 

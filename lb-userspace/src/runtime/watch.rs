@@ -186,7 +186,10 @@ impl Watchers {
         let invalid = |detail: String| Problem::new(ProblemKind::Invalid, detail, "see `weir trace --help`");
         let terms = Terms::parse(&query.filter).map_err(|error| invalid(error.to_string()))?;
         if query.sample == 0 || query.sample > MAX_SAMPLE {
-            return Err(invalid(format!("sample is {}; one of 1 to {MAX_SAMPLE} packets is shown", query.sample)));
+            return Err(invalid(format!(
+                "sample is {}; one of 1 to {MAX_SAMPLE} packets is shown",
+                query.sample
+            )));
         }
         if query.snap as usize > MAX_SNAP {
             return Err(invalid(format!("snap is {}; at most {MAX_SNAP} bytes are shown", query.snap)));
@@ -198,7 +201,11 @@ impl Watchers {
         state.watchers.iter_mut().for_each(|watcher| drop(watcher.take_if(|watcher| watcher.is_gone())));
         let Some(place) = state.watchers.iter().position(Option::is_none) else {
             let detail = format!("{MAX_WATCHERS} watchers are watching already");
-            return Err(Problem::new(ProblemKind::Busy, detail, "end another `weir trace` or `weir capture`"));
+            return Err(Problem::new(
+                ProblemKind::Busy,
+                detail,
+                "end another `weir trace` or `weir capture`",
+            ));
         };
         let tenure = self.tenure();
         if let Some(name) = terms.service()

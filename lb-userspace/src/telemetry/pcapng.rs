@@ -144,7 +144,8 @@ fn option(body: &mut Vec<u8>, code: u16, value: &[u8]) {
         return;
     }
     // Not within a character.
-    let end = (0..=value.len().min(MAX_OPTION)).rev().find(|&end| end == value.len() || value[end] & 0xc0 != 0x80);
+    let end =
+        (0..=value.len().min(MAX_OPTION)).rev().find(|&end| end == value.len() || value[end] & 0xc0 != 0x80);
     let value = &value[..end.unwrap_or(0)];
     body.extend_from_slice(&code.to_le_bytes());
     body.extend_from_slice(&(value.len() as u16).to_le_bytes());
@@ -205,8 +206,13 @@ mod tests {
             bytes: &[1, 2, 3, 4, 5],
             comment: "web: forwarded",
         };
-        let outbound =
-            Packet { interface: "eth1", direction: Direction::Outbound, bytes: &[9; 8], comment: "", ..inbound };
+        let outbound = Packet {
+            interface: "eth1",
+            direction: Direction::Outbound,
+            bytes: &[9; 8],
+            comment: "",
+            ..inbound
+        };
         writer.packet(&inbound).unwrap();
         writer.packet(&outbound).unwrap();
         writer.packet(&inbound).unwrap();

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use hyper::body::Bytes;
 use lb_common::abi::admission::Admission;
 use lb_userspace::{
     api::{Control, problem::Problem, problem::ProblemKind, server::Server, types::*},
@@ -27,7 +28,6 @@ use lb_userspace::{
     },
 };
 use tempfile::TempDir;
-use hyper::body::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 /// Longer than anything here takes, so that only a hang meets it.

@@ -210,7 +210,8 @@ TIME                         CLIENT                 TO                         S
     assert_eq!(shown.trim_end(), expected.trim_matches('\n').trim_end(), "{shown}");
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "7 packets more were too many to show\n");
     let json = daemon.stdout(&["trace", "-n", "1", "--sample", "1/10", "udp", "-o", "json"]);
-    let lines: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["line"], "begin");
     assert_eq!(lines[0]["query"], serde_json::json!({"filter": "udp", "sample": 10, "snap": 0}));
     assert_eq!((&lines[1]["line"], &lines[1]["backend"]), (&"packet".into(), &"w1r1b1".into()));
