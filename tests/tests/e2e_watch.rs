@@ -220,7 +220,7 @@ fn explain_home(lab: &Lab, daemon: &Daemon<'_>, port: u16, backend: &str) -> boo
 
 /// Pairs of frames: in, and out with a header more.
 fn as_it_came_and_left(frames: &[Frame], backend: &str, began_ns: i128) {
-    assert!(frames.len() >= 6 && frames.len() % 2 == 0, "{} frames", frames.len());
+    assert!(frames.len() >= 6 && frames.len().is_multiple_of(2), "{} frames", frames.len());
     let earliest = u64::try_from(began_ns).unwrap() - 1_000_000_000;
     for pair in frames.chunks(2) {
         let [inbound, outbound] = pair else { panic!("a pair") };

@@ -171,7 +171,7 @@ mod tests {
         let mut blocks = Vec::new();
         while !file.is_empty() {
             let length = word(file, 4) as usize;
-            assert!(length % 4 == 0 && length >= 12, "{length}");
+            assert!(length.is_multiple_of(4) && length >= 12, "{length}");
             assert_eq!(word(file, length - 4) as usize, length);
             blocks.push((word(file, 0), &file[8..length - 4]));
             file = &file[length..];
