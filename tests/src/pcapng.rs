@@ -57,7 +57,10 @@ fn blocks(mut file: &[u8]) -> Result<Vec<(u32, &[u8])>> {
     let mut blocks = Vec::new();
     while !file.is_empty() {
         let length = word(file, 4)? as usize;
-        ensure!(length.is_multiple_of(4) && length >= 12 && length <= file.len(), "a block of {length} bytes");
+        ensure!(
+            length.is_multiple_of(4) && length >= 12 && length <= file.len(),
+            "a block of {length} bytes"
+        );
         ensure!(word(file, length - 4)? as usize == length, "a block whose lengths differ");
         blocks.push((word(file, 0)?, &file[8..length - 4]));
         file = &file[length..];

@@ -17,7 +17,7 @@ use lb_common::{
 use lb_tests::golden::{
     Case, Expected, cases, fixture,
     judge::{changed, judge_named, reason_of},
-    kernel::{Kernel, Ran, WATCH},
+    kernel::{Kernel, Ran, WATCH, WATCH_AND_RELAY},
 };
 use lb_userspace::{dataplane::object::WATCH_PROGRAM, plan::image::Image};
 
@@ -46,7 +46,7 @@ struct Watched {
 
 impl Watched {
     fn load(image: &Image, control: &WatchControl, filter: &WatchFilter) -> Result<Self> {
-        let mut kernel = Kernel::load(WATCH, &[WATCH_PROGRAM], image, 1024)?;
+        let mut kernel = Kernel::load(WATCH, &WATCH_AND_RELAY, image, 1024)?;
         let ring = RingBuf::try_from(kernel.take("WATCH_RING")?)?;
         let mut watched = Self { kernel, ring };
         watched.set(control, filter)?;

@@ -115,6 +115,9 @@ pub const SEEN_PORTS: u8 = 1 << 3;
 /// [`WatchRecord::flags`]: written into the table of flows that are opening.
 pub const SEEN_REMEMBERED: u8 = 1 << 4;
 
+/// [`WatchRecord::flags`]: another region relayed it; addresses and ports are those inside the tunnel.
+pub const SEEN_RELAYED: u8 = 1 << 5;
+
 /// "No index" in [`WatchRecord::service`] and [`WatchRecord::backend`].
 pub const NO_INDEX: u32 = u32::MAX;
 

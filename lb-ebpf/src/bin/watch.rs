@@ -17,31 +17,34 @@ mod program {
             generated::{bpf_redirect, bpf_ringbuf_output, bpf_xdp_load_bytes},
         },
         macros::{map, xdp},
-        maps::{Array, PerCpuArray, RingBuf},
+        maps::{Array, PerCpuArray, ProgramArray, RingBuf},
         programs::XdpContext,
     };
     use lb_common::{
         abi::{
             guard::UNTIL_SHIFT,
             limits::{MAX_WATCHERS, WATCH_RING_BYTES},
+            next::{NEXT_ARRIVE, NEXT_PROGRAMS, NEXT_RELAY},
+            reason::Reason,
             watch::{
-                FRAME_ROOM, MAX_SNAP, SEEN_BY_ID, SEEN_REMEMBERED, WALKED, WatchControl, WatchFilter,
-                WatchLost, WatchRecord,
+                FRAME_ROOM, MAX_SNAP, SEEN_BY_ID, SEEN_RELAYED, SEEN_REMEMBERED, WALKED, WatchControl,
+                WatchFilter, WatchLost, WatchRecord,
             },
         },
         datapath::{
             self,
             filter::Allowance,
             ports::{Clock, Packet},
+            relay,
             steer::Walked,
             trace::{Step, Trace},
-            verdict::Verdict,
+            verdict::{self, Outcome, Verdict},
             watch::{self, HEAD},
         },
     };
     use lb_ebpf::{
         LICENSE,
-        maps::{Maps, forget_handed_over, handed_over},
+        maps::{Maps, NEXT, forget_handed_over, handed_over},
         packet::Frame,
     };
 
@@ -57,6 +60,9 @@ mod program {
     /// As many elements as there are CPUs; the daemon says.
     #[map]
     static WATCH_LOST: Array<WatchLost> = Array::with_max_entries(1, MMAPABLE);
+    /// What goes on behind [`weir_watched`], where relays are configured: as `NEXT` for the edge.
+    #[map]
+    static WATCH_NEXT: ProgramArray = ProgramArray::with_max_entries(NEXT_PROGRAMS, 0);
     #[map]
     static WATCH_RING: RingBuf = RingBuf::with_byte_size(WATCH_RING_BYTES, 0);
     #[map]
@@ -130,11 +136,50 @@ mod program {
     #[xdp]
     fn weir_watched(ctx: XdpContext) -> u32 {
         weir_arrived(ctx.ctx);
-        let outcome = datapath::process(&mut Frame(&ctx), &Maps, &mut Notes);
+        let outcome = datapath::process_first(&mut Frame(&ctx), &Maps, &mut Notes);
+        if outcome.verdict == Verdict::Arrival {
+            // SAFETY: nothing here is to be dropped.
+            unsafe { WATCH_NEXT.tail_call(&ctx, NEXT_ARRIVE) };
+            // The array is emptied when the daemon goes; the edge's own is not.
+            // SAFETY: as above.
+            unsafe { NEXT.tail_call(&ctx, NEXT_ARRIVE) };
+            let outcome = Outcome::pass(Reason::PassNotVip);
+            verdict::count(&Maps, &outcome, Frame(&ctx).length());
+            return finish(&ctx, &outcome);
+        }
+        finish(&ctx, &outcome)
+    }
+
+    /// In the place of the edge's `weir_arrive`.
+    #[xdp]
+    fn weir_watched_arrive(ctx: XdpContext) -> u32 {
+        if let Some(outcome) = relay::arrive(&mut Frame(&ctx), &Maps) {
+            return finish(&ctx, &outcome);
+        }
+        // SAFETY: nothing here is to be dropped.
+        unsafe { WATCH_NEXT.tail_call(&ctx, NEXT_RELAY) };
+        // SAFETY: as above.
+        unsafe { NEXT.tail_call(&ctx, NEXT_RELAY) };
+        let outcome = Outcome::refuse(Reason::Inconsistent);
+        verdict::count(&Maps, &outcome, Frame(&ctx).length());
+        finish(&ctx, &outcome)
+    }
+
+    /// In the place of the edge's `weir_relay`.
+    #[xdp]
+    fn weir_watched_relay(ctx: XdpContext) -> u32 {
+        weir_unwrapped(ctx.ctx);
+        let outcome = datapath::process_relayed(&mut Frame(&ctx), &Maps, &mut Notes);
+        finish(&ctx, &outcome)
+    }
+
+    /// Tells, and does, what becomes of a frame.
+    #[inline(always)]
+    fn finish(ctx: &XdpContext, outcome: &Outcome) -> u32 {
         let [what, whither] = outcome.words();
         weir_left(ctx.ctx, what, whither);
         match outcome.verdict {
-            Verdict::Pass => XDP_PASS,
+            Verdict::Pass | Verdict::Arrival => XDP_PASS,
             Verdict::Drop => XDP_DROP,
             Verdict::Tx => XDP_TX,
             // SAFETY: a helper call without pointers; its value is the action to return.
@@ -188,6 +233,25 @@ mod program {
         // SAFETY: reads a clock; no pointer is involved.
         told.record.arrived_ns = unsafe { bpf_ktime_get_ns() };
         state.drawn = drawn;
+        state.length = head;
+        0
+    }
+
+    /// Reads addresses and ports anew, of a frame that came out of its tunnel.
+    #[unsafe(no_mangle)]
+    #[inline(never)]
+    extern "C" fn weir_unwrapped(ctx: *mut xdp_md) -> u32 {
+        let (Some(state), Some(told)) = (state(), told()) else { return 0 };
+        if state.length == 0 {
+            return 0;
+        }
+        let length = Frame(&XdpContext::new(ctx)).length() as u64;
+        let head = if length < HEAD as u64 { length } else { HEAD as u64 };
+        if copy(ctx, state.head.as_mut_ptr(), head, HEAD as u64).is_none() {
+            return 0;
+        }
+        forget_handed_over();
+        told.record.flags = SEEN_RELAYED;
         state.length = head;
         0
     }

@@ -154,8 +154,9 @@ fn write(writer: &mut Writer<Box<dyn Write>>, packet: &WatchedPacket) -> io::Res
 fn comment(packet: &WatchedPacket) -> String {
     let mut parts = vec![format!("{}: {}", verdict(packet.verdict), packet.reason)];
     let mut add = |what: &str, value: Option<String>| {
-        parts.extend(value.map(|value| format!("{what} {value}")));
+        parts.extend(value.map(|value| format!("{what} {value}").trim_end().to_owned()));
     };
+    add("relayed by another region", packet.relayed.then(String::new));
     add("service", packet.service.clone());
     add("client", packet.service.as_ref().map(|_| end(packet.src, packet.src_port)));
     add("region", packet.client_region.clone());

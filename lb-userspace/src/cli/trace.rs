@@ -115,8 +115,9 @@ fn row(packet: &WatchedPacket) -> String {
         PacketShape::LaterFragment => " (later fragment)",
         PacketShape::IcmpError => " (ICMP error about the flow)",
     };
+    let relayed = if packet.relayed { " (relayed)" } else { "" };
     format!(
-        "{:<27}  {:<21}  {:<25}  {:<12}  {:<8}  {:<11}  {:<10}  {:<6}  {:<7}  {:<14}  {:<7}  {}{shape}",
+        "{:<27}  {:<21}  {:<25}  {:<12}  {:<8}  {:<11}  {:<10}  {:<6}  {:<7}  {:<14}  {:<7}  {}{shape}{relayed}",
         format!("{:.6}", packet.time),
         end(packet.src, packet.src_port),
         format!("{}{protocol}", end(packet.dst, packet.dst_port)),

@@ -18,16 +18,21 @@ use lb_common::abi::watch::{MAX_SNAP, WatchControl, WatchFilter, WatchLost, Watc
 
 use super::error::DataPlaneError;
 use super::generation::{Generation, map_names};
-use super::loader::load_xdp;
+use super::loader::{load_next, load_xdp};
 use super::maps::MappedArray;
-use super::object::{WATCH, WATCH_PROGRAM};
+use super::object::{WATCH, WATCH_ARRIVE_PROGRAM, WATCH_PROGRAM, WATCH_RELAY_PROGRAM};
 use super::pins::{PROGRAM, Pins};
 use super::sys;
+
+/// Name of the map of programs that the program goes on to.
+const WATCH_NEXT: &str = "WATCH_NEXT";
 
 /// The program in place. Dropping it puts the edge's own program back.
 pub struct Watch {
     /// The maps that it runs over.
     _generation: Arc<Generation>,
+    /// The programs that it goes on to: the kernel empties the map when nobody has it open.
+    _next: Option<Map>,
     pins: Arc<Pins>,
     edge: OwnedFd,
     program: OwnedFd,
@@ -72,6 +77,12 @@ impl Watch {
             .fd()
             .map_err(|error| DataPlaneError::load(&error))
             .and_then(|fd| fd.as_fd().try_clone_to_owned().map_err(|error| DataPlaneError::load(&error)))?;
+        load_next(
+            &mut ebpf,
+            generation.root().features,
+            WATCH_NEXT,
+            [WATCH_ARRIVE_PROGRAM, WATCH_RELAY_PROGRAM],
+        )?;
         let array = |ebpf: &mut aya::Ebpf, name: &str| match ebpf.take_map(name) {
             Some(Map::Array(data)) => Ok(data),
             _ => Err(DataPlaneError::Load(format!("map {name} is missing in the object"))),
@@ -92,6 +103,7 @@ impl Watch {
                 .map_err(|error| unmapped("WATCH_LOST", error))?,
             ring: RingBuf::try_from(ring).map_err(|error| DataPlaneError::load(&error))?,
             _generation: generation,
+            _next: ebpf.take_map(WATCH_NEXT),
             pins,
             edge,
             program,

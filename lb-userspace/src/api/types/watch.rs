@@ -72,6 +72,9 @@ pub struct WatchedPacket {
     pub shape: PacketShape,
     /// Whether it may open a flow.
     pub opening: bool,
+    /// Whether another region relayed it: addresses and ports are those inside the tunnel that it came in.
+    #[serde(default)]
+    pub relayed: bool,
     /// Name of the service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,

@@ -10,8 +10,8 @@ use lb_common::{
     abi::{
         reason::Reason,
         watch::{
-            NO_INDEX, SEEN_ADDRESSES, SEEN_BY_ID, SEEN_OPENING, SEEN_PORTS, SEEN_REMEMBERED, VERDICT_ANSWER,
-            VERDICT_DROP, VERDICT_FORWARD, WALKED, WatchRecord,
+            NO_INDEX, SEEN_ADDRESSES, SEEN_BY_ID, SEEN_OPENING, SEEN_PORTS, SEEN_RELAYED, SEEN_REMEMBERED,
+            VERDICT_ANSWER, VERDICT_DROP, VERDICT_FORWARD, WALKED, WatchRecord,
         },
     },
     datapath::{
@@ -66,6 +66,7 @@ impl Names {
             protocol: has(SEEN_ADDRESSES).then(|| protocol_name(record.protocol)),
             shape: shape(record.shape),
             opening: has(SEEN_OPENING),
+            relayed: has(SEEN_RELAYED),
             client_region: region
                 .and_then(|region| self.config.client_regions.get(region))
                 .map(|region| region.name.clone()),
