@@ -23,4 +23,5 @@ pub mod steering;
 pub mod switches;
 pub mod transition;
 pub mod walker;
+pub mod watch;
 mod words;
