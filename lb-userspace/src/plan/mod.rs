@@ -17,6 +17,7 @@ pub mod ramp;
 pub mod shed;
 pub mod state;
 pub mod switches;
+pub mod tables;
 pub mod transition;
 pub mod walker;
 mod words;

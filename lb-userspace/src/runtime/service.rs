@@ -20,6 +20,7 @@ use crate::{
     plan::{
         planner::Subject,
         state::{Action, Override},
+        tables::TableCache,
     },
     runtime::{
         control::{ActError, ControlStatus, Handle, Snapshot},
@@ -35,6 +36,7 @@ use crate::{
 pub(super) struct Parts {
     pub(super) config_path: PathBuf,
     pub(super) tenure: Tenure,
+    pub(super) tables: TableCache,
     pub(super) journal: Journal,
     pub(super) overrides: Overrides,
 }
@@ -43,6 +45,8 @@ pub(super) struct Parts {
 pub struct Service {
     pub(super) origin: Origin,
     pub(super) tenure: RwLock<Arc<Tenure>>,
+    /// Tables that were built so far.
+    pub(super) tables: Mutex<TableCache>,
     /// A reload that is under way: what is said meanwhile is said to both.
     pub(super) coming: Mutex<Option<(Arc<Config>, Handle)>>,
     /// Held during a reload.
@@ -57,7 +61,7 @@ pub struct Service {
 impl Service {
     /// The service over everything that was started.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { config_path, tenure, journal, overrides } = parts;
+        let Parts { config_path, tenure, tables, journal, overrides } = parts;
         let now = jiff::Timestamp::now();
         Self {
             origin: Origin {
@@ -66,6 +70,7 @@ impl Service {
                 started: now,
             },
             tenure: RwLock::new(Arc::new(tenure)),
+            tables: Mutex::new(tables),
             coming: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
             reloads: Mutex::new(Reloads::new(now)),
