@@ -9,7 +9,7 @@ use core::borrow::Borrow;
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, lpm_trie::Key},
 };
 use lb_common::{
     abi::{
@@ -19,6 +19,7 @@ use lb_common::{
         flow::{FlowEntry, FlowFilter, FlowWords, FragmentEntry, FragmentKey},
         guard::{GuardCounts, GuardEntry, NodeGuard},
         limits::{FLOW_FILTER_CHUNK, MAX_FRAGMENTED, MAX_INTERFACES, SLOTS_PER_CHUNK},
+        next::NEXT_PROGRAMS,
         plan::{PlanEntry, PoolEntry},
         prefix::{ENTRIES_PER_LINE, PrefixEntries, PrefixNode, PrefixTable, PrefixValues, VALUES_PER_LINE},
         quic::{QuicServer, QuicServerKey},
@@ -125,6 +126,10 @@ static FLOW_FILTER: Array<FlowFilter> = Array::with_max_entries(1, MMAPABLE);
 static PREVIOUS: Array<PoolEntry> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Programs to go on to; see [`lb_common::abi::next`].
+#[map]
+pub static NEXT: ProgramArray = ProgramArray::with_max_entries(NEXT_PROGRAMS, 0);
 
 /// What a CPU keeps from one function, or packet, to the next.
 #[repr(C)]

@@ -84,7 +84,7 @@ fn a_fresh_start_attaches_and_pins() {
         let pins = namespace.bpffs.join("v2");
         assert_eq!(names(&pins), ["current", "links"]);
         assert_eq!(names(&pins.join("links")), ["e0"]);
-        assert_eq!(names(&pins.join("current")).len(), 27, "26 maps and the program");
+        assert_eq!(names(&pins.join("current")).len(), 28, "27 maps and the program");
         drop(dataplane);
         assert!(program("e0").is_some(), "forwarding outlives the daemon");
     });
@@ -356,7 +356,7 @@ fn what_cannot_be_done_is_refused_with_a_remedy_and_changes_nothing() {
         let error = refused(&config);
         assert!(error.to_string().contains("map PLANS"), "{error}");
         assert!(program("e0").is_some(), "what ran goes on running");
-        assert_eq!(names(&pins).len(), 26, "nothing was removed");
+        assert_eq!(names(&pins).len(), 27, "nothing was removed");
     });
 }
 
@@ -446,6 +446,7 @@ fn explaining_over_the_live_maps_says_what_the_image_says() {
                     dst: SocketAddr::from(([192, 0, 2, 10], 80)),
                     protocol: Protocol::Tcp,
                     opening: port % 2 == 0,
+                    from_relay: false,
                 };
                 let explanation = explain(&observation, &config, dataplane.ids(), query);
                 // The model remembers what was asked of it, the live maps do not.
@@ -493,6 +494,7 @@ fn packets_are_counted_and_flows_away_from_home_are_seen() {
                 dst: SocketAddr::from(([192, 0, 2, 10], 80)),
                 protocol: Protocol::Tcp,
                 opening,
+                from_relay: false,
             };
             explain(&live.observe(), &config, dataplane.ids(), query)
         };

@@ -19,6 +19,10 @@ pub const MAX_SETS: usize = MAX_BACKENDS;
 pub const MAX_TABLE_SLOTS: u64 = (MAX_SLOT_CHUNKS * SLOTS_PER_CHUNK) as u64;
 /// Interfaces of the node.
 pub const MAX_INTERFACES: usize = 8;
+/// Addresses at which one host takes what other regions relay.
+pub const MAX_RELAY_ADDRESSES: usize = 16;
+/// Prefixes from which one host takes what other regions relay.
+pub const MAX_RELAY_PEERS: usize = 256;
 /// Checks in the file.
 pub const MAX_CHECKS: usize = 1024;
 /// Bytes of a name of a node, domain segment, client region, check, set, backend, service or pool.

@@ -19,6 +19,8 @@ mod prefix;
 mod protection;
 mod raw;
 mod raw_protection;
+mod raw_relay;
+mod relay;
 mod report;
 mod resolve;
 mod suggest;
@@ -35,4 +37,5 @@ pub use model::{
 };
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimits};
+pub use relay::Relay;
 pub use summary::{Summary, summary};

@@ -16,6 +16,7 @@ use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, Servic
 use super::limits::MAX_FLOW_ENTRIES;
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
 use super::protection::Protection;
+use super::relay::Relay;
 
 /// Everything that `weir.toml` says.
 ///
@@ -78,6 +79,8 @@ pub struct Node {
     pub opening_entries: Option<u32>,
     /// Answers (echo replies, "too big") a second on each CPU; and as many once more to neighbours who ask for a VIP.
     pub answers_per_second: u32,
+    /// What this host takes from other regions.
+    pub relay: Relay,
 }
 
 impl Node {
@@ -159,6 +162,8 @@ pub struct Set {
     pub checks: Vec<CheckId>,
     /// Ascending; at least one.
     pub backends: Vec<BackendId>,
+    /// Whether these are Weir hosts of another region, to which packets are relayed.
+    pub relay: bool,
 }
 
 /// One host that serves.
@@ -240,6 +245,8 @@ pub struct Pool {
     pub sets: Vec<SetId>,
     /// Slots of the table, one of [`TABLE_SIZES`](super::limits::TABLE_SIZES).
     pub table_size: u32,
+    /// Whether its one set is of Weir hosts of another region.
+    pub relay: bool,
 }
 
 impl HashKey {

@@ -16,6 +16,7 @@ use lb_common::abi::{
     limits::{
         ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, MAX_FRAGMENTED, MAX_INTERFACES, SLOTS_PER_CHUNK,
     },
+    next::NEXT_PROGRAMS,
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     prefix::{PrefixEntries, PrefixNode, PrefixTable, PrefixValues},
@@ -44,7 +45,7 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 26] = [
+const SHAPES: [Shape; 27] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
@@ -91,7 +92,10 @@ const SHAPES: [Shape; 26] = [
         value_size: size_of::<FlowEntry>(),
     },
     array("FLOW_FILTER", FLOW_FILTER_CHUNK),
+    Shape { name: NEXT, kind: MapType::ProgramArray, key_size: 4, value_size: 4 },
 ];
+/// Name of the map of programs to go on to.
+pub(super) const NEXT: &str = "NEXT";
 /// Name of the map of blocked source prefixes.
 pub(super) const BLOCKED: &str = "BLOCKED";
 /// Name of the map of QUIC server ids.
@@ -137,6 +141,7 @@ pub(super) fn map_sizes(
         OPENINGS => opening_entries,
         QUIC_SERVERS => image.quic.len() as u32,
         INTERFACES => MAX_INTERFACES as u32,
+        NEXT => NEXT_PROGRAMS,
         "FLOW_FILTER" => (image.root.flow_filter_mask as usize + 1).div_ceil(FLOW_FILTER_CHUNK) as u32,
         _ => 1,
     };

@@ -6,15 +6,15 @@ use std::net::IpAddr;
 use lb_common::abi::{
     ABI_VERSION,
     admission::Admission,
-    backend::{BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    backend::{BACKEND_RELAY, BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     limits::{
         ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES_PER_CPU, DEFAULT_FLOW_INSERTS_PER_SECOND,
         DEFAULT_OPENING_ENTRIES_PER_CPU, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS,
         MAX_PORT_RANGES, MAX_SLOT_CHUNKS, MAX_VIP_NESTING, SLOTS_PER_CHUNK, flow_filter_bytes,
     },
-    plan::{PlanEntry, PoolEntry},
+    plan::{POOL_RELAY, PlanEntry, PoolEntry},
     pod::Pod,
-    root::{FEATURE_ARP, Root},
+    root::{FEATURE_ARP, FEATURE_RELAY, Root},
     service::{
         SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_QUIC, SERVICE_STICKY_UDP,
         ServiceEntry,
@@ -106,6 +106,9 @@ pub enum CompileError {
         /// Why, and what would help.
         source: PrefixTableError,
     },
+    /// Relay addresses or peers cannot become a table.
+    #[error("relay addresses and peers: {0}")]
+    Relay(#[source] PrefixTableError),
     /// The VIP prefixes cannot become a table.
     #[error("VIP prefixes: {0}")]
     VipPrefixes(#[source] PrefixTableError),
@@ -169,6 +172,7 @@ pub fn compile_with(config: &Config, tables: &mut TableCache) -> Result<Image, C
     let clients = clients(config, &mut prefix)?;
     let vip_prefixes = prefix.add(&keys.vip_prefixes).map_err(CompileError::VipPrefixes)?;
     let access = access_lists(config, &mut prefix)?;
+    let (relay_addresses, relay_peers) = relay_lists(config, &mut prefix)?;
     let mut image = Image {
         root: Root {
             abi_version: ABI_VERSION,
@@ -177,6 +181,9 @@ pub fn compile_with(config: &Config, tables: &mut TableCache) -> Result<Image, C
             hash_key: expand_key(config.node.hash_key.as_bytes()),
             features: keys.features | features(config),
             vip_prefixes,
+            relay_addresses,
+            relay_peers,
+            relay_gue_port: config.node.relay.gue_port.to_be_bytes(),
             entropy_mask_v4: entropy_mask(32 - config.node.tunnel_source_v4.length(), MAX_ENTROPY_BITS_V4),
             entropy_mask_v6: entropy_mask(128 - config.node.tunnel_source_v6.length(), MAX_ENTROPY_BITS_V6),
             counter_cpus: 1,
@@ -247,7 +254,7 @@ fn pools(config: &Config, tables: &mut TableCache) -> Result<(Vec<PoolEntry>, Ve
             table_base,
             table_slots: pool.table_size,
             admission: pool_admission_index(pools.len()) as u16,
-            flags: 0,
+            flags: if pool.relay { POOL_RELAY } else { 0 },
             pool: pools.len() as u32,
         });
     }
@@ -329,12 +336,17 @@ fn plan_entry(pools: &[PoolEntry], plan: &[PoolIndex]) -> PlanEntry {
 
 /// What some packets need beyond the common way.
 fn features(config: &Config) -> u32 {
-    if config.services.iter().any(|service| service.reach == Reach::Arp) { FEATURE_ARP } else { 0 }
+    let arp = config.services.iter().any(|service| service.reach == Reach::Arp);
+    let relay = !config.node.relay.addresses.is_empty();
+    let bit = |is_needed, feature| if is_needed { feature } else { 0 };
+    bit(arp, FEATURE_ARP) | bit(relay, FEATURE_RELAY)
 }
 
 fn backend_entry(config: &Config, backend: &Backend) -> BackendEntry {
     let [rack, zone, region] = config.topology.ancestors(backend.rack).map(|domain| domain.index() as u16);
-    let common = BackendEntry { admission: Admission::OPEN, rack, zone, region, ..BackendEntry::zeroed() };
+    let flags = if config[backend.set].relay { BACKEND_RELAY } else { 0 };
+    let common =
+        BackendEntry { admission: Admission::OPEN, rack, zone, region, flags, ..BackendEntry::zeroed() };
     match backend.address {
         IpAddr::V4(destination) => {
             let source = config.node.tunnel_source_v4.address().octets();
@@ -408,6 +420,17 @@ fn clients(config: &Config, builder: &mut PrefixBuilder) -> Result<u32, CompileE
         }
         error => CompileError::ClientPrefixes(error),
     })
+}
+
+/// The prefix tables of this host's relay addresses and of those that may relay to it.
+fn relay_lists(config: &Config, builder: &mut PrefixBuilder) -> Result<(u32, u32), CompileError> {
+    let relay = &config.node.relay;
+    let host = |&address: &IpAddr| IpPrefix::containing(address, if address.is_ipv4() { 32 } else { 128 });
+    let listed = |prefix| Prefix { prefix, value: 1 };
+    let addresses: Vec<_> = relay.addresses.iter().map(host).map(listed).collect();
+    let peers: Vec<_> = relay.peers.iter().copied().map(listed).collect();
+    let mut add = |list: &[Prefix]| builder.add(list).map_err(CompileError::Relay);
+    Ok((add(&addresses)?, add(&peers)?))
 }
 
 /// The prefix tables of all services' access lists, 0 for services without one.

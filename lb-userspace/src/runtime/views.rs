@@ -7,9 +7,9 @@ use lb_common::abi::{ABI_VERSION, admission::Admission, reason::Reason};
 use crate::{
     api::types::{
         AdmissionView, BackendView, CheckState, CheckView, ConfigStatus, ControlStatus, DaemonStatus,
-        DomainView, FlowsStatus, HealthView, InterfaceStatus, JournalStatus, NextHop, NodeStatus,
-        OverrideView, PlanView, PoolView, ReasonCount, ServiceTraffic, ServiceView, Shares, StateCounts,
-        Status, TrafficStatus, VerdictKind, XdpStatus,
+        DampingView, DomainView, FlowsStatus, HealthView, InterfaceStatus, JournalStatus, NextHop,
+        NodeStatus, PlanView, PoolView, ReasonCount, ServiceTraffic, ServiceView, Shares, ShiftView,
+        StateCounts, Status, TrafficStatus, VerdictKind, XdpStatus,
     },
     config::{BackendId, Config, DomainId, Pool, Protocol, Service},
     dataplane::{
@@ -18,7 +18,8 @@ use crate::{
         nexthop::{HopSnapshot, HopState},
     },
     plan::ids::Ids,
-    runtime::control::{AdmissionStatus, BackendStatus, CheckStatus, Snapshot, Standing},
+    runtime::clock::monotonic_ns,
+    runtime::control::{AdmissionStatus, BackendStatus, CheckStatus, DomainStatus, Snapshot, Standing},
     runtime::reload::Reloads,
     runtime::walker::FlowState,
 };
@@ -51,7 +52,6 @@ pub(super) fn status(
     origin: &Origin,
     (digest, reloads): (&[u8; 32], &Reloads),
     journal: JournalStatus,
-    overrides: Vec<OverrideView>,
 ) -> Status {
     let node = &facts.config.node;
     let path = |id: DomainId| facts.config.topology[id].path.clone();
@@ -88,8 +88,15 @@ pub(super) fn status(
         control: control(facts.snapshot),
         journal,
         unresolved_next_hops: unresolved(facts),
-        overrides,
+        overrides: Vec::new(),
+        shifts: Vec::new(),
     }
+}
+
+/// Whole seconds until a moment, rounded up; 0 if it has passed.
+pub(super) fn left_s(until: jiff::Timestamp) -> u64 {
+    let ms = until.duration_since(jiff::Timestamp::now()).as_millis();
+    u64::try_from(ms).unwrap_or(0).div_ceil(1_000)
 }
 
 /// An interface as it is now: one that is gone has index 0 and no program.
@@ -272,14 +279,22 @@ pub(super) fn domains(facts: &Facts<'_>) -> Vec<DomainView> {
         let inside = |status: &&BackendStatus| topology.is_within(facts.config[status.id].rack, domain);
         facts.snapshot.backends.iter().filter(inside).map(|status| status.standing.state).collect()
     };
-    let view = |status: &crate::runtime::control::DomainStatus| DomainView {
+    let view = |status: &DomainStatus| DomainView {
         path: status.path.clone(),
         level: status.level,
-        health: health(&status.standing),
+        health: HealthView { shift: shift(status), ..health(&status.standing) },
         admission: admission(status.standing.admission),
         backends: within(status.id),
     };
     facts.snapshot.domains.iter().map(view).collect()
+}
+
+/// The shift of a domain, if it has one.
+pub(super) fn shift(status: &DomainStatus) -> Option<ShiftView> {
+    let shift = status.standing.shift.clone()?;
+    let left_s = left_s(shift.until);
+    let (domain, level) = (status.path.clone(), Some(status.level));
+    Some(ShiftView { domain, level, shift, left_s, active: true, stored_ns: None })
 }
 
 fn health(standing: &Standing) -> HealthView {
@@ -288,6 +303,14 @@ fn health(standing: &Standing) -> HealthView {
         automatic: standing.automatic,
         since: standing.since,
         word: standing.held.clone(),
+        left_s: standing.held.as_ref().and_then(|held| held.until).map(left_s),
+        drain: None,
+        shift: None,
+        damping: standing.damping.map(|damping| DampingView {
+            penalty: damping.penalty as u64,
+            suppressed: damping.suppressed,
+            left_s: damping.until_ns.map(|ns| ns.saturating_sub(monotonic_ns()).div_ceil(1_000_000_000)),
+        }),
     }
 }
 

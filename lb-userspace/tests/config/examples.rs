@@ -22,7 +22,10 @@ fn every_example_validates() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 8, "checks, one-rack, protection, three-zones, two-regions, gue, l2-dsr and quic");
+    assert_eq!(
+        seen, 9,
+        "checks, one-rack, protection, relay, three-zones, two-regions, gue, l2-dsr and quic"
+    );
 }
 
 #[test]

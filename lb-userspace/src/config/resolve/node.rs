@@ -8,7 +8,7 @@ use lb_common::abi::limits::DEFAULT_ANSWERS_PER_SECOND;
 
 use super::checks::{choice, parse_duration};
 use super::names::check_name;
-use super::{clients, protection, topology};
+use super::{clients, protection, relay, topology};
 use crate::config::fields::{At, Text, Texts};
 use crate::config::ids::DomainId;
 use crate::config::key;
@@ -58,6 +58,7 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
     let flow_entries = entries("flow_entries", raw.flow_entries.as_ref(), report);
     let opening_entries = entries("opening_entries", raw.opening_entries.as_ref(), report);
     let answers_per_second = answers(raw.answers_per_second.as_ref(), report);
+    let relay = relay::resolve_node(raw, report);
     if raw.client_prefixes_file.is_some() {
         path("client_prefixes_file", raw.client_prefixes_file.as_ref(), "", report)?;
     }
@@ -85,6 +86,7 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
         flow_entries: flow_entries?,
         opening_entries: opening_entries?,
         answers_per_second: answers_per_second?,
+        relay: relay?,
     })
 }
 
