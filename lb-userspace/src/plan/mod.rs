@@ -23,4 +23,5 @@ pub mod switches;
 pub mod tables;
 pub mod transition;
 pub mod walker;
+pub mod watch;
 mod words;

@@ -17,3 +17,4 @@ pub mod switches;
 mod tenure;
 mod views;
 mod walker;
+pub mod watch;
