@@ -28,6 +28,7 @@ use lb_common::{
     },
     datapath::{
         admit::{self, Request},
+        answers::{BUDGETS, Budget},
         classify::{self, Lookup},
         filter::Allowance,
         flow::FlowTable,
@@ -96,7 +97,7 @@ static PORT_RANGES: Array<PortRanges> = Array::with_max_entries(1, MMAPABLE);
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> = LruHashMap::with_max_entries(MAX_FRAGMENTED, 0);
 /// See [`Tables::answers_booked_ns`].
 #[map]
-static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(BUDGETS as u32, 0);
 /// A packed [`Transport`] on its way from one function to another.
 #[map]
 static HANDED_OVER: PerCpuArray<[u32; TRANSPORT_WORDS]> = PerCpuArray::with_max_entries(1, 0);
@@ -467,13 +468,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn answers_booked_ns(&self) -> u64 {
-        ANSWERS.get(0).copied().unwrap_or(0)
+    fn answers_booked_ns(&self, budget: Budget) -> u64 {
+        ANSWERS.get(budget as u32).copied().unwrap_or(0)
     }
 
     #[inline(always)]
-    fn book_answers_ns(&self, until: u64) {
-        if let Some(booked) = ANSWERS.get_ptr_mut(0) {
+    fn book_answers_ns(&self, budget: Budget, until: u64) {
+        if let Some(booked) = ANSWERS.get_ptr_mut(budget as u32) {
             // SAFETY: a live per-CPU element, which only this program on this CPU writes.
             unsafe { *booked = until };
         }

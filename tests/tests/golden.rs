@@ -143,3 +143,23 @@ fn pure_code_and_xdp_program_agree_on_damaged_packets() -> Result<()> {
     );
     Ok(())
 }
+
+/// What Weir answers on its own has two budgets: pings do not use up what is for neighbours, nor the other way round.
+#[test]
+fn pings_and_neighbours_are_limited_apart() -> Result<()> {
+    let mut image = fixture()?;
+    image.root.answers_per_second = 1;
+    let all = cases::all();
+    let frame = |name: &str| {
+        all.iter().find(|case| case.name == name).map(|case| case.input.clone()).context("no such case")
+    };
+    let frames = [frame("ping, IPv4")?, frame("ARP request")?, frame("solicitation to the group")?];
+    let reasons = |order: &[usize]| {
+        let tables = ImageTables::new(image.clone());
+        order.iter().map(|&at| run_pure(&tables, &frames[at]).1).collect::<Vec<_>>()
+    };
+    let (echo, neighbour, limited) = (Reason::EchoAnswered, Reason::NeighbourAnswered, Reason::AnswerLimited);
+    assert_eq!(reasons(&[0, 0, 1, 1, 2]), [echo, limited, neighbour, limited, limited]);
+    assert_eq!(reasons(&[2, 1, 0, 0]), [neighbour, limited, echo, limited]);
+    Ok(())
+}

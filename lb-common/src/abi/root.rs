@@ -68,7 +68,8 @@ pub struct Root {
     /// Prefix table of VIP prefixes, whose values are [`ServiceKey::prefix`](super::service::ServiceKey::prefix); meant only with
     /// [`FEATURE_VIP_PREFIXES`].
     pub vip_prefixes: u32,
-    /// Answers (echo replies, "too big") a second that Weir itself gives at most, for each CPU.
+    /// Answers (echo replies, "too big") a second that Weir itself gives at most, for each CPU; and as many once more to neighbours who
+    /// ask for a VIP.
     pub answers_per_second: u32,
     /// Zero.
     pub reserved: u32,

@@ -127,7 +127,11 @@ pub fn process_relayed<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: 
 #[inline(always)]
 fn neighbour_or_sort_out<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Unusual {
     match neighbour::answer(packet, tables) {
-        Some(reason) => Unusual::Done(Outcome::answer(reason)),
+        Some(Reason::NeighbourAnswered) => Unusual::Done(Outcome::answer(Reason::NeighbourAnswered)),
+        Some(reason) => Unusual::Done(Outcome::refuse(reason)),
+        None if admit::is_emergency(tables) && packet.is_blocked(tables) => {
+            Unusual::Done(Outcome::refuse(Reason::Emergency))
+        }
         None => packet.sort_out(tables),
     }
 }

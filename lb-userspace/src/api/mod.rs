@@ -8,6 +8,10 @@
 //! | `GET /v1/domains`, `/v1/domains/{path}` | [`types::DomainView`] |
 //! | `POST /v1/backends/{name}/{drain\|fail\|restore}` | [`types::Acted`] |
 //! | `POST /v1/domains/actions/{drain\|fail\|restore}` | [`types::Acted`] |
+//! | `GET /v1/shifts` | [`types::ShiftView`]s |
+//! | `POST /v1/shifts`, with a [`types::ShiftRequest`] | [`types::ShiftView`] |
+//! | `POST /v1/shifts/extend`, with a [`types::ShiftExtendRequest`] | [`types::ShiftView`] |
+//! | `POST /v1/shifts/cancel`, with a [`types::ShiftCancelRequest`] | [`types::ShiftView`] |
 //! | `GET /v1/guards`, `/v1/guards/{service}` | [`types::GuardView`] |
 //! | `GET /v1/emergency` | [`types::SwitchView`] |
 //! | `POST /v1/emergency`, with a [`types::ThrowRequest`] | [`types::SwitchView`] |
@@ -24,15 +28,28 @@ use std::{path::PathBuf, time::Duration};
 use crate::{plan::state::Action, telemetry::event::Event};
 use problem::Problem;
 use types::{
-    Acted, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView,
-    Reloaded, ServiceView, Status, SubjectName, SwitchView, ThrowRequest,
+    Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation,
+    GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
+    Status, SubjectName, SwitchView, ThrowRequest,
 };
 
 pub mod limits;
+mod operations;
 pub mod problem;
 pub mod router;
 pub mod server;
 pub mod types;
+
+/// What is to be done about a shift.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ShiftChange {
+    /// Shift, or replace the shift that stands.
+    Set(ShiftRequest),
+    /// Let it stand for longer.
+    Extend(ShiftExtendRequest),
+    /// End it.
+    Cancel(ShiftCancelRequest),
+}
 
 /// What the API needs of a daemon.
 pub trait Control: Send + Sync + 'static {
@@ -50,8 +67,14 @@ pub trait Control: Send + Sync + 'static {
         &self,
         subject: SubjectName,
         action: Action,
+        terms: ActionTerms,
         reason: String,
     ) -> impl Future<Output = Result<Acted, Problem>> + Send;
+    /// The shifts that stand, in any order.
+    fn shifts(&self) -> impl Future<Output = Vec<ShiftView>> + Send;
+    /// Shifts a domain, or extends or cancels its shift. The reason has been checked; the rest has not. The answer comes when the
+    /// word is in the data plane; of a cancelled shift it is the one that stood.
+    fn shift(&self, request: ShiftChange) -> impl Future<Output = Result<ShiftView, Problem>> + Send;
     /// How each service is protected, in any order.
     fn guards(&self) -> impl Future<Output = Vec<GuardView>> + Send;
     /// The emergency switches that are on, in any order.

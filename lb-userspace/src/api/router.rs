@@ -22,24 +22,25 @@ use super::{
     limits::{
         DEFAULT_EVENTS, MAX_BODY_BYTES, MAX_EVENTS, MAX_REASON_CHARS, MAX_WAIT, MAX_WAITING, REQUEST_TIMEOUT,
     },
+    operations,
     problem::{Problem, ProblemKind},
     types::{
-        Acted, BackendActionRequest, BackendView, ClearRequest, Differences, DomainActionRequest, DomainView,
-        ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, Status, SubjectKind, SubjectName,
-        SwitchView, ThrowRequest,
+        BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView, Reloaded,
+        ServiceView, Status, SwitchView, ThrowRequest,
     },
 };
-use crate::{config::Protocol, plan::state::Action, telemetry::event::Event};
+use crate::{config::Protocol, telemetry::event::Event};
 
-type Answer<T> = Result<Json<T>, Problem>;
+pub(super) type Answer<T> = Result<Json<T>, Problem>;
 
-struct App<C> {
-    control: Arc<C>,
+/// What handlers share.
+pub(super) struct App<C> {
+    pub(super) control: Arc<C>,
     /// One permit for each request that may wait for events.
     waiting: Semaphore,
 }
 
-type Shared<C> = State<Arc<App<C>>>;
+pub(super) type Shared<C> = State<Arc<App<C>>>;
 
 /// All routes of the API.
 pub fn router<C: Control>(control: Arc<C>) -> Router {
@@ -50,16 +51,15 @@ pub fn router<C: Control>(control: Arc<C>) -> Router {
         .route("/v1/services/{name}", get(service::<C>))
         .route("/v1/backends", get(backends::<C>))
         .route("/v1/backends/{name}", get(backend::<C>))
-        .route("/v1/backends/{name}/{action}", post(act_on_backend::<C>))
         .route("/v1/domains", get(domains::<C>))
         .route("/v1/domains/{*path}", get(domain::<C>))
-        .route("/v1/domains/actions/{action}", post(act_on_domain::<C>))
         .route("/v1/guards", get(guards::<C>))
         .route("/v1/guards/{service}", get(guard::<C>))
         .route("/v1/emergency", get(switches::<C>).post(throw::<C>))
         .route("/v1/emergency/clear", post(clear::<C>))
         .route("/v1/explain", get(explain::<C>))
         .route("/v1/diff", get(diff::<C>))
+        .merge(operations::routes())
         .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT, request, next)));
     let patient = Router::new()
         .route("/v1/events", get(events::<C>))
@@ -131,33 +131,6 @@ async fn domain<C: Control>(
     found.map(Json).ok_or_else(|| Problem::not_found("domain", &path))
 }
 
-async fn act_on_backend<C: Control>(
-    State(app): Shared<C>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
-) -> Answer<Acted> {
-    let (name, action) = segment(path)?;
-    let action = parse_action(&action)?;
-    let BackendActionRequest { reason } = parse_body(body, r#"{"reason": "replacing fans"}"#)?;
-    act(&*app.control, SubjectName { kind: SubjectKind::Backend, name }, action, &reason).await
-}
-
-async fn act_on_domain<C: Control>(
-    State(app): Shared<C>,
-    action: Result<Path<String>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
-) -> Answer<Acted> {
-    let action = parse_action(&segment(action)?)?;
-    let example = r#"{"domain": "west/w1", "reason": "replacing fans"}"#;
-    let DomainActionRequest { domain: name, reason } = parse_body(body, example)?;
-    act(&*app.control, SubjectName { kind: SubjectKind::Domain, name }, action, &reason).await
-}
-
-async fn act<C: Control>(control: &C, subject: SubjectName, action: Action, reason: &str) -> Answer<Acted> {
-    let reason = good_reason(reason)?;
-    control.act(subject, action, reason).await.map(Json)
-}
-
 async fn guards<C: Control>(State(app): Shared<C>) -> Json<Vec<GuardView>> {
     let mut guards = app.control.guards().await;
     guards.sort_by(|a, b| a.service.cmp(&b.service));
@@ -192,7 +165,7 @@ async fn clear<C: Control>(State(app): Shared<C>, body: Result<Bytes, BytesRejec
     app.control.clear(ClearRequest { reason, ..request }).await.map(Json)
 }
 
-fn good_reason(text: &str) -> Result<String, Problem> {
+pub(super) fn good_reason(text: &str) -> Result<String, Problem> {
     check_reason(text).map_err(|detail| {
         Problem::new(ProblemKind::Invalid, detail, "say in one line why, for those who find it later")
     })
@@ -322,14 +295,7 @@ pub fn check_reason(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn parse_action(text: &str) -> Result<Action, Problem> {
-    Action::ALL.into_iter().find(|action| action.name() == text).ok_or_else(|| {
-        let detail = format!("there is no action \"{}\"", text.escape_debug());
-        Problem::new(ProblemKind::NoRoute, detail, "the actions are drain, fail and restore")
-    })
-}
-
-fn segment<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
+pub(super) fn segment<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
     path.map(|Path(value)| value).map_err(|rejection| {
         Problem::new(ProblemKind::Invalid, rejection.body_text(), "percent-encode the name as UTF-8")
     })
@@ -341,7 +307,10 @@ fn parse_query<T>(query: Result<Query<T>, QueryRejection>, example: &str) -> Res
     })
 }
 
-fn parse_body<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>, example: &str) -> Result<T, Problem> {
+pub(super) fn parse_body<T: DeserializeOwned>(
+    body: Result<Bytes, BytesRejection>,
+    example: &str,
+) -> Result<T, Problem> {
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             let detail = format!("the body is larger than {MAX_BODY_BYTES} bytes");

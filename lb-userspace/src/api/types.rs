@@ -9,17 +9,22 @@ use lb_common::abi::admission::Admission;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Level, OnAllDown, Ports, Protocol, Vip},
+    config::{Level, OnAllDown, Ports, Protocol, Reach, Udp, Vip},
     plan::state::{Action, Override, State},
 };
 
 mod explain;
 mod guard;
+mod operate;
 mod reload;
 mod status;
 
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
+pub use operate::{
+    ActionTerms, BackendActionRequest, DampingView, DomainActionRequest, DrainState, DrainView,
+    ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
+};
 pub use reload::{Changes, Differences, MemberShare, Reloaded, TableChange};
 pub use status::{
     ConfigStatus, ControlStatus, DaemonStatus, FlowsStatus, InterfaceStatus, JournalStatus, NodeStatus,
@@ -85,6 +90,18 @@ pub struct ServiceView {
     pub protocol: Protocol,
     /// What happens when no pool of a plan can take a flow.
     pub on_all_down: OnAllDown,
+    /// How packets travel to its backends: `ipip`, `gue to port 6080`, `l2`.
+    #[serde(default)]
+    pub forwarding: String,
+    /// How packets for its VIP come to this host.
+    #[serde(default)]
+    pub reach: Reach,
+    /// What a drain does to its flows, if it is plain UDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udp: Option<Udp>,
+    /// Whether its flows are told apart by QUIC's connection ids.
+    #[serde(default)]
+    pub quic: bool,
     /// Its pools, by name.
     pub pools: Vec<PoolView>,
     /// For each client region the pools in the order in which they are tried; one plan, named `default`, if client
@@ -203,6 +220,18 @@ pub struct HealthView {
     /// The operator's word.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
     pub word: Option<Override>,
+    /// Seconds until the operator's word ends by itself; left out if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_s: Option<u64>,
+    /// How far what an operator drained is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainView>,
+    /// The shift of a domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shift: Option<ShiftView>,
+    /// What damping remembers of its failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damping: Option<DampingView>,
 }
 
 /// An admission word.
@@ -302,24 +331,6 @@ pub struct NextHop {
     pub mac: String,
 }
 
-/// Body of an action on a backend: `POST /v1/backends/{name}/{drain|fail|restore}`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BackendActionRequest {
-    /// Why.
-    pub reason: String,
-}
-
-/// Body of an action on a domain: `POST /v1/domains/actions/{drain|fail|restore}`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DomainActionRequest {
-    /// Path of the domain.
-    pub domain: String,
-    /// Why.
-    pub reason: String,
-}
-
 /// Answer to an action.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Acted {
@@ -338,6 +349,12 @@ pub struct Acted {
     pub decided_ns: u64,
     /// When the word was stored: effective from the next packet on.
     pub stored_ns: u64,
+    /// When the word ends by itself; left out if it does not, or there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<jiff::Timestamp>,
+    /// Seconds until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_s: Option<u64>,
 }
 
 impl fmt::Display for SubjectName {

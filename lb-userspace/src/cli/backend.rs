@@ -5,13 +5,10 @@ use comfy_table::Cell;
 
 use super::{
     client::{Client, encode},
-    operate::{self, ActionArgs},
+    operate::{self, DrainArgs, ENDS, FailArgs, RestoreArgs, Said},
     output::{Output, bytes, flows, moment, number, span, state, word},
 };
-use crate::{
-    api::types::{BackendActionRequest, BackendView, CheckState, CheckView},
-    plan::state::Action,
-};
+use crate::api::types::{BackendActionRequest, BackendView, CheckState, CheckView};
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -24,16 +21,20 @@ Examples:
 const DRAIN_EXAMPLES: &str = "\
 Examples:
   weir backend drain w1r1b1 --reason 'kernel upgrade'
+  weir backend drain w1r1b1 --for 2h --reason 'kernel upgrade'
+  weir backend drain w1r1b1 --no-expiry --reason 'out of service'
 
-New flows go elsewhere, established ones stay, until `weir backend restore`. No flow of another backend moves.";
+New flows go elsewhere, established ones stay, until its time is over or `weir backend restore`. No flow of another backend moves.";
 const FAIL_EXAMPLES: &str = "\
 Examples:
   weir backend fail w1r1b1 --reason 'answers with errors'
+  weir backend fail w1r1b1 --for 30m --reason 'answers with errors'
 
-All flows go elsewhere at once, until `weir backend restore`. No flow of another backend moves.";
+All flows go elsewhere at once, until its time is over or `weir backend restore`. No flow of another backend moves.";
 const RESTORE_EXAMPLES: &str = "\
 Examples:
   weir backend restore w1r1b1 --reason 'kernel upgraded'
+  weir backend restore w1r1b1 --forget-failures --reason 'loose cable fixed'
 
 The checks have the say again. Restoring brings back exactly the placement from before.";
 
@@ -55,14 +56,14 @@ pub enum BackendCommand {
         name: String,
     },
     /// Send no new flows to a backend; established ones stay
-    #[command(after_long_help = DRAIN_EXAMPLES)]
-    Drain(ActionArgs),
+    #[command(after_long_help = format!("{DRAIN_EXAMPLES}\n\n{ENDS}"))]
+    Drain(DrainArgs),
     /// Send nothing to a backend
-    #[command(after_long_help = FAIL_EXAMPLES)]
-    Fail(ActionArgs),
+    #[command(after_long_help = format!("{FAIL_EXAMPLES}\n\n{ENDS}"))]
+    Fail(FailArgs),
     /// Take back `drain` or `fail`: the checks have the say again
     #[command(after_long_help = RESTORE_EXAMPLES)]
-    Restore(ActionArgs),
+    Restore(RestoreArgs),
 }
 
 pub(super) async fn run(command: BackendCommand, client: &Client, out: &mut Output) -> anyhow::Result<()> {
@@ -84,15 +85,16 @@ pub(super) async fn run(command: BackendCommand, client: &Client, out: &mut Outp
             }
             show(&answer.parse()?, out)
         }
-        BackendCommand::Drain(args) => act(Action::Drain, args, client, out).await,
-        BackendCommand::Fail(args) => act(Action::Fail, args, client, out).await,
-        BackendCommand::Restore(args) => act(Action::Restore, args, client, out).await,
+        BackendCommand::Drain(args) => act(args.into(), client, out).await,
+        BackendCommand::Fail(args) => act(args.into(), client, out).await,
+        BackendCommand::Restore(args) => act(args.into(), client, out).await,
     }
 }
 
-async fn act(action: Action, args: ActionArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
-    let path = format!("/v1/backends/{}/{}", encode(&args.name), action.name());
-    let answer = client.post(&path, &BackendActionRequest { reason: args.reason }).await?;
+async fn act(said: Said, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    let Said { action, name, reason, terms } = said;
+    let path = format!("/v1/backends/{}/{}", encode(&name), action.name());
+    let answer = client.post(&path, &BackendActionRequest::new(reason, terms)).await?;
     operate::show(&answer, out)
 }
 
@@ -151,12 +153,7 @@ fn show(backend: &BackendView, out: &mut Output) -> anyhow::Result<()> {
         ("forwarded", Cell::new(format!("{} packets, {}", backend.packets, bytes(backend.bytes)))),
         ("flow table", Cell::new(away(backend))),
     ];
-    if let Some(held) = &backend.health.word {
-        fields.push((
-            "operator",
-            Cell::new(format!("{} (since {})", word(&backend.health), moment(held.since))),
-        ));
-    }
+    fields.extend(operate::fields(&backend.health));
     out.fields(fields)?;
     if backend.checks.is_empty() {
         return Ok(out.line("\nno checks: always believed UP")?);

@@ -5,13 +5,10 @@ use comfy_table::Cell;
 
 use super::{
     client::{Client, encode},
-    operate::{self, ActionArgs},
+    operate::{self, DrainArgs, ENDS, FailArgs, RestoreArgs, Said},
     output::{Output, flows, moment, number, state, word},
 };
-use crate::{
-    api::types::{DomainActionRequest, DomainView},
-    plan::state::Action,
-};
+use crate::api::types::{DomainActionRequest, DomainView};
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -24,16 +21,19 @@ Examples:
 const DRAIN_EXAMPLES: &str = "\
 Examples:
   weir domain drain west/w1/r1 --reason 'replacing the switch'
+  weir domain drain west/w1/r1 --for 2h --reason 'replacing the switch'
 
-New flows go elsewhere, established ones stay, until `weir domain restore`. No flow of another domain moves.";
+New flows go elsewhere, established ones stay, until its time is over or `weir domain restore`. No flow of another domain moves.";
 const FAIL_EXAMPLES: &str = "\
 Examples:
   weir domain fail west/w1 --reason 'cooling failed'
+  weir domain fail west/w1 --for 4h --reason 'cooling failed'
 
-All flows go elsewhere at once, until `weir domain restore`. No flow of another domain moves.";
+All flows go elsewhere at once, until its time is over or `weir domain restore`. No flow of another domain moves.";
 const RESTORE_EXAMPLES: &str = "\
 Examples:
   weir domain restore west/w1 --reason 'cooling works again'
+  weir domain restore west/w1/r1 --forget-failures --reason 'switch replaced'
 
 The checks have the say again. Restoring brings back exactly the placement from before.";
 
@@ -55,14 +55,14 @@ pub enum DomainCommand {
         path: String,
     },
     /// Send no new flows to a domain; established ones stay
-    #[command(after_long_help = DRAIN_EXAMPLES)]
-    Drain(ActionArgs),
+    #[command(after_long_help = format!("{DRAIN_EXAMPLES}\n\n{ENDS}"))]
+    Drain(DrainArgs),
     /// Send nothing to a domain
-    #[command(after_long_help = FAIL_EXAMPLES)]
-    Fail(ActionArgs),
+    #[command(after_long_help = format!("{FAIL_EXAMPLES}\n\n{ENDS}"))]
+    Fail(FailArgs),
     /// Take back `drain` or `fail`: the checks have the say again
     #[command(after_long_help = RESTORE_EXAMPLES)]
-    Restore(ActionArgs),
+    Restore(RestoreArgs),
 }
 
 pub(super) async fn run(command: DomainCommand, client: &Client, out: &mut Output) -> anyhow::Result<()> {
@@ -84,15 +84,17 @@ pub(super) async fn run(command: DomainCommand, client: &Client, out: &mut Outpu
             }
             show(&answer.parse()?, out)
         }
-        DomainCommand::Drain(args) => act(Action::Drain, args, client, out).await,
-        DomainCommand::Fail(args) => act(Action::Fail, args, client, out).await,
-        DomainCommand::Restore(args) => act(Action::Restore, args, client, out).await,
+        DomainCommand::Drain(args) => act(args.into(), client, out).await,
+        DomainCommand::Fail(args) => act(args.into(), client, out).await,
+        DomainCommand::Restore(args) => act(args.into(), client, out).await,
     }
 }
 
-async fn act(action: Action, args: ActionArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+async fn act(said: Said, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    let Said { action, name, reason, terms } = said;
     let path = format!("/v1/domains/actions/{}", action.name());
-    let answer = client.post(&path, &DomainActionRequest { domain: args.name, reason: args.reason }).await?;
+    let request = DomainActionRequest { domain: name, ..DomainActionRequest::new(reason, terms) };
+    let answer = client.post(&path, &request).await?;
     operate::show(&answer, out)
 }
 
@@ -132,8 +134,6 @@ fn show(domain: &DomainView, out: &mut Output) -> anyhow::Result<()> {
         ("takes flows", Cell::new(flows(admission.shares))),
         ("backends", Cell::new(counts)),
     ];
-    if let Some(held) = &health.word {
-        fields.push(("operator", Cell::new(format!("{} (since {})", word(health), moment(held.since)))));
-    }
+    fields.extend(operate::fields(health));
     Ok(out.fields(fields)?)
 }

@@ -93,6 +93,7 @@ fn line(event: &Event) -> String {
         EventKind::BackendState => "backend ",
         EventKind::DomainState => "domain ",
         EventKind::Override => "",
+        EventKind::Shift => "shift ",
         EventKind::Emergency => "emergency ",
         EventKind::Shed => "shed ",
         EventKind::Daemon => "node ",

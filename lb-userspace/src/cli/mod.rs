@@ -21,7 +21,9 @@ pub mod output;
 pub mod privilege;
 pub mod reload;
 pub mod service;
+pub mod shift;
 pub mod status;
+mod times;
 
 use client::Client;
 use exit::ExitCode;
@@ -40,6 +42,7 @@ Examples:
   weir reload
   weir backend list
   weir domain drain west/w1 --reason 'moving racks'
+  weir shift zone west/w1 --to 50% --for 2h --reason 'cooling is weak'
   weir explain 198.51.100.7:40000 192.0.2.10:80/tcp
   weir events --follow";
 
@@ -92,6 +95,9 @@ pub enum Command {
     /// Show regions, zones and racks; drain, fail and restore them
     #[command(subcommand)]
     Domain(domain::DomainCommand),
+    /// Send a share of a zone's, region's or rack's new flows elsewhere for a while
+    #[command(subcommand)]
+    Shift(shift::ShiftCommand),
     /// Show how services are protected: access lists, limits, what was refused
     #[command(subcommand)]
     Guard(guard::GuardCommand),
@@ -152,6 +158,7 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
             Command::Service(command) => service::run(command, client, out).await,
             Command::Backend(command) => backend::run(command, client, out).await,
             Command::Domain(command) => domain::run(command, client, out).await,
+            Command::Shift(command) => shift::run(command, client, out).await,
             Command::Guard(command) => guard::run(command, client, out).await,
             Command::Emergency(command) => emergency::run(command, client, out).await,
             Command::Explain(args) => explain::run(&args, client, out).await,

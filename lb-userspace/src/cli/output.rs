@@ -143,16 +143,18 @@ fn percent(share: u8) -> String {
     }
 }
 
-/// The operator's word that stands, in words; empty if there is none.
+/// The operator's word and the shift that stand, in words; empty if there are none.
 pub(super) fn word(health: &HealthView) -> String {
-    health.word.as_ref().map_or_else(String::new, |word| {
+    let held = health.word.as_ref().map(|word| {
         let did = match word.action {
             Action::Drain => "drained",
             Action::Fail => "failed",
             Action::Restore => "restored",
         };
         format!("{did} by operator: {}", word.reason)
-    })
+    });
+    let shift = health.shift.as_ref().map(super::shift::word);
+    held.into_iter().chain(shift).collect::<Vec<_>>().join("; ")
 }
 
 /// A moment, to the millisecond, in UTC.

@@ -5,6 +5,7 @@ use comfy_table::Cell;
 use super::{
     client::Client,
     output::{Output, bytes, moment, number, span, state, uptime},
+    shift,
 };
 use crate::api::types::{FlowsStatus, OverrideView, StateCounts, Status, SwitchView, VerdictKind};
 
@@ -37,9 +38,13 @@ pub(super) async fn run(client: &Client, out: &mut Output) -> anyhow::Result<()>
     if !status.overrides.is_empty() {
         out.line("")?;
         out.table(
-            &["OVERRIDE", "STATE", "SINCE", "REASON"],
+            &["OVERRIDE", "STATE", "SINCE", "LEFT", "REASON"],
             status.overrides.iter().map(override_row).collect(),
         )?;
+    }
+    if !status.shifts.is_empty() {
+        out.line("")?;
+        out.table(&shift::HEADER, status.shifts.iter().map(shift::row).collect())?;
     }
     let switches: Vec<SwitchView> = client.get("/v1/emergency").await?.parse()?;
     if !switches.is_empty() {
@@ -190,5 +195,12 @@ fn override_row(view: &OverrideView) -> Vec<Cell> {
         (true, crate::plan::state::Action::Fail) => state(crate::plan::state::State::Down),
         (true, _) => state(crate::plan::state::State::Draining),
     };
-    vec![Cell::new(&view.subject), shown, Cell::new(moment(view.word.since)), Cell::new(&view.word.reason)]
+    let left = view.left_s.map_or_else(|| "no end".to_owned(), uptime);
+    vec![
+        Cell::new(&view.subject),
+        shown,
+        Cell::new(moment(view.word.since)),
+        Cell::new(left),
+        Cell::new(&view.word.reason),
+    ]
 }

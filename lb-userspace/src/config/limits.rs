@@ -97,6 +97,10 @@ pub const DEFAULT_FLOW_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 pub const MIN_FLOW_IDLE: Duration = Duration::from_secs(60);
 /// Longest such time.
 pub const MAX_FLOW_IDLE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Fewest answers a second.
+pub const MIN_ANSWERS: u32 = 1;
+/// Most answers a second: what one CPU can send at all.
+pub const MAX_ANSWERS: u32 = 10_000_000;
 /// Fewest flows away from home that are remembered.
 pub const MIN_FLOW_ENTRIES: u32 = 1024;
 /// Most flows away from home that are remembered: about 2 GiB of memory.

@@ -52,6 +52,7 @@ pub(super) struct RawNode<'a> {
     pub(super) flow_idle: Option<Text<'a>>,
     pub(super) flow_entries: Option<At<i64>>,
     pub(super) opening_entries: Option<At<i64>>,
+    pub(super) answers_per_second: Option<At<i64>>,
     pub(super) client_prefixes_file: Option<Text<'a>>,
     pub(super) relay: RawNodeRelay<'a>,
 }
@@ -141,6 +142,7 @@ pub(super) struct RawService<'a> {
     pub(super) forwarding: Option<Text<'a>>,
     pub(super) gue_port: Option<At<i64>>,
     pub(super) reach: Option<Text<'a>>,
+    pub(super) udp: Option<Text<'a>>,
     pub(super) quic: Option<RawQuic>,
     pub(super) pools: Vec<RawPool<'a>>,
     pub(super) plan: Option<RawPlan<'a>>,
@@ -242,6 +244,7 @@ impl<'a> RawNode<'a> {
             flow_idle: fields.duration("flow_idle", report),
             flow_entries: fields.integer("flow_entries", report),
             opening_entries: fields.integer("opening_entries", report),
+            answers_per_second: fields.integer("answers_per_second", report),
             client_prefixes_file: fields.string("client_prefixes_file", report),
             relay: RawNodeRelay::read(&mut fields, report),
         };
@@ -386,6 +389,7 @@ impl<'a> RawService<'a> {
             forwarding: fields.string("forwarding", report),
             gue_port: fields.integer("gue_port", report),
             reach: fields.string("reach", report),
+            udp: fields.string("udp", report),
             quic: quic.map(|f| RawQuic::read(f, report)),
             pools: pools.into_iter().map(|f| RawPool::read(f, report)).collect(),
             plan: plan.map(|f| RawPlan { span: f.span.clone(), entries: read_lists(&f, report) }),

@@ -69,12 +69,14 @@ impl Options {
     /// What a configuration says.
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        // That they cannot be counted is told when the maps are made.
+        let (flow_entries, opening_entries) = config.node.entries(possible_cpus().unwrap_or(1));
         Self {
             bpffs: config.node.bpffs.clone(),
             interfaces: config.node.interfaces.clone(),
             mode: config.node.mode,
-            flow_entries: config.node.flow_entries,
-            opening_entries: config.node.opening_entries,
+            flow_entries,
+            opening_entries,
         }
     }
 }
@@ -188,6 +190,12 @@ impl DataPlane {
     #[must_use]
     pub const fn ids(&self) -> &Arc<Ids> {
         &self.ids
+    }
+
+    /// Flows away from home that are remembered at most.
+    #[must_use]
+    pub fn flow_capacity(&self) -> u32 {
+        self.generation.entries(FLOWS).unwrap_or(0)
     }
 
     /// The tables of flows, marks and transitions.
@@ -543,7 +551,11 @@ pub(crate) fn probe_kernel() -> Result<(), DataPlaneError> {
     }
 }
 
-fn possible_cpus() -> Result<u32, DataPlaneError> {
+/// CPUs that the host may have, for each of which there are counters.
+///
+/// # Errors
+/// They cannot be counted, or are more than there can be counters for.
+pub fn possible_cpus() -> Result<u32, DataPlaneError> {
     let found = aya::util::nr_cpus().map_err(|(path, error)| DataPlaneError::io(Path::new(path), error))?;
     if found > MAX_CPUS {
         return Err(DataPlaneError::TooManyCpus { found, limit: MAX_CPUS });

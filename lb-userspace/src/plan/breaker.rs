@@ -32,6 +32,17 @@ pub struct Settings {
     pub half_life_ns: u64,
 }
 
+/// What damping remembers of failures.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Damping {
+    /// The penalty now: [`PENALTY`] for each failure, halved in each half-life.
+    pub penalty: f64,
+    /// Whether what has recovered is held because of it.
+    pub suppressed: bool,
+    /// Until when it is held.
+    pub until_ns: Option<u64>,
+}
+
 /// See the [module's description](self).
 #[derive(Clone, Debug)]
 pub struct Breaker {
@@ -143,6 +154,27 @@ impl Breaker {
         if self.share == u8::MAX {
             (self.since_ns, self.next_ns) = (None, None);
         }
+    }
+
+    /// What damping remembers; none if nothing.
+    #[must_use]
+    pub fn damping(&self, now_ns: u64) -> Option<Damping> {
+        let penalty = self.penalty_at(now_ns);
+        let until_ns = self.suppressed.then(|| self.reuse_ns());
+        (penalty >= 1.0 || self.suppressed).then_some(Damping {
+            penalty,
+            suppressed: self.suppressed,
+            until_ns,
+        })
+    }
+
+    /// Forgets all failures: what was held because of them comes back as if it had just recovered. Says whether there was
+    /// something to forget.
+    pub fn forget(&mut self, now_ns: u64) -> bool {
+        let remembered = self.damping(now_ns).is_some();
+        self.penalty = 0.0;
+        self.tick(now_ns);
+        remembered
     }
 
     fn begin(&mut self, now_ns: u64) {

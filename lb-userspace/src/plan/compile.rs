@@ -8,14 +8,17 @@ use lb_common::abi::{
     admission::Admission,
     backend::{BACKEND_RELAY, BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     limits::{
-        ADMISSION_WORDS, DEFAULT_ANSWERS_PER_SECOND, DEFAULT_FLOW_ENTRIES, DEFAULT_FLOW_INSERTS_PER_SECOND,
-        DEFAULT_OPENING_ENTRIES, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS, MAX_PORT_RANGES,
-        MAX_SLOT_CHUNKS, MAX_VIP_NESTING, SLOTS_PER_CHUNK, flow_filter_bytes,
+        ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES_PER_CPU, DEFAULT_FLOW_INSERTS_PER_SECOND,
+        DEFAULT_OPENING_ENTRIES_PER_CPU, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS,
+        MAX_PORT_RANGES, MAX_SLOT_CHUNKS, MAX_VIP_NESTING, SLOTS_PER_CHUNK, flow_filter_bytes,
     },
     plan::{POOL_RELAY, PlanEntry, PoolEntry},
     pod::Pod,
     root::{FEATURE_ARP, FEATURE_RELAY, Root},
-    service::{SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_QUIC, ServiceEntry},
+    service::{
+        SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_QUIC, SERVICE_STICKY_UDP,
+        ServiceEntry,
+    },
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
 use lb_maglev::{Member, TableBuilder};
@@ -30,7 +33,7 @@ use super::prefix::{Prefix, PrefixBuilder, PrefixTableError};
 use super::{index, keys};
 use crate::config::{
     Backend, BackendId, ClientRegion, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Reach, Service,
-    Vip,
+    Udp, Vip,
 };
 
 /// Low bits of an IPv4 tunnel source that may carry entropy.
@@ -180,8 +183,11 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             clients_digest: clients_digest(config),
             outer_source_v4: config.node.tunnel_source_v4.address().octets(),
             outer_source_v6: config.node.tunnel_source_v6.address().octets(),
-            answers_per_second: DEFAULT_ANSWERS_PER_SECOND,
-            flow_filter_mask: flow_filter_bytes(DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES) as u32 - 1,
+            answers_per_second: config.node.answers_per_second,
+            // What the host has decides; the loader sets it.
+            flow_filter_mask: flow_filter_bytes(DEFAULT_FLOW_ENTRIES_PER_CPU, DEFAULT_OPENING_ENTRIES_PER_CPU)
+                as u32
+                - 1,
             flow_filter_epoch: 1,
             flow_inserts_per_second: DEFAULT_FLOW_INSERTS_PER_SECOND,
             ..Root::zeroed()
@@ -296,7 +302,8 @@ fn services(
                     OnAllDown::Drop => 0,
                     OnAllDown::FailOpen => SERVICE_FAIL_OPEN,
                 }
-                | if service.quic.is_some() { SERVICE_QUIC } else { 0 },
+                | if service.quic.is_some() { SERVICE_QUIC } else { 0 }
+                | if service.udp == Udp::Stick { SERVICE_STICKY_UDP } else { 0 },
             plan_base: plan_base as u32,
             plans: distinct.len() as u32,
             forwarding: forwarding_number(service.forwarding),

@@ -1,8 +1,10 @@
 //! Pure decisions: from states to admission words, from configuration to a data-plane image.
 
 pub mod breaker;
+pub mod capacity;
 pub mod compile;
 pub mod difference;
+pub mod facts;
 mod flow_map;
 mod forwarding;
 pub mod guard;
@@ -12,8 +14,10 @@ mod index;
 mod keys;
 pub mod planner;
 pub mod prefix;
+mod quic;
 pub mod ramp;
 pub mod shed;
+pub mod shift;
 pub mod state;
 pub mod switches;
 pub mod transition;

@@ -6,209 +6,26 @@
 //! - dropping a domain is one store, however much lies below it, and
 //! - the words after a set of facts are the same in whatever order the facts of different subjects came.
 //!
+//! An operator's word stands until its end; a shift of a domain limits the share of new flows besides. Both end on time by
+//! [`Planner::tick`], and then the automatic state rules at once.
+//!
 //! Between what health says and the word stands the subject's [`Breaker`]: what was down comes back as the configuration says,
 //! by steps that [`Planner::tick`] takes when they are due.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use lb_common::abi::admission::Admission;
-use lb_common::abi::limits::MAX_DOMAINS;
 
 use crate::config::{BackendId, Config, DomainId};
-use crate::plan::breaker::{self, Breaker};
-use crate::plan::state::{Action, Override, State};
+use crate::plan::breaker::{self, Breaker, Damping};
+use crate::plan::capacity::{Readiness, readiness};
+use crate::plan::shift::{self, Origin, Shift, ShiftOrder, UNRECORDED_SHIFT_TIME};
+use crate::plan::state::{Action, DEFAULT_OVERRIDE_TIME, Moment, Override, State};
 
-/// Longest reason of an operator, in bytes.
-pub const MAX_REASON_BYTES: usize = 1024;
-
-/// Reason of an override that was found in the data plane without its words.
-pub const UNRECORDED_REASON: &str = "found in the running data plane; its reason was not recorded";
-
-/// One admission word of the data plane.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Cell {
-    /// The word in a backend's own entry.
-    Backend(BackendId),
-    /// The word of a region, zone or rack in the admission array.
-    Domain(DomainId),
-    /// The word of a pool in the admission array, by its number over all services.
-    Pool(u16),
-}
-
-impl Cell {
-    /// Index into the admission array; `None` for a backend, whose word lies in its own entry.
-    #[must_use]
-    pub const fn admission_index(self) -> Option<usize> {
-        match self {
-            Self::Backend(_) => None,
-            Self::Domain(domain) => Some(domain.index()),
-            Self::Pool(pool) => Some(MAX_DOMAINS + pool as usize),
-        }
-    }
-}
-
-/// Where admission words are written to: BPF memory, or a table in tests.
-pub trait AdmissionStore: Send {
-    /// Writes one word by one aligned 32-bit store; effective on the next packet.
-    fn store(&mut self, cell: Cell, word: Admission);
-    /// The word as it stands.
-    fn load(&self, cell: Cell) -> Admission;
-}
-
-/// What has a state.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Subject {
-    /// A backend.
-    Backend(BackendId),
-    /// A region, zone or rack.
-    Domain(DomainId),
-}
-
-impl Subject {
-    /// The word that says what the subject may take.
-    #[must_use]
-    pub const fn cell(self) -> Cell {
-        match self {
-            Self::Backend(backend) => Cell::Backend(backend),
-            Self::Domain(domain) => Cell::Domain(domain),
-        }
-    }
-
-    /// The backend's name or the domain's path.
-    ///
-    /// # Panics
-    /// If the subject is not of this configuration.
-    #[must_use]
-    pub fn name(self, config: &Config) -> &str {
-        match self {
-            Self::Backend(backend) => &config[backend].name,
-            Self::Domain(domain) => &config.topology[domain].path,
-        }
-    }
-}
-
-/// Why a state changed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Cause {
-    /// Members of a domain missed their probes together.
-    Silent {
-        /// Members that missed.
-        missing: u32,
-        /// All members that count.
-        members: u32,
-        /// For how many probes in a row, at least.
-        rounds: u32,
-    },
-    /// Enough members of a domain answer again.
-    Answering {
-        /// Members that answer.
-        answering: u32,
-        /// All members that count.
-        members: u32,
-    },
-    /// A backend missed `fall` probes in a row.
-    Missed {
-        /// Name of the check.
-        check: String,
-        /// How the last probe failed.
-        how: String,
-        /// Probes missed in a row.
-        streak: u32,
-    },
-    /// A backend passed `rise` probes in a row on all its checks.
-    Passed,
-    /// No check covers it any more.
-    Unchecked,
-    /// An operator said so.
-    Operator {
-        /// The operator's reason.
-        reason: String,
-    },
-    /// The word found at start was not what states and overrides say.
-    Reconciled,
-    /// What recovered takes a larger share of new flows.
-    Recovering,
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Silent { missing, members, rounds } => {
-                let plural = if *rounds == 1 { "" } else { "s in a row" };
-                write!(f, "{missing} of {members} backends missed {rounds} probe{plural}")
-            }
-            Self::Answering { answering, members } => {
-                write!(f, "{answering} of {members} backends answer again")
-            }
-            Self::Missed { check, how, streak } => write!(f, "check {check}: {how}, {streak} in a row"),
-            Self::Passed => f.write_str("all checks pass again"),
-            Self::Unchecked => f.write_str("no check covers it any more: believed up"),
-            Self::Operator { reason } => write!(f, "operator: {reason}"),
-            Self::Reconciled => f.write_str("at start: the word in the data plane did not match"),
-            Self::Recovering => f.write_str("it recovered, and has kept well"),
-        }
-    }
-}
-
-/// What automation believes of one subject, from now on.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fact {
-    /// Of whom.
-    pub subject: Subject,
-    /// The automatic state.
-    pub state: State,
-    /// Why.
-    pub cause: Cause,
-    /// When the evidence was due, by `CLOCK_MONOTONIC`; none if it took no evidence.
-    pub evidence_ns: Option<u64>,
-}
-
-/// One store into the data plane.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Change {
-    /// Where.
-    pub cell: Cell,
-    /// What.
-    pub word: Admission,
-    /// Of whom.
-    pub subject: Subject,
-    /// The effective state before.
-    pub from: State,
-    /// The effective state after.
-    pub to: State,
-    /// Why.
-    pub cause: Cause,
-    /// When the evidence was due, by `CLOCK_MONOTONIC`; none for an operator's action.
-    pub evidence_ns: Option<u64>,
-}
-
-/// What an operator's action came to.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Acted {
-    /// The effective state before.
-    pub from: State,
-    /// The effective state after.
-    pub to: State,
-    /// Whether anything is different now: an override, its reason, or a word.
-    pub changed: bool,
-    /// The store, if the word is different.
-    pub change: Option<Change>,
-}
-
-/// Why an operator's action was refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refusal {
-    /// The reason is mandatory.
-    #[error("a reason is required: say in a few words why, for whoever reads the events later")]
-    EmptyReason,
-    /// The reason is too long.
-    #[error("the reason has more than {MAX_REASON_BYTES} bytes: shorten it")]
-    LongReason,
-    /// The subject is not of this configuration.
-    #[error("no such backend or domain in the running configuration")]
-    Unknown,
-}
+pub use crate::plan::facts::{
+    Acted, AdmissionStore, Cause, Cell, Change, Due, Fact, MAX_REASON_BYTES, Order, Refusal, Shifted,
+    Subject, Tick, UNRECORDED_REASON,
+};
 
 /// How the planner begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -219,11 +36,41 @@ pub enum InitialHealth {
     Adopted,
 }
 
+/// What operators, and automation in the case of shifts, said before.
+#[derive(Clone, Debug, Default)]
+pub struct Words {
+    /// Overrides; of several for one subject the last one stands.
+    pub overrides: Vec<(Subject, Override)>,
+    /// Shifts of domains.
+    pub shifts: Vec<(DomainId, Shift)>,
+}
+
+/// What stands until a moment.
+#[derive(Clone, Debug)]
+struct Standing<T> {
+    it: T,
+    /// Its end by the monotonic clock; none if it has none.
+    until_ns: Option<u64>,
+}
+
+impl Standing<Override> {
+    fn of(it: Override, now: Moment) -> Self {
+        Self { until_ns: it.until.map(|until| now.ns_at(until)), it }
+    }
+}
+
+impl Standing<Shift> {
+    fn of(it: Shift, now: Moment) -> Self {
+        Self { until_ns: Some(now.ns_at(it.until)), it }
+    }
+}
+
 /// One subject's part of the planner.
 #[derive(Clone, Debug)]
 struct Entry {
     breaker: Breaker,
-    held: Option<Override>,
+    held: Option<Standing<Override>>,
+    shift: Option<Standing<Shift>>,
     word: Admission,
     /// Its entry in [`Planner::timers`].
     timer_ns: Option<u64>,
@@ -233,26 +80,41 @@ impl Entry {
     fn adopt(
         word: Admission,
         initial: InitialHealth,
-        held: Option<Override>,
-        now: jiff::Timestamp,
+        (held, shift): (Option<Override>, Option<Shift>),
+        now: Moment,
         recovery: breaker::Settings,
     ) -> Self {
         let adopted = initial == InitialHealth::Adopted;
-        // A word that is held without a recorded override: the daemon died between store and record. The operator's
-        // word stands all the same.
-        let held = held.or_else(|| {
-            (adopted && word.is_held()).then(|| Override {
-                action: if word.old_share() == 0 { Action::Fail } else { Action::Drain },
-                reason: UNRECORDED_REASON.to_owned(),
-                since: now,
-            })
-        });
-        let automatic = if adopted && !word.is_held() { believed(word) } else { State::Up };
-        Self { breaker: Breaker::new(recovery, automatic), held, word, timer_ns: None }
+        // A word that is held without a record: the daemon died between store and record. The operator's word stands all
+        // the same, for a while.
+        let (held, shift) = match (held, shift) {
+            (None, None) if adopted && word.is_held() => unrecorded(word, now.time),
+            // No shift that keeps some leaves such a word.
+            (None, Some(shift))
+                if adopted && word.is_held() && word.new_share() == 0 && shift.share() > 0 =>
+            {
+                (unrecorded(word, now.time).0, Some(shift))
+            }
+            recorded => recorded,
+        };
+        let automatic = match (adopted, &held, &shift) {
+            (false, ..) => State::Up,
+            (_, Some(_), _) if word.is_held() => State::Up,
+            // A shift says nothing of established flows, and leaves some new ones unless it keeps none.
+            (_, None, Some(_)) if word.is_held() && word.old_share() > 0 => State::Up,
+            _ => believed(word),
+        };
+        Self {
+            breaker: Breaker::new(recovery, automatic),
+            held: held.map(|held| Standing::<Override>::of(held, now)),
+            shift: shift.map(|shift| Standing::<Shift>::of(shift, now)),
+            word,
+            timer_ns: None,
+        }
     }
 
     fn effective(&self) -> State {
-        match self.held.as_ref().map(|held| held.action) {
+        match self.held.as_ref().map(|held| held.it.action) {
             Some(Action::Drain) => State::Draining,
             Some(Action::Fail) => State::Down,
             Some(Action::Restore) | None => self.breaker.state(),
@@ -265,8 +127,46 @@ impl Entry {
             return self.effective().admission().held();
         }
         let (new, old) = self.breaker.shares();
-        Admission::new(new, old)
+        let Some(Standing { it: shift, .. }) = &self.shift else {
+            return Admission::new(new, old);
+        };
+        let word = Admission::new(new.min(shift.share()), old);
+        // Where automation takes out all new flows anyway, the word is automation's: in an emergency they count again, unless the
+        // operator keeps none.
+        let is_operators = shift.origin == Origin::Operator && (new > 0 || shift.share() == 0);
+        if is_operators { word.held() } else { word }
     }
+
+    /// Whether it could take new flows if nobody shifted it.
+    fn is_well(&self) -> bool {
+        self.effective().is_well()
+    }
+
+    /// When something ends or comes back next.
+    fn next_ns(&self) -> Option<u64> {
+        let held = self.held.as_ref().and_then(|held| held.until_ns);
+        let shift = self.shift.as_ref().and_then(|shift| shift.until_ns);
+        [held, shift, self.breaker.next_ns()].into_iter().flatten().min()
+    }
+}
+
+/// What explains a word that an operator holds and that nobody recorded.
+fn unrecorded(word: Admission, now: jiff::Timestamp) -> (Option<Override>, Option<Shift>) {
+    let reason = UNRECORDED_REASON.to_owned();
+    let after = |time| now.checked_add(time).unwrap_or(now);
+    let action = match (word.new_share(), word.old_share()) {
+        (_, 0) => Action::Fail,
+        (0, _) => Action::Drain,
+        (new, _) => {
+            let keep = shift::percent(new);
+            return (
+                None,
+                Some(Shift::new(keep, Origin::Operator, reason, now, after(UNRECORDED_SHIFT_TIME))),
+            );
+        }
+    };
+    let held = Override::new(action, reason, now);
+    (Some(Override { until: Some(after(DEFAULT_OVERRIDE_TIME)), ..held }), None)
 }
 
 /// The automatic state that explains a word that nobody holds.
@@ -283,34 +183,43 @@ fn believed(word: Admission) -> State {
 pub struct Planner {
     backends: Vec<Entry>,
     domains: Vec<Entry>,
-    /// Who comes back, by when its share changes next; an entry for each of them.
+    /// Weight of each backend, and its rack, zone and region.
+    members: Vec<(u32, [DomainId; 3])>,
+    /// Who comes back or is held for a time, by when that changes next; an entry for each of them.
     timers: BTreeSet<(u64, Subject)>,
 }
 
 impl Planner {
-    /// Begins with the words that `load` finds, and with the operators' overrides that stood before.
+    /// Begins with the words that `load` finds, and with what operators said before. What ended meanwhile is due at once.
     ///
     /// The second value holds the stores that make words and facts agree; none after a clean stop.
     pub fn new(
         config: &Config,
-        overrides: &[(Subject, Override)],
+        said: &Words,
         initial: InitialHealth,
         load: impl Fn(Cell) -> Admission,
-        now: jiff::Timestamp,
+        now: Moment,
     ) -> (Self, Vec<Change>) {
         let entry = |subject: Subject| {
             // A Restore is the absence of an override.
-            let held = overrides.iter().rev().find(|(of, _)| *of == subject).map(|(_, held)| held.clone());
+            let held =
+                said.overrides.iter().rev().find(|(of, _)| *of == subject).map(|(_, held)| held.clone());
             let held = held.filter(|held| held.action != Action::Restore);
-            Entry::adopt(load(subject.cell()), initial, held, now, config.recovery)
+            let of = |&&(id, _): &&(DomainId, Shift)| Subject::Domain(id) == subject;
+            let shift = said.shifts.iter().rev().find(of).map(|(_, shift)| shift.clone());
+            Entry::adopt(load(subject.cell()), initial, (held, shift), now, config.recovery)
         };
         let backends = (0..config.backends.len()).filter_map(BackendId::from_index);
+        let member =
+            |backend: &crate::config::Backend| (backend.weight, config.topology.ancestors(backend.rack));
         let mut planner = Self {
             backends: backends.map(|id| entry(Subject::Backend(id))).collect(),
             domains: config.topology.ids().map(|id| entry(Subject::Domain(id))).collect(),
+            members: config.backends.iter().map(member).collect(),
             timers: BTreeSet::new(),
         };
         let changes = planner.subjects().filter_map(|subject| planner.reconcile(subject)).collect();
+        planner.subjects().for_each(|subject| planner.set_timer(subject));
         (planner, changes)
     }
 
@@ -335,27 +244,69 @@ impl Planner {
         change
     }
 
-    /// When [`tick`](Self::tick) has something to do; none while nothing comes back.
+    /// When [`tick`](Self::tick) has something to do; none while nothing comes back or ends.
     #[must_use]
     pub fn next_ns(&self) -> Option<u64> {
         self.timers.first().map(|(at_ns, _)| *at_ns)
     }
 
-    /// Takes the next step that was due at `now_ns`, if there is one, of what comes back. The change is empty where an
-    /// operator's word outranks it.
-    pub fn tick(&mut self, now_ns: u64) -> Option<Option<Change>> {
-        let (_, subject) = self.timers.first().copied().filter(|(at_ns, _)| *at_ns <= now_ns)?;
+    /// Takes the next step that is due, if there is one: what comes back takes more flows, an operator's word or a shift
+    /// ends, or is prolonged because the domain is not ready for its traffic to return.
+    pub fn tick(&mut self, now: Moment) -> Option<Tick> {
+        let (_, subject) = self.timers.first().copied().filter(|(at_ns, _)| *at_ns <= now.ns)?;
+        let is_over = |until_ns: Option<u64>| until_ns.is_some_and(|at_ns| at_ns <= now.ns);
         let entry = self.entry_mut(subject);
         let from = entry.effective();
-        entry.breaker.tick(now_ns);
-        let change = Self::store(entry, subject, from, Cause::Recovering, None);
+        let (due, cause) = if let Some(ended) = entry.held.take_if(|held| is_over(held.until_ns)) {
+            let cause = Cause::Expired { reason: ended.it.reason.clone() };
+            (Due::OverrideEnded(ended.it), cause)
+        } else if let Some(ended) = entry.shift.take_if(|shift| is_over(shift.until_ns)) {
+            let cause = Cause::Expired { reason: ended.it.reason.clone() };
+            (self.end_shift(subject, ended.it, now), cause)
+        } else {
+            entry.breaker.tick(now.ns);
+            (Due::Recovered, Cause::Recovering)
+        };
+        let entry = self.entry_mut(subject);
+        let change = Self::store(entry, subject, from, cause, None);
+        let to = entry.effective();
         self.set_timer(subject);
-        Some(change)
+        Some(Tick { subject, due, from, to, change })
+    }
+
+    /// Lets a shift go whose time is over, or go on for a while.
+    fn end_shift(&mut self, subject: Subject, shift: Shift, now: Moment) -> Due {
+        let ready = match subject {
+            Subject::Domain(id) => self.readiness(id),
+            Subject::Backend(_) => Readiness::default(),
+        };
+        if ready.is_enough() {
+            return Due::ShiftEnded(shift, false);
+        }
+        let Some(longer) = shift.prolonged() else { return Due::ShiftEnded(shift, true) };
+        // From now on, not from its end: a daemon that did not run meanwhile has not looked.
+        let by_ns = longer.prolonged_by_s.saturating_mul(1_000_000_000);
+        let until_ns = Some(now.ns.saturating_add(by_ns));
+        let by = jiff::SignedDuration::from_secs(i64::try_from(longer.prolonged_by_s).unwrap_or(0));
+        let shift = Shift { until: now.time.checked_add(by).unwrap_or(longer.until), ..longer };
+        self.entry_mut(subject).shift = Some(Standing { it: shift.clone(), until_ns });
+        Due::ShiftProlonged { shift, ready }
+    }
+
+    /// How much of a domain could take new flows if it were not shifted: backends that are well, in domains that are.
+    ///
+    /// # Panics
+    /// If the domain is not of this configuration.
+    #[must_use]
+    pub fn readiness(&self, domain: DomainId) -> Readiness {
+        let members = self.members.iter().zip(&self.backends);
+        let members = members.map(|((weight, above), own)| (*weight, *above, own.is_well()));
+        readiness(members, |id| self.domains[id.index()].is_well(), domain)
     }
 
     fn set_timer(&mut self, subject: Subject) {
         let entry = self.entry_mut(subject);
-        let next_ns = entry.breaker.next_ns();
+        let next_ns = entry.next_ns();
         let before_ns = std::mem::replace(&mut entry.timer_ns, next_ns);
         if let Some(before_ns) = before_ns {
             self.timers.remove(&(before_ns, subject));
@@ -365,38 +316,93 @@ impl Planner {
         }
     }
 
-    /// Takes in an operator's action, given at `now` for `reason`.
+    /// Takes in an operator's order.
     ///
     /// # Errors
-    /// An empty or overlong reason, or a subject that is not of this configuration; then nothing changed.
-    pub fn act(
-        &mut self,
-        subject: Subject,
-        action: Action,
-        reason: &str,
-        now: jiff::Timestamp,
-    ) -> Result<Acted, Refusal> {
-        let reason = reason.trim();
-        match reason.len() {
-            0 => return Err(Refusal::EmptyReason),
-            length if length > MAX_REASON_BYTES => return Err(Refusal::LongReason),
-            _ => {}
+    /// An empty or overlong reason, an end that is not to come, or a subject that is not of this configuration; then nothing
+    /// changed.
+    pub fn act(&mut self, subject: Subject, order: &Order, now: Moment) -> Result<Acted, Refusal> {
+        let reason = good_reason(&order.reason)?;
+        if order.until.is_some_and(|until| until <= now.time) {
+            return Err(Refusal::Over);
         }
         let entry = self.find_mut(subject).ok_or(Refusal::Unknown)?;
         let from = entry.effective();
-        let same = match (&entry.held, action) {
-            (None, Action::Restore) => true,
-            (Some(held), _) => held.action == action && held.reason == reason,
-            (None, _) => false,
+        let wanted = (order.action != Action::Restore).then(|| Override {
+            action: order.action,
+            reason: reason.to_owned(),
+            since: now.time,
+            until: order.until,
+            watch: order.watch,
+        });
+        let same = match (&entry.held, &wanted) {
+            (None, None) => true,
+            (Some(held), Some(wanted)) => held.it == Override { since: held.it.since, ..wanted.clone() },
+            _ => false,
         };
-        if same {
+        let forgot = order.forget_failures && entry.breaker.forget(now.ns);
+        if same && !forgot {
             return Ok(Acted { from, to: from, changed: false, change: None });
         }
-        entry.held =
-            (action != Action::Restore).then(|| Override { action, reason: reason.to_owned(), since: now });
+        // The same word again stands since it was first given, as what it is about does.
+        let since =
+            entry.held.as_ref().filter(|held| held.it.action == order.action).map(|held| held.it.since);
+        let held = wanted.map(|held| Override { since: since.unwrap_or(held.since), ..held });
+        entry.held = held.map(|held| Standing::<Override>::of(held, now));
         let cause = Cause::Operator { reason: reason.to_owned() };
         let change = Self::store(entry, subject, from, cause, None);
-        Ok(Acted { from, to: entry.effective(), changed: true, change })
+        let to = entry.effective();
+        self.set_timer(subject);
+        Ok(Acted { from, to, changed: true, change })
+    }
+
+    /// Takes in an order about the shift of a domain. An operator's outranks an automatic one; of each domain there is at most
+    /// one, and another one replaces it. A shift does not change the state of what it is about.
+    ///
+    /// # Errors
+    /// [`Refusal`]; then nothing changed.
+    pub fn shift(&mut self, domain: DomainId, order: &ShiftOrder, now: Moment) -> Result<Shifted, Refusal> {
+        let subject = Subject::Domain(domain);
+        let entry = self.find_mut(subject).ok_or(Refusal::Unknown)?;
+        let before = entry.shift.as_ref().map(|shift| shift.it.clone());
+        let outranks = |origin: Origin| {
+            let stands = before.as_ref().map(|shift| shift.origin);
+            origin == Origin::Operator || stands != Some(Origin::Operator)
+        };
+        let (after, reason) = match order {
+            ShiftOrder::Set { keep_percent, origin, reason, until } => {
+                let reason = good_reason(reason)?;
+                if !outranks(*origin) {
+                    return Err(Refusal::Outranked);
+                }
+                if *until <= now.time {
+                    return Err(Refusal::Over);
+                }
+                (
+                    Some(Shift::new(*keep_percent, *origin, reason.to_owned(), now.time, *until)),
+                    reason.to_owned(),
+                )
+            }
+            ShiftOrder::Extend { until } => {
+                let stands = before.as_ref().ok_or(Refusal::NoShift)?;
+                if *until <= stands.until {
+                    return Err(Refusal::Shorter);
+                }
+                (Some(stands.extended(*until, now.time)), stands.reason.clone())
+            }
+            ShiftOrder::Cancel { origin } => {
+                let stands = before.as_ref().ok_or(Refusal::NoShift)?;
+                if !outranks(*origin) {
+                    return Err(Refusal::Outranked);
+                }
+                (None, stands.reason.clone())
+            }
+        };
+        let state = entry.effective();
+        entry.shift = after.clone().map(|shift| Standing::<Shift>::of(shift, now));
+        let change = Self::store(entry, subject, state, Cause::Operator { reason }, None);
+        self.set_timer(subject);
+        Ok(Shifted { before, now: after, state, change })
     }
 
     /// What the data plane is told: the override if one stands, else the automatic state.
@@ -417,7 +423,19 @@ impl Planner {
     /// The operator's word that stands.
     #[must_use]
     pub fn held(&self, subject: Subject) -> Option<&Override> {
-        self.entry(subject).held.as_ref()
+        self.entry(subject).held.as_ref().map(|held| &held.it)
+    }
+
+    /// The shift that stands.
+    #[must_use]
+    pub fn shift_of(&self, domain: DomainId) -> Option<&Shift> {
+        self.domains[domain.index()].shift.as_ref().map(|shift| &shift.it)
+    }
+
+    /// What damping remembers of a subject's failures; none if nothing.
+    #[must_use]
+    pub fn damping(&self, subject: Subject, now_ns: u64) -> Option<Damping> {
+        self.entry(subject).breaker.damping(now_ns)
     }
 
     /// The admission word as last stored.
@@ -481,6 +499,18 @@ impl Planner {
     }
 }
 
+fn good_reason(text: &str) -> Result<&str, Refusal> {
+    let reason = text.trim();
+    match reason.len() {
+        0 => Err(Refusal::EmptyReason),
+        length if length > MAX_REASON_BYTES => Err(Refusal::LongReason),
+        _ => Ok(reason),
+    }
+}
+
+#[cfg(test)]
+#[path = "planner_ends_tests.rs"]
+mod ends_tests;
 #[cfg(test)]
 #[path = "planner_tests.rs"]
 mod tests;

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use lb_common::abi::limits::MAX_DOMAINS;
 use proptest::prelude::*;
 
 use super::*;
@@ -21,14 +22,23 @@ fn inputs() -> impl Strategy<Value = Input> {
     prop_oneof![states().prop_map(Input::Believe), actions.prop_map(Input::Act)]
 }
 
-fn fresh(config: &Config) -> Planner {
+/// So many nanoseconds after the beginning of both clocks.
+pub(super) fn at(ns: u64) -> Moment {
+    Moment { time: time(ns), ns }
+}
+
+pub(super) fn time(ns: u64) -> jiff::Timestamp {
+    jiff::Timestamp::from_nanosecond(ns.into()).expect("in range")
+}
+
+pub(super) fn fresh(config: &Config) -> Planner {
     let (planner, changes) =
-        Planner::new(config, &[], InitialHealth::Fresh, |_| Admission::OPEN, jiff::Timestamp::UNIX_EPOCH);
+        Planner::new(config, &Words::default(), InitialHealth::Fresh, |_| Admission::OPEN, at(0));
     assert_eq!(changes, [], "a fresh data plane is already as it should be");
     planner
 }
 
-fn fact(subject: Subject, state: State) -> Fact {
+pub(super) fn fact(subject: Subject, state: State) -> Fact {
     Fact { subject, state, cause: Cause::Passed, evidence_ns: Some(1) }
 }
 
@@ -39,19 +49,19 @@ fn feed(planner: &mut Planner, subject: Subject, input: Input) -> Option<Change>
     }
 }
 
-fn act(planner: &mut Planner, subject: Subject, action: Action) -> Acted {
-    planner.act(subject, action, "a test", jiff::Timestamp::UNIX_EPOCH).expect("a valid action")
+pub(super) fn act(planner: &mut Planner, subject: Subject, action: Action) -> Acted {
+    planner.act(subject, &Order::new(action, "a test"), at(0)).expect("a valid action")
 }
 
-fn words(planner: &Planner) -> Vec<Admission> {
+pub(super) fn words(planner: &Planner) -> Vec<Admission> {
     planner.subjects().map(|subject| planner.word(subject)).collect()
 }
 
-fn shares(planner: &Planner) -> Vec<(u8, u8)> {
+pub(super) fn shares(planner: &Planner) -> Vec<(u8, u8)> {
     words(planner).into_iter().map(|word| (word.new_share(), word.old_share())).collect()
 }
 
-fn one_rack() -> Config {
+pub(super) fn one_rack() -> Config {
     config(&vec![vec![vec![2]]], Vec::new())
 }
 
@@ -177,15 +187,15 @@ proptest! {
         }
         let overrides: Vec<_> =
             subjects.iter().filter_map(|&s| before.held(s).map(|held| (s, held.clone()))).collect();
+        let recorded = Words { overrides, ..Words::default() };
         let of = |cell: Cell| match cell {
             Cell::Backend(id) => before.word(Subject::Backend(id)),
             Cell::Domain(id) => before.word(Subject::Domain(id)),
             Cell::Pool(_) => Admission::OPEN,
         };
         // Without the record of the overrides the held bit in the words still keeps them.
-        for recorded in [&overrides[..], &[]] {
-            let now = jiff::Timestamp::UNIX_EPOCH;
-            let (after, changes) = Planner::new(&config, recorded, InitialHealth::Adopted, of, now);
+        for recorded in [recorded, Words::default()] {
+            let (after, changes) = Planner::new(&config, &recorded, InitialHealth::Adopted, of, at(0));
             prop_assert_eq!(&changes, &[]);
             for &subject in &subjects {
                 prop_assert_eq!(after.effective(subject), before.effective(subject));
@@ -217,8 +227,7 @@ fn repeating_an_action_changes_nothing_but_a_new_reason_is_kept() {
     assert!(!act(&mut planner, BACKEND, Action::Restore).changed);
     assert!(act(&mut planner, BACKEND, Action::Fail).changed);
     assert!(!act(&mut planner, BACKEND, Action::Fail).changed);
-    let again =
-        planner.act(BACKEND, Action::Fail, "another reason", jiff::Timestamp::UNIX_EPOCH).expect("valid");
+    let again = planner.act(BACKEND, &Order::new(Action::Fail, "another reason"), at(0)).expect("valid");
     assert!(again.changed && again.change.is_none());
     assert_eq!(planner.held(BACKEND).map(|held| held.reason.as_str()), Some("another reason"));
 }
@@ -227,7 +236,7 @@ fn repeating_an_action_changes_nothing_but_a_new_reason_is_kept() {
 fn senseless_actions_are_refused_and_change_nothing() {
     let mut planner = fresh(&one_rack());
     let mut refusal = |subject, reason: &str| {
-        planner.act(subject, Action::Fail, reason, jiff::Timestamp::UNIX_EPOCH).expect_err("refused")
+        planner.act(subject, &Order::new(Action::Fail, reason), at(0)).expect_err("refused")
     };
     assert_eq!(refusal(BACKEND, " \t"), Refusal::EmptyReason);
     assert_eq!(refusal(BACKEND, &"x".repeat(MAX_REASON_BYTES + 1)), Refusal::LongReason);
@@ -239,12 +248,10 @@ fn senseless_actions_are_refused_and_change_nothing() {
 #[test]
 fn an_override_that_was_recorded_but_not_stored_is_stored_at_start() {
     let config = one_rack();
-    let held =
-        Override { action: Action::Drain, reason: "fans".to_owned(), since: jiff::Timestamp::UNIX_EPOCH };
+    let held = Override::new(Action::Drain, "fans".to_owned(), jiff::Timestamp::UNIX_EPOCH);
     for initial in [InitialHealth::Fresh, InitialHealth::Adopted] {
-        let overrides = [(BACKEND, held.clone())];
-        let now = jiff::Timestamp::UNIX_EPOCH;
-        let (planner, changes) = Planner::new(&config, &overrides, initial, |_| Admission::OPEN, now);
+        let said = Words { overrides: vec![(BACKEND, held.clone())], ..Words::default() };
+        let (planner, changes) = Planner::new(&config, &said, initial, |_| Admission::OPEN, at(0));
         assert_eq!(changes.len(), 1);
         assert_eq!(changes[0].word, Admission::new(0, 255).held());
         assert_eq!(planner.effective(BACKEND), State::Draining);
@@ -269,8 +276,7 @@ fn what_was_down_ramps_up_by_single_stores() {
     let pace = Pace { half_open_share: 13, half_open_ns: second, slow_start_ns: 16 * second };
     config.recovery = Settings { pace, half_life_ns: 0 };
     let load = |_| Admission::OPEN;
-    let now = jiff::Timestamp::UNIX_EPOCH;
-    let (mut planner, _) = Planner::new(&config, &[], InitialHealth::Fresh, load, now);
+    let (mut planner, _) = Planner::new(&config, &Words::default(), InitialHealth::Fresh, load, at(0));
     planner.observe(fact(BACKEND, State::Down), 0).expect("a store");
     assert_eq!(planner.next_ns(), None);
     let change = planner.observe(fact(BACKEND, State::Up), 0).expect("a store");
@@ -278,8 +284,8 @@ fn what_was_down_ramps_up_by_single_stores() {
     assert_eq!((planner.automatic(BACKEND), planner.effective(BACKEND)), (State::Up, State::Ramp));
     let mut shares = vec![13];
     while let Some(next_ns) = planner.next_ns() {
-        assert_eq!(planner.tick(next_ns - 1), None, "not yet");
-        let change = planner.tick(next_ns).expect("due").expect("a store");
+        assert_eq!(planner.tick(at(next_ns - 1)), None, "not yet");
+        let change = planner.tick(at(next_ns)).expect("due").change.expect("a store");
         assert_eq!(change.cell, BACKEND.cell());
         shares.push(change.word.new_share());
     }
@@ -288,11 +294,11 @@ fn what_was_down_ramps_up_by_single_stores() {
     assert_eq!(planner.effective(BACKEND), State::Up);
 
     planner.observe(fact(BACKEND, State::Down), 0).expect("a store");
-    planner.act(BACKEND, Action::Fail, "by hand", now).expect("allowed");
+    planner.act(BACKEND, &Order::new(Action::Fail, "by hand"), at(0)).expect("allowed");
     assert_eq!(planner.observe(fact(BACKEND, State::Up), 0), None);
     while let Some(next_ns) = planner.next_ns() {
-        assert_eq!(planner.tick(next_ns), Some(None), "the operator's word stands");
+        assert_eq!(planner.tick(at(next_ns)).expect("due").change, None, "the operator's word stands");
     }
-    let restored = planner.act(BACKEND, Action::Restore, "done", now).expect("allowed");
+    let restored = planner.act(BACKEND, &Order::new(Action::Restore, "done"), at(0)).expect("allowed");
     assert_eq!(restored.to, State::Up, "it has ramped up meanwhile");
 }

@@ -1,5 +1,7 @@
 //! States of backends and domains.
 
+use std::time::Duration;
+
 use lb_common::abi::admission::Admission;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +31,12 @@ impl State {
             Self::Down => (0, 0),
             Self::Ramp => (1, 255),
         }
+    }
+
+    /// Whether new flows may come, all of them or more and more.
+    #[must_use]
+    pub const fn is_well(self) -> bool {
+        matches!(self, Self::Up | Self::Ramp)
     }
 
     /// The admission word of the state; not clean, not held.
@@ -78,7 +86,16 @@ impl Action {
     }
 }
 
-/// An operator's word that stands until it is restored.
+/// How long an operator's word stands if nobody says: a night's work and the day after it. It is shown and counted down all the time.
+pub const DEFAULT_OVERRIDE_TIME: Duration = Duration::from_secs(24 * 3600);
+/// The longest end that an operator's word can have. For longer it has none, or stands in the configuration.
+pub const MAX_OVERRIDE_TIME: Duration = Duration::from_secs(30 * 86_400);
+/// How long nothing must have come to what is drained, if nobody says.
+pub const DEFAULT_QUIET: Duration = Duration::from_secs(60);
+/// The longest such time, and the longest deadline of a drain.
+pub const MAX_DRAIN_TIME: Duration = Duration::from_secs(7 * 86_400);
+
+/// An operator's word that stands until its end, or until it is restored.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Override {
     /// [`Action::Drain`] or [`Action::Fail`].
@@ -87,4 +104,48 @@ pub struct Override {
     pub reason: String,
     /// When it was given.
     pub since: jiff::Timestamp,
+    /// When it ends by itself; none if only [`Action::Restore`] ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<jiff::Timestamp>,
+    /// How a drain is watched.
+    #[serde(flatten)]
+    pub watch: Watch,
+}
+
+impl Override {
+    /// A word without an end.
+    #[must_use]
+    pub const fn new(action: Action, reason: String, since: jiff::Timestamp) -> Self {
+        Self { action, reason, since, until: None, watch: Watch { deadline: None, quiet_s: None } }
+    }
+}
+
+/// When a drain counts as done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Watch {
+    /// When it counts as done, whatever flows are left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<jiff::Timestamp>,
+    /// For how many seconds no packet must have come; [`DEFAULT_QUIET`] if nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet_s: Option<u64>,
+}
+
+/// The present on both clocks. Times of people are of the wall clock; what is done on time is done by the monotonic one, which
+/// no step of the wall clock moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment {
+    /// The wall clock.
+    pub time: jiff::Timestamp,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub ns: u64,
+}
+
+impl Moment {
+    /// The reading of the monotonic clock at `time`; 0 if that was before it began.
+    #[must_use]
+    pub fn ns_at(self, time: jiff::Timestamp) -> u64 {
+        let left = time.as_nanosecond() - self.time.as_nanosecond();
+        u64::try_from(i128::from(self.ns) + left).unwrap_or(0)
+    }
 }

@@ -6,6 +6,7 @@
 
 mod priority;
 mod snapshot;
+mod words;
 mod worker;
 
 use std::sync::Arc;
@@ -16,13 +17,14 @@ use std::time::Duration;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::Config;
+use crate::config::{Config, DomainId};
 use crate::health::judge::Judge;
 use crate::health::prober::bfd::BfdProber;
 use crate::health::prober::{self, ElsewhereError, Prober, ProberError};
 use crate::health::target::Targets;
-use crate::plan::planner::{AdmissionStore, InitialHealth, Planner, Refusal, Subject};
-use crate::plan::state::{Action, Override, State};
+use crate::plan::planner::{AdmissionStore, InitialHealth, Order, Planner, Refusal, Subject, Words};
+use crate::plan::shift::{Shift, ShiftOrder};
+use crate::plan::state::{Moment, State};
 use crate::telemetry::event::NewEvent;
 
 pub use crate::health::prober::ProbingStatus;
@@ -44,6 +46,19 @@ pub struct Acted {
     pub to: State,
     /// Whether anything is different now.
     pub changed: bool,
+    /// When it was decided, by `CLOCK_MONOTONIC`.
+    pub decided_ns: u64,
+    /// When the store was done; the same as `decided_ns` if the word did not have to change.
+    pub stored_ns: u64,
+}
+
+/// What an action on a shift came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShiftActed {
+    /// The shift before.
+    pub before: Option<Shift>,
+    /// The shift now.
+    pub now: Option<Shift>,
     /// When it was decided, by `CLOCK_MONOTONIC`.
     pub decided_ns: u64,
     /// When the store was done; the same as `decided_ns` if the word did not have to change.
@@ -87,9 +102,14 @@ enum Command {
     },
     Act {
         subject: Subject,
-        action: Action,
-        reason: String,
+        order: Box<Order>,
         answer: oneshot::Sender<Result<Acted, ActError>>,
+    },
+    Shift {
+        domain: DomainId,
+        order: Box<ShiftOrder>,
+        reason: String,
+        answer: oneshot::Sender<Result<ShiftActed, ActError>>,
     },
 }
 
@@ -103,11 +123,10 @@ enum Command {
 pub fn spawn(
     config: Arc<Config>,
     store: Box<dyn AdmissionStore>,
-    overrides: &[(Subject, Override)],
+    said: &Words,
     initial: InitialHealth,
 ) -> Result<(Handle, mpsc::Receiver<NewEvent>), SpawnError> {
-    let (planner, changes) =
-        Planner::new(&config, overrides, initial, |cell| store.load(cell), jiff::Timestamp::now());
+    let (planner, changes) = Planner::new(&config, said, initial, |cell| store.load(cell), now());
     let (judge, facts) = Judge::new(&config, Targets::new(&config), |subject| planner.automatic(subject));
     let prober = Prober::new(judge.targets())?;
     let bfd = BfdProber::new(judge.targets()).map_err(ProberError::from)?;
@@ -140,6 +159,11 @@ pub fn spawn(
     })?;
     let shared = Shared { config, commands, bell, stop, judged: judged_watch };
     Ok((Handle(Arc::new(shared)), event_receiver))
+}
+
+/// The present.
+pub(super) fn now() -> Moment {
+    Moment { time: jiff::Timestamp::now(), ns: super::clock::monotonic_ns() }
 }
 
 /// Makes the calling thread the least important one.
@@ -200,9 +224,24 @@ impl Handle {
     ///
     /// # Errors
     /// See [`ActError`]; then nothing changed.
-    pub async fn act(&self, subject: Subject, action: Action, reason: String) -> Result<Acted, ActError> {
+    pub async fn act(&self, subject: Subject, order: Order) -> Result<Acted, ActError> {
         let (answer, acted) = oneshot::channel();
-        self.0.send(Command::Act { subject, action, reason, answer })?;
+        self.0.send(Command::Act { subject, order: Box::new(order), answer })?;
+        acted.await.map_err(|_| ActError::Stopped)?
+    }
+
+    /// Shifts a domain, or extends or cancels its shift, for a reason that goes into the journal.
+    ///
+    /// # Errors
+    /// See [`ActError`]; then nothing changed.
+    pub async fn shift(
+        &self,
+        domain: DomainId,
+        order: ShiftOrder,
+        reason: String,
+    ) -> Result<ShiftActed, ActError> {
+        let (answer, acted) = oneshot::channel();
+        self.0.send(Command::Shift { domain, order: Box::new(order), reason, answer })?;
         acted.await.map_err(|_| ActError::Stopped)?
     }
 

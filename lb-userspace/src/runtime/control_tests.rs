@@ -15,6 +15,7 @@ use super::*;
 use crate::config::{BackendId, CheckKind};
 use crate::health::testing::{address, below, check, config, domain};
 use crate::plan::planner::Cell;
+use crate::plan::state::Action;
 use crate::telemetry::event::EventKind;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -130,7 +131,8 @@ fn start(
     memory: &Memory,
     initial: InitialHealth,
 ) -> (Handle, mpsc::Receiver<NewEvent>) {
-    spawn(Arc::clone(config), Box::new(memory.clone()), &[], initial).expect("a control thread")
+    spawn(Arc::clone(config), Box::new(memory.clone()), &crate::plan::planner::Words::default(), initial)
+        .expect("a control thread")
 }
 
 #[tokio::test]
@@ -173,23 +175,26 @@ async fn an_operators_word_is_one_store_and_outlives_evidence() {
     let (config, memory) = (three_racks(backends.port), Memory::default());
     let (handle, mut events) = start(&config, &memory, InitialHealth::Fresh);
     let zone = Subject::Domain(domain(&config, "r0/z0"));
-    let acted = handle.act(zone, Action::Drain, "fans".to_owned()).await.expect("done");
+    let acted = handle.act(zone, Order::new(Action::Drain, "fans".to_owned())).await.expect("done");
     assert_eq!((acted.from, acted.to, acted.changed), (State::Up, State::Draining, true));
     assert!(acted.decided_ns <= acted.stored_ns);
     assert_eq!(memory.stores(), [(zone.cell(), Admission::new(0, 255).held())]);
     let event = next(&mut events, EventKind::Override).await;
-    assert_eq!((event.subject.as_str(), event.cause.as_str()), ("r0/z0", "operator: drain: fans"));
+    assert_eq!(
+        (event.subject.as_str(), event.cause.as_str()),
+        ("r0/z0", "operator: drain, without an end: fans")
+    );
 
     // Rack k0 dies below the drained zone: the rack falls, the zone stays as the operator said.
     backends.silence(&below(&config, "r0/z0/k0"), true);
     let event = next(&mut events, EventKind::DomainState).await;
     assert_eq!(event.subject, "r0/z0/k0");
-    let again = handle.act(zone, Action::Drain, "fans".to_owned()).await.expect("done");
+    let again = handle.act(zone, Order::new(Action::Drain, "fans".to_owned())).await.expect("done");
     assert!(!again.changed);
-    let restored = handle.act(zone, Action::Restore, "done".to_owned()).await.expect("done");
+    let restored = handle.act(zone, Order::new(Action::Restore, "done".to_owned())).await.expect("done");
     assert_eq!((restored.from, restored.to), (State::Draining, State::Up));
     assert_eq!(memory.load(zone.cell()), Admission::new(255, 255));
-    let refused = handle.act(zone, Action::Fail, String::new()).await;
+    let refused = handle.act(zone, Order::new(Action::Fail, String::new())).await;
     assert_eq!(refused, Err(ActError::Refused(Refusal::EmptyReason)));
 }
 
@@ -213,7 +218,7 @@ async fn a_restart_changes_nothing_and_stopping_leaves_the_words() {
     // The thread is gone when nobody holds the sending side of the events any more.
     while tokio::time::timeout(DEADLINE, events.recv()).await.expect("the thread ends").is_some() {}
     assert_eq!(
-        handle.act(Subject::Backend(BackendId(0)), Action::Fail, "late".to_owned()).await,
+        handle.act(Subject::Backend(BackendId(0)), Order::new(Action::Fail, "late".to_owned())).await,
         Err(ActError::Stopped)
     );
     assert_eq!(memory.stores().len(), 2);
@@ -243,14 +248,17 @@ async fn events_that_nobody_reads_are_counted_and_said() {
     let lost = 10;
     for round in 0..EVENT_QUEUE + lost {
         let action = if round % 2 == 0 { Action::Drain } else { Action::Restore };
-        handle.act(subject, action, "again and again".to_owned()).await.expect("done");
+        handle.act(subject, Order::new(action, "again and again")).await.expect("done");
     }
     for _ in 0..EVENT_QUEUE {
         events.try_recv().expect("a full channel");
     }
-    handle.act(subject, Action::Fail, "the next one".to_owned()).await.expect("done");
+    handle.act(subject, Order::new(Action::Fail, "the next one".to_owned())).await.expect("done");
     let event = next(&mut events, EventKind::Override).await;
-    assert_eq!(event.cause, "operator: fail: the next one (10 events before this one were lost)");
+    assert_eq!(
+        event.cause,
+        "operator: fail, without an end: the next one (10 events before this one were lost)"
+    );
     assert_eq!(handle.snapshot().await.expect("a live thread").control.events_lost, lost as u64);
 }
 

@@ -67,6 +67,8 @@ async fn serve(server: Server, parts: Parts, mut signals: Signals) {
     tracing::info!(interfaces = node.interfaces.join(", "), socket = %node.socket.display(), "forwarding");
     let service = Arc::new(Service::new(parts));
     notify::ready();
+    let keeping = Arc::clone(&service);
+    let keeper = tokio::spawn(async move { keeping.keep().await });
     let reloading = Arc::clone(&service);
     let stopped = async {
         while signals.next().await == Told::Reload {
@@ -77,6 +79,7 @@ async fn serve(server: Server, parts: Parts, mut signals: Signals) {
     };
     server.serve(Arc::clone(&service), stopped).await;
     notify::stopping();
+    keeper.abort();
     if let Some(task) = program_log {
         task.abort();
     }

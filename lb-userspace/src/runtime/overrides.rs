@@ -1,4 +1,5 @@
-//! Operators' words outlive the daemon: a drained rack stays drained over restarts, crashes and upgrades.
+//! Operators' words and shifts outlive the daemon: a drained rack stays drained over restarts, crashes and upgrades, until its time is
+//! over.
 
 use std::{
     collections::BTreeMap,
@@ -13,13 +14,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::types::{SubjectKind, SubjectName},
-    plan::state::{Action, Override},
+    plan::{
+        shift::{MAX_SHIFT_TIME, Shift},
+        state::{Action, Override, Watch},
+    },
 };
 
 /// Name of the file in the state directory.
 pub const OVERRIDES_FILE: &str = "overrides.json";
-/// Version of the file's form.
-const VERSION: u32 = 1;
+/// Version of the file's form: 2 has ends and shifts.
+const VERSION: u32 = 2;
+/// The oldest version that is read. Its words have no end.
+const OLDEST_VERSION: u32 = 1;
 /// Words that stand at once: one for each backend and domain that a configuration can have.
 const MAX_OVERRIDES: usize = MAX_BACKENDS + MAX_DOMAINS;
 /// Size of the file: each word has a reason of at most 512 characters.
@@ -29,7 +35,15 @@ const MAX_BYTES: u64 = 128 << 20;
 #[derive(Debug)]
 pub struct Overrides {
     path: PathBuf,
-    words: BTreeMap<SubjectName, Override>,
+    words: Words,
+}
+
+/// What the file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Words {
+    overrides: BTreeMap<SubjectName, Override>,
+    /// By the domain's path.
+    shifts: BTreeMap<String, Shift>,
 }
 
 /// What went wrong with the file of overrides.
@@ -69,6 +83,8 @@ pub enum OverridesError {
 struct Document {
     version: u32,
     overrides: Vec<Entry>,
+    #[serde(default)]
+    shifts: Vec<ShiftEntry>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,6 +95,19 @@ struct Entry {
     action: Action,
     reason: String,
     since: jiff::Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<jiff::Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deadline: Option<jiff::Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    quiet_s: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShiftEntry {
+    domain: String,
+    shift: Shift,
 }
 
 impl Overrides {
@@ -95,7 +124,7 @@ impl Overrides {
                 Ok(Self { path, words })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(Self { path, words: BTreeMap::new() })
+                Ok(Self { path, words: Words::default() })
             }
             Err(source) => Err(OverridesError::Read { path, source }),
         }
@@ -103,13 +132,18 @@ impl Overrides {
 
     /// All words in the order of their subjects, whether the configuration names those or not.
     pub fn iter(&self) -> impl Iterator<Item = (&SubjectName, &Override)> {
-        self.words.iter()
+        self.words.overrides.iter()
+    }
+
+    /// All shifts in the order of their domains, whether the configuration names those or not.
+    pub fn shifts(&self) -> impl Iterator<Item = (&String, &Shift)> {
+        self.words.shifts.iter()
     }
 
     /// The word on `subject`.
     #[must_use]
     pub fn get(&self, subject: &SubjectName) -> Option<&Override> {
-        self.words.get(subject)
+        self.words.overrides.get(subject)
     }
 
     /// Lets `word` stand for `subject`, on disk first. It replaces an earlier one.
@@ -117,12 +151,13 @@ impl Overrides {
     /// # Errors
     /// If it cannot be saved, nothing changes.
     pub fn set(&mut self, subject: SubjectName, word: Override) -> Result<(), OverridesError> {
-        let full = self.words.len() >= MAX_OVERRIDES && !self.words.contains_key(&subject);
+        let full =
+            self.words.overrides.len() >= MAX_OVERRIDES && !self.words.overrides.contains_key(&subject);
         if full {
             return Err(OverridesError::Full);
         }
         let mut words = self.words.clone();
-        words.insert(subject, word);
+        words.overrides.insert(subject, word);
         self.replace(words)
     }
 
@@ -132,13 +167,43 @@ impl Overrides {
     /// If that cannot be saved, nothing changes.
     pub fn clear(&mut self, subject: &SubjectName) -> Result<bool, OverridesError> {
         let mut words = self.words.clone();
-        if words.remove(subject).is_none() {
+        if words.overrides.remove(subject).is_none() {
             return Ok(false);
         }
         self.replace(words).map(|()| true)
     }
 
-    fn replace(&mut self, words: BTreeMap<SubjectName, Override>) -> Result<(), OverridesError> {
+    /// Notes the shift of a domain, or that there is none, on disk first. Nothing is written if that is known.
+    ///
+    /// # Errors
+    /// If it cannot be saved, nothing changes.
+    pub fn set_shift(&mut self, domain: &str, shift: Option<Shift>) -> Result<(), OverridesError> {
+        if self.words.shifts.get(domain) == shift.as_ref() {
+            return Ok(());
+        }
+        let mut words = self.words.clone();
+        if words.shifts.len() >= MAX_OVERRIDES && !words.shifts.contains_key(domain) && shift.is_some() {
+            return Err(OverridesError::Full);
+        }
+        match shift {
+            Some(shift) => words.shifts.insert(domain.to_owned(), shift),
+            None => words.shifts.remove(domain),
+        };
+        self.replace(words)
+    }
+
+    /// Takes back all that is named, on disk at once.
+    ///
+    /// # Errors
+    /// If that cannot be saved, nothing changes.
+    pub fn clear_all(&mut self, subjects: &[SubjectName], shifts: &[String]) -> Result<(), OverridesError> {
+        let mut words = self.words.clone();
+        words.overrides.retain(|subject, _| !subjects.contains(subject));
+        words.shifts.retain(|domain, _| !shifts.contains(domain));
+        if words == self.words { Ok(()) } else { self.replace(words) }
+    }
+
+    fn replace(&mut self, words: Words) -> Result<(), OverridesError> {
         save(&self.path, &words)
             .map_err(|source| OverridesError::Write { path: self.path.clone(), source })?;
         self.words = words;
@@ -152,28 +217,43 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn parse(bytes: &[u8]) -> Result<BTreeMap<SubjectName, Override>, String> {
+fn parse(bytes: &[u8]) -> Result<Words, String> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(format!("it is larger than {MAX_BYTES} bytes"));
     }
     let version = serde_json::from_slice::<Version>(bytes).map_err(|error| error.to_string())?.version;
-    if version != VERSION {
-        return Err(format!("its version is {version}, this weir reads version {VERSION}"));
+    if !(OLDEST_VERSION..=VERSION).contains(&version) {
+        return Err(format!(
+            "its version is {version}, this weir reads versions {OLDEST_VERSION} to {VERSION}"
+        ));
     }
     let document: Document = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if document.overrides.len() > MAX_OVERRIDES {
-        return Err(format!("it holds more than {MAX_OVERRIDES} overrides"));
+    if document.overrides.len().max(document.shifts.len()) > MAX_OVERRIDES {
+        return Err(format!("it holds more than {MAX_OVERRIDES} overrides or shifts"));
     }
-    let mut words = BTreeMap::new();
-    for Entry { kind, name, action, reason, since } in document.overrides {
+    let mut words = Words::default();
+    for Entry { kind, name, action, reason, since, until, deadline, quiet_s } in document.overrides {
         let subject = SubjectName { kind, name };
         if action == Action::Restore {
             return Err(format!("{subject} has the action \"restore\", which never stands"));
         }
-        if words.contains_key(&subject) {
+        if words.overrides.contains_key(&subject) {
             return Err(format!("{subject} stands in it twice"));
         }
-        words.insert(subject, Override { action, reason, since });
+        let watch = Watch { deadline, quiet_s };
+        words.overrides.insert(subject, Override { action, reason, since, until, watch });
+    }
+    for ShiftEntry { domain, shift } in document.shifts {
+        if shift.keep_percent > 99 {
+            return Err(format!("the shift of {domain} keeps {} %", shift.keep_percent));
+        }
+        let lasts = shift.until.duration_since(shift.since);
+        if lasts > jiff::SignedDuration::try_from(2 * MAX_SHIFT_TIME).unwrap_or(jiff::SignedDuration::MAX) {
+            return Err(format!("the shift of {domain} lasts until {}, which is too long", shift.until));
+        }
+        if words.shifts.insert(domain.clone(), shift).is_some() {
+            return Err(format!("the shift of {domain} stands in it twice"));
+        }
     }
     Ok(words)
 }
@@ -184,15 +264,20 @@ struct Version {
     version: u32,
 }
 
-fn save(path: &Path, words: &BTreeMap<SubjectName, Override>) -> io::Result<()> {
-    let entries = words.iter().map(|(subject, word)| Entry {
+fn save(path: &Path, words: &Words) -> io::Result<()> {
+    let entries = words.overrides.iter().map(|(subject, word)| Entry {
         kind: subject.kind,
         name: subject.name.clone(),
         action: word.action,
         reason: word.reason.clone(),
         since: word.since,
+        until: word.until,
+        deadline: word.watch.deadline,
+        quiet_s: word.watch.quiet_s,
     });
-    let document = Document { version: VERSION, overrides: entries.collect() };
+    let shifts = words.shifts.iter();
+    let shifts = shifts.map(|(domain, shift)| ShiftEntry { domain: domain.clone(), shift: shift.clone() });
+    let document = Document { version: VERSION, overrides: entries.collect(), shifts: shifts.collect() };
     let mut bytes = serde_json::to_vec_pretty(&document)?;
     bytes.push(b'\n');
     replace_file(path, &bytes)
@@ -210,115 +295,5 @@ pub(super) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    fn subject(kind: SubjectKind, name: &str) -> SubjectName {
-        SubjectName { kind, name: name.to_owned() }
-    }
-
-    fn word(action: Action) -> Override {
-        Override {
-            action,
-            reason: "replacing fans \u{2014} \"row 7\"".to_owned(),
-            since: jiff::Timestamp::UNIX_EPOCH,
-        }
-    }
-
-    #[test]
-    fn words_outlive_the_process() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut overrides = Overrides::load(dir.path()).unwrap();
-        assert_eq!(overrides.iter().count(), 0);
-        let rack = subject(SubjectKind::Domain, "west/w1/r1");
-        let backend = subject(SubjectKind::Backend, "w1r1b1");
-        overrides.set(rack.clone(), word(Action::Drain)).unwrap();
-        overrides.set(backend.clone(), word(Action::Drain)).unwrap();
-        overrides.set(backend.clone(), word(Action::Fail)).unwrap();
-
-        let mut again = Overrides::load(dir.path()).unwrap();
-        assert_eq!(again.get(&rack), Some(&word(Action::Drain)));
-        assert_eq!(again.get(&backend), Some(&word(Action::Fail)));
-        assert!(again.clear(&rack).unwrap());
-        assert!(!again.clear(&rack).unwrap());
-
-        let last = Overrides::load(dir.path()).unwrap();
-        assert_eq!(last.iter().collect::<Vec<_>>(), [(&backend, &word(Action::Fail))]);
-    }
-
-    #[test]
-    fn only_root_reads_the_file_and_nothing_else_is_left() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut overrides = Overrides::load(dir.path()).unwrap();
-        overrides.set(subject(SubjectKind::Backend, "b"), word(Action::Drain)).unwrap();
-        let mode = fs::metadata(dir.path().join(OVERRIDES_FILE)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
-        assert_eq!(names.collect::<Vec<_>>(), [OVERRIDES_FILE]);
-    }
-
-    #[test]
-    fn damaged_file_is_refused_and_left_as_it_is() {
-        let good =
-            r#"{"kind":"domain","name":"west","action":"drain","reason":"r","since":"2026-01-01T00:00:00Z"}"#;
-        let cases = [
-            (String::new(), "EOF"),
-            ("{\"version\":1,\"overr".to_owned(), "EOF"),
-            ("\0\0\0\0".to_owned(), "expected value"),
-            ("{\"version\":2,\"overrides\":[]}".to_owned(), "version is 2"),
-            ("{\"version\":1,\"overrides\":[],\"more\":1}".to_owned(), "unknown field"),
-            (format!("{{\"version\":1,\"overrides\":[{good},{good}]}}"), "domain west stands in it twice"),
-            (
-                format!("{{\"version\":1,\"overrides\":[{}]}}", good.replace("drain", "restore")),
-                "never stands",
-            ),
-        ];
-        for (text, expected) in cases {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join(OVERRIDES_FILE);
-            fs::write(&path, &text).unwrap();
-            let error = Overrides::load(dir.path()).expect_err(&text);
-            assert!(matches!(error, OverridesError::Corrupt { .. }), "{text}: {error:?}");
-            let message = error.to_string();
-            assert!(
-                message.contains(expected) && message.contains(path.to_str().unwrap()),
-                "{text}: {message}"
-            );
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
-        }
-    }
-
-    #[test]
-    fn word_that_cannot_be_saved_does_not_stand() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = dir.path().join("state");
-        fs::create_dir(&state).unwrap();
-        let mut overrides = Overrides::load(&state).unwrap();
-        let kept = subject(SubjectKind::Backend, "kept");
-        overrides.set(kept.clone(), word(Action::Drain)).unwrap();
-        // Root may write anywhere, so the directory itself has to go.
-        let moved = dir.path().join("moved");
-        fs::rename(&state, &moved).unwrap();
-        let lost = subject(SubjectKind::Backend, "lost");
-        assert!(matches!(overrides.set(lost.clone(), word(Action::Fail)), Err(OverridesError::Write { .. })));
-        assert!(matches!(overrides.clear(&kept), Err(OverridesError::Write { .. })));
-        assert_eq!(overrides.get(&lost), None);
-        assert!(overrides.get(&kept).is_some());
-        assert_eq!(Overrides::load(&moved).unwrap().iter().count(), 1);
-    }
-
-    #[test]
-    fn half_written_successor_changes_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut overrides = Overrides::load(dir.path()).unwrap();
-        let rack = subject(SubjectKind::Domain, "west");
-        overrides.set(rack.clone(), word(Action::Drain)).unwrap();
-        fs::write(dir.path().join("overrides.json.tmp"), "{\"version\":1,\"ov").unwrap();
-        let mut again = Overrides::load(dir.path()).unwrap();
-        assert!(again.get(&rack).is_some());
-        again.clear(&rack).unwrap();
-        assert_eq!(Overrides::load(dir.path()).unwrap().iter().count(), 0);
-    }
-}
+#[path = "overrides_tests.rs"]
+mod tests;

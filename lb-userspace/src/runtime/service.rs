@@ -8,22 +8,23 @@ use std::{
 
 use crate::{
     api::{
-        Control,
+        Control, ShiftChange,
         problem::{Problem, ProblemKind},
         types::{
-            Acted, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView,
-            OverrideView, Reloaded, ServiceView, Status, SubjectKind, SubjectName, SwitchView, ThrowRequest,
+            Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery,
+            Explanation, GuardView, Reloaded, ServiceView, ShiftView, Status, SubjectKind, SubjectName,
+            SwitchView, ThrowRequest,
         },
     },
     config::Config,
     dataplane::{explain::explain, loader::Start},
     plan::{
-        planner::Subject,
+        planner::{Order, Refusal, Subject},
         state::{Action, Override},
     },
     runtime::{
         control::{ActError, ControlStatus, Handle, Snapshot},
-        overrides::Overrides,
+        overrides::{Overrides, OverridesError},
         reload::Reloads,
         tenure::Tenure,
         views::{self, Facts, Origin},
@@ -91,7 +92,7 @@ impl Service {
 
     /// What `view` makes of how things stand. When the control thread does not answer, there are no states in it: the API
     /// then still tells the rest.
-    async fn view<T>(&self, view: impl FnOnce(&Facts<'_>) -> T) -> T {
+    pub(super) async fn view<T>(&self, view: impl FnOnce(&Facts<'_>) -> T) -> T {
         let tenure = self.tenure();
         let snapshot = tenure.control.snapshot().await.unwrap_or_else(|error| {
             tracing::error!(%error, "no states from the control thread");
@@ -103,55 +104,56 @@ impl Service {
             counters: &tenure.counters.read(),
             hops: &tenure.hops.snapshot(),
             flows: &tenure.walker.state(),
+            flow_capacity: tenure.data_plane.flow_capacity(),
             ids: tenure.data_plane.ids(),
         })
     }
 
-    fn subject(config: &Config, name: &SubjectName) -> Option<Subject> {
+    pub(super) fn subject(config: &Config, name: &SubjectName) -> Option<Subject> {
         match name.kind {
             SubjectKind::Backend => config.find_backend(&name.name).map(Subject::Backend),
             SubjectKind::Domain => config.topology.find(&name.name).map(Subject::Domain),
         }
     }
 
-    fn override_views(&self) -> Vec<OverrideView> {
-        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        let tenure = self.tenure();
-        let view = |(subject, word): (&SubjectName, &Override)| OverrideView {
-            subject: subject.clone(),
-            word: word.clone(),
-            active: Self::subject(&tenure.config, subject).is_some(),
-        };
-        words.iter().map(view).collect()
-    }
-
     /// Writes an operator's word down so that it outlives the daemon.
-    fn record(&self, subject: &SubjectName, action: Action, reason: String) -> Result<(), Problem> {
+    fn record(&self, subject: &SubjectName, order: Order) -> Result<(), Problem> {
         let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let Order { action, reason, until, watch, .. } = order;
         let recorded = match action {
             Action::Restore => words.clear(subject).map(drop),
             Action::Drain | Action::Fail => {
-                words.set(subject.clone(), Override { action, reason, since: jiff::Timestamp::now() })
+                // As the planner does: the same word again stands since it was first given.
+                let stands = words.get(subject).filter(|held| held.action == action).map(|held| held.since);
+                let since = stands.unwrap_or_else(jiff::Timestamp::now);
+                words.set(subject.clone(), Override { action, reason, since, until, watch })
             }
         };
-        recorded.map_err(|error| {
-            let cause =
-                std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-            Problem::new(
-                ProblemKind::Internal,
-                format!("it is done, but will not outlive the daemon: {error}{cause}"),
-                "free space or mend the permissions there, then give the command again",
-            )
-        })
+        recorded.map_err(|error| not_recorded(&error))
     }
+}
+
+/// It stands, but only in memory.
+pub(super) fn not_recorded(error: &OverridesError) -> Problem {
+    let cause = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    Problem::new(
+        ProblemKind::Internal,
+        format!("it is done, but will not outlive the daemon: {error}{cause}"),
+        "free space or mend the permissions there, then give the command again",
+    )
 }
 
 impl Control for Service {
     async fn status(&self) -> Status {
-        let (journal, overrides) = (self.journal.status(), self.override_views());
+        let journal = self.journal.status();
         let reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let digest = self.tenure().digest;
-        self.view(|facts| views::status(facts, &self.origin, (&digest, &reloads), journal, overrides)).await
+        self.view(|facts| {
+            let (overrides, shifts) = (self.override_views(facts), self.shift_views(facts));
+            let status = views::status(facts, &self.origin, (&digest, &reloads), journal);
+            Status { overrides, shifts, ..status }
+        })
+        .await
     }
 
     async fn services(&self) -> Vec<ServiceView> {
@@ -166,19 +168,29 @@ impl Control for Service {
         self.view(views::domains).await
     }
 
-    async fn act(&self, subject: SubjectName, action: Action, reason: String) -> Result<Acted, Problem> {
+    async fn act(
+        &self,
+        subject: SubjectName,
+        action: Action,
+        terms: ActionTerms,
+        reason: String,
+    ) -> Result<Acted, Problem> {
         let _in_order = self.in_order.lock().await;
+        let order = terms.order(action, reason, jiff::Timestamp::now()).map_err(|detail| {
+            Problem::new(ProblemKind::Invalid, detail, "see `weir backend drain --help`")
+        })?;
         let tenure = self.tenure();
         let found = Self::subject(&tenure.config, &subject);
         let found = found.ok_or_else(|| Problem::unknown_subject(&subject))?;
-        let acted = tenure.control.act(found, action, reason.clone()).await.map_err(refused)?;
+        let acted = tenure.control.act(found, order.clone()).await.map_err(refused)?;
         let coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((config, control)) = coming
             && let Some(found) = Self::subject(&config, &subject)
         {
-            control.act(found, action, reason.clone()).await.map_err(refused)?;
+            control.act(found, order.clone()).await.map_err(refused)?;
         }
-        tokio::task::block_in_place(|| self.record(&subject, action, reason))?;
+        let until = order.until;
+        tokio::task::block_in_place(|| self.record(&subject, order))?;
         Ok(Acted {
             subject,
             action,
@@ -187,7 +199,17 @@ impl Control for Service {
             changed: acted.changed,
             decided_ns: acted.decided_ns,
             stored_ns: acted.stored_ns,
+            until,
+            left_s: until.map(views::left_s),
         })
+    }
+
+    async fn shifts(&self) -> Vec<ShiftView> {
+        self.view(|facts| self.shift_views(facts)).await
+    }
+
+    async fn shift(&self, request: ShiftChange) -> Result<ShiftView, Problem> {
+        self.shift_now(request).await
     }
 
     async fn guards(&self) -> Vec<GuardView> {
@@ -236,8 +258,12 @@ impl Control for Service {
     }
 }
 
-fn refused(error: ActError) -> Problem {
+pub(super) fn refused(error: ActError) -> Problem {
     let (kind, remedy) = match error {
+        ActError::Refused(Refusal::NoShift) => (ProblemKind::NotFound, "`weir shift list` shows them"),
+        ActError::Refused(Refusal::Shorter | Refusal::Outranked) => {
+            (ProblemKind::Conflict, "`weir shift list` shows what stands")
+        }
         ActError::Refused(_) => (ProblemKind::Invalid, "see `weir backend --help` and `weir domain --help`"),
         ActError::Busy => (ProblemKind::Busy, "try again"),
         ActError::Stopped => {

@@ -21,7 +21,8 @@ use crate::{
         nexthop::NextHops,
     },
     plan::{
-        planner::{InitialHealth, Subject},
+        planner::{InitialHealth, Subject, Words},
+        shift::Shift,
         state::Override,
     },
     runtime::{
@@ -172,20 +173,29 @@ impl Tenure {
     }
 }
 
-/// The operators' words on what the configuration has.
-fn standing(config: &Config, overrides: &Overrides) -> Vec<(Subject, Override)> {
+/// What was said of what the configuration has.
+fn standing(config: &Config, overrides: &Overrides) -> Words {
+    let waits =
+        |subject: &str| tracing::warn!(subject, "a word waits for something the configuration does not have");
     let find = |(subject, word): (&crate::api::types::SubjectName, &Override)| {
         let found = match subject.kind {
             SubjectKind::Backend => config.find_backend(&subject.name).map(Subject::Backend),
             SubjectKind::Domain => config.topology.find(&subject.name).map(Subject::Domain),
         };
         if found.is_none() {
-            tracing::warn!(
-                subject = subject.name,
-                "an override waits for something the configuration does not have"
-            );
+            waits(&subject.name);
         }
         found.map(|found| (found, word.clone()))
     };
-    overrides.iter().filter_map(find).collect()
+    let find_domain = |(path, shift): (&String, &Shift)| {
+        let found = config.topology.find(path);
+        if found.is_none() {
+            waits(path);
+        }
+        found.map(|id| (id, shift.clone()))
+    };
+    Words {
+        overrides: overrides.iter().filter_map(find).collect(),
+        shifts: overrides.shifts().filter_map(find_domain).collect(),
+    }
 }

@@ -7,18 +7,19 @@ use lb_common::abi::{ABI_VERSION, admission::Admission, reason::Reason};
 use crate::{
     api::types::{
         AdmissionView, BackendView, CheckState, CheckView, ConfigStatus, ControlStatus, DaemonStatus,
-        DomainView, FlowsStatus, HealthView, InterfaceStatus, JournalStatus, NextHop, NodeStatus,
-        OverrideView, PlanView, PoolView, ReasonCount, ServiceTraffic, ServiceView, Shares, StateCounts,
-        Status, TrafficStatus, VerdictKind, XdpStatus,
+        DampingView, DomainView, FlowsStatus, HealthView, InterfaceStatus, JournalStatus, NextHop,
+        NodeStatus, PlanView, PoolView, ReasonCount, ServiceTraffic, ServiceView, Shares, ShiftView,
+        StateCounts, Status, TrafficStatus, VerdictKind, XdpStatus,
     },
-    config::{BackendId, Config, DomainId, Pool, Service},
+    config::{BackendId, Config, DomainId, Pool, Protocol, Service},
     dataplane::{
         counters::Counters,
         links,
         nexthop::{HopSnapshot, HopState},
     },
     plan::ids::Ids,
-    runtime::control::{AdmissionStatus, BackendStatus, CheckStatus, Snapshot, Standing},
+    runtime::clock::monotonic_ns,
+    runtime::control::{AdmissionStatus, BackendStatus, CheckStatus, DomainStatus, Snapshot, Standing},
     runtime::reload::Reloads,
     runtime::walker::FlowState,
 };
@@ -34,6 +35,7 @@ pub(super) struct Facts<'a> {
     pub(super) counters: &'a Counters,
     pub(super) hops: &'a HopSnapshot,
     pub(super) flows: &'a FlowState,
+    pub(super) flow_capacity: u32,
     pub(super) ids: &'a Ids,
 }
 
@@ -50,7 +52,6 @@ pub(super) fn status(
     origin: &Origin,
     (digest, reloads): (&[u8; 32], &Reloads),
     journal: JournalStatus,
-    overrides: Vec<OverrideView>,
 ) -> Status {
     let node = &facts.config.node;
     let path = |id: DomainId| facts.config.topology[id].path.clone();
@@ -87,8 +88,15 @@ pub(super) fn status(
         control: control(facts.snapshot),
         journal,
         unresolved_next_hops: unresolved(facts),
-        overrides,
+        overrides: Vec::new(),
+        shifts: Vec::new(),
     }
+}
+
+/// Whole seconds until a moment, rounded up; 0 if it has passed.
+pub(super) fn left_s(until: jiff::Timestamp) -> u64 {
+    let ms = until.duration_since(jiff::Timestamp::now()).as_millis();
+    u64::try_from(ms).unwrap_or(0).div_ceil(1_000)
 }
 
 /// An interface as it is now: one that is gone has index 0 and no program.
@@ -105,7 +113,7 @@ fn flows(facts: &Facts<'_>) -> FlowsStatus {
     let FlowState { found, marked, transition_ends, leaving_backends, leaving_services, .. } = facts.flows;
     FlowsStatus {
         entries: found.as_ref().map_or(0, |found| found.flows),
-        capacity: u64::from(facts.config.node.flow_entries),
+        capacity: facts.flow_capacity.into(),
         openings: found.as_ref().map_or(0, |found| found.openings),
         marked_slots: *marked,
         transition_ends: *transition_ends,
@@ -147,8 +155,8 @@ fn traffic(counters: &Counters) -> TrafficStatus {
 const fn verdict(reason: Reason) -> VerdictKind {
     match reason {
         Reason::Forwarded => VerdictKind::Forward,
-        Reason::PassNotIp | Reason::PassNotVip => VerdictKind::Pass,
-        Reason::EchoAnswered | Reason::TooBigAnswered => VerdictKind::Answer,
+        Reason::PassNotIp | Reason::PassNotVip | Reason::PassLeaving => VerdictKind::Pass,
+        Reason::EchoAnswered | Reason::TooBigAnswered | Reason::NeighbourAnswered => VerdictKind::Answer,
         _ => VerdictKind::Drop,
     }
 }
@@ -169,6 +177,10 @@ pub(super) fn services(facts: &Facts<'_>) -> Vec<ServiceView> {
         port: service.ports,
         protocol: service.protocol,
         on_all_down: service.on_all_down,
+        forwarding: service.forwarding.to_string(),
+        reach: service.reach,
+        udp: (service.protocol == Protocol::Udp && service.quic.is_none()).then_some(service.udp),
+        quic: service.quic.is_some(),
         pools: service.pools.iter().map(|pool| pool_view(facts, pool)).collect(),
         plans: plans(facts.config, service),
         traffic: ServiceTraffic {
@@ -267,14 +279,22 @@ pub(super) fn domains(facts: &Facts<'_>) -> Vec<DomainView> {
         let inside = |status: &&BackendStatus| topology.is_within(facts.config[status.id].rack, domain);
         facts.snapshot.backends.iter().filter(inside).map(|status| status.standing.state).collect()
     };
-    let view = |status: &crate::runtime::control::DomainStatus| DomainView {
+    let view = |status: &DomainStatus| DomainView {
         path: status.path.clone(),
         level: status.level,
-        health: health(&status.standing),
+        health: HealthView { shift: shift(status), ..health(&status.standing) },
         admission: admission(status.standing.admission),
         backends: within(status.id),
     };
     facts.snapshot.domains.iter().map(view).collect()
+}
+
+/// The shift of a domain, if it has one.
+pub(super) fn shift(status: &DomainStatus) -> Option<ShiftView> {
+    let shift = status.standing.shift.clone()?;
+    let left_s = left_s(shift.until);
+    let (domain, level) = (status.path.clone(), Some(status.level));
+    Some(ShiftView { domain, level, shift, left_s, active: true, stored_ns: None })
 }
 
 fn health(standing: &Standing) -> HealthView {
@@ -283,6 +303,14 @@ fn health(standing: &Standing) -> HealthView {
         automatic: standing.automatic,
         since: standing.since,
         word: standing.held.clone(),
+        left_s: standing.held.as_ref().and_then(|held| held.until).map(left_s),
+        drain: None,
+        shift: None,
+        damping: standing.damping.map(|damping| DampingView {
+            penalty: damping.penalty as u64,
+            suppressed: damping.suppressed,
+            left_s: damping.until_ns.map(|ns| ns.saturating_sub(monotonic_ns()).div_ceil(1_000_000_000)),
+        }),
     }
 }
 

@@ -45,8 +45,10 @@ pub enum EventKind {
     BackendState,
     /// A domain's effective state changed.
     DomainState,
-    /// An operator drained, failed or restored something.
+    /// An operator drained, failed or restored something, such a word ended, or what was drained is.
     Override,
+    /// A domain was shifted, or its shift was extended, prolonged, cancelled, or ended.
+    Shift,
     /// An emergency switch was thrown, taken back, or went off by itself.
     Emergency,
     /// The overload controller began or ended to shed new flows.

@@ -15,9 +15,10 @@ use std::{
 
 use lb_common::abi::admission::Admission;
 use lb_userspace::{
-    api::{Control, problem::Problem, problem::ProblemKind, server::Server, types::*},
-    config::{Level, OnAllDown, Ports, Priority, Protocol, Rate, XdpMode},
+    api::{Control, ShiftChange, problem::Problem, problem::ProblemKind, server::Server, types::*},
+    config::{Level, OnAllDown, Ports, Priority, Protocol, Rate, Reach, XdpMode},
     plan::{
+        shift::{Origin, Shift},
         state::{Action, Override, State},
         switches::Thrown,
     },
@@ -75,11 +76,20 @@ impl Control for Fake {
         self.world.lock().unwrap().domains.clone()
     }
 
-    async fn act(&self, subject: SubjectName, action: Action, reason: String) -> Result<Acted, Problem> {
+    async fn act(
+        &self,
+        subject: SubjectName,
+        action: Action,
+        terms: ActionTerms,
+        reason: String,
+    ) -> Result<Acted, Problem> {
+        let order = terms.order(action, reason.clone(), moment()).map_err(|detail| {
+            Problem::new(ProblemKind::Invalid, detail, "see `weir backend drain --help`")
+        })?;
         let acting = self.acting.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_acting.fetch_max(acting, Ordering::SeqCst);
         tokio::task::yield_now().await;
-        let acted = self.change(&subject, action, &reason);
+        let acted = self.change(&subject, action, &reason, order.until);
         self.acting.fetch_sub(1, Ordering::SeqCst);
         let acted = acted?;
         self.journal.record(NewEvent {
@@ -94,6 +104,38 @@ impl Control for Fake {
             stored_ns: Some(acted.stored_ns),
         });
         Ok(acted)
+    }
+
+    async fn shifts(&self) -> Vec<ShiftView> {
+        self.world.lock().unwrap().status.shifts.clone()
+    }
+
+    async fn shift(&self, change: ShiftChange) -> Result<ShiftView, Problem> {
+        let shifts = &mut self.world.lock().unwrap().status.shifts;
+        match change {
+            ShiftChange::Set(request) => {
+                let ShiftRequest { domain, level, keep_percent, for_s, reason, force } = request;
+                if keep_percent == 0 && !force {
+                    let detail = "what remains without west/w1 could not carry its flows";
+                    return Err(Problem::new(ProblemKind::Conflict, detail, "say --force"));
+                }
+                let view = shift(&domain, level, keep_percent, &reason, for_s);
+                shifts.push(view.clone());
+                Ok(view)
+            }
+            ShiftChange::Extend(request) => {
+                let found = shifts.iter_mut().find(|shift| shift.domain == request.domain);
+                let found = found.ok_or_else(|| Problem::not_found("shift", &request.domain))?;
+                found.left_s = request.for_s;
+                Ok(found.clone())
+            }
+            ShiftChange::Cancel(request) => {
+                let found = shifts.iter().position(|shift| shift.domain == request.domain);
+                found
+                    .map(|index| shifts.remove(index))
+                    .ok_or_else(|| Problem::not_found("shift", &request.domain))
+            }
+        }
     }
 
     async fn guards(&self) -> Vec<GuardView> {
@@ -156,6 +198,19 @@ impl Control for Fake {
     }
 }
 
+pub(crate) fn shift(
+    domain: &str,
+    level: Option<Level>,
+    keep_percent: u8,
+    reason: &str,
+    for_s: u64,
+) -> ShiftView {
+    let until = moment() + jiff::SignedDuration::from_secs(for_s.try_into().unwrap());
+    let shift = Shift::new(keep_percent, Origin::Operator, reason.to_owned(), moment(), until);
+    let domain = domain.to_owned();
+    ShiftView { domain, level, shift, left_s: for_s, active: true, stored_ns: None }
+}
+
 fn differences() -> Differences {
     Differences {
         backends: Changes { removed: vec!["w1r1b2".to_owned()], ..Changes::default() },
@@ -171,7 +226,13 @@ fn differences() -> Differences {
 }
 
 impl Fake {
-    fn change(&self, subject: &SubjectName, action: Action, reason: &str) -> Result<Acted, Problem> {
+    fn change(
+        &self,
+        subject: &SubjectName,
+        action: Action,
+        reason: &str,
+        until: Option<jiff::Timestamp>,
+    ) -> Result<Acted, Problem> {
         let mut world = self.world.lock().unwrap();
         let health = match subject.kind {
             SubjectKind::Backend => {
@@ -196,13 +257,13 @@ impl Fake {
             Action::Restore => health.automatic,
         };
         health.state = to;
-        health.word = (action != Action::Restore).then(|| Override {
-            action,
-            reason: reason.to_owned(),
-            since: moment(),
-        });
+        let held = Override { until, ..Override::new(action, reason.to_owned(), moment()) };
+        health.word = (action != Action::Restore).then_some(held);
+        let left_s = until.map(|until| until.duration_since(moment()).as_secs().try_into().unwrap());
+        health.left_s = left_s;
         let subject = subject.clone();
-        Ok(Acted { subject, action, from, to, changed: from != to, decided_ns: 1_000, stored_ns: 13_345 })
+        let (changed, decided_ns, stored_ns) = (from != to, 1_000, 13_345);
+        Ok(Acted { subject, action, from, to, changed, decided_ns, stored_ns, until, left_s })
     }
 }
 
@@ -327,7 +388,8 @@ pub(crate) fn exchange(socket: &Path, request: &[u8]) -> (u16, String) {
 }
 
 fn health(state: State, automatic: State, word: Option<Override>) -> HealthView {
-    HealthView { state, automatic, since: moment(), word }
+    let left_s = word.as_ref().map(|_| 7_140);
+    HealthView { state, automatic, since: moment(), word, left_s, drain: None, shift: None, damping: None }
 }
 
 fn backend(name: &str, rack: &str, address: &str, health: HealthView, effective: Shares) -> BackendView {
@@ -368,7 +430,7 @@ fn domain(path: &str, level: Level, health: HealthView) -> DomainView {
 
 /// Backends and domains out of order, one of each kind of trouble.
 fn world() -> World {
-    let word = Override { action: Action::Drain, reason: "kernel upgrade".to_owned(), since: moment() };
+    let word = Override::new(Action::Drain, "kernel upgrade".to_owned(), moment());
     let mut limited = backend(
         "w1r2b1",
         "west/w1/r2",
@@ -446,6 +508,10 @@ fn service() -> ServiceView {
         port: Ports::one(80),
         protocol: Protocol::Tcp,
         on_all_down: OnAllDown::FailOpen,
+        forwarding: "gue to port 6080".to_owned(),
+        reach: Reach::Route,
+        udp: None,
+        quic: false,
         pools: vec![pool("east", 1), pool("west", 0)],
         plans: vec![plan("default", ["west", "east"]), plan("east", ["east", "west"])],
         traffic: ServiceTraffic { packets: 2_469_134, bytes: 1_975_308_642, opening: 4_321, dropped: 17 },
@@ -526,9 +592,22 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
         journal: JournalStatus::default(),
         unresolved_next_hops: vec!["w1r2b1".to_owned()],
         overrides: vec![
-            OverrideView { subject: drained, word: word.clone(), active: true },
-            OverrideView { subject: gone, word: Override { action: Action::Fail, ..word }, active: false },
+            OverrideView {
+                subject: drained,
+                word: word.clone(),
+                active: true,
+                left_s: Some(7_140),
+                drain: None,
+            },
+            OverrideView {
+                subject: gone,
+                word: Override { action: Action::Fail, ..word },
+                active: false,
+                left_s: None,
+                drain: None,
+            },
         ],
+        shifts: vec![shift("west/w1", Some(Level::Zone), 25, "cooling is weak", 5_400)],
     }
 }
 

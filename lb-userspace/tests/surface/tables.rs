@@ -34,9 +34,12 @@ dropped        all_down            17    1.0 kB
 passed         pass_not_vip      5000  300.0 kB
 answered       echo_answered        3     180 B
 
-OVERRIDE         STATE                              SINCE                     REASON
-backend w1r1b1   DRAINING                           2026-05-01T12:00:00.250Z  kernel upgrade
-domain north/n1  waiting: not in the configuration  2026-05-01T12:00:00.250Z  kernel upgrade
+OVERRIDE         STATE                              SINCE                     LEFT        REASON
+backend w1r1b1   DRAINING                           2026-05-01T12:00:00.250Z  1 h 59 min  kernel upgrade
+domain north/n1  waiting: not in the configuration  2026-05-01T12:00:00.250Z  no end      kernel upgrade
+
+SHIFT    KEEPS  AWAY  LEFT        UNTIL                     BY        REASON
+west/w1   25 %  75 %  1 h 30 min  2026-05-01T13:30:00.250Z  operator  cooling is weak
 ";
     shows(&Daemon::start(), &["status"], expected);
 }
@@ -55,6 +58,8 @@ web   [2001:db8::10]:80/tcp      2         4          1  2469134  2.0 GB       1
     let expected = "
 name         web
 address      [2001:db8::10]:80/tcp
+forwarding   gue to port 6080
+reach        route
 on all down  fail-open
 forwarded    2469134 packets, 2.0 GB, 4321 of them opening
 dropped      17 packets
@@ -93,7 +98,7 @@ weight       100
 next hop     02:00:00:00:00:01 by eth0
 forwarded    1234567 packets, 987.7 MB
 flow table   12 flows away from home, no packet for 0 s
-operator     drained by operator: kernel upgrade (since 2026-05-01T12:00:00.250Z)
+operator     drained by operator: kernel upgrade (since 2026-05-01T12:00:00.250Z, 1 h 59 min left)
 
 CHECK      PORT  STATE    LAST      ROUND TRIP  ANSWERED  MISSED
 heartbeat  6777  passing  answered  61.2 us        12000       3
@@ -125,7 +130,7 @@ since        2026-05-01T12:00:00.250Z
 checks say   UP
 takes flows  all
 backends     3 (2 UP, 0 SUSPECT, 1 DOWN, 0 DRAINING, 0 RAMP by their own state)
-operator     drained by operator: new switch (since 2026-05-01T12:00:00.250Z)
+operator     drained by operator: new switch (since 2026-05-01T12:00:00.250Z, 1 d 0 h left)
 ";
     shows(&daemon, &["domain", "show", "west/w1"], expected);
 }
@@ -136,23 +141,61 @@ fn actions() {
     shows(
         &daemon,
         &["backend", "drain", "w1r2b1", "--reason", "r"],
-        "backend w1r2b1: UP -> DRAINING, in the data plane 12.3 us after the decision",
+        "
+backend w1r2b1: UP -> DRAINING, in the data plane 12.3 us after the decision
+it ends by itself in 1 d 0 h; then the checks have the say
+",
     );
     shows(
         &daemon,
         &["backend", "drain", "w1r2b1", "--reason", "r"],
-        "backend w1r2b1 is DRAINING already: nothing changed",
+        "
+backend w1r2b1 is DRAINING already: nothing changed
+it ends by itself in 1 d 0 h; then the checks have the say
+",
     );
     shows(
         &daemon,
-        &["domain", "fail", "west/w1", "--reason", "r"],
-        "domain west/w1: UP -> DOWN, in the data plane 12.3 us after the decision",
+        &["domain", "fail", "west/w1", "--reason", "r", "--no-expiry"],
+        "
+domain west/w1: UP -> DOWN, in the data plane 12.3 us after the decision
+it has no end: it stands until it is restored
+",
     );
     shows(
         &daemon,
         &["domain", "restore", "west/w1", "--reason", "r"],
         "domain west/w1: DOWN -> UP, in the data plane 12.3 us after the decision",
     );
+}
+
+#[test]
+fn shifts() {
+    let daemon = Daemon::start();
+    fn shift<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+        [&["shift"], arguments, &["--reason", "r"]].concat()
+    }
+    shows(
+        &daemon,
+        &shift(&["zone", "west/w2", "--away", "75%", "--for", "2h"]),
+        "west/w2 keeps 25 % of its new flows, 75 % go elsewhere, for 2 h 0 min",
+    );
+    shows(
+        &daemon,
+        &["shift", "list"],
+        "
+SHIFT    KEEPS  AWAY  LEFT        UNTIL                     BY        REASON
+west/w1   25 %  75 %  1 h 30 min  2026-05-01T13:30:00.250Z  operator  cooling is weak
+west/w2   25 %  75 %  2 h 0 min   2026-05-01T14:00:00.250Z  operator  r
+",
+    );
+    let extended = daemon.stdout(&shift(&["extend", "west/w1", "--for", "1d"]));
+    assert!(extended.starts_with("west/w1 keeps 25 %") && extended.ends_with("for 1 d 0 h\n"), "{extended}");
+    shows(&daemon, &shift(&["cancel", "west/w1"]), "west/w1 takes all of its new flows again");
+    let refused = daemon.weir(&shift(&["region", "west", "--to", "0%", "--for", "1h"]));
+    assert_eq!(refused.status.code(), Some(8), "{refused:?}");
+    let _ = daemon.stdout(&shift(&["region", "west", "--to", "0%", "--for", "1h", "--force"]));
+    assert_eq!(daemon.weir(&shift(&["cancel", "west/w9"])).status.code(), Some(5));
 }
 
 #[test]

@@ -59,6 +59,8 @@ pub struct ConfigOptions {
     pub mode: String,
     /// Other regions' backends are unknown: their edges stand for them, as relays. For labs with edges in each region.
     pub relay: bool,
+    /// Give every backend the server id that [`LiveUdpServers`](crate::load::LiveUdpServers) puts into connection ids.
+    pub quic_server_ids: bool,
     /// Lines added to every service, such as how it forwards.
     pub every_service: String,
     /// Text added at the end.
@@ -81,6 +83,7 @@ impl Default for ConfigOptions {
             table_size: 65537,
             on_all_down: "drop".into(),
             relay: false,
+            quic_server_ids: false,
             every_service: String::new(),
             mode: "native".into(),
             extra: String::new(),
@@ -226,6 +229,11 @@ fn sets(topology: &Topology, edge: &Edge, options: &ConfigOptions) -> Vec<String
                 "[[set.backend]]\nname = \"{}\"\nrack = \"{}\"\naddress = \"{address}\"\nweight = {weight}",
                 backend.name, backend.rack
             ));
+            if options.quic_server_ids {
+                let position = topology.backends.iter().position(|other| other.name == backend.name);
+                let id = crate::load::quic_server_id(position.unwrap_or(0));
+                lines.push(format!("quic_server_id = \"{:02x}{:02x}\"", id[0], id[1]));
+            }
         }
     }
     lines

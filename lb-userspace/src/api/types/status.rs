@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{SubjectName, VerdictKind};
+use super::{DrainView, ShiftView, SubjectName, VerdictKind};
 use crate::{
     config::XdpMode,
     plan::state::{Override, State},
@@ -44,6 +44,9 @@ pub struct Status {
     pub unresolved_next_hops: Vec<String>,
     /// Operators' words, those whose subject the configuration no longer names included.
     pub overrides: Vec<OverrideView>,
+    /// Shifts of domains, those that the configuration no longer names included.
+    #[serde(default)]
+    pub shifts: Vec<ShiftView>,
 }
 
 /// See [`Status::node`].
@@ -255,4 +258,10 @@ pub struct OverrideView {
     pub word: Override,
     /// Whether the configuration names the subject. If it does not, the word waits until it does.
     pub active: bool,
+    /// Seconds until the word ends by itself; left out if it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_s: Option<u64>,
+    /// How far what was drained is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainView>,
 }

@@ -90,6 +90,7 @@ fn resolve_one(
     refuse_untunnelled(&who, raw, forwarding, report);
     let reach = forwarding::resolve_reach(&who, raw, report);
     let quic = quic::resolve(&who, raw, protocol, report);
+    let udp = forwarding::resolve_udp(&who, raw, protocol, report);
     if let (Some(vip), Some(text)) = (vip, &raw.address) {
         vips.push(Endpoint { vip, ports, protocol, span: text.span.clone() });
     }
@@ -106,6 +107,7 @@ fn resolve_one(
         on_all_down: on_all_down?,
         forwarding: forwarding?,
         reach: reach?,
+        udp: udp?,
         quic: quic?,
         pools: pool_names.arrange(pools)?,
         plans: plans?,

@@ -11,6 +11,8 @@ use crate::health::prober::ProbingStatus;
 use crate::health::prober::bfd::BfdStatus;
 use crate::health::round::Outcome;
 use crate::health::target::{TargetState, Targets};
+use crate::plan::breaker::Damping;
+use crate::plan::shift::Shift;
 use crate::plan::state::{Override, State};
 
 /// States of everything, as the control thread knew them at one moment.
@@ -34,6 +36,11 @@ pub struct Standing {
     /// The operator's word that stands.
     #[serde(rename = "override")]
     pub held: Option<Override>,
+    /// The shift that stands, of a domain.
+    pub shift: Option<Shift>,
+    /// What damping remembers of its failures.
+    #[serde(skip)]
+    pub damping: Option<Damping>,
     /// Since when `state` is what it is; the daemon's start if it did not change since.
     pub since: jiff::Timestamp,
     /// Its admission word.
@@ -148,6 +155,8 @@ pub(super) struct RawStanding {
     pub(super) state: State,
     pub(super) automatic: State,
     pub(super) held: Option<Override>,
+    pub(super) shift: Option<Shift>,
+    pub(super) damping: Option<Damping>,
     pub(super) word: Admission,
     pub(super) since: jiff::Timestamp,
 }
@@ -177,8 +186,8 @@ impl Raw {
 
 impl From<RawStanding> for Standing {
     fn from(raw: RawStanding) -> Self {
-        let RawStanding { state, automatic, held, word, since } = raw;
-        Self { state, automatic, held, since, admission: word.into() }
+        let RawStanding { state, automatic, held, shift, damping, word, since } = raw;
+        Self { state, automatic, held, shift, damping, since, admission: word.into() }
     }
 }
 

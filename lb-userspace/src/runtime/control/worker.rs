@@ -12,23 +12,24 @@ use nix::sys::eventfd::EventFd;
 use tokio::sync::{mpsc, watch};
 
 use super::snapshot::{ControlStatus, Raw, RawStanding};
-use super::{ActError, Acted, COMMAND_QUEUE, Command, priority};
-use crate::config::Config;
+use super::{ActError, Acted, COMMAND_QUEUE, Command, ShiftActed, priority, words};
+use crate::config::{Config, DomainId};
 use crate::health::judge::{Judge, Verdict};
 use crate::health::prober::Prober;
 use crate::health::prober::bfd::BfdProber;
 use crate::health::prober::gather::Gather;
 use crate::health::round::Round;
-use crate::plan::planner::{AdmissionStore, Change, Fact, Planner, Subject};
-use crate::plan::state::Action;
+use crate::plan::planner::{AdmissionStore, Change, Fact, Order, Planner, Subject, Tick};
+use crate::plan::shift::ShiftOrder;
+use crate::plan::state::State;
 use crate::runtime::clock::{Alarm, monotonic_ns};
 use crate::telemetry::event::{EventKind, NewEvent};
 
 /// Descriptors that one wake-up tells of at most: timer, commands, sockets.
 const WAKE_EVENTS: usize = 16;
 
-/// Steps of ramps in one turn; if more are due, they follow in the next one.
-const RAMPS_PER_TURN: usize = 256;
+/// Steps of ramps, and ends of what was for a time, in one turn; if more are due, they follow in the next one.
+const DUE_PER_TURN: usize = 256;
 
 /// What the worker is made of.
 pub(super) struct Parts {
@@ -161,24 +162,28 @@ impl Worker {
             self.carry_out(verdict, due_ns);
             judged = true;
         }
-        self.ramp(now_ns);
+        self.due();
         self.parts.prober.send(monotonic_ns());
         if judged {
             self.note_judged();
         }
     }
 
-    /// Lets more flows to what comes back.
-    fn ramp(&mut self, now_ns: u64) {
-        for _ in 0..RAMPS_PER_TURN {
-            let Some(change) = self.parts.planner.tick(now_ns) else { return };
-            let Some(change) = change else { continue };
+    /// Lets more flows to what comes back, and ends what was for a time.
+    fn due(&mut self) {
+        let now = super::now();
+        for _ in 0..DUE_PER_TURN {
+            let Some(Tick { subject, due, from, to, change }) = self.parts.planner.tick(now) else { return };
             let decided_ns = monotonic_ns();
-            let done = self.store(change, decided_ns);
-            // The steps between are in the words; events tell of states.
-            if done.change.from != done.change.to {
-                self.report(vec![done], decided_ns);
-            }
+            let done = change.map(|change| self.store(change, decided_ns));
+            let stored_ns = done.as_ref().map_or(decided_ns, |done| done.stored_ns);
+            let Some((kind, cause)) = words::due(&due) else {
+                // The steps between are in the words; events tell of states.
+                let done = done.filter(|done| done.change.from != done.change.to);
+                self.report(done.into_iter().collect(), decided_ns);
+                continue;
+            };
+            self.said(subject, kind, Some((from, to)), cause, (decided_ns, stored_ns));
         }
     }
 
@@ -192,8 +197,11 @@ impl Worker {
                     let _ = answer.send(self.snapshot());
                 }
                 Ok(Command::Clean { before_ns }) => self.clean(before_ns),
-                Ok(Command::Act { subject, action, reason, answer }) => {
-                    let _ = answer.send(self.act(subject, action, &reason));
+                Ok(Command::Act { subject, order, answer }) => {
+                    let _ = answer.send(self.act(subject, &order));
+                }
+                Ok(Command::Shift { domain, order, reason, answer }) => {
+                    let _ = answer.send(self.shift(domain, &order, &reason));
                 }
                 Err(_) => return,
             }
@@ -217,27 +225,55 @@ impl Worker {
         }
     }
 
-    fn act(&mut self, subject: Subject, action: Action, reason: &str) -> Result<Acted, ActError> {
-        let acted = self.parts.planner.act(subject, action, reason, jiff::Timestamp::now())?;
+    fn act(&mut self, subject: Subject, order: &Order) -> Result<Acted, ActError> {
+        let now = super::now();
+        let acted = self.parts.planner.act(subject, order, now)?;
         let decided_ns = monotonic_ns();
         let stored_ns = match acted.change {
             Some(change) => self.store(change, decided_ns).stored_ns,
             None => decided_ns,
         };
         if acted.changed {
-            self.emit(NewEvent {
-                kind: EventKind::Override,
-                subject: subject.name(&self.parts.config).to_owned(),
-                from: Some(acted.from),
-                to: Some(acted.to),
-                cause: format!("operator: {}: {}", action_name(action), reason.trim()),
-                evidence_ns: None,
-                decided_ns: Some(decided_ns),
-                stored_ns: Some(stored_ns),
-                monotonic_ns: stored_ns,
-            });
+            let states = Some((acted.from, acted.to));
+            let cause = words::ordered(order, now.time);
+            self.said(subject, EventKind::Override, states, cause, (decided_ns, stored_ns));
         }
         Ok(Acted { from: acted.from, to: acted.to, changed: acted.changed, decided_ns, stored_ns })
+    }
+
+    fn shift(&mut self, domain: DomainId, order: &ShiftOrder, reason: &str) -> Result<ShiftActed, ActError> {
+        let now = super::now();
+        let shifted = self.parts.planner.shift(domain, order, now)?;
+        let decided_ns = monotonic_ns();
+        let stored_ns = match shifted.change {
+            Some(change) => self.store(change, decided_ns).stored_ns,
+            None => decided_ns,
+        };
+        let cause = words::shifted(shifted.before.as_ref(), shifted.now.as_ref(), reason, now.time);
+        self.said(Subject::Domain(domain), EventKind::Shift, None, cause, (decided_ns, stored_ns));
+        Ok(ShiftActed { before: shifted.before, now: shifted.now, decided_ns, stored_ns })
+    }
+
+    /// Tells of what somebody said, or of its end.
+    fn said(
+        &mut self,
+        subject: Subject,
+        kind: EventKind,
+        states: Option<(State, State)>,
+        cause: String,
+        (decided_ns, stored_ns): (u64, u64),
+    ) {
+        self.emit(NewEvent {
+            kind,
+            subject: subject.name(&self.parts.config).to_owned(),
+            from: states.map(|(from, _)| from),
+            to: states.map(|(_, to)| to),
+            cause,
+            evidence_ns: None,
+            decided_ns: Some(decided_ns),
+            stored_ns: Some(stored_ns),
+            monotonic_ns: stored_ns,
+        });
     }
 
     fn carry_out(&mut self, verdict: Verdict, due_ns: u64) {
@@ -327,11 +363,16 @@ impl Worker {
     }
 
     fn snapshot(&self) -> Raw {
-        let planner = &self.parts.planner;
+        let (planner, now_ns) = (&self.parts.planner, monotonic_ns());
         let standing = |subject: Subject, since: jiff::Timestamp| RawStanding {
             state: planner.effective(subject),
             automatic: planner.automatic(subject),
             held: planner.held(subject).cloned(),
+            shift: match subject {
+                Subject::Domain(id) => planner.shift_of(id).cloned(),
+                Subject::Backend(_) => None,
+            },
+            damping: planner.damping(subject, now_ns),
             word: planner.word(subject),
             since,
         };
@@ -363,12 +404,4 @@ impl Worker {
 
 fn decide(judge: &mut Judge, planner: &Planner, round: &Round<'_>) -> Verdict {
     judge.round(round, |subject| planner.held(subject).is_some())
-}
-
-const fn action_name(action: Action) -> &'static str {
-    match action {
-        Action::Drain => "drain",
-        Action::Fail => "fail",
-        Action::Restore => "restore",
-    }
 }

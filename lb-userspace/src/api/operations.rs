@@ -1,0 +1,102 @@
+//! Routes of what operators order: drains, failures, restores, shifts.
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{
+        Path, State,
+        rejection::{BytesRejection, PathRejection},
+    },
+    routing::{get, post},
+};
+
+use super::{
+    Control, ShiftChange,
+    problem::{Problem, ProblemKind},
+    router::{Answer, App, Shared, good_reason, parse_body, segment},
+    types::{
+        Acted, ActionTerms, BackendActionRequest, DomainActionRequest, ShiftCancelRequest,
+        ShiftExtendRequest, ShiftRequest, ShiftView, SubjectKind, SubjectName,
+    },
+};
+use crate::plan::state::Action;
+
+/// The routes that are answered promptly.
+pub(super) fn routes<C: Control>() -> Router<std::sync::Arc<App<C>>> {
+    Router::new()
+        .route("/v1/backends/{name}/{action}", post(act_on_backend::<C>))
+        .route("/v1/domains/actions/{action}", post(act_on_domain::<C>))
+        .route("/v1/shifts", get(shifts::<C>).post(shift::<C>))
+        .route("/v1/shifts/extend", post(extend::<C>))
+        .route("/v1/shifts/cancel", post(cancel::<C>))
+}
+
+async fn act_on_backend<C: Control>(
+    State(app): Shared<C>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Acted> {
+    let (name, action) = segment(path)?;
+    let action = parse_action(&action)?;
+    let request: BackendActionRequest = parse_body(body, r#"{"reason": "replacing fans", "for_s": 7200}"#)?;
+    let (subject, terms) = (SubjectName { kind: SubjectKind::Backend, name }, request.terms());
+    act(&*app.control, subject, action, terms, &request.reason).await
+}
+
+async fn act_on_domain<C: Control>(
+    State(app): Shared<C>,
+    action: Result<Path<String>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Acted> {
+    let action = parse_action(&segment(action)?)?;
+    let example = r#"{"domain": "west/w1", "reason": "replacing fans", "for_s": 7200}"#;
+    let request: DomainActionRequest = parse_body(body, example)?;
+    let terms = request.terms();
+    let subject = SubjectName { kind: SubjectKind::Domain, name: request.domain };
+    act(&*app.control, subject, action, terms, &request.reason).await
+}
+
+async fn act<C: Control>(
+    control: &C,
+    subject: SubjectName,
+    action: Action,
+    terms: ActionTerms,
+    reason: &str,
+) -> Answer<Acted> {
+    let reason = good_reason(reason)?;
+    control.act(subject, action, terms, reason).await.map(Json)
+}
+
+async fn shifts<C: Control>(State(app): Shared<C>) -> Json<Vec<ShiftView>> {
+    let mut shifts = app.control.shifts().await;
+    shifts.sort_by(|a, b| a.domain.cmp(&b.domain));
+    Json(shifts)
+}
+
+async fn shift<C: Control>(State(app): Shared<C>, body: Result<Bytes, BytesRejection>) -> Answer<ShiftView> {
+    let example = r#"{"domain": "west/w1", "keep_percent": 50, "for_s": 7200, "reason": "cooling is weak"}"#;
+    let request: ShiftRequest = parse_body(body, example)?;
+    let reason = good_reason(&request.reason)?;
+    app.control.shift(ShiftChange::Set(ShiftRequest { reason, ..request })).await.map(Json)
+}
+
+async fn extend<C: Control>(State(app): Shared<C>, body: Result<Bytes, BytesRejection>) -> Answer<ShiftView> {
+    let example = r#"{"domain": "west/w1", "for_s": 7200, "reason": "cooling is still weak"}"#;
+    let request: ShiftExtendRequest = parse_body(body, example)?;
+    let reason = good_reason(&request.reason)?;
+    app.control.shift(ShiftChange::Extend(ShiftExtendRequest { reason, ..request })).await.map(Json)
+}
+
+async fn cancel<C: Control>(State(app): Shared<C>, body: Result<Bytes, BytesRejection>) -> Answer<ShiftView> {
+    let example = r#"{"domain": "west/w1", "reason": "cooling works again"}"#;
+    let request: ShiftCancelRequest = parse_body(body, example)?;
+    let reason = good_reason(&request.reason)?;
+    app.control.shift(ShiftChange::Cancel(ShiftCancelRequest { reason, ..request })).await.map(Json)
+}
+
+fn parse_action(text: &str) -> Result<Action, Problem> {
+    Action::ALL.into_iter().find(|action| action.name() == text).ok_or_else(|| {
+        let detail = format!("there is no action \"{}\"", text.escape_debug());
+        Problem::new(ProblemKind::NoRoute, detail, "the actions are drain, fail and restore")
+    })
+}
