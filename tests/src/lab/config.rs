@@ -57,10 +57,10 @@ pub struct ConfigOptions {
     pub on_all_down: String,
     /// `native` or `generic`.
     pub mode: String,
-    /// Other regions' backends are unknown: their edges stand for them, as relays. For labs with edges in each region.
-    pub relay: bool,
     /// Give every backend the server id that [`LiveUdpServers`](crate::load::LiveUdpServers) puts into connection ids.
     pub quic_server_ids: bool,
+    /// Other regions' backends are unknown: their edges stand for them, as relays. For labs with edges in each region.
+    pub relay: bool,
     /// Lines added to every service, such as how it forwards.
     pub every_service: String,
     /// Text added at the end.
@@ -82,8 +82,8 @@ impl Default for ConfigOptions {
             v6_endpoints: false,
             table_size: 65537,
             on_all_down: "drop".into(),
-            relay: false,
             quic_server_ids: false,
+            relay: false,
             every_service: String::new(),
             mode: "native".into(),
             extra: String::new(),
