@@ -4,6 +4,7 @@ use comfy_table::Cell;
 
 use super::{
     client::Client,
+    operate,
     output::{Output, bytes, moment, number, span, state, uptime},
     shift,
 };
@@ -193,7 +194,7 @@ fn override_row(view: &OverrideView) -> Vec<Cell> {
     let shown = match (view.active, view.word.action) {
         (false, _) => Cell::new("waiting: not in the configuration"),
         (true, crate::plan::state::Action::Fail) => state(crate::plan::state::State::Down),
-        (true, _) => state(crate::plan::state::State::Draining),
+        (true, _) => operate::drain_state(crate::plan::state::State::Draining, view.drain.as_ref()),
     };
     let left = view.left_s.map_or_else(|| "no end".to_owned(), uptime);
     vec![

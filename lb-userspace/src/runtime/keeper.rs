@@ -1,9 +1,18 @@
-//! What the daemon looks after once a second: what ended or was prolonged on the control thread is written down.
+//! What the daemon looks after once a second: what ended or was prolonged on the control thread is written down, and drains are
+//! watched.
 
 use std::{sync::PoisonError, time::Duration};
 
-use super::service::Service;
-use crate::api::types::{SubjectKind, SubjectName};
+use super::{clock::monotonic_ns, drains::Seen, service::Service, tenure::Tenure, walker::FlowState};
+use crate::{
+    api::types::{SubjectKind, SubjectName},
+    config::BackendId,
+    plan::{
+        planner::Subject,
+        state::{Action, Override},
+    },
+    telemetry::event::{EventKind, NewEvent},
+};
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -16,6 +25,7 @@ impl Service {
         loop {
             ticks.tick().await;
             self.write_down_ends().await;
+            tokio::task::block_in_place(|| self.watch_drains());
         }
     }
 
@@ -53,6 +63,41 @@ impl Service {
         }
     }
 
+    /// Looks at all drains that stand.
+    fn watch_drains(&self) {
+        let standing: Vec<(SubjectName, Override)> = {
+            let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+            let drained = words.iter().filter(|(_, word)| word.action == Action::Drain);
+            drained.map(|(subject, word)| (subject.clone(), word.clone())).collect()
+        };
+        let mut drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        drains.retain(|subject| standing.iter().any(|(of, _)| of == subject));
+        if standing.is_empty() {
+            return;
+        }
+        let tenure = self.tenure();
+        let flows = tenure.walker.state();
+        for (subject, held) in standing {
+            let Some(found) = Self::subject(&tenure.config, &subject) else { continue };
+            let seen = see(&tenure, &flows, found);
+            let now_ns = monotonic_ns();
+            let told = drains.look(&subject, &held, seen, (jiff::Timestamp::now(), now_ns));
+            if let Some(cause) = told {
+                self.journal.record(NewEvent {
+                    kind: EventKind::Override,
+                    subject: subject.name,
+                    from: None,
+                    to: None,
+                    cause,
+                    evidence_ns: Some(flows.walk_ns).filter(|ns| *ns > 0),
+                    decided_ns: Some(now_ns),
+                    stored_ns: None,
+                    monotonic_ns: now_ns,
+                });
+            }
+        }
+    }
+
     /// What the file has that should have ended by now.
     fn over(&self) -> (Vec<SubjectName>, Vec<String>) {
         let now = jiff::Timestamp::now();
@@ -64,4 +109,23 @@ impl Service {
             shifts.map(|(domain, _)| domain.clone()).collect(),
         )
     }
+}
+
+/// What is known of the backends of a drain.
+fn see(tenure: &Tenure, flows: &FlowState, subject: Subject) -> Seen {
+    let topology = &tenure.config.topology;
+    let is_of = |id: BackendId| match subject {
+        Subject::Backend(backend) => backend == id,
+        Subject::Domain(domain) => topology.is_within(tenure.config[id].rack, domain),
+    };
+    let ids = (0..tenure.config.backends.len()).filter_map(BackendId::from_index).filter(|id| is_of(*id));
+    let mut seen = Seen { backends: 0, packets: 0, flows: 0, walk_ns: flows.walk_ns };
+    for id in ids {
+        let index = tenure.data_plane.ids().backend(id);
+        seen.backends += 1;
+        seen.packets += tenure.counters.backend(index).packets;
+        let found = flows.found.as_ref().and_then(|found| found.by_backend.get(&index));
+        seen.flows += found.copied().unwrap_or(0);
+    }
+    seen
 }

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod clock;
 pub mod control;
 pub mod daemon;
+mod drains;
 mod guardian;
 mod keeper;
 pub mod lock;

@@ -24,6 +24,7 @@ use crate::{
     },
     runtime::{
         control::{ActError, ControlStatus, Handle, Snapshot},
+        drains::Drains,
         overrides::{Overrides, OverridesError},
         reload::Reloads,
         tenure::Tenure,
@@ -53,6 +54,8 @@ pub struct Service {
     /// Held while an operator's word is stored and recorded, so that both happen in the same order.
     pub(super) in_order: tokio::sync::Mutex<()>,
     pub(super) words: Mutex<Overrides>,
+    /// How far drains are.
+    pub(super) drains: Mutex<Drains>,
 }
 
 impl Service {
@@ -73,6 +76,7 @@ impl Service {
             journal,
             in_order: tokio::sync::Mutex::default(),
             words: Mutex::new(overrides),
+            drains: Mutex::default(),
         }
     }
 
@@ -160,11 +164,23 @@ impl Control for Service {
     }
 
     async fn backends(&self) -> Vec<BackendView> {
-        self.view(views::backends).await
+        let mut backends = self.view(views::backends).await;
+        let drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        for backend in &mut backends {
+            let name = SubjectName { kind: SubjectKind::Backend, name: backend.name.clone() };
+            backend.health.drain = drains.view(&name);
+        }
+        backends
     }
 
     async fn domains(&self) -> Vec<DomainView> {
-        self.view(views::domains).await
+        let mut domains = self.view(views::domains).await;
+        let drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        for domain in &mut domains {
+            let name = SubjectName { kind: SubjectKind::Domain, name: domain.path.clone() };
+            domain.health.drain = drains.view(&name);
+        }
+        domains
     }
 
     async fn act(
