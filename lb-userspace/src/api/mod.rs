@@ -12,6 +12,9 @@
 //! | `POST /v1/shifts`, with a [`types::ShiftRequest`] | [`types::ShiftView`] |
 //! | `POST /v1/shifts/extend`, with a [`types::ShiftExtendRequest`] | [`types::ShiftView`] |
 //! | `POST /v1/shifts/cancel`, with a [`types::ShiftCancelRequest`] | [`types::ShiftView`] |
+//! | `GET /v1/canaries` | [`types::CanaryView`]s |
+//! | `POST /v1/canaries`, with a [`types::CanarySetRequest`] | [`types::CanaryView`] |
+//! | `POST /v1/canaries/{step\|promote\|abort}`, with a [`types::CanaryRequest`] | [`types::CanaryView`] |
 //! | `GET /v1/guards`, `/v1/guards/{service}` | [`types::GuardView`] |
 //! | `GET /v1/emergency` | [`types::SwitchView`] |
 //! | `POST /v1/emergency`, with a [`types::ThrowRequest`] | [`types::SwitchView`] |
@@ -28,9 +31,9 @@ use std::{path::PathBuf, time::Duration};
 use crate::{plan::state::Action, telemetry::event::Event};
 use problem::Problem;
 use types::{
-    Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation,
-    GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
-    Status, SubjectName, SwitchView, ThrowRequest,
+    Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
+    ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest,
+    ShiftRequest, ShiftView, Status, SubjectName, SwitchView, ThrowRequest,
 };
 
 pub mod limits;
@@ -75,6 +78,11 @@ pub trait Control: Send + Sync + 'static {
     /// Shifts a domain, or extends or cancels its shift. The reason has been checked; the rest has not. The answer comes when the
     /// word is in the data plane; of a cancelled shift it is the one that stood.
     fn shift(&self, request: ShiftChange) -> impl Future<Output = Result<ShiftView, Problem>> + Send;
+    /// The canaries that stand.
+    fn canaries(&self) -> impl Future<Output = Vec<CanaryView>> + Send;
+    /// Begins, moves or ends a canary. The reason has been checked; the rest has not. The answer comes when that is in force; of a
+    /// canary that ended it is the one that stood.
+    fn canary(&self, change: CanaryChange) -> impl Future<Output = Result<CanaryView, Problem>> + Send;
     /// How each service is protected, in any order.
     fn guards(&self) -> impl Future<Output = Vec<GuardView>> + Send;
     /// The emergency switches that are on, in any order.

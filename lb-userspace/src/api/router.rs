@@ -64,6 +64,7 @@ pub fn router<C: Control>(control: Arc<C>) -> Router {
     let patient = Router::new()
         .route("/v1/events", get(events::<C>))
         .route("/v1/reload", post(reload::<C>))
+        .merge(operations::patient_routes())
         .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT + MAX_WAIT, request, next)));
     prompt
         .merge(patient)

@@ -13,12 +13,14 @@ use crate::{
     plan::state::{Action, Override, State},
 };
 
+mod canary;
 mod explain;
 mod guard;
 mod operate;
 mod reload;
 mod status;
 
+pub use canary::{CanaryChange, CanaryRequest, CanarySetRequest, CanaryView};
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
 pub use operate::{

@@ -11,7 +11,7 @@ use crate::{
     config::ConfigError,
     dataplane::error::{DataPlaneError, ErrorClass},
     plan::compile::CompileError,
-    runtime::{lock::LockError, overrides::OverridesError, switches::SwitchesError},
+    runtime::{canaries::CanariesError, lock::LockError, overrides::OverridesError, switches::SwitchesError},
     telemetry::{journal::JournalError, log::LogError},
 };
 
@@ -138,6 +138,20 @@ fn known(error: &(dyn Error + 'static)) -> Option<Diagnosis> {
     }
     if let Some(error) = error.downcast_ref() {
         return Some(of_switches(error));
+    }
+    match error.downcast_ref() {
+        Some(CanariesError::Corrupt { path, .. }) => {
+            let path = path.display();
+            let remedy = format!(
+                "nothing was changed. Repair the file, or move it away (mv {path} {path}.bad) if no canary in it has to stand \
+                 any more"
+            );
+            return is(ExitCode::Config, &remedy);
+        }
+        Some(CanariesError::Read { source, .. }) => {
+            return Some(of_io(source, "is the state directory readable?"));
+        }
+        None => {}
     }
     match error.downcast_ref() {
         Some(BindError::InUse { .. }) => {

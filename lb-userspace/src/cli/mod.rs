@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub mod agent;
 pub mod backend;
+pub mod canary;
 pub mod check;
 pub mod client;
 pub mod daemon;
@@ -98,6 +99,9 @@ pub enum Command {
     /// Send a share of a zone's, region's or rack's new flows elsewhere for a while
     #[command(subcommand)]
     Shift(shift::ShiftCommand),
+    /// Give one set of a service a share of its flows, by steps; promote or abort it
+    #[command(subcommand)]
+    Canary(canary::CanaryCommand),
     /// Show how services are protected: access lists, limits, what was refused
     #[command(subcommand)]
     Guard(guard::GuardCommand),
@@ -159,6 +163,7 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
             Command::Backend(command) => backend::run(command, client, out).await,
             Command::Domain(command) => domain::run(command, client, out).await,
             Command::Shift(command) => shift::run(command, client, out).await,
+            Command::Canary(command) => canary::run(command, client, out).await,
             Command::Guard(command) => guard::run(command, client, out).await,
             Command::Emergency(command) => emergency::run(command, client, out).await,
             Command::Explain(args) => explain::run(&args, client, out).await,

@@ -3,6 +3,7 @@
 use comfy_table::Cell;
 
 use super::{
+    canary,
     client::Client,
     operate,
     output::{Output, bytes, moment, number, span, state, uptime},
@@ -46,6 +47,10 @@ pub(super) async fn run(client: &Client, out: &mut Output) -> anyhow::Result<()>
     if !status.shifts.is_empty() {
         out.line("")?;
         out.table(&shift::HEADER, status.shifts.iter().map(shift::row).collect())?;
+    }
+    if !status.canaries.is_empty() {
+        out.line("")?;
+        out.table(&canary::HEADER, status.canaries.iter().map(canary::row).collect())?;
     }
     let switches: Vec<SwitchView> = client.get("/v1/emergency").await?.parse()?;
     if !switches.is_empty() {

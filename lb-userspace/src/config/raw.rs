@@ -146,6 +146,7 @@ pub(super) struct RawPool<'a> {
     pub(super) span: Span,
     pub(super) name: Option<Text<'a>>,
     pub(super) sets: Option<Texts<'a>>,
+    pub(super) standby: Option<Texts<'a>>,
     pub(super) table_size: Option<At<i64>>,
 }
 
@@ -392,6 +393,7 @@ impl<'a> RawPool<'a> {
             span: fields.span.clone(),
             name: fields.required("name", "name = \"...\"; the plan refers to it", report),
             sets: fields.required_strings("sets", "sets = [\"...\"]: the sets whose backends it has", report),
+            standby: fields.strings("standby", report),
             table_size: fields.integer("table_size", report),
         };
         fields.finish(report);

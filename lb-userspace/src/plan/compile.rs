@@ -211,12 +211,11 @@ fn pools(config: &Config) -> Result<(Vec<PoolEntry>, Vec<u16>), CompileError> {
     }
     let mut builder = TableBuilder::new();
     let mut table = Vec::new();
-    let mut bases: HashMap<(Vec<BackendId>, u32), u32> = HashMap::new();
+    let mut bases: HashMap<(Vec<(BackendId, u32)>, u32), u32> = HashMap::new();
     let mut pools = Vec::with_capacity(count);
     let mut slots = Vec::new();
     for (service, pool) in config.services.iter().flat_map(|s| s.pools.iter().map(move |p| (s, p))) {
-        let members = config.members(pool);
-        let key = (members, pool.table_size);
+        let key = (config.weights(pool), pool.table_size);
         let table_base = if let Some(&base) = bases.get(&key) {
             base
         } else {
@@ -245,16 +244,13 @@ fn build_table(
     config: &Config,
     service: &Service,
     pool: &Pool,
-    members: &[BackendId],
+    members: &[(BackendId, u32)],
     builder: &mut TableBuilder,
     table: &mut Vec<u16>,
 ) -> Result<(), CompileError> {
     let members: Vec<_> = members
         .iter()
-        .map(|&id| {
-            let backend = &config[id];
-            Member { name: &backend.name, weight: backend.weight, id: id.index() as u16 }
-        })
+        .map(|&(id, weight)| Member { name: &config[id].name, weight, id: id.index() as u16 })
         .collect();
     builder.build(&members, pool.table_size, table).map_err(|source| CompileError::Table {
         service: service.name.clone(),

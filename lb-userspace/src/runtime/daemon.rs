@@ -8,8 +8,12 @@ use crate::{
     api::{Control, server::Server},
     config::Config,
     dataplane::loader::{Options, Prepared, Start},
-    plan::compile::compile,
+    plan::{
+        canary::{self, Canary, Misfit},
+        compile::compile,
+    },
     runtime::{
+        canaries::Canaries,
         clock::monotonic_ns,
         lock::Lock,
         notify,
@@ -29,13 +33,16 @@ use crate::{
 pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     // Before anything can fail half-way: a signal from now on is an orderly stop.
     let mut signals = Signals::new()?;
-    let config = Arc::new(Config::load(config_path)?);
-    let node = &config.node;
+    let base = Arc::new(Config::load(config_path)?);
+    let node = &base.node;
     let _lock = Lock::acquire(&node.state_dir)?;
     let overrides = Overrides::load(&node.state_dir)?;
     let switches = Switches::load(&node.state_dir)?;
     let journal = Journal::open(&node.state_dir)?;
+    let canaries = Canaries::load(&node.state_dir)?;
     let server = Server::bind(&node.socket)?;
+    let (config, misfits) = canary::apply(&base, canaries.list());
+    let config = Arc::new(config);
     let image = compile(&config)?;
     let prepared = Prepared::new(&image, &Options::new(&config))?;
     let start = prepared.start();
@@ -50,8 +57,9 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         let tenure = heir.begin(switches, &journal)?;
         journal.record(NewEvent::daemon(node.name.clone(), describe(start), monotonic_ns()));
         let config_path = config_path.to_owned();
-        let parts = Parts { config_path, tenure, journal: journal.clone(), overrides };
-        serve(server, parts, signals).await;
+        let (base, journal) = (Arc::clone(&base), journal.clone());
+        let parts = Parts { config_path, tenure, journal, overrides, base, canaries };
+        serve(server, parts, &misfits, signals).await;
     } else {
         heir.give_up();
     }
@@ -61,11 +69,12 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
 }
 
 /// Serves the API until a signal says stop.
-async fn serve(server: Server, parts: Parts, mut signals: Signals) {
+async fn serve(server: Server, parts: Parts, misfits: &[(Canary, Misfit)], mut signals: Signals) {
     let program_log = program_log::spawn(parts.tenure.data_plane.program_id());
     let node = &parts.tenure.config.node;
     tracing::info!(interfaces = node.interfaces.join(", "), socket = %node.socket.display(), "forwarding");
     let service = Arc::new(Service::new(parts));
+    service.end_misfits(misfits);
     notify::ready();
     let keeping = Arc::clone(&service);
     let keeper = tokio::spawn(async move { keeping.keep().await });

@@ -1,6 +1,7 @@
 //! What runs: daemon, control thread, agent.
 
 pub mod agent;
+pub mod canaries;
 pub mod clock;
 pub mod control;
 pub mod daemon;

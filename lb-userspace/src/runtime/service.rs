@@ -11,9 +11,9 @@ use crate::{
         Control, ShiftChange,
         problem::{Problem, ProblemKind},
         types::{
-            Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery,
-            Explanation, GuardView, Reloaded, ServiceView, ShiftView, Status, SubjectKind, SubjectName,
-            SwitchView, ThrowRequest,
+            Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
+            ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftView, Status, SubjectKind,
+            SubjectName, SwitchView, ThrowRequest,
         },
     },
     config::Config,
@@ -23,6 +23,7 @@ use crate::{
         state::{Action, Override},
     },
     runtime::{
+        canaries::Canaries,
         control::{ActError, ControlStatus, Handle, Snapshot},
         drains::Drains,
         overrides::{Overrides, OverridesError},
@@ -39,6 +40,9 @@ pub(super) struct Parts {
     pub(super) tenure: Tenure,
     pub(super) journal: Journal,
     pub(super) overrides: Overrides,
+    /// The configuration as the file says it.
+    pub(super) base: Arc<Config>,
+    pub(super) canaries: Canaries,
 }
 
 /// What the daemon started, behind [`Control`].
@@ -54,6 +58,9 @@ pub struct Service {
     /// Held while an operator's word is stored and recorded, so that both happen in the same order.
     pub(super) in_order: tokio::sync::Mutex<()>,
     pub(super) words: Mutex<Overrides>,
+    /// The configuration in force without its canaries.
+    pub(super) base: Mutex<Arc<Config>>,
+    pub(super) canaries: Mutex<Canaries>,
     /// How far drains are.
     pub(super) drains: Mutex<Drains>,
 }
@@ -61,7 +68,7 @@ pub struct Service {
 impl Service {
     /// The service over everything that was started.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { config_path, tenure, journal, overrides } = parts;
+        let Parts { config_path, tenure, journal, overrides, base, canaries } = parts;
         let now = jiff::Timestamp::now();
         Self {
             origin: Origin {
@@ -76,6 +83,8 @@ impl Service {
             journal,
             in_order: tokio::sync::Mutex::default(),
             words: Mutex::new(overrides),
+            base: Mutex::new(base),
+            canaries: Mutex::new(canaries),
             drains: Mutex::default(),
         }
     }
@@ -154,7 +163,7 @@ impl Control for Service {
         self.view(|facts| {
             let (overrides, shifts) = (self.override_views(facts), self.shift_views(facts));
             let status = views::status(facts, &self.origin, (&digest, &reloads), journal);
-            Status { overrides, shifts, ..status }
+            Status { overrides, shifts, canaries: self.canary_views(), ..status }
         })
         .await
     }
@@ -225,6 +234,14 @@ impl Control for Service {
 
     async fn shift(&self, request: ShiftChange) -> Result<ShiftView, Problem> {
         self.shift_now(request).await
+    }
+
+    async fn canaries(&self) -> Vec<CanaryView> {
+        self.canary_views()
+    }
+
+    async fn canary(&self, change: CanaryChange) -> Result<CanaryView, Problem> {
+        self.canary_now(change).await
     }
 
     async fn guards(&self) -> Vec<GuardView> {

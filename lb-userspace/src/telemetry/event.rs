@@ -49,6 +49,8 @@ pub enum EventKind {
     Override,
     /// A domain was shifted, or its shift was extended, prolonged, cancelled, or ended.
     Shift,
+    /// The canary of a service began, moved or ended.
+    Canary,
     /// An emergency switch was thrown, taken back, or went off by itself.
     Emergency,
     /// The overload controller began or ended to shed new flows.

@@ -18,6 +18,7 @@ use lb_userspace::{
     api::{Control, ShiftChange, problem::Problem, problem::ProblemKind, server::Server, types::*},
     config::{Level, OnAllDown, Ports, Priority, Protocol, Rate, XdpMode},
     plan::{
+        canary::Canary,
         shift::{Origin, Shift},
         state::{Action, Override, State},
         switches::Thrown,
@@ -136,6 +137,22 @@ impl Control for Fake {
                     .ok_or_else(|| Problem::not_found("shift", &request.domain))
             }
         }
+    }
+
+    async fn canaries(&self) -> Vec<CanaryView> {
+        self.world.lock().unwrap().status.canaries.clone()
+    }
+
+    async fn canary(&self, change: CanaryChange) -> Result<CanaryView, Problem> {
+        let CanaryChange { service, order, reason } = change;
+        let before: Vec<_> = self.canaries().await.into_iter().map(|view| view.canary).collect();
+        let after = lb_userspace::plan::canary::order(&before, &service, order, &reason, moment()).map_err(
+            |refusal| Problem::new(ProblemKind::Conflict, refusal.to_string(), "weir canary list"),
+        )?;
+        let view = |canary: &Canary| CanaryView { canary: canary.clone(), next_permille: Some(250) };
+        self.world.lock().unwrap().status.canaries = after.iter().map(view).collect();
+        let told = after.iter().chain(&before).find(|canary| canary.service == service).map(view);
+        told.ok_or_else(|| Problem::not_found("canary", &service))
     }
 
     async fn guards(&self) -> Vec<GuardView> {
@@ -603,6 +620,7 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
                 drain: None,
             },
         ],
+        canaries: Vec::new(),
         shifts: vec![shift("west/w1", Some(Level::Zone), 25, "cooling is weak", 5_400)],
     }
 }

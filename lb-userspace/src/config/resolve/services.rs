@@ -158,8 +158,10 @@ fn resolve_pool(
     report: &mut Report,
 ) -> Option<Pool> {
     let who = format!("{} of {service}", called("pool", raw.name.as_ref()));
-    let mut ids = Vec::new();
-    for text in raw.sets.iter().flat_map(|sets| &sets.value) {
+    let (mut ids, mut standby) = (Vec::new(), Vec::new());
+    let serving = raw.sets.iter().flat_map(|sets| &sets.value).map(|text| (text, true));
+    let waiting = raw.standby.iter().flat_map(|sets| &sets.value).map(|text| (text, false));
+    for (text, serves) in serving.chain(waiting) {
         let Some(id) = sets.names.refer(&who, text, report) else {
             continue;
         };
@@ -171,7 +173,7 @@ fn resolve_pool(
             }),
             Err(at) => {
                 used.insert(at, (id, text.span.clone()));
-                ids.push(id);
+                if serves { ids.push(id) } else { standby.push(id) }
             }
         }
     }
@@ -187,8 +189,10 @@ fn resolve_pool(
     if ids.len() == listed.value.len() {
         check_shares(&who, raw, &ids, sets, table_size, report);
     }
-    let ids: Option<Vec<SetId>> = ids.into_iter().map(SetId::from_index).collect();
-    Some(Pool { name: raw.name.as_ref()?.value.to_owned(), sets: ids?, table_size })
+    standby.sort_unstable();
+    let set_ids = |ids: Vec<usize>| ids.into_iter().map(SetId::from_index).collect::<Option<Vec<_>>>();
+    let (name, sets, standby) = (raw.name.as_ref()?.value.to_owned(), set_ids(ids)?, set_ids(standby)?);
+    Some(Pool { name, sets, standby, canary: None, table_size })
 }
 
 fn table_size(who: &str, raw: &RawPool<'_>, report: &mut Report) -> Option<u32> {
