@@ -22,13 +22,17 @@
 //! | `POST /v1/reload` | [`types::Reloaded`] |
 //! | `GET /v1/diff?file=` | [`types::Differences`] |
 //! | `GET /v1/explain?src=&dst=&protocol=&opening=` | [`types::Explanation`] |
+//! | `GET /v1/report?since_s=` | [`Report`] |
 //! | `GET /v1/events?after=&limit=&wait=` | [`Event`]s |
 //!
 //! Lists are JSON arrays, sorted by name. Errors are [`problem::Problem`].
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{plan::state::Action, telemetry::event::Event};
+use crate::{
+    plan::state::Action,
+    telemetry::{event::Event, report::Report},
+};
 use problem::Problem;
 use types::{
     Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
@@ -97,6 +101,8 @@ pub trait Control: Send + Sync + 'static {
     fn reload(&self) -> impl Future<Output = Result<Reloaded, Problem>> + Send;
     /// What a reload would do, with the configuration's own file or another one.
     fn diff(&self, file: Option<PathBuf>) -> impl Future<Output = Result<Differences, Problem>> + Send;
+    /// How often and how long what was down since then.
+    fn report(&self, since: jiff::Timestamp) -> impl Future<Output = Result<Report, Problem>> + Send;
     /// Events, oldest first, at most `limit`: the first ones after number `after`, or, without it, the last ones of all.
     /// Where there is none after `after`, waits for one for at most `wait`.
     fn events(

@@ -4,23 +4,31 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{
-        Path, State,
-        rejection::{BytesRejection, PathRejection},
+        Path, Query, State,
+        rejection::{BytesRejection, PathRejection, QueryRejection},
     },
     routing::{get, post},
 };
 
+use serde::Deserialize;
+
 use super::{
     Control, ShiftChange,
     problem::{Problem, ProblemKind},
-    router::{Answer, App, Shared, good_reason, parse_body, segment},
+    router::{Answer, App, Shared, good_reason, parse_body, parse_query, segment},
     types::{
         Acted, ActionTerms, BackendActionRequest, CanaryChange, CanaryRequest, CanarySetRequest, CanaryView,
         DomainActionRequest, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, SubjectKind,
         SubjectName,
     },
 };
-use crate::plan::{canary::CanaryOrder, state::Action};
+use crate::{
+    plan::{canary::CanaryOrder, state::Action},
+    telemetry::report::Report,
+};
+
+/// How far back a report goes when the request does not say: a week, in seconds.
+pub(crate) const DEFAULT_REPORT_S: u64 = 7 * 86_400;
 
 /// The routes that are answered promptly.
 pub(super) fn routes<C: Control>() -> Router<std::sync::Arc<App<C>>> {
@@ -38,6 +46,7 @@ pub(super) fn patient_routes<C: Control>() -> Router<std::sync::Arc<App<C>>> {
     Router::new()
         .route("/v1/canaries", post(set_canary::<C>))
         .route("/v1/canaries/{action}", post(move_canary::<C>))
+        .route("/v1/report", get(report::<C>))
 }
 
 async fn act_on_backend<C: Control>(
@@ -101,6 +110,30 @@ async fn cancel<C: Control>(State(app): Shared<C>, body: Result<Bytes, BytesReje
     let request: ShiftCancelRequest = parse_body(body, example)?;
     let reason = good_reason(&request.reason)?;
     app.control.shift(ShiftChange::Cancel(ShiftCancelRequest { reason, ..request })).await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReportParameters {
+    /// Seconds.
+    since_s: Option<u64>,
+}
+
+async fn report<C: Control>(
+    State(app): Shared<C>,
+    query: Result<Query<ReportParameters>, QueryRejection>,
+) -> Answer<Report> {
+    let example = "/v1/report?since_s=604800";
+    let since_s = parse_query::<ReportParameters>(query, example)?.since_s.unwrap_or(DEFAULT_REPORT_S);
+    let now = jiff::Timestamp::now();
+    let since = now.checked_sub(std::time::Duration::from_secs(since_s)).map_err(|error| {
+        Problem::new(
+            ProblemKind::Invalid,
+            format!("since_s: {error}"),
+            format!("ask for example for {example}"),
+        )
+    })?;
+    app.control.report(since).await.map(Json)
 }
 
 async fn canaries<C: Control>(State(app): Shared<C>) -> Json<Vec<CanaryView>> {

@@ -300,7 +300,7 @@ pub(super) fn segment<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Prob
     })
 }
 
-fn parse_query<T>(query: Result<Query<T>, QueryRejection>, example: &str) -> Result<T, Problem> {
+pub(super) fn parse_query<T>(query: Result<Query<T>, QueryRejection>, example: &str) -> Result<T, Problem> {
     query.map(|Query(value)| value).map_err(|rejection| {
         Problem::new(ProblemKind::Invalid, rejection.body_text(), format!("ask for example for {example}"))
     })

@@ -21,6 +21,7 @@ pub mod operate;
 pub mod output;
 pub mod privilege;
 pub mod reload;
+pub mod report;
 pub mod service;
 pub mod shift;
 pub mod status;
@@ -112,6 +113,8 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Show what happened: every change of state with its cause and timings
     Events(events::EventsArgs),
+    /// Show how often and for how long what was down: MTTF, MTTR, availability
+    Report(report::ReportArgs),
     /// Take the XDP program off: forwarding ends
     Detach(detach::DetachArgs),
 }
@@ -167,6 +170,7 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
             Command::Guard(command) => guard::run(command, client, out).await,
             Command::Emergency(command) => emergency::run(command, client, out).await,
             Command::Explain(args) => explain::run(&args, client, out).await,
+            Command::Report(args) => report::run(&args, client, out).await,
             Command::Events(args) => events::run(&args, client, out).await,
             Command::Check(_) | Command::Daemon(_) | Command::Agent(_) | Command::Detach(_) => {
                 unreachable!("these do not speak to the daemon first")

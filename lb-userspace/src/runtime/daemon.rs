@@ -15,6 +15,7 @@ use crate::{
     runtime::{
         canaries::Canaries,
         clock::monotonic_ns,
+        keeper,
         lock::Lock,
         notify,
         overrides::Overrides,
@@ -23,7 +24,10 @@ use crate::{
         switches::Switches,
         tenure::Heir,
     },
-    telemetry::{event::NewEvent, journal::Journal},
+    telemetry::{
+        event::{NewEvent, with_last_alive},
+        journal::Journal,
+    },
 };
 
 /// Runs the daemon until SIGTERM or SIGINT. Forwarding goes on after that as it was told last.
@@ -39,6 +43,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let overrides = Overrides::load(&node.state_dir)?;
     let switches = Switches::load(&node.state_dir)?;
     let journal = Journal::open(&node.state_dir)?;
+    let last_alive = keeper::last_alive(&node.state_dir);
     let canaries = Canaries::load(&node.state_dir)?;
     let server = Server::bind(&node.socket)?;
     let (config, misfits) = canary::apply(&base, canaries.list());
@@ -55,7 +60,8 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     };
     if warmed_up {
         let tenure = heir.begin(switches, &journal)?;
-        journal.record(NewEvent::daemon(node.name.clone(), describe(start), monotonic_ns()));
+        let cause = with_last_alive(describe(start), last_alive);
+        journal.record(NewEvent::daemon(node.name.clone(), cause, monotonic_ns()));
         let config_path = config_path.to_owned();
         let (base, journal) = (Arc::clone(&base), journal.clone());
         let parts = Parts { config_path, tenure, journal, overrides, base, canaries };

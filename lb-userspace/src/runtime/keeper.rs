@@ -1,7 +1,7 @@
 //! What the daemon looks after once a second: what ended or was prolonged on the control thread is written down, and drains are
 //! watched.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{fs, path::Path, sync::PoisonError, time::Duration};
 
 use super::{clock::monotonic_ns, drains::Seen, service::Service, tenure::Tenure, walker::FlowState};
 use crate::{
@@ -16,14 +16,35 @@ use crate::{
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Looks between two times that the marker is renewed.
+const ALIVE_EVERY: u64 = 10;
+/// Name of the marker in the state directory: when a daemon was last known to run. It tells a report how long a crash lasted.
+const ALIVE_FILE: &str = "alive";
+
+/// When the last daemon was last known to run; none if that is not known.
+pub(super) fn last_alive(state_dir: &Path) -> Option<jiff::Timestamp> {
+    fs::read_to_string(state_dir.join(ALIVE_FILE)).ok()?.trim().parse().ok()
+}
+
+fn mark_alive(state_dir: &Path) {
+    // Not synced: after a power failure an older one is there, or none, and the report says less.
+    let staged = state_dir.join(format!("{ALIVE_FILE}.tmp"));
+    let written = fs::write(&staged, format!("{}\n", jiff::Timestamp::now()));
+    if let Err(error) = written.and_then(|()| fs::rename(&staged, state_dir.join(ALIVE_FILE))) {
+        tracing::debug!(%error, "cannot renew the marker of a running daemon");
+    }
+}
 
 impl Service {
     /// Goes on until it is dropped.
     pub(super) async fn keep(&self) {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        for look in 0_u64.. {
             ticks.tick().await;
+            if look % ALIVE_EVERY == 0 {
+                tokio::task::block_in_place(|| mark_alive(&self.tenure().config.node.state_dir));
+            }
             self.write_down_ends().await;
             tokio::task::block_in_place(|| self.watch_drains());
         }

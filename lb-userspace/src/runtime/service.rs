@@ -31,7 +31,11 @@ use crate::{
         tenure::Tenure,
         views::{self, Facts, Origin},
     },
-    telemetry::{event::Event, journal::Journal},
+    telemetry::{
+        event::Event,
+        journal::Journal,
+        report::{Report, report},
+    },
 };
 
 /// What the daemon started.
@@ -283,6 +287,30 @@ impl Control for Service {
 
     async fn diff(&self, file: Option<PathBuf>) -> Result<Differences, Problem> {
         self.diff_now(file)
+    }
+
+    async fn report(&self, since: jiff::Timestamp) -> Result<Report, Problem> {
+        let config = Arc::clone(&self.tenure().config);
+        let made = tokio::task::spawn_blocking(move || {
+            let directory = &config.node.state_dir;
+            let mut failed = None;
+            let failing = std::cell::RefCell::new(&mut failed);
+            let made = report(&config, (since, jiff::Timestamp::now()), |found| {
+                if let Err(error) = Journal::scan(directory, found) {
+                    **failing.borrow_mut() = Some(error);
+                }
+            });
+            failed.map_or(Ok(made), Err)
+        });
+        let failed = |error: String| {
+            let detail = format!("cannot read the event journal: {error}");
+            Problem::new(
+                ProblemKind::Internal,
+                detail,
+                "look at the files events.jsonl* in the state directory",
+            )
+        };
+        made.await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
     }
 
     async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {

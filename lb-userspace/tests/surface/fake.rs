@@ -26,6 +26,7 @@ use lb_userspace::{
     telemetry::{
         event::{Event, EventKind, NewEvent},
         journal::Journal,
+        report::{Kind, Record, Report},
     },
 };
 use tempfile::TempDir;
@@ -208,6 +209,33 @@ impl Control for Fake {
             Some(file) if file.ends_with("same.toml") => Ok(Differences::default()),
             Some(file) => Err(Problem::new(ProblemKind::Config, format!("{}:1:1: no", file.display()), "")),
         }
+    }
+
+    async fn report(&self, since: jiff::Timestamp) -> Result<Report, Problem> {
+        let record = |kind, name: &str, failures: u64| Record {
+            kind,
+            name: name.to_owned(),
+            failures,
+            up_s: 604_000.0,
+            down_s: 800.0,
+            planned_s: 0.0,
+            mttf_s: (failures > 0).then_some(302_000.0),
+            mttr_s: (failures > 0).then_some(400.0),
+            availability_percent: Some(99.868),
+        };
+        Ok(Report {
+            since,
+            journal_since: Some(moment()),
+            journal_truncated: true,
+            until: moment(),
+            observed_s: 604_800.0,
+            gaps: 1,
+            records: vec![
+                record(Kind::Service, "web", 2),
+                record(Kind::Backend, "w1r1b1", 2),
+                record(Kind::Backend, "w1r1b2", 0),
+            ],
+        })
     }
 
     async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {

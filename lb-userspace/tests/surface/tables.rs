@@ -255,6 +255,29 @@ fn drains_are_waited_for_with_exit_codes_of_their_own() {
 }
 
 #[test]
+fn reports() {
+    let daemon = Daemon::start();
+    let shown = daemon.stdout(&["report", "--since", "7d"]);
+    let (head, table) = shown.split_once("\n\n").unwrap();
+    assert!(
+        head.contains("the journal begins at 2026-05-01T12:00:00.250Z: older events were rotated away"),
+        "{shown}"
+    );
+    assert!(head.contains("no daemon ran 1 times"), "{shown}");
+    let expected = "
+KIND     NAME    AVAILABILITY  FAILURES       MTTF         MTTR          DOWN  PLANNED
+service  web        99.8680 %         2  3 d 11 h   6 min 40 s   13 min 20 s        0
+backend  w1r1b1     99.8680 %         2  3 d 11 h   6 min 40 s   13 min 20 s        0
+";
+    let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        squeeze(table.lines().take(3).collect::<Vec<_>>().join(" ").as_str()),
+        squeeze(expected),
+        "{shown}"
+    );
+}
+
+#[test]
 fn explanations() {
     let daemon = Daemon::start();
     shows(&daemon, &["explain", "198.51.100.7:40000", "192.0.2.10:80/tcp"], "
