@@ -9,7 +9,7 @@ use core::borrow::Borrow;
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id, generated::bpf_ktime_get_coarse_ns},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, lpm_trie::Key},
 };
 use lb_common::{
     abi::{
@@ -19,6 +19,7 @@ use lb_common::{
         flow::{FlowEntry, FlowFilter, FlowWords, FragmentEntry, FragmentKey},
         guard::{GuardCounts, GuardEntry, NodeGuard},
         limits::{FLOW_FILTER_CHUNK, MAX_FRAGMENTED, MAX_INTERFACES, SLOTS_PER_CHUNK},
+        next::NEXT_PROGRAMS,
         plan::{PlanEntry, PoolEntry},
         prefix::{ENTRIES_PER_LINE, PrefixEntries, PrefixNode, PrefixTable, PrefixValues, VALUES_PER_LINE},
         quic::{QuicServer, QuicServerKey},
@@ -27,6 +28,7 @@ use lb_common::{
     },
     datapath::{
         admit::{self, Request},
+        answers::{BUDGETS, Budget},
         classify::{self, Lookup},
         filter::Allowance,
         flow::FlowTable,
@@ -95,7 +97,7 @@ static PORT_RANGES: Array<PortRanges> = Array::with_max_entries(1, MMAPABLE);
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry> = LruHashMap::with_max_entries(MAX_FRAGMENTED, 0);
 /// See [`Tables::answers_booked_ns`].
 #[map]
-static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static ANSWERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(BUDGETS as u32, 0);
 /// A packed [`Transport`] on its way from one function to another.
 #[map]
 static HANDED_OVER: PerCpuArray<[u32; TRANSPORT_WORDS]> = PerCpuArray::with_max_entries(1, 0);
@@ -124,6 +126,10 @@ static FLOW_FILTER: Array<FlowFilter> = Array::with_max_entries(1, MMAPABLE);
 static PREVIOUS: Array<PoolEntry> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Programs to go on to; see [`lb_common::abi::next`].
+#[map]
+pub static NEXT: ProgramArray = ProgramArray::with_max_entries(NEXT_PROGRAMS, 0);
 
 /// What a CPU keeps from one function, or packet, to the next.
 #[repr(C)]
@@ -462,13 +468,13 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn answers_booked_ns(&self) -> u64 {
-        ANSWERS.get(0).copied().unwrap_or(0)
+    fn answers_booked_ns(&self, budget: Budget) -> u64 {
+        ANSWERS.get(budget as u32).copied().unwrap_or(0)
     }
 
     #[inline(always)]
-    fn book_answers_ns(&self, until: u64) {
-        if let Some(booked) = ANSWERS.get_ptr_mut(0) {
+    fn book_answers_ns(&self, budget: Budget, until: u64) {
+        if let Some(booked) = ANSWERS.get_ptr_mut(budget as u32) {
             // SAFETY: a live per-CPU element, which only this program on this CPU writes.
             unsafe { *booked = until };
         }

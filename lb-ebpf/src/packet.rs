@@ -10,7 +10,7 @@ use core::{hint::black_box, mem::MaybeUninit};
 use lb_common::{
     abi::reason::Reason,
     datapath::{
-        fragment,
+        admit, fragment,
         ports::{FibAnswer, FibLookup, Packet, Tables},
         too_big::{self, TooBig},
         unusual::{self, Unusual},
@@ -134,6 +134,14 @@ fn handed_over(sorted: Unusual) -> u64 {
     sorted.word()
 }
 
+/// [`admit::is_frame_blocked`] as a global function: 1 if it is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_blocked(ctx: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    admit::is_frame_blocked(&Frame(&ctx), &Maps) as u32
+}
+
 /// [`too_big::answer_ipv4`] as a global function: the number of a reason.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -248,6 +256,11 @@ impl Packet for Frame<'_> {
             Some(outcome) => Unusual::Done(outcome),
             None => take_over().map_or(NOT_HANDED_OVER, Unusual::Transport),
         }
+    }
+
+    #[inline(always)]
+    fn is_blocked<T: Tables>(&self, _: &T) -> bool {
+        weir_blocked(self.0.ctx) != 0
     }
 
     #[inline(always)]

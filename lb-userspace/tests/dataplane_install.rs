@@ -4,7 +4,7 @@ mod namespace;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, MapInfo};
@@ -16,7 +16,8 @@ use lb_common::abi::pod::Pod;
 use lb_userspace::api::types::{ExplainQuery, StepKind, VerdictKind};
 use lb_userspace::config::{Config, Protocol};
 use lb_userspace::dataplane::explain::explain;
-use lb_userspace::dataplane::loader::Prepared;
+use lb_userspace::dataplane::loader::{Prepared, possible_cpus};
+use lb_userspace::dataplane::memory::memory;
 use lb_userspace::dataplane::netlink::{Interface, Netlink};
 use lb_userspace::dataplane::object::{AGENT, AGENT_PROGRAM};
 use lb_userspace::dataplane::writer::NextHop;
@@ -83,7 +84,7 @@ fn a_fresh_start_attaches_and_pins() {
         let pins = namespace.bpffs.join("v2");
         assert_eq!(names(&pins), ["current", "links"]);
         assert_eq!(names(&pins.join("links")), ["e0"]);
-        assert_eq!(names(&pins.join("current")).len(), 27, "26 maps and the program");
+        assert_eq!(names(&pins.join("current")).len(), 28, "27 maps and the program");
         drop(dataplane);
         assert!(program("e0").is_some(), "forwarding outlives the daemon");
     });
@@ -355,7 +356,7 @@ fn what_cannot_be_done_is_refused_with_a_remedy_and_changes_nothing() {
         let error = refused(&config);
         assert!(error.to_string().contains("map PLANS"), "{error}");
         assert!(program("e0").is_some(), "what ran goes on running");
-        assert_eq!(names(&pins).len(), 26, "nothing was removed");
+        assert_eq!(names(&pins).len(), 27, "nothing was removed");
     });
 }
 
@@ -445,6 +446,7 @@ fn explaining_over_the_live_maps_says_what_the_image_says() {
                     dst: SocketAddr::from(([192, 0, 2, 10], 80)),
                     protocol: Protocol::Tcp,
                     opening: port % 2 == 0,
+                    from_relay: false,
                 };
                 let explanation = explain(&observation, &config, dataplane.ids(), query);
                 // The model remembers what was asked of it, the live maps do not.
@@ -492,6 +494,7 @@ fn packets_are_counted_and_flows_away_from_home_are_seen() {
                 dst: SocketAddr::from(([192, 0, 2, 10], 80)),
                 protocol: Protocol::Tcp,
                 opening,
+                from_relay: false,
             };
             explain(&live.observe(), &config, dataplane.ids(), query)
         };
@@ -526,5 +529,31 @@ fn packets_are_counted_and_flows_away_from_home_are_seen() {
             assert_eq!(in_table(port), away.contains(&port), "{port}");
             assert_eq!(ask(port, false).backend.unwrap().name, placed, "{port}");
         }
+    });
+}
+
+#[test]
+fn maps_take_the_memory_that_was_foretold() {
+    with_namespace(|namespace| {
+        namespace.veth("e0", "p0", 0);
+        let limits = "limits = { per_source = { v4 = 24, v6 = 56, new_flows_per_second = 9 } }";
+        let config = namespace.config(|text| text.replace("protocol =", &format!("{limits}\nprotocol =")));
+        let foretold = memory(&config, possible_cpus().unwrap()).unwrap();
+        let _dataplane = install(&config).unwrap();
+        let folder = namespace.bpffs.join("v2/current");
+        let mut total = 0;
+        for name in names(&folder).into_iter().filter(|name| name != "program") {
+            let map = MapData::from_pin(folder.join(&name)).unwrap();
+            let path = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+            let info = fs::read_to_string(path).unwrap();
+            let locked = info.lines().find_map(|line| line.strip_prefix("memlock:")).unwrap();
+            total += locked.trim().parse::<u64>().unwrap();
+        }
+        let sum =
+            [foretold.tables, foretold.flows, foretold.flow_filter, foretold.prefixes, foretold.counters];
+        let rest = [foretold.guards, foretold.entries, foretold.other];
+        assert_eq!(foretold.total, sum.iter().chain(&rest).sum::<u64>());
+        assert!(foretold.guards > 2 << 20, "two rows of source buckets");
+        assert!((foretold.total * 4 / 5..foretold.total * 5 / 4).contains(&total), "{total} of {foretold:?}");
     });
 }

@@ -1,11 +1,15 @@
 //! Established connections survive every operation: thousands of them exchange checked bytes through all that an operator does,
-//! and what happens to a daemon.
+//! and what happens to a daemon. Beside TCP, flows over UDP that stick, and connections like QUIC's, whose clients change their port
+//! in the middle.
 mod e2e_support;
 
 use e2e_support::*;
+use lb_common::abi::limits::FRAGMENT_AGE_NS;
 use lb_tests::{
-    lab::{ConfigOptions, Daemon, Lab, VIP_V4},
-    load::{LiveFlows, LiveServers},
+    lab::{ConfigOptions, Daemon, Lab, VIP_V4, weir_binary},
+    load::{
+        LiveFlows, LiveServers, LiveUdpFlows, LiveUdpServers, QUIC_CONFIG_ID, QUIC_SERVER_ID_BYTES, UdpKind,
+    },
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -13,13 +17,20 @@ use std::{
     collections::BTreeSet,
     fs,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
     thread,
     time::{Duration, Instant},
 };
 
 const PORT: u16 = 9000;
+const STICKY_PORT: u16 = 9001;
+const QUIC_PORT: u16 = 9002;
 /// Client ports of the connections that live through everything.
 const FLOWS: std::ops::Range<u16> = 20_000..22_000;
+/// Client ports of the flows over UDP, sticky and QUIC.
+const UDP_FLOWS: [std::ops::Range<u16>; 2] = [40_000..40_300, 30_000..30_300];
+/// How far QUIC clients move their ports.
+const MOVED: u16 = 1_000;
 /// How long one round over all connections may take on a busy machine.
 const ROUND: Duration = Duration::from_secs(60);
 
@@ -27,13 +38,27 @@ fn vip() -> SocketAddr {
     SocketAddr::from((VIP_V4, PORT))
 }
 
-/// A service for live connections, with one pool over the west, and whatever else.
+fn udp_vips() -> [SocketAddr; 2] {
+    [STICKY_PORT, QUIC_PORT].map(|port| SocketAddr::from((VIP_V4, port)))
+}
+
+/// Services for live connections and flows, each with one pool over the west, and whatever else.
 fn live(options: ConfigOptions, pool: &str, table_size: u32, more: &str) -> ConfigOptions {
-    let extra = format!(
-        "\n[[service]]\nname = \"live\"\naddress = \"{VIP_V4}\"\nport = {PORT}\nprotocol = \"tcp\"\n\
-         [[service.pool]]\nname = \"{pool}\"\nsets = [\"web-w1\"]\ntable_size = {table_size}\n{more}"
-    );
-    ConfigOptions { extra, ..options }
+    let quic =
+        format!("[service.quic]\nconfig_id = {QUIC_CONFIG_ID}\nserver_id_length = {QUIC_SERVER_ID_BYTES}\n");
+    let services = [
+        ("live", PORT, "tcp", ""),
+        ("sticky", STICKY_PORT, "udp", "udp = \"stick\"\n"),
+        ("quic", QUIC_PORT, "udp", &quic),
+    ];
+    let mut extra = more.to_owned();
+    for (name, port, protocol, lines) in services {
+        extra += &format!(
+            "\n[[service]]\nname = \"{name}\"\naddress = \"{VIP_V4}\"\nport = {port}\nprotocol = \"{protocol}\"\n{lines}\
+             [[service.pool]]\nname = \"{pool}\"\nsets = [\"web-w1\"]\ntable_size = {table_size}\n"
+        );
+    }
+    ConfigOptions { extra, quic_server_ids: true, ..options }
 }
 
 fn other_service() -> String {
@@ -46,7 +71,10 @@ fn other_service() -> String {
 struct Scene<'lab> {
     lab: &'lab Lab,
     servers: LiveServers,
+    udp_servers: LiveUdpServers,
     flows: LiveFlows,
+    sticky: LiveUdpFlows,
+    quic: LiveUdpFlows,
     /// Those that were opened on the way.
     later: Vec<LiveFlows>,
     next_port: u16,
@@ -58,13 +86,30 @@ impl<'lab> Scene<'lab> {
         let servers = lab.live_servers(vip()).unwrap();
         let flows = lab.live_flows("west", vip(), FLOWS).unwrap();
         let backends = flows.backends();
-        Self { lab, servers, flows, later: Vec::new(), next_port: FLOWS.end, backends }
+        let [sticky_vip, quic_vip] = udp_vips();
+        let udp_servers = lab.live_udp_servers(sticky_vip, quic_vip).unwrap();
+        let udp = |kind, vip, ports| lab.live_udp_flows("west", kind, vip, ports).unwrap();
+        let [sticky_ports, quic_ports] = UDP_FLOWS;
+        let sticky = udp(UdpKind::Sticky, sticky_vip, sticky_ports);
+        let quic = udp(UdpKind::Quic, quic_vip, quic_ports);
+        Self {
+            lab,
+            servers,
+            udp_servers,
+            flows,
+            sticky,
+            quic,
+            later: Vec::new(),
+            next_port: FLOWS.end,
+            backends,
+        }
     }
 
     /// Waits until every connection has exchanged bytes twice from now on, and asserts that none broke.
     #[track_caller]
     fn lives(&self, after: &str) {
-        let all: Vec<_> = std::iter::once(&self.flows).chain(&self.later).collect();
+        let udp: [&LiveFlows; 2] = [&self.sticky, &self.quic];
+        let all: Vec<_> = std::iter::once(&self.flows).chain(&self.later).chain(udp).collect();
         let rounds: Vec<_> = all.iter().map(|flows| flows.next_round() + 1).collect();
         let deadline = Instant::now() + ROUND;
         for (flows, round) in all.iter().zip(rounds) {
@@ -76,7 +121,8 @@ impl<'lab> Scene<'lab> {
             let first: Vec<_> = broken.iter().take(3).collect();
             assert!(broken.is_empty(), "{after}: {} connections broke, such as {first:?}", broken.len());
         }
-        let wrong = self.servers.wrong();
+        let mut wrong = [self.servers.wrong(), self.udp_servers.wrong()].concat();
+        wrong.truncate(5);
         assert!(wrong.is_empty(), "{after}: {wrong:?}");
     }
 
@@ -100,6 +146,23 @@ fn reload(daemon: &Daemon<'_>, options: &ConfigOptions, lab: &Lab) -> Value {
     daemon.cli_json(&["reload"]).unwrap_or_else(|error| panic!("{error:#}\n{}", daemon.log_tail()))
 }
 
+/// A copy of the binary in which the edge's program differs by one constant: how long fragments are waited for.
+fn another_build(lab: &Lab) -> std::path::PathBuf {
+    let mut bytes = fs::read(weir_binary().unwrap()).unwrap();
+    // A load of a 64-bit constant: opcode, register, then both halves.
+    let [a, b, c, d, e, f, g, h] = FRAGMENT_AGE_NS.to_le_bytes();
+    let tail = [0, 0, a, b, c, d, 0, 0, 0, 0, e, f, g, h];
+    let loads: Vec<_> = (0..bytes.len() - 16)
+        .filter(|&at| bytes[at] == 0x18 && bytes[at + 1] < 10 && bytes[at + 2..at + 16] == tail)
+        .collect();
+    assert!(!loads.is_empty(), "the program has another form: find another constant to change");
+    loads.iter().for_each(|at| bytes[at + 4] ^= 1);
+    let path = lab.directory().join("weir-next");
+    fs::write(&path, bytes).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
 fn without(names: &[&str]) -> ConfigOptions {
     ConfigOptions { without: names.iter().map(|&name| name.to_owned()).collect(), ..quiet() }
 }
@@ -112,10 +175,16 @@ fn two_thousand_connections_live_through_every_operation() {
     let mut scene = Scene::new(&lab);
     assert_eq!(scene.backends_now(), BTreeSet::from(["w1r1b1", "w1r1b2", "w1r2b1"]));
     scene.lives("nothing");
+    for flows in [&scene.sticky, &scene.quic] {
+        assert_eq!(BTreeSet::from_iter(flows.backends().into_values()).len(), 3, "all three serve");
+    }
 
     done(&daemon, &["backend", "drain", "w1r1b1", "--reason", "fans"]);
     assert!(!scene.more().contains("w1r1b1"));
     scene.lives("drain");
+    // Clients of all QUIC connections change their port: most of them hash to other backends now.
+    scene.quic.change_ports(MOVED);
+    scene.lives("other ports of QUIC clients during a drain");
     done(&daemon, &["backend", "restore", "w1r1b1", "--reason", "fans replaced"]);
     done(&daemon, &["domain", "drain", "west/w1/r2", "--reason", "switch"]);
     assert!(scene.more().iter().all(|name| name.starts_with("w1r1")));
@@ -146,6 +215,8 @@ fn two_thousand_connections_live_through_every_operation() {
     assert_eq!((&told["leaving_backends"], &told["leaving_services"]), (&1.into(), &1.into()), "{told}");
     assert!(!scene.more().contains("w1r1b1"));
     scene.lives("removing a backend and a service");
+    scene.quic.change_ports(2 * MOVED);
+    scene.lives("other ports of QUIC clients, also of those of the backend that was removed");
 
     // The same file changes nothing, a broken one neither.
     assert_eq!(reload(&daemon, &fewer, &lab)["changed"], false);
@@ -168,6 +239,20 @@ fn two_thousand_connections_live_through_every_operation() {
     let daemon = start(&lab, &changed);
     assert!(last_start(&daemon).contains("established flows go on"), "{}", last_start(&daemon));
     scene.lives("a restart and a crash, and another configuration after it");
+
+    // An upgrade: another binary, at another path, with another program for the data plane.
+    let running = link(&lab);
+    assert!(daemon.sigterm().unwrap().success());
+    let daemon = lab.start_other_daemon(&another_build(&lab), 0, &config_path(&lab)).unwrap();
+    daemon.wait_ready(PATIENCE).unwrap();
+    assert!(
+        last_start(&daemon).contains("adopted what was forwarding, with a new program"),
+        "{}",
+        last_start(&daemon)
+    );
+    assert_ne!(link(&lab).program, running.program);
+    scene.quic.change_ports(3 * MOVED);
+    scene.lives("an upgrade");
 
     // SIGHUP: the service itself leaves. Its connections live on, new ones are nobody's.
     lab.write_config(&without(&["w1r1b1"])).unwrap();

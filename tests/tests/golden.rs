@@ -8,8 +8,8 @@ use lb_common::{
 use lb_tests::clock::monotonic_ns;
 use lb_tests::golden::{
     cases, fixture,
-    judge::{changed, judge_program, judge_pure, reason_of, run_pure},
-    kernel::{EDGE, Kernel},
+    judge::{arrives, changed, judge_program, judge_pure, reason_of, run_pure},
+    kernel::{EDGE, EDGE_AND_RELAY, Kernel},
     numbers::Numbers,
     packets,
 };
@@ -25,13 +25,14 @@ fn golden_packets_through_the_pure_code() -> Result<()> {
 fn golden_packets_through_the_xdp_program() -> Result<()> {
     let image = fixture()?;
     // Loading takes much longer than running: what needs nothing special shares a program.
-    let shared = Kernel::load(EDGE, &["weir_edge"], &image, 1024)?;
+    let shared = Kernel::load(EDGE, &EDGE_AND_RELAY, &image, 1024)?;
     for case in cases::all() {
+        let programs = if arrives(&image, &case)? { &EDGE_AND_RELAY[..] } else { &EDGE_AND_RELAY[..1] };
         let image = changed(&image, &case)?;
         if case.before.is_empty() && case.changes.is_empty() {
             judge_program(&shared, &image, &case).context(case.name)?;
         } else {
-            let kernel = Kernel::load(EDGE, &["weir_edge"], &image, 1024)?;
+            let kernel = Kernel::load(EDGE, programs, &image, 1024)?;
             judge_program(&kernel, &image, &case).context(case.name)?;
         }
     }
@@ -90,8 +91,8 @@ fn tables_home(tables: &ImageTables, frame: &[u8]) -> Result<usize> {
 /// Every reason has a golden packet, but for those that no packet can cause on a sound data plane.
 #[test]
 fn every_reason_has_a_golden_packet() {
-    // NoHeadroom: a driver without room. Inconsistent: maps that contradict each other. RelayRefused: relays come later.
-    let unreachable = [Reason::NoHeadroom, Reason::Inconsistent, Reason::RelayRefused];
+    // NoHeadroom: a driver without room. Inconsistent: maps that contradict each other.
+    let unreachable = [Reason::NoHeadroom, Reason::Inconsistent];
     let shown: Vec<Reason> = cases::all().iter().map(|case| reason_of(&case.expected)).collect();
     for reason in Reason::ALL {
         assert!(shown.contains(reason) != unreachable.contains(reason), "{reason:?}");
@@ -108,7 +109,7 @@ fn pure_code_and_xdp_program_agree_on_damaged_packets() -> Result<()> {
     // How many answers are given depends on the time of day.
     image.root.answers_per_second = u32::MAX;
     let tables = ImageTables::new(image.clone());
-    let kernel = Kernel::load(EDGE, &["weir_edge"], &image, 65_536)?;
+    let kernel = Kernel::load(EDGE, &EDGE_AND_RELAY, &image, 65_536)?;
     let mut numbers = Numbers(0x5eed);
     let inputs: Vec<Vec<u8>> =
         cases::all().into_iter().flat_map(|case| [case.before, vec![case.input]].concat()).collect();
@@ -140,5 +141,25 @@ fn pure_code_and_xdp_program_agree_on_damaged_packets() -> Result<()> {
         kernel.flows("FLOWS")? + kernel.flows("OPENINGS")?,
         "entries in the tables of flows"
     );
+    Ok(())
+}
+
+/// What Weir answers on its own has two budgets: pings do not use up what is for neighbours, nor the other way round.
+#[test]
+fn pings_and_neighbours_are_limited_apart() -> Result<()> {
+    let mut image = fixture()?;
+    image.root.answers_per_second = 1;
+    let all = cases::all();
+    let frame = |name: &str| {
+        all.iter().find(|case| case.name == name).map(|case| case.input.clone()).context("no such case")
+    };
+    let frames = [frame("ping, IPv4")?, frame("ARP request")?, frame("solicitation to the group")?];
+    let reasons = |order: &[usize]| {
+        let tables = ImageTables::new(image.clone());
+        order.iter().map(|&at| run_pure(&tables, &frames[at]).1).collect::<Vec<_>>()
+    };
+    let (echo, neighbour, limited) = (Reason::EchoAnswered, Reason::NeighbourAnswered, Reason::AnswerLimited);
+    assert_eq!(reasons(&[0, 0, 1, 1, 2]), [echo, limited, neighbour, limited, limited]);
+    assert_eq!(reasons(&[2, 1, 0, 0]), [neighbour, limited, echo, limited]);
     Ok(())
 }

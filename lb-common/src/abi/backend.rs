@@ -51,6 +51,9 @@ pub const BACKEND_ON_LINK: u32 = 1;
 pub const BACKEND_TAGGED: u32 = 2;
 /// [`BackendEntry::flags`]: no longer in the configuration; only flows that are known to live here still come.
 pub const BACKEND_LEAVING: u32 = 4;
+/// [`BackendEntry::flags`]: a Weir host of another region. A packet that has crossed a region border once never goes there, whichever
+/// pool, flow or fragment names it.
+pub const BACKEND_RELAY: u32 = 8;
 
 impl BackendEntry {
     /// Whether packets to this backend get an outer IPv6 header.

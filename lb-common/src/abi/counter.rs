@@ -84,6 +84,8 @@ notes! {
     FlowWiped = 4, "flow_wiped";
     /// The flow filter said that there may be an entry, but there was none.
     FlowMissed = 5, "flow_missed";
+    /// A packet that another region relayed was taken out of its tunnel; what became of it is counted as for any packet.
+    RelayArrived = 6, "relay_arrived";
 }
 
 const _: () = assert!(Note::ALL.len() <= NOTE_SLOTS);

@@ -45,8 +45,9 @@ pub const REASON_SLOTS: usize = 64;
 pub const NOTE_SLOTS: usize = 32;
 /// CPUs whose counters fit.
 pub const MAX_CPUS: usize = 1_024;
-/// Flows away from home that are remembered, by default; the oldest are forgotten first.
-pub const DEFAULT_FLOW_ENTRIES: u32 = 65_536;
+/// Flows away from home that are remembered, by default, for each CPU that the host may have: the kernel divides an LRU table without a
+/// common list among them. The oldest are forgotten first.
+pub const DEFAULT_FLOW_ENTRIES_PER_CPU: u32 = 16_384;
 /// IPv6 extension headers of one packet that are stepped over.
 pub const MAX_EXTENSION_HEADERS: usize = 8;
 /// Datagrams in fragments that are known at a time; the least recently used is forgotten first.
@@ -61,8 +62,8 @@ pub const MAX_VIP_NESTING: usize = 4;
 /// How far answers may run ahead of their rate, in nanoseconds: several ticks of the coarse clock.
 pub const ANSWER_BURST_NS: u64 = 100_000_000;
 /// Flows that opened away from home and of which nothing but the opening packet was seen yet; a flood of such packets
-/// turns over these and no other entries.
-pub const DEFAULT_OPENING_ENTRIES: u32 = 65_536;
+/// turns over these and no other entries. By default, for each CPU.
+pub const DEFAULT_OPENING_ENTRIES_PER_CPU: u32 = 16_384;
 /// Bytes of one element of the flow filter.
 pub const FLOW_FILTER_CHUNK: usize = 65_536;
 /// Bytes of the whole flow filter at most, a power of two: 64 MiB.
@@ -72,7 +73,7 @@ pub const MAX_FLOW_FILTER: usize = 1 << 26;
 pub const FLOW_FILTER_BYTES_PER_ENTRY: usize = 2;
 /// Flows a second that enter the flow table at most without having been seen to open, for each CPU.
 pub const DEFAULT_FLOW_INSERTS_PER_SECOND: u32 = 10_000;
-/// Answers a second that Weir itself gives at most, for each CPU.
+/// Answers a second that Weir itself gives at most, for each CPU, and once more for neighbours.
 pub const DEFAULT_ANSWERS_PER_SECOND: u32 = 1_000;
 /// Interfaces of one edge host on which frames arrive.
 pub const MAX_INTERFACES: usize = 64;

@@ -13,6 +13,7 @@ pub mod flow;
 pub mod guard;
 pub mod heartbeat;
 pub mod limits;
+pub mod next;
 pub mod plan;
 pub mod pod;
 pub mod prefix;

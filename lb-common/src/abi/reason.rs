@@ -36,7 +36,7 @@ reasons! {
     PassNotIp = 1, "pass_not_ip";
     /// Passed: IP, but no service of ours.
     PassNotVip = 2, "pass_not_vip";
-    /// Answered: echo request to a VIP.
+    /// Answered: echo request to a VIP, or heartbeat to a relay address.
     EchoAnswered = 3, "echo_answered";
     /// Dropped: for a VIP, but cut short or inconsistent in its lengths.
     Malformed = 4, "malformed";
@@ -85,6 +85,11 @@ reasons! {
     Shed = 25, "shed";
     /// Dropped: an operator's emergency switch.
     Emergency = 26, "emergency";
+    /// Dropped: tunnelled to this host's relay address, but from no relay peer, or for no service of this host.
+    RelayNotForUs = 27, "relay_not_for_us";
+    /// Dropped: relayed from another region, but in fragments, without a whole IP packet inside, or with congestion that the packet
+    /// inside cannot tell of (RFC 6040, section 4.2).
+    RelayMalformed = 28, "relay_malformed";
 }
 
 const _: () = assert!(Reason::ALL.len() <= super::limits::REASON_SLOTS);

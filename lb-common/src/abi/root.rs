@@ -32,6 +32,9 @@ pub const FEATURE_EMERGENCY: u32 = 1 << 4;
 /// [`Root::features`]: Weir answers "who has it?" for some VIP (`reach = "arp"`).
 pub const FEATURE_ARP: u32 = 1 << 5;
 
+/// [`Root::features`]: this host takes what other regions relay to it. Packets for no VIP are looked at once more.
+pub const FEATURE_RELAY: u32 = 1 << 12;
+
 /// The single element of the `ROOT` map, 256 bytes. Written once per generation, but for `features`, `previous_clients`
 /// and `flow_filter_epoch`.
 #[repr(C, align(64))]
@@ -65,7 +68,8 @@ pub struct Root {
     /// Prefix table of VIP prefixes, whose values are [`ServiceKey::prefix`](super::service::ServiceKey::prefix); meant only with
     /// [`FEATURE_VIP_PREFIXES`].
     pub vip_prefixes: u32,
-    /// Answers (echo replies, "too big") a second that Weir itself gives at most, for each CPU.
+    /// Answers (echo replies, "too big") a second that Weir itself gives at most, for each CPU; and as many once more to neighbours who
+    /// ask for a VIP.
     pub answers_per_second: u32,
     /// Zero.
     pub reserved: u32,
@@ -83,8 +87,16 @@ pub struct Root {
     pub guards: u32,
     /// Digest of the client regions' prefixes, in their order: equal ones tell that no client is of another region than before.
     pub clients_digest: [u32; 2],
+    /// Prefix table of this host's relay addresses; meant, as the two below, only with [`FEATURE_RELAY`].
+    pub relay_addresses: u32,
+    /// Prefix table of the outer sources that may relay to this host.
+    pub relay_peers: u32,
+    /// UDP port on which relayed packets in generic UDP encapsulation are taken, network order.
+    pub relay_gue_port: [u8; 2],
     /// Zero.
-    pub reserved2: [u32; 18],
+    pub reserved3: [u8; 2],
+    /// Zero.
+    pub reserved2: [u32; 15],
     /// Digest of the configuration that this generation was built from.
     pub config_digest: [u8; 32],
 }

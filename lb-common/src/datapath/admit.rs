@@ -8,17 +8,24 @@
 //! 3. limits of the source prefix ([`Reason::SourceLimited`]), then of the service ([`Reason::ServiceLimited`]), then those of an operator's
 //!    switch ([`Reason::Emergency`]): packets, and packets that open a flow.
 //!
+//! What is no ordinary packet, and may be for a VIP but for no service (pings and other ICMP), is judged by the first half of rule 1 before it is
+//! sorted out: see [`is_frame_blocked`]. Access lists and limits are of a service; a ping is for none. Questions of neighbours (ARP, neighbour discovery) are answered whoever
+//! asks: they come from the link, and what follows them is judged.
+//!
 //! Packets of established flows are never shed. With plain UDP every datagram may open a flow, so every one may be shed, unless the service says
 //! that its datagrams belong to flows (`udp = "stick"`).
 
 use super::{
+    classify,
     gcra::{fine, take, take_either},
     hash::{finish, service_hash},
+    l2,
     parse::Transport,
-    ports::Tables,
+    ports::{Packet, Tables},
 };
 use crate::{
     abi::{
+        backend::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
         guard::{
             ACCESS_ALLOW, ACCESS_DENY, BUCKET_EMERGENCY_NEW_FLOWS, BUCKET_EMERGENCY_PACKETS,
             BUCKET_NEW_FLOWS, BUCKET_PACKETS, CLASSES, FIRST_REASON, GUARD_ACCESS, GUARD_ALLOW_LIST,
@@ -29,7 +36,7 @@ use crate::{
         root::{FEATURE_EMERGENCY, Root},
         service::{SERVICE_GUARDED, SERVICE_STICKY_UDP, ServiceEntry},
     },
-    net::{AddressWords, protocol},
+    net::{AddressWords, address_words, mapped_words, protocol, word},
 };
 
 // One test of both words' bits decides whether a packet is looked at here.
@@ -142,6 +149,41 @@ fn refusal<T: Tables>(
         }
     }
     limits(tables, request, guard, node, is_emergency, now_ns)
+}
+
+/// Whether an emergency switch may be on.
+#[inline(always)]
+pub fn is_emergency<T: Tables>(tables: &T) -> bool {
+    tables.root().is_some_and(|root| root.features & FEATURE_EMERGENCY != 0)
+}
+
+/// Whether a frame is an IP packet for a VIP from a source that an operator blocked for all services: what [`Packet::is_blocked`] says.
+#[inline(always)]
+pub fn is_frame_blocked<P: Packet, T: Tables>(packet: &P, tables: &T) -> bool {
+    let moment = (tables.now_ns() >> UNTIL_SHIFT) as u32;
+    if tables.node_guard().is_none_or(|node| node.blocks_until <= moment) {
+        return false;
+    }
+    // One address at a time: the stack is short.
+    let (ethertype, at) = l2::ethertype_of(packet);
+    let is_ipv6 = ethertype == ETHERTYPE_IPV6;
+    if !is_ipv6 && ethertype != ETHERTYPE_IPV4 {
+        return false;
+    }
+    address(packet, is_ipv6, at + if is_ipv6 { 24 } else { 16 })
+        .is_some_and(|destination| classify::is_vip(tables, &destination))
+        && address(packet, is_ipv6, at + if is_ipv6 { 8 } else { 12 })
+            .is_some_and(|source| tables.blocked_until(SCOPE_ALL, &source) > moment)
+}
+
+/// The address at an offset.
+#[inline(always)]
+fn address<P: Packet>(packet: &P, is_ipv6: bool, at: usize) -> Option<AddressWords> {
+    if is_ipv6 {
+        Some(address_words(&packet.read_far::<16>(at)?))
+    } else {
+        Some(mapped_words(word(&packet.read_far::<4>(at)?, 0)))
+    }
 }
 
 /// Whether an operator blocked the source, for this service or for all.

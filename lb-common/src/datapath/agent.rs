@@ -56,8 +56,9 @@ struct Outer {
     is_ipv6: bool,
 }
 
+/// What becomes of a frame at the end of tunnels; nothing is counted.
 #[inline(always)]
-fn handle<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> AgentReason {
+pub(super) fn handle<P: Packet, T: AgentTables>(packet: &mut P, tables: &T) -> AgentReason {
     let (ethertype, at) = l2::ethertype_of(packet);
     // Every way that has no header ends here, and not in an `Option`: that would leave fields unset on ways that meet, which the
     // verifier does not take.

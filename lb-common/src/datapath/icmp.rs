@@ -45,7 +45,7 @@ pub(super) fn sort_out<P: Packet, T: Tables>(packet: &mut P, tables: &T, ip: &Ip
 
 #[inline(always)]
 fn echo<P: Packet, T: Tables>(packet: &mut P, tables: &T, ip: &Ip) -> Outcome {
-    if !answers::allow(tables) {
+    if !answers::allow(tables, answers::Budget::Senders) {
         return Outcome::refuse(Reason::AnswerLimited);
     }
     let answered = if ip.is_ipv6 { answer_v6(packet, ip) } else { answer_v4(packet, ip) };

@@ -16,6 +16,9 @@
 //! | [`encap`], [`gue`], [`l2`] | what does it look like on the way to the backend? |
 //! | [`verdict`] | what is done with it, and how is it counted? |
 //!
+//! A packet for no VIP may have been relayed from another region to this host: [`relay`] takes it out of its tunnel, and it goes the
+//! same way with another [`Origin`].
+//!
 //! [`unusual`] is the rest of [`parse`]: all but the ordinary TCP or UDP packet, with [`icmp`] and [`fragment`]. [`too_big`] and [`icmp`] answer, as
 //! often as [`answers`] allows. [`agent`] is the other end: what a backend does with what arrives. [`hash`] holds all hash
 //! functions; [`trace`] lets `weir explain` watch.
@@ -40,6 +43,7 @@ pub mod parse;
 pub mod ports;
 pub mod prefix;
 pub mod quic;
+pub mod relay;
 pub mod select;
 pub mod steer;
 pub mod too_big;
@@ -57,23 +61,64 @@ use steer::{Origin, Placement};
 use too_big::TooBig;
 use trace::Trace;
 use unusual::Unusual;
-use verdict::Outcome;
+use verdict::{Outcome, Verdict};
 
 /// Everything that Weir does with one frame, the counting included.
+///
+/// The XDP programs do the same in three parts, of which each has a stack of its own: [`process_first`], [`relay::arrive`] and
+/// [`process_relayed`].
 #[inline(always)]
 pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: &mut impl Trace) -> Outcome {
+    let outcome = process_first(packet, tables, trace);
+    if outcome.verdict != Verdict::Arrival {
+        return outcome;
+    }
+    match relay::arrive(packet, tables) {
+        Some(outcome) => outcome,
+        None => process_relayed(packet, tables, trace),
+    }
+}
+
+/// What Weir does with a frame as it comes. An [arrival](Verdict::Arrival) is not counted.
+#[inline(always)]
+pub fn process_first<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: &mut impl Trace) -> Outcome {
     let length = packet.length();
     let transport = match parse::parse(packet) {
         Some(transport) => transport,
         None => match neighbour_or_sort_out(packet, tables) {
             Unusual::Transport(transport) => transport,
             Unusual::Done(outcome) => {
+                let outcome = match outcome.reason {
+                    Reason::PassNotVip => relay::or_pass(tables, Origin::Client),
+                    _ => outcome,
+                };
                 verdict::count(tables, &outcome, length);
                 return outcome;
             }
         },
     };
-    let outcome = forward(packet, tables, &transport, trace);
+    let outcome = forward(packet, tables, &transport, Origin::Client, trace);
+    verdict::count(tables, &outcome, length);
+    outcome
+}
+
+/// What Weir does with a frame that another region relayed, now out of its tunnel: it is served in this region, or dropped.
+#[inline(always)]
+pub fn process_relayed<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: &mut impl Trace) -> Outcome {
+    let length = packet.length();
+    let transport = match parse::parse(packet) {
+        Some(transport) => transport,
+        // It has no neighbours: a solicitation in a tunnel is none.
+        None => match packet.sort_out(tables) {
+            Unusual::Transport(transport) => transport,
+            Unusual::Done(outcome) => {
+                let outcome = relay::never_passed(outcome);
+                verdict::count(tables, &outcome, length);
+                return outcome;
+            }
+        },
+    };
+    let outcome = relay::never_passed(forward(packet, tables, &transport, Origin::Relay, trace));
     verdict::count(tables, &outcome, length);
     outcome
 }
@@ -82,7 +127,11 @@ pub fn process<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: &mut imp
 #[inline(always)]
 fn neighbour_or_sort_out<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Unusual {
     match neighbour::answer(packet, tables) {
-        Some(reason) => Unusual::Done(Outcome::answer(reason)),
+        Some(Reason::NeighbourAnswered) => Unusual::Done(Outcome::answer(Reason::NeighbourAnswered)),
+        Some(reason) => Unusual::Done(Outcome::refuse(reason)),
+        None if admit::is_emergency(tables) && packet.is_blocked(tables) => {
+            Unusual::Done(Outcome::refuse(Reason::Emergency))
+        }
         None => packet.sort_out(tables),
     }
 }
@@ -93,13 +142,14 @@ fn forward<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     transport: &Transport,
+    origin: Origin,
     trace: &mut impl Trace,
 ) -> Outcome {
     let Some(root) = tables.root() else {
         return Outcome::pass(Reason::PassNotVip);
     };
     let Some((index, service)) = classify::service(tables, root, &transport.tuple) else {
-        return unusual::no_service(transport);
+        return unusual::no_service(tables, transport, origin);
     };
     let mut transport = *transport;
     let h = hash::flow_hash(&root.hash_key, &transport.tuple);
@@ -120,10 +170,11 @@ fn forward<P: Packet, T: Tables>(
     let placed = match tables.backend(by_id) {
         Some(entry) if by_id != Found::NONE => Ok(Placement { backend: by_id, entry, home: false }),
         _ if transport.shape == Shape::LaterFragment => fragment::place(tables, transport),
-        _ => steer::place(tables, service, transport, h, Origin::Client, trace),
+        _ => steer::place(tables, service, transport, h, origin, trace),
     };
     match placed {
         Err(reason) => outcome.unplaced(reason),
+        Ok(placement) if relay::crosses_again(placement.entry, origin) => outcome.drop(Reason::RelayRefused),
         Ok(placement) => {
             if transport.shape == Shape::FirstFragment {
                 tables.remember_fragment(transport, placement.backend);

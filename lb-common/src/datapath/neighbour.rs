@@ -8,9 +8,10 @@
 //! | neighbour solicitation from nowhere, in duplicate address detection (RFC 4862, section 5.4) | to all nodes |
 //! | ARP announcement (RFC 5227, section 2.3): sender and target are the VIP | not at all, it asks nothing |
 //!
-//! What asks for another address, is malformed, or comes from beyond the link (hop limit below 255) goes on its way.
+//! More questions than [`answers`] allows are dropped and counted. What asks for another address, is malformed, or comes from beyond the link (hop limit below 255) goes on its way.
 
 use super::{
+    answers::{self, Budget},
     classify, l2,
     ports::{Packet, Tables},
 };
@@ -34,7 +35,8 @@ const ADVERTISEMENT: u8 = 136;
 const SOURCE_ADDRESS: u8 = 1;
 const TARGET_ADDRESS: u8 = 2;
 
-/// Answers a frame that asks for a VIP, in its place. `None`, with nothing changed, for any other frame.
+/// Answers a frame that asks for a VIP, in its place: [`Reason::NeighbourAnswered`], or [`Reason::AnswerLimited`] with nothing changed.
+/// `None`, with nothing changed, for any other frame.
 #[inline(always)]
 pub fn answer<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Option<Reason> {
     if tables.root()?.features & FEATURE_ARP == 0 {
@@ -77,6 +79,9 @@ fn answer_arp<P: Packet, T: Tables>(packet: &mut P, tables: &T, at: usize) -> Op
         return None;
     }
     let o = own_address(packet, tables)?;
+    if !answers::allow(tables, Budget::Neighbours) {
+        return Some(Reason::AnswerLimited);
+    }
     packet.write(0, &[h[8], h[9], h[10], h[11], h[12], h[13], o[0], o[1], o[2], o[3], o[4], o[5]])?;
     // A reply: our address for the target's, which becomes the sender; the sender becomes the target.
     let sender = [o[0], o[1], o[2], o[3], o[4], o[5], h[24], h[25], h[26], h[27]];
@@ -110,6 +115,9 @@ fn answer_solicitation<P: Packet, T: Tables>(packet: &mut P, tables: &T, at: usi
         return None;
     }
     let own = own_address(packet, tables)?;
+    if !answers::allow(tables, Budget::Neighbours) {
+        return Some(Reason::AnswerLimited);
+    }
     advertise(packet, at, solicited, own)?;
     Some(Reason::NeighbourAnswered)
 }

@@ -3,6 +3,7 @@
 
 use super::{
     admit::{self, Request},
+    answers::Budget,
     classify::{self, Lookup},
     filter::Allowance,
     flow::FlowTable,
@@ -79,6 +80,15 @@ pub trait Packet {
         Self: Sized,
     {
         unusual::sort_out(self, tables)
+    }
+
+    /// [`admit::is_frame_blocked`], for the same reason.
+    #[inline(always)]
+    fn is_blocked<T: Tables>(&self, tables: &T) -> bool
+    where
+        Self: Sized,
+    {
+        admit::is_frame_blocked(self, tables)
     }
 
     /// [`too_big::answer`], for the same reason.
@@ -218,9 +228,9 @@ pub trait Tables: Clock + Buckets + PrefixNodes {
     /// Writes a datagram in fragments down; when there are too many, the least recently used entry goes.
     fn keep_fragment(&self, key: &FragmentKey, entry: FragmentEntry);
     /// The time up to which this CPU's answers are booked, in nanoseconds; see [`answers`](super::answers).
-    fn answers_booked_ns(&self) -> u64;
+    fn answers_booked_ns(&self, budget: Budget) -> u64;
     /// Books this CPU's answers up to a time.
-    fn book_answers_ns(&self, until: u64);
+    fn book_answers_ns(&self, budget: Budget, until: u64);
     /// [`classify::find`], for the reason of [`walk`](Self::walk).
     #[inline(always)]
     fn find(&self, lookup: &Lookup) -> Option<u32>

@@ -103,7 +103,7 @@ fn answer_v4<P: Packet, T: Tables>(packet: &mut P, tables: &T, request: &TooBig)
     if !is_due {
         return Err(Reason::TooBig);
     }
-    if !answers::allow(tables) {
+    if !answers::allow(tables, answers::Budget::Senders) {
         return Err(Reason::AnswerLimited);
     }
     let sum_of_quoted = sum(packet, at, quoted).ok_or(Reason::TooBig)?;
@@ -157,7 +157,7 @@ fn answer_v6<P: Packet, T: Tables>(packet: &mut P, tables: &T, request: &TooBig)
     if (request.mtu as usize) < ipv6::LEAST_MTU || !is_one_host_v6(&source) {
         return Err(Reason::TooBig);
     }
-    if !answers::allow(tables) {
+    if !answers::allow(tables, answers::Budget::Senders) {
         return Err(Reason::AnswerLimited);
     }
     let sum_of_quoted = sum(packet, at, quoted).ok_or(Reason::TooBig)?;

@@ -7,6 +7,8 @@ use super::{
     classify, fragment, icmp,
     parse::{self, Ports, Shape, Transport, Tuple},
     ports::{Packet, Tables},
+    relay,
+    steer::Origin,
     verdict::{Outcome, Verdict},
 };
 use crate::{
@@ -40,7 +42,7 @@ impl Unusual {
                 let verdict = match outcome.verdict {
                     Verdict::Pass => 0,
                     Verdict::Tx => 1,
-                    Verdict::Drop | Verdict::Redirect(_) => 2,
+                    Verdict::Drop | Verdict::Redirect(_) | Verdict::Arrival => 2,
                 };
                 Self::DONE | verdict << 16 | outcome.reason as u64
             }
@@ -153,12 +155,13 @@ pub(super) fn refuse<T: Tables>(tables: &T, destination: &AddressWords, reason: 
     })
 }
 
-/// What becomes of a packet whose tuple is no service's: it is passed, but for an ICMP error, which is for a VIP all the same.
+/// What becomes of a packet whose tuple is no service's: it is passed, unless it may have been relayed to this host, but for an
+/// ICMP error, which is for a VIP all the same.
 #[inline(always)]
-pub(super) const fn no_service(transport: &Transport) -> Outcome {
+pub(super) fn no_service<T: Tables>(tables: &T, transport: &Transport, origin: Origin) -> Outcome {
     match transport.shape {
         Shape::Error => Outcome::refuse(Reason::IcmpUnmatched),
-        _ => Outcome::pass(Reason::PassNotVip),
+        _ => relay::or_pass(tables, origin),
     }
 }
 

@@ -17,6 +17,8 @@ pub enum Verdict {
     Tx,
     /// Send it out of this interface.
     Redirect(u32),
+    /// It is for no VIP, but may have been relayed to this host: [`relay::arrive`](super::relay::arrive) decides, and counts.
+    Arrival,
 }
 
 /// "No index" in [`Outcome`].
@@ -40,6 +42,13 @@ impl Outcome {
     #[must_use]
     pub const fn pass(reason: Reason) -> Self {
         Self { verdict: Verdict::Pass, reason, service: NONE, backend: NONE, opening: false }
+    }
+
+    /// Look at the frame again: it may have been relayed to this host. If it was not, it is passed.
+    #[inline(always)]
+    #[must_use]
+    pub(super) const fn arrival() -> Self {
+        Self { verdict: Verdict::Arrival, ..Self::pass(Reason::PassNotVip) }
     }
 
     /// Drop a frame whose service is not known.
@@ -113,7 +122,7 @@ impl Outcome {
 }
 
 /// Counts an outcome: a forwarded packet for its service and its backend, any other one for its reason, and, where the
-/// service is known, as dropped by it.
+/// service is known, as dropped by it. An arrival is counted by whoever looks at it next.
 #[inline(always)]
 pub fn count<T: Tables>(tables: &T, outcome: &Outcome, length: usize) {
     let Some(root) = tables.root() else {
@@ -123,6 +132,9 @@ pub fn count<T: Tables>(tables: &T, outcome: &Outcome, length: usize) {
     if outcome.reason as u32 == Reason::Forwarded as u32 {
         tables.count(service_slot(outcome.service), bytes, outcome.opening, false);
         tables.count(backend_slot(root.counter_services, outcome.backend), bytes, outcome.opening, false);
+        return;
+    }
+    if matches!(outcome.verdict, Verdict::Arrival) {
         return;
     }
     tables.count(reason_slot(outcome.reason), bytes, outcome.opening, false);

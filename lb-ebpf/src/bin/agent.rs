@@ -16,7 +16,7 @@ mod program {
         match agent::process(&mut Frame(&ctx), &AgentMaps) {
             Verdict::Pass => XDP_PASS,
             Verdict::Tx => XDP_TX,
-            Verdict::Drop | Verdict::Redirect(_) => XDP_DROP,
+            Verdict::Drop | Verdict::Redirect(_) | Verdict::Arrival => XDP_DROP,
         }
     }
 

@@ -24,7 +24,7 @@ mod program {
     /// The whole datapath.
     #[xdp]
     fn weir_bench(ctx: XdpContext) -> u32 {
-        measure(&ctx, |frame| datapath::process(frame, &Maps, &mut Silent).verdict)
+        measure(&ctx, |frame| datapath::process_first(frame, &Maps, &mut Silent).verdict)
     }
 
     /// Nothing inside the wrapper: what is subtracted.
@@ -45,7 +45,7 @@ mod program {
         let grown = match body(&mut frame) {
             Verdict::Tx => bench.outer_length as i32,
             Verdict::Pass => 0,
-            Verdict::Drop | Verdict::Redirect(_) => {
+            Verdict::Drop | Verdict::Redirect(_) | Verdict::Arrival => {
                 bench.unexpected += 1;
                 return XDP_DROP;
             }

@@ -1,4 +1,4 @@
-//! The edge host's XDP program.
+//! The edge host's XDP programs: `weir_edge` meets every frame, the other two what may have been relayed from another region.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
@@ -11,24 +11,74 @@ mod program {
     };
     use aya_log_ebpf::error;
     use lb_common::{
-        abi::reason::Reason,
-        datapath::{self, trace::Silent, verdict::Verdict},
+        abi::{
+            next::{NEXT_ARRIVE, NEXT_RELAY},
+            reason::Reason,
+        },
+        datapath::{
+            self,
+            ports::Packet as _,
+            relay,
+            trace::Silent,
+            verdict::{self, Outcome, Verdict},
+        },
     };
-    use lb_ebpf::{LICENSE, maps::Maps, packet::Frame};
+    use lb_ebpf::{
+        LICENSE,
+        maps::{Maps, NEXT},
+        packet::Frame,
+    };
 
     #[xdp]
     fn weir_edge(ctx: XdpContext) -> u32 {
-        let outcome = datapath::process(&mut Frame(&ctx), &Maps, &mut Silent);
+        let outcome = datapath::process_first(&mut Frame(&ctx), &Maps, &mut Silent);
         if outcome.reason as u32 == Reason::Inconsistent as u32 {
             report(&ctx);
         }
+        finish(&ctx, &outcome)
+    }
+
+    /// A frame that [`weir_edge`] found to be for no VIP.
+    #[xdp]
+    fn weir_arrive(ctx: XdpContext) -> u32 {
+        if let Some(outcome) = relay::arrive(&mut Frame(&ctx), &Maps) {
+            return finish(&ctx, &outcome);
+        }
+        // SAFETY: nothing here is to be dropped.
+        unsafe { NEXT.tail_call(&ctx, NEXT_RELAY) };
+        count_missing(&ctx, &Outcome::refuse(Reason::Inconsistent));
+        XDP_DROP
+    }
+
+    /// A frame that another region relayed, out of its tunnel.
+    #[xdp]
+    fn weir_relay(ctx: XdpContext) -> u32 {
+        let outcome = datapath::process_relayed(&mut Frame(&ctx), &Maps, &mut Silent);
+        finish(&ctx, &outcome)
+    }
+
+    #[inline(always)]
+    fn finish(ctx: &XdpContext, outcome: &Outcome) -> u32 {
         match outcome.verdict {
             Verdict::Pass => XDP_PASS,
             Verdict::Drop => XDP_DROP,
             Verdict::Tx => XDP_TX,
             // SAFETY: a helper call without pointers; its value is the action to return.
             Verdict::Redirect(ifindex) => unsafe { bpf_redirect(ifindex, 0) as u32 },
+            Verdict::Arrival => {
+                // SAFETY: nothing here is to be dropped.
+                unsafe { NEXT.tail_call(ctx, NEXT_ARRIVE) };
+                // Nobody is there: this host's own traffic goes on all the same.
+                count_missing(ctx, &Outcome::pass(Reason::PassNotVip));
+                XDP_PASS
+            }
         }
+    }
+
+    /// Counts a frame for which the program to go on to is missing. The daemon loads it wherever it is needed.
+    #[inline(always)]
+    fn count_missing(ctx: &XdpContext, outcome: &Outcome) {
+        verdict::count(&Maps, outcome, Frame(ctx).length());
     }
 
     /// Tells that the maps contradict each other: a fault of the daemon and not of the packet. The ring buffer bounds how

@@ -179,6 +179,7 @@ struct ExplainParameters {
     dst: String,
     protocol: Option<String>,
     opening: Option<bool>,
+    from_relay: Option<bool>,
 }
 
 async fn explain<C: Control>(
@@ -186,7 +187,7 @@ async fn explain<C: Control>(
     query: Result<Query<ExplainParameters>, QueryRejection>,
 ) -> Answer<Explanation> {
     let example = "/v1/explain?src=198.51.100.7:40000&dst=192.0.2.10:80&protocol=tcp&opening=true";
-    let ExplainParameters { src, dst, protocol, opening } = parse_query(query, example)?;
+    let ExplainParameters { src, dst, protocol, opening, from_relay } = parse_query(query, example)?;
     let invalid =
         |detail| Problem::new(ProblemKind::Invalid, detail, format!("ask for example for {example}"));
     let address = |name: &str, text: &str| {
@@ -205,7 +206,8 @@ async fn explain<C: Control>(
             return Err(invalid(format!("\"{}\" is none of tcp, udp and sctp", other.escape_debug())));
         }
     };
-    app.control.explain(ExplainQuery { src, dst, protocol, opening: opening.unwrap_or(true) }).await.map(Json)
+    let (opening, from_relay) = (opening.unwrap_or(true), from_relay.unwrap_or(false));
+    app.control.explain(ExplainQuery { src, dst, protocol, opening, from_relay }).await.map(Json)
 }
 
 #[derive(Deserialize)]

@@ -9,7 +9,7 @@ use lb_common::abi::admission::Admission;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Level, OnAllDown, Ports, Protocol, Vip},
+    config::{Level, OnAllDown, Ports, Protocol, Reach, Udp, Vip},
     plan::state::{Action, Override, State},
 };
 
@@ -92,6 +92,18 @@ pub struct ServiceView {
     pub protocol: Protocol,
     /// What happens when no pool of a plan can take a flow.
     pub on_all_down: OnAllDown,
+    /// How packets travel to its backends: `ipip`, `gue to port 6080`, `l2`.
+    #[serde(default)]
+    pub forwarding: String,
+    /// How packets for its VIP come to this host.
+    #[serde(default)]
+    pub reach: Reach,
+    /// What a drain does to its flows, if it is plain UDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udp: Option<Udp>,
+    /// Whether its flows are told apart by QUIC's connection ids.
+    #[serde(default)]
+    pub quic: bool,
     /// Its pools, by name.
     pub pools: Vec<PoolView>,
     /// For each client region the pools in the order in which they are tried; one plan, named `default`, if client

@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde::Serialize;
 
 use super::{DEFAULT_CONFIG, exit::ExitCode, output::Output};
 use crate::config::{self, Config};
-use crate::plan::compile::client_table_bytes;
+use crate::dataplane::{
+    loader::possible_cpus,
+    memory::{Memory, memory},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,19 +29,25 @@ pub struct CheckArgs {
     pub config: PathBuf,
 }
 
+/// What is told of a valid file.
+#[derive(Serialize)]
+struct Checked {
+    #[serde(flatten)]
+    summary: config::Summary,
+    memory: Memory,
+}
+
 pub(super) fn run(args: &CheckArgs, out: &mut Output) -> anyhow::Result<ExitCode> {
     match Config::load(&args.config) {
         Ok(config) => {
-            let summary = config::summary(&config);
+            let checked =
+                Checked { summary: config::summary(&config), memory: memory(&config, possible_cpus()?)? };
             if out.is_json() {
-                out.json(&serde_json::to_vec(&summary)?)?;
+                out.json(&serde_json::to_vec(&checked)?)?;
             } else {
                 out.line(format_args!("{} is valid", args.config.display()))?;
-                out.line(summary)?;
-                if summary.client_prefixes > 0 {
-                    let kib = client_table_bytes(&config)?.div_ceil(1024);
-                    out.line(format_args!("{kib} KiB for the client prefixes"))?;
-                }
+                out.line(checked.summary)?;
+                out.line(checked.memory)?;
             }
             Ok(ExitCode::Ok)
         }

@@ -34,7 +34,8 @@ Examples:
   weir emergency block 203.0.113.0/24 --for 10m --reason 'flood, ticket 4711'
   weir emergency block 2001:db8:bad::/48 --service web --for 1h --reason 'scraper'
 
-Every packet from there is dropped, those of established flows too.";
+Every packet from there to a VIP is dropped: those of established flows too, and, without --service, pings and other ICMP. Only the
+link's own questions (ARP, neighbour discovery) are still answered.";
 const STOP_EXAMPLES: &str = "\
 Examples:
   weir emergency stop web --for 5m --reason 'database restarts'
@@ -62,7 +63,7 @@ pub enum EmergencyCommand {
     /// List the switches that are on, with the time that is left
     #[command(after_long_help = LIST_EXAMPLES)]
     List,
-    /// Drop every packet from a source prefix
+    /// Drop every packet from a source prefix to a VIP
     #[command(after_long_help = BLOCK_EXAMPLES)]
     Block {
         /// The source prefix

@@ -18,6 +18,7 @@ Examples:
   weir explain 198.51.100.7:40000 192.0.2.10:80/tcp
   weir explain '[2001:db8:a::7]:40000' '[2001:db8::10]:443/tcp' --established
   weir explain 198.51.100.7:40000 192.0.2.10:53/udp -o json
+  weir explain 198.51.100.7:40000 192.0.2.10:80/tcp --from-relay
 
 The data plane's own code decides, with the state of this moment; no packet is sent.";
 
@@ -34,6 +35,9 @@ pub struct ExplainArgs {
     /// Ask about a packet of an established flow, not about one that opens a flow
     #[arg(long)]
     pub established: bool,
+    /// Ask about a packet that another region's Weir relayed to this host: it may use local pools only
+    #[arg(long)]
+    pub from_relay: bool,
 }
 
 /// VIP, port and protocol.
@@ -65,9 +69,11 @@ impl FromStr for Destination {
 }
 
 pub(super) async fn run(args: &ExplainArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
-    let ExplainArgs { source, destination: Destination { address, protocol }, established } = args;
+    let ExplainArgs { source, destination: Destination { address, protocol }, established, from_relay } =
+        args;
+    let relayed = if *from_relay { "&from_relay=true" } else { "" };
     let path = format!(
-        "/v1/explain?src={}&dst={}&protocol={protocol}&opening={}",
+        "/v1/explain?src={}&dst={}&protocol={protocol}&opening={}{relayed}",
         encode(&source.to_string()),
         encode(&address.to_string()),
         !established
@@ -92,6 +98,9 @@ fn lines(explanation: &Explanation) -> Vec<String> {
         query.src, query.dst, query.protocol
     )];
     let width = steps.len().to_string().len();
+    if query.from_relay {
+        lines[0].push_str(", relayed from another region");
+    }
     lines.extend(
         steps.iter().enumerate().map(|(index, step)| format!("{:>width$}. {}", index + 1, step.text)),
     );
@@ -153,6 +162,8 @@ fn words(reason: &str) -> &str {
         "source_limited" => "it is over the limit of its source prefix",
         "shed" => "new flows of its priority class are being shed",
         "emergency" => "an emergency switch forbids it",
+        "relay_not_for_us" => "it was relayed here, but by no relay peer, or for no service of this host",
+        "relay_malformed" => "it was relayed here, but no whole packet is in the tunnel",
         "redirect_failed" => "the kernel refused the redirect",
         other => other,
     }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     api::types::ServiceView,
-    config::{OnAllDown, endpoint},
+    config::{OnAllDown, Udp, endpoint},
 };
 
 const LIST_EXAMPLES: &str = "\
@@ -82,9 +82,23 @@ fn show(service: &ServiceView, out: &mut Output) -> anyhow::Result<()> {
         OnAllDown::Drop => "drop",
         OnAllDown::FailOpen => "fail-open",
     };
-    out.fields(vec![
+    let mut fields = vec![
         ("name", Cell::new(&service.name)),
         ("address", Cell::new(address(service))),
+        ("forwarding", Cell::new(&service.forwarding)),
+        ("reach", Cell::new(service.reach.name())),
+    ];
+    if let Some(udp) = service.udp {
+        let what = match udp {
+            Udp::Move => "move: a drain sends flows elsewhere",
+            Udp::Stick => "stick: a drain leaves flows where they are",
+        };
+        fields.push(("udp", Cell::new(what)));
+    }
+    if service.quic {
+        fields.push(("quic", Cell::new("connections stay by their ids")));
+    }
+    fields.extend([
         ("on all down", Cell::new(on_all_down)),
         (
             "forwarded",
@@ -96,7 +110,8 @@ fn show(service: &ServiceView, out: &mut Output) -> anyhow::Result<()> {
             )),
         ),
         ("dropped", Cell::new(format!("{} packets", traffic.dropped))),
-    ])?;
+    ]);
+    out.fields(fields)?;
     out.line("")?;
     let pools = service.pools.iter().map(|pool| {
         vec![

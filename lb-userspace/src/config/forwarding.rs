@@ -1,4 +1,5 @@
-//! How packets travel to backends, how clients reach a VIP, and how QUIC connections are told apart: parts of the model.
+//! How packets travel to backends, how clients reach a VIP, what holds UDP flows and how QUIC connections are told apart: parts of
+//! the model.
 
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +46,28 @@ impl Reach {
         match self {
             Self::Route => "route",
             Self::Arp => "arp",
+        }
+    }
+}
+
+/// What becomes of a UDP flow while its backend takes no new flows. A datagram does not say whether it opens a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Udp {
+    /// Each datagram goes where a new flow would.
+    #[default]
+    Move,
+    /// Each datagram goes where an established flow would: flows stay, and nothing keeps new ones away but what ends all.
+    Stick,
+}
+
+impl Udp {
+    /// As the file has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Move => "move",
+            Self::Stick => "stick",
         }
     }
 }

@@ -19,6 +19,10 @@ pub const MAX_SETS: usize = MAX_BACKENDS;
 pub const MAX_TABLE_SLOTS: u64 = (MAX_SLOT_CHUNKS * SLOTS_PER_CHUNK) as u64;
 /// Interfaces of the node.
 pub const MAX_INTERFACES: usize = 8;
+/// Addresses at which one host takes what other regions relay.
+pub const MAX_RELAY_ADDRESSES: usize = 16;
+/// Prefixes from which one host takes what other regions relay.
+pub const MAX_RELAY_PEERS: usize = 256;
 /// Checks in the file.
 pub const MAX_CHECKS: usize = 1024;
 /// Bytes of a name of a node, domain segment, client region, check, set, backend, service or pool.
@@ -93,6 +97,10 @@ pub const DEFAULT_FLOW_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 pub const MIN_FLOW_IDLE: Duration = Duration::from_secs(60);
 /// Longest such time.
 pub const MAX_FLOW_IDLE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Fewest answers a second.
+pub const MIN_ANSWERS: u32 = 1;
+/// Most answers a second: what one CPU can send at all.
+pub const MAX_ANSWERS: u32 = 10_000_000;
 /// Fewest flows away from home that are remembered.
 pub const MIN_FLOW_ENTRIES: u32 = 1024;
 /// Most flows away from home that are remembered: about 2 GiB of memory.

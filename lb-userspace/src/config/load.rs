@@ -12,7 +12,7 @@ use super::limits::MAX_CONFIG_BYTES;
 use super::model::Config;
 use super::raw::RawConfig;
 use super::report::{Finding, Report, Span, quote};
-use super::resolve::resolve;
+use super::resolve::{expand, resolve};
 
 impl Config {
     /// Reads and checks the file at `path`, and the files of its hash key and client prefixes if it names them.
@@ -38,7 +38,7 @@ impl Config {
             let raw = RawConfig::read(&tree, &mut report);
             let client_file = raw.node.as_ref().and_then(|node| node.client_prefixes_file.as_ref());
             let client_file = client_file.map(|text| PathBuf::from(text.value));
-            resolve(&raw, &mut report).map(|config| (config, client_file))
+            expand(raw, &mut report, |raw, report| resolve(raw, report)).map(|config| (config, client_file))
         });
         match config {
             Some((mut config, client_file)) if report.is_clean() => {

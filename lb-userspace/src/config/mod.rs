@@ -19,6 +19,8 @@ mod prefix;
 mod protection;
 mod raw;
 mod raw_protection;
+mod raw_relay;
+mod relay;
 mod report;
 mod resolve;
 mod suggest;
@@ -27,7 +29,7 @@ mod summary;
 pub use checks::{BfdCheck, Check, CheckKind, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck};
 pub use endpoint::{Ports, Vip, endpoint};
 pub use error::{ConfigError, Place, Problem, Related};
-pub use forwarding::{Forwarding, Quic, QuicConfig, Reach};
+pub use forwarding::{Forwarding, Quic, QuicConfig, Reach, Udp};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
     Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol, Service, Set,
@@ -35,5 +37,6 @@ pub use model::{
 };
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimits};
+pub use relay::Relay;
 pub(crate) use resolve::smallest_share_fits;
 pub use summary::{Summary, summary};

@@ -6,14 +6,17 @@ use std::ops::Index;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lb_common::abi::limits::{DEFAULT_FLOW_ENTRIES_PER_CPU, DEFAULT_OPENING_ENTRIES_PER_CPU};
 use serde::{Deserialize, Serialize};
 
 use super::checks::Check;
 use super::endpoint::{Ports, Vip};
-use super::forwarding::{Forwarding, Quic, Reach};
+use super::forwarding::{Forwarding, Quic, Reach, Udp};
 use super::ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
+use super::limits::MAX_FLOW_ENTRIES;
 use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
 use super::protection::Protection;
+use super::relay::Relay;
 
 /// The largest of weights that were scaled: fine enough for tables of any size, and small enough for their arithmetic.
 const SCALED_WEIGHT: u128 = 1 << 24;
@@ -73,10 +76,27 @@ pub struct Node {
     pub transition: Duration,
     /// After how long without a packet a flow away from home is forgotten.
     pub flow_idle: Duration,
-    /// Flows away from home that are remembered; then the least recently used one goes.
-    pub flow_entries: u32,
-    /// Flows that opened away from home, and sent nothing more, that are remembered.
-    pub opening_entries: u32,
+    /// Flows away from home that are remembered, if the file says; then the least recently used one goes.
+    pub flow_entries: Option<u32>,
+    /// Flows that opened away from home, and sent nothing more, that are remembered, if the file says.
+    pub opening_entries: Option<u32>,
+    /// Answers (echo replies, "too big") a second on each CPU; and as many once more to neighbours who ask for a VIP.
+    pub answers_per_second: u32,
+    /// What this host takes from other regions.
+    pub relay: Relay,
+}
+
+impl Node {
+    /// [`flow_entries`](Self::flow_entries) and [`opening_entries`](Self::opening_entries) on a host with so many CPUs. What the file does
+    /// not say grows with them, as the kernel divides the tables among them.
+    #[must_use]
+    pub fn entries(&self, cpus: u32) -> (u32, u32) {
+        let default = |per_cpu: u32| per_cpu.saturating_mul(cpus.max(1)).min(MAX_FLOW_ENTRIES);
+        (
+            self.flow_entries.unwrap_or_else(|| default(DEFAULT_FLOW_ENTRIES_PER_CPU)),
+            self.opening_entries.unwrap_or_else(|| default(DEFAULT_OPENING_ENTRIES_PER_CPU)),
+        )
+    }
 }
 
 /// How an XDP program is attached.
@@ -145,6 +165,8 @@ pub struct Set {
     pub checks: Vec<CheckId>,
     /// Ascending; at least one.
     pub backends: Vec<BackendId>,
+    /// Whether these are Weir hosts of another region, to which packets are relayed.
+    pub relay: bool,
 }
 
 /// One host that serves.
@@ -183,6 +205,8 @@ pub struct Service {
     pub forwarding: Forwarding,
     /// How packets for the VIP come here; the same for all services that share it.
     pub reach: Reach,
+    /// What a drain does to its flows; means something for UDP without QUIC only.
+    pub udp: Udp,
     /// How connection ids name backends, if it is QUIC.
     pub quic: Option<Quic>,
     /// Sorted by name; at least one.
@@ -228,6 +252,8 @@ pub struct Pool {
     pub canary: Option<SetShare>,
     /// Slots of the table, one of [`TABLE_SIZES`](super::limits::TABLE_SIZES).
     pub table_size: u32,
+    /// Whether its one set is of Weir hosts of another region.
+    pub relay: bool,
 }
 
 /// The share of a set in a pool's flows.

@@ -6,6 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::fields::{At, Fields, Text, Texts, strings};
 use super::raw_protection::RawProtection;
+use super::raw_relay::{RawNodeRelay, RawRelay};
 use super::report::{Finding, Report, Span, quote};
 
 /// The whole file.
@@ -16,6 +17,8 @@ pub(super) struct RawConfig<'a> {
     pub(super) checks: Vec<RawCheck<'a>>,
     pub(super) sets: Vec<RawSet<'a>>,
     pub(super) services: Vec<RawService<'a>>,
+    /// Groups of other regions' hosts, until they are entered among the sets.
+    pub(super) relays: Vec<RawRelay<'a>>,
     pub(super) recovery: Option<RawRecovery<'a>>,
 }
 
@@ -49,7 +52,9 @@ pub(super) struct RawNode<'a> {
     pub(super) flow_idle: Option<Text<'a>>,
     pub(super) flow_entries: Option<At<i64>>,
     pub(super) opening_entries: Option<At<i64>>,
+    pub(super) answers_per_second: Option<At<i64>>,
     pub(super) client_prefixes_file: Option<Text<'a>>,
+    pub(super) relay: RawNodeRelay<'a>,
 }
 
 /// `[topology.REGION]`: zones with their racks.
@@ -109,6 +114,8 @@ pub(super) struct RawSet<'a> {
     pub(super) domain: Option<Text<'a>>,
     pub(super) checks: Option<Texts<'a>>,
     pub(super) backends: Vec<RawBackend<'a>>,
+    /// Whether it stands for a `[[relay]]`.
+    pub(super) relay: bool,
 }
 
 /// `[[set.backend]]`.
@@ -135,6 +142,7 @@ pub(super) struct RawService<'a> {
     pub(super) forwarding: Option<Text<'a>>,
     pub(super) gue_port: Option<At<i64>>,
     pub(super) reach: Option<Text<'a>>,
+    pub(super) udp: Option<Text<'a>>,
     pub(super) quic: Option<RawQuic>,
     pub(super) pools: Vec<RawPool<'a>>,
     pub(super) plan: Option<RawPlan<'a>>,
@@ -147,6 +155,7 @@ pub(super) struct RawPool<'a> {
     pub(super) name: Option<Text<'a>>,
     pub(super) sets: Option<Texts<'a>>,
     pub(super) standby: Option<Texts<'a>>,
+    pub(super) relay: Option<Text<'a>>,
     pub(super) table_size: Option<At<i64>>,
 }
 
@@ -181,6 +190,7 @@ impl<'a> RawConfig<'a> {
         let checks = fields.tables("check", "[[check]]", report);
         let sets = fields.tables("set", "[[set]]", report);
         let services = fields.tables("service", "[[service]]", report);
+        let relays = fields.tables("relay", "[[relay]]", report);
         let recovery = fields.table("recovery", "[recovery]", report);
         fields.finish(report);
         Self {
@@ -190,6 +200,7 @@ impl<'a> RawConfig<'a> {
             checks: checks.into_iter().map(|f| RawCheck::read(f, report)).collect(),
             sets: sets.into_iter().map(|f| RawSet::read(f, report)).collect(),
             services: services.into_iter().map(|f| RawService::read(f, report)).collect(),
+            relays: relays.into_iter().map(|f| RawRelay::read(f, report)).collect(),
             recovery: recovery.map(|f| RawRecovery::read(f, report)),
         }
     }
@@ -234,7 +245,9 @@ impl<'a> RawNode<'a> {
             flow_idle: fields.duration("flow_idle", report),
             flow_entries: fields.integer("flow_entries", report),
             opening_entries: fields.integer("opening_entries", report),
+            answers_per_second: fields.integer("answers_per_second", report),
             client_prefixes_file: fields.string("client_prefixes_file", report),
+            relay: RawNodeRelay::read(&mut fields, report),
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);
@@ -329,6 +342,7 @@ impl<'a> RawSet<'a> {
             ),
             checks: fields.strings("checks", report),
             backends: backends.into_iter().map(|f| RawBackend::read(f, report)).collect(),
+            relay: false,
         };
         raw.mistyped = fields.mistyped;
         fields.finish(report);
@@ -376,6 +390,7 @@ impl<'a> RawService<'a> {
             forwarding: fields.string("forwarding", report),
             gue_port: fields.integer("gue_port", report),
             reach: fields.string("reach", report),
+            udp: fields.string("udp", report),
             quic: quic.map(|f| RawQuic::read(f, report)),
             pools: pools.into_iter().map(|f| RawPool::read(f, report)).collect(),
             plan: plan.map(|f| RawPlan { span: f.span.clone(), entries: read_lists(&f, report) }),
@@ -389,11 +404,20 @@ impl<'a> RawService<'a> {
 
 impl<'a> RawPool<'a> {
     fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
+        let relay = fields.string("relay", report);
         let raw = Self {
             span: fields.span.clone(),
             name: fields.required("name", "name = \"...\"; the plan refers to it", report),
-            sets: fields.required_strings("sets", "sets = [\"...\"]: the sets whose backends it has", report),
+            sets: match &relay {
+                Some(_) => fields.strings("sets", report),
+                None => fields.required_strings(
+                    "sets",
+                    "sets = [\"...\"]: the sets whose backends it has",
+                    report,
+                ),
+            },
             standby: fields.strings("standby", report),
+            relay,
             table_size: fields.integer("table_size", report),
         };
         fields.finish(report);

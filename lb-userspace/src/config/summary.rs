@@ -3,13 +3,6 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use lb_common::abi::{
-    backend::BackendEntry,
-    flow::{FlowEntry, FlowKey},
-    limits::flow_filter_bytes,
-    plan::{PlanEntry, PoolEntry},
-    service::{ServiceBucket, ServiceEntry},
-};
 use serde::Serialize;
 
 use super::error::counted;
@@ -41,24 +34,15 @@ pub struct Summary {
     pub pools: usize,
     /// Memory of all tables, in bytes: two per slot. Pools with the same sets and table size share a table.
     pub table_bytes: u64,
-    /// Memory of the tables of flows, in bytes: both, as full as they may get.
-    pub flow_bytes: u64,
-    /// Memory of the flow filter, in bytes.
-    pub flow_filter_bytes: u64,
-    /// Memory of backends, services, plans and pools, in bytes.
-    pub entry_bytes: u64,
+    /// Answers a second that each CPU gives at most, and as many once more to neighbours.
+    pub answers_per_second: u32,
 }
-
-/// Memory that the kernel takes for one entry of a hash with so many bytes of key and value: `struct htab_elem` and its place in
-/// the list, seen on Linux 6.18; a bucket of 16 bytes for each entry comes on top.
-const HASH_OVERHEAD: u64 = 64 + 16;
 
 /// Counts what `config` describes.
 #[must_use]
 pub fn summary(config: &Config) -> Summary {
     let at = |level| config.topology.domains.iter().filter(|domain| domain.level == level).count();
     let pools = || config.services.iter().flat_map(|service| &service.pools);
-    let node = &config.node;
     Summary {
         regions: at(Level::Region),
         zones: at(Level::Zone),
@@ -71,24 +55,8 @@ pub fn summary(config: &Config) -> Summary {
         services: config.services.len(),
         pools: pools().count(),
         table_bytes: table_slots(&config.services) * 2,
-        flow_bytes: u64::from(node.flow_entries + node.opening_entries) * FLOW_BYTES,
-        flow_filter_bytes: flow_filter_bytes(node.flow_entries, node.opening_entries) as u64,
-        entry_bytes: entry_bytes(config),
+        answers_per_second: config.node.answers_per_second,
     }
-}
-
-/// Memory of one entry of a table of flows.
-const FLOW_BYTES: u64 = (size_of::<FlowKey>() + size_of::<FlowEntry>()) as u64 + HASH_OVERHEAD;
-
-fn entry_bytes(config: &Config) -> u64 {
-    let plans: usize = config.services.iter().map(|service| service.plans.len()).sum();
-    let pools: usize = config.services.iter().map(|service| service.pools.len()).sum();
-    // A service has an entry, and its VIP another one.
-    let bytes = config.backends.len() * size_of::<BackendEntry>()
-        + 2 * config.services.len() * (size_of::<ServiceEntry>() + size_of::<ServiceBucket>())
-        + plans * size_of::<PlanEntry>()
-        + pools * size_of::<PoolEntry>();
-    bytes as u64
 }
 
 /// Slots of all tables; pools with the same sets and table size share a table.
@@ -124,11 +92,6 @@ impl fmt::Display for Summary {
         let Self { services, pools, table_bytes, .. } = *self;
         let kib = table_bytes.div_ceil(1024);
         writeln!(f, "{}, {}, {kib} KiB of tables", counted(services, "service"), counted(pools, "pool"))?;
-        let [flows, filter, entries] =
-            [self.flow_bytes, self.flow_filter_bytes, self.entry_bytes].map(|bytes| bytes.div_ceil(1024));
-        write!(
-            f,
-            "{flows} KiB for flows away from home, {filter} KiB of flow filter, {entries} KiB of entries"
-        )
+        write!(f, "{} answers a second on each CPU", self.answers_per_second)
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::admission::Admission;
-use lb_common::abi::backend::{BACKEND_ON_LINK, BackendEntry};
+use lb_common::abi::backend::{BACKEND_ON_LINK, BACKEND_RELAY, BackendEntry};
 use lb_common::abi::reason::Reason;
 use lb_common::abi::root::Root;
 use lb_common::abi::service::{FORWARD_GUE, FORWARD_L2, SERVICE_QUIC, ServiceEntry};
@@ -12,7 +12,7 @@ use lb_common::datapath::parse::{Shape, Transport, Tuple};
 use lb_common::datapath::ports::Tables;
 use lb_common::datapath::steer::{self, Origin};
 use lb_common::datapath::trace::Step;
-use lb_common::datapath::{admit, classify, encap, gue, hash};
+use lb_common::datapath::{admit, classify, encap, gue, hash, relay};
 use lb_common::net::{address_bytes, address_words, ethernet, ipv4, ipv6, protocol};
 
 use super::writer::{Mac, next_hop};
@@ -50,12 +50,16 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, ids: &Ids, query: Explain
     explanation.hash = format!("{h:016x}");
     let Some((index, entry)) = classify::service(tables, root, &transport.tuple) else {
         let text = format!(
-            "{} {}/{} is no service: the kernel's stack gets it",
+            "{} {}/{} is no service{}",
             query.dst.ip(),
             query.dst.port(),
-            query.protocol
+            query.protocol,
+            if query.from_relay { "" } else { ": the kernel's stack gets it" }
         );
         explanation.steps.push(ExplainStep::new(StepKind::Classify, text));
+        if query.from_relay {
+            finish(&mut explanation, VerdictKind::Drop, Reason::RelayNotForUs);
+        }
         return explanation;
     };
     let service = ids.service_id(ServiceIndex(index)).map(|id| &config[id]);
@@ -82,10 +86,22 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, ids: &Ids, query: Explain
     explanation.client_region = config.client_regions.get(region as usize).map(|region| region.name.clone());
     explanation.plan = names.plan(region);
 
+    let origin = if query.from_relay { Origin::Relay } else { Origin::Client };
+    if query.from_relay {
+        let text = "it has crossed a region border: pools of other regions' hosts are passed over";
+        explanation.steps.push(ExplainStep::new(StepKind::Plan, text));
+    }
     let mut trace: Vec<Step> = Vec::new();
-    let placed = steer::place(tables, entry, &transport, h, Origin::Client, &mut trace);
+    let placed = steer::place(tables, entry, &transport, h, origin, &mut trace);
     explanation.steps.extend(trace.iter().map(|step| names.step(tables, step, region)));
     match placed {
+        Err(Reason::PassLeaving) if query.from_relay => {
+            finish(&mut explanation, VerdictKind::Drop, Reason::RelayNotForUs);
+        }
+        Ok(placement) if relay::crosses_again(placement.entry, origin) => {
+            name_backend(&mut explanation, &names, placement.backend, placement.entry);
+            finish(&mut explanation, VerdictKind::Drop, Reason::RelayRefused);
+        }
         Err(Reason::PassLeaving) => finish(&mut explanation, VerdictKind::Pass, Reason::PassLeaving),
         Err(reason) => finish(&mut explanation, VerdictKind::Drop, reason),
         Ok(placement) => {
@@ -167,6 +183,10 @@ fn forward(
         format!("IP in IP from {} to {}", outer.source, outer.destination)
     };
     explanation.steps.push(ExplainStep::new(StepKind::Encap, text));
+    if entry.flags & BACKEND_RELAY != 0 {
+        let text = "the host there serves it in its own region, or drops it: it crosses no second time";
+        explanation.steps.push(ExplainStep::new(StepKind::Encap, text));
+    }
     leave(explanation, entry);
 }
 
@@ -217,6 +237,12 @@ fn finish(explanation: &mut Explanation, verdict: VerdictKind, reason: Reason) {
                     .to_owned()
             }
             Reason::AllDown => "dropped: every pool of the plan is down".to_owned(),
+            Reason::RelayRefused => {
+                "dropped: it was relayed here, and no local pool of the plan takes it".to_owned()
+            }
+            Reason::RelayNotForUs => {
+                "dropped: it was relayed here, but for no service that takes it".to_owned()
+            }
             Reason::NoNextHop => {
                 "dropped: there is no next hop for the backend, unless the kernel's tables know one \
                                   when a packet comes"

@@ -16,6 +16,7 @@ use lb_common::abi::{
     limits::{
         ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, MAX_FRAGMENTED, MAX_INTERFACES, SLOTS_PER_CHUNK,
     },
+    next::NEXT_PROGRAMS,
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     prefix::{PrefixEntries, PrefixNode, PrefixTable, PrefixValues},
@@ -44,7 +45,7 @@ const fn array(name: &'static str, value_size: usize) -> Shape {
 }
 
 /// All maps of the edge.
-const SHAPES: [Shape; 26] = [
+const SHAPES: [Shape; 27] = [
     array("ROOT", size_of::<Root>()),
     array("SERVICE_INDEX", size_of::<ServiceBucket>()),
     array("SERVICES", size_of::<ServiceEntry>()),
@@ -91,7 +92,10 @@ const SHAPES: [Shape; 26] = [
         value_size: size_of::<FlowEntry>(),
     },
     array("FLOW_FILTER", FLOW_FILTER_CHUNK),
+    Shape { name: NEXT, kind: MapType::ProgramArray, key_size: 4, value_size: 4 },
 ];
+/// Name of the map of programs to go on to.
+pub(super) const NEXT: &str = "NEXT";
 /// Name of the map of blocked source prefixes.
 pub(super) const BLOCKED: &str = "BLOCKED";
 /// Name of the map of QUIC server ids.
@@ -137,10 +141,39 @@ pub(super) fn map_sizes(
         OPENINGS => opening_entries,
         QUIC_SERVERS => image.quic.len() as u32,
         INTERFACES => MAX_INTERFACES as u32,
+        NEXT => NEXT_PROGRAMS,
         "FLOW_FILTER" => (image.root.flow_filter_mask as usize + 1).div_ceil(FLOW_FILTER_CHUNK) as u32,
         _ => 1,
     };
     std::array::from_fn(|i| (SHAPES[i].name, size_of_map(SHAPES[i].name).max(1)))
+}
+
+/// Memory of each map of such a size, in bytes.
+pub(super) fn map_bytes<'s>(
+    sizes: &'s [(&'static str, u32); SHAPES.len()],
+) -> impl Iterator<Item = (&'static str, u64)> + use<'s> {
+    SHAPES.iter().zip(sizes).map(|(shape, &(name, entries))| (name, shape.bytes(entries)))
+}
+
+/// Memory that the kernel takes for one entry of a hash beside key and value: `struct htab_elem`, its place in the list, and a
+/// bucket for each; seen on Linux 6.18.
+const HASH_OVERHEAD: usize = 64 + 16;
+/// The same for one entry of a trie, and the node that it may split.
+const TRIE_OVERHEAD: usize = 2 * 40;
+/// Memory-mapped arrays are whole pages.
+const PAGE: u64 = 4096;
+
+impl Shape {
+    /// Memory of so many entries.
+    fn bytes(&self, entries: u32) -> u64 {
+        let (key, value) = (self.key_size.next_multiple_of(8), self.value_size.next_multiple_of(8));
+        let of = |bytes: usize| u64::from(entries) * bytes as u64;
+        match self.kind {
+            MapType::Array => of(value).next_multiple_of(PAGE),
+            MapType::LpmTrie => of(key + value + TRIE_OVERHEAD),
+            _ => of(key + value + HASH_OVERHEAD),
+        }
+    }
 }
 
 /// One generation's maps, open and mapped.
@@ -304,7 +337,19 @@ impl Generation {
                 nodes: all(&self.prefix_nodes),
                 values: all(&self.prefix_values),
             },
+            quic: self.quic_servers(),
         }
+    }
+
+    /// Which QUIC server id is whose, sorted. Nothing changes it while programs run.
+    pub(super) fn quic_servers(&self) -> Vec<(QuicServerKey, QuicServer)> {
+        let entries = self.quic.iter().flatten();
+        let parse = |(key, server): ([u8; _], [u8; _])| {
+            Some((QuicServerKey::from_bytes(&key)?, QuicServer::from_bytes(&server)?))
+        };
+        let mut all: Vec<_> = entries.filter_map(parse).collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all
     }
 
     /// Writes the Ethernet addresses of the interfaces on which frames arrive.

@@ -1,6 +1,7 @@
 //! The live maps as the decision code reads them.
 
 use std::borrow::Borrow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aya::maps::lpm_trie::Key;
@@ -17,6 +18,7 @@ use lb_common::abi::{
     root::Root,
     service::{PortRanges, ServiceBucket, ServiceEntry},
 };
+use lb_common::datapath::answers::Budget;
 use lb_common::datapath::filter::Allowance;
 use lb_common::datapath::flow::FlowTable;
 use lb_common::datapath::{
@@ -43,6 +45,8 @@ struct Constant {
     plans: Vec<PlanEntry>,
     pools: Vec<PoolEntry>,
     previous: Vec<PoolEntry>,
+    /// Backends that server ids of QUIC name.
+    quic: BTreeSet<u32>,
 }
 
 /// The live maps at one moment: root, services, admission words and backends are copies from when it was made; tables, client regions and
@@ -70,8 +74,15 @@ impl LiveTables {
             plans: all(&generation.plans),
             pools: all(&generation.pools),
             previous: all(&generation.previous),
+            quic: generation.quic_servers().iter().map(|(_, server)| server.backend).collect(),
         };
         Self { generation, constant: Arc::new(constant) }
+    }
+
+    /// Whether connection ids of QUIC may name a backend.
+    #[must_use]
+    pub fn is_named_by_quic(&self, backend: u32) -> bool {
+        self.constant.quic.contains(&backend)
     }
 
     /// The maps as they are now.
@@ -160,11 +171,11 @@ impl Tables for Observation {
 
     fn keep_fragment(&self, _: &FragmentKey, _: FragmentEntry) {}
 
-    fn answers_booked_ns(&self) -> u64 {
+    fn answers_booked_ns(&self, _: Budget) -> u64 {
         0
     }
 
-    fn book_answers_ns(&self, _: u64) {}
+    fn book_answers_ns(&self, _: Budget, _: u64) {}
 
     fn plan(&self, index: u32) -> Option<&PlanEntry> {
         self.tables.constant.plans.get(index as usize)

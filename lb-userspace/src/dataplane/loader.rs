@@ -17,21 +17,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::maps::{Array, MapData, MapError};
+use aya::maps::{Array, MapData, MapError, ProgramArray};
 use aya::programs::{ProgramInfo, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::limits::{MAX_CPUS, flow_filter_bytes};
+use lb_common::abi::next::{NEXT_ARRIVE, NEXT_RELAY};
+use lb_common::abi::root::FEATURE_RELAY;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use super::counters::CounterReader;
 use super::error::DataPlaneError;
-use super::generation::{FLOWS, Generation, OPENINGS, map_names, map_sizes};
+use super::generation::{FLOWS, Generation, NEXT, OPENINGS, map_names, map_sizes};
 use super::guard::GuardPort;
 use super::handover;
 use super::links;
 use super::live::LiveTables;
 use super::netlink::Interface;
-use super::object::{EDGE, EDGE_PROGRAM};
+use super::object::{ARRIVE_PROGRAM, EDGE, EDGE_PROGRAM, RELAY_PROGRAM};
 use super::pins::{PROGRAM, PROGRAM_NEXT, Pins, remove_folder};
 use super::sys;
 use super::upkeep::Upkeep;
@@ -67,12 +69,14 @@ impl Options {
     /// What a configuration says.
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        // That they cannot be counted is told when the maps are made.
+        let (flow_entries, opening_entries) = config.node.entries(possible_cpus().unwrap_or(1));
         Self {
             bpffs: config.node.bpffs.clone(),
             interfaces: config.node.interfaces.clone(),
             mode: config.node.mode,
-            flow_entries: config.node.flow_entries,
-            opening_entries: config.node.opening_entries,
+            flow_entries,
+            opening_entries,
         }
     }
 }
@@ -188,6 +192,12 @@ impl DataPlane {
         &self.ids
     }
 
+    /// Flows away from home that are remembered at most.
+    #[must_use]
+    pub fn flow_capacity(&self) -> u32 {
+        self.generation.entries(FLOWS).unwrap_or(0)
+    }
+
     /// The tables of flows, marks and transitions.
     #[must_use]
     pub fn upkeep(&self) -> Upkeep {
@@ -257,7 +267,7 @@ impl Prepared {
             None => None,
         };
         if let (Some(running), Some(ids)) = (&running, same) {
-            let (start, program_id) = adopt(&target)?;
+            let (start, program_id) = adopt(&target, running.root().features)?;
             running.set_interfaces(&interfaces).map_err(DataPlaneError::Load)?;
             return Ok(Self {
                 generation: Arc::clone(running),
@@ -384,13 +394,14 @@ fn same_ids(running: &Generation, image: &Image, options: &Options) -> Result<Op
 }
 
 /// Takes over a running generation, and gives it this binary's program if it has another.
-fn adopt(target: &Target<'_>) -> Result<(Start, u32), DataPlaneError> {
+fn adopt(target: &Target<'_>, features: u32) -> Result<(Start, u32), DataPlaneError> {
     let current = target.pins.current();
     let pinned = current.join(PROGRAM);
     let fd = sys::open_program(&pinned).map_err(|error| target.pins.bad(&pinned, error.to_string()))?;
     let info = ProgramInfo::from_pin(&pinned).map_err(|error| target.pins.bad(&pinned, error.to_string()))?;
     let mut ebpf = load_object(&[], |name| Some(current.join(name)))?;
     let own = load_program(&mut ebpf)?;
+    load_next(&mut ebpf, features)?;
     let program_replaced = own.tag != info.tag();
     if program_replaced {
         let next = current.join(PROGRAM_NEXT);
@@ -434,6 +445,7 @@ fn build(
     let current = target.pins.current();
     let mut ebpf = load_object(&sizes, |name| handed.contains(&name).then(|| current.join(name)))?;
     let program = load_program(&mut ebpf)?;
+    load_next(&mut ebpf, image.root.features)?;
     let mut generation = Generation::new(|name| take_map(&mut ebpf, name)).map_err(DataPlaneError::Load)?;
     if let Some((running, _)) = before {
         handover::copy(running, &generation, &mut image.root, &handed)
@@ -479,6 +491,24 @@ fn load_program(ebpf: &mut Ebpf) -> Result<Program, DataPlaneError> {
     })
 }
 
+/// Loads the programs that the edge's goes on to, as far as `features` of the root need them, and enters them into their map, which
+/// keeps them.
+fn load_next(ebpf: &mut Ebpf, features: u32) -> Result<(), DataPlaneError> {
+    if features & FEATURE_RELAY == 0 {
+        return Ok(());
+    }
+    for (index, name) in [(NEXT_ARRIVE, ARRIVE_PROGRAM), (NEXT_RELAY, RELAY_PROGRAM)] {
+        let fd = load_xdp(ebpf, name)?.fd().map_err(|error| DataPlaneError::load(&error))?;
+        let fd = fd.try_clone().map_err(|error| DataPlaneError::load(&error))?;
+        let map = ebpf
+            .map_mut(NEXT)
+            .ok_or_else(|| DataPlaneError::Load(format!("the object has no map {NEXT}")))?;
+        let mut next = ProgramArray::try_from(map).map_err(|error| DataPlaneError::load(&error))?;
+        next.set(index, &fd, 0).map_err(|error| DataPlaneError::load(&error))?;
+    }
+    Ok(())
+}
+
 /// Hands an object's XDP program to the kernel. The verifier's log is in the error.
 pub(crate) fn load_xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataPlaneError> {
     let program = ebpf
@@ -492,7 +522,13 @@ pub(crate) fn load_xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp
 fn take_map(ebpf: &mut Ebpf, name: &str) -> Result<MapData, String> {
     use aya::maps::Map;
     match ebpf.take_map(name) {
-        Some(Map::Array(map) | Map::LpmTrie(map) | Map::LruHashMap(map) | Map::HashMap(map)) => Ok(map),
+        Some(
+            Map::Array(map)
+            | Map::LpmTrie(map)
+            | Map::LruHashMap(map)
+            | Map::HashMap(map)
+            | Map::ProgramArray(map),
+        ) => Ok(map),
         Some(_) => Err("is of an unexpected type".to_owned()),
         None => Err("is missing in the object".to_owned()),
     }
@@ -515,7 +551,11 @@ pub(crate) fn probe_kernel() -> Result<(), DataPlaneError> {
     }
 }
 
-fn possible_cpus() -> Result<u32, DataPlaneError> {
+/// CPUs that the host may have, for each of which there are counters.
+///
+/// # Errors
+/// They cannot be counted, or are more than there can be counters for.
+pub fn possible_cpus() -> Result<u32, DataPlaneError> {
     let found = aya::util::nr_cpus().map_err(|(path, error)| DataPlaneError::io(Path::new(path), error))?;
     if found > MAX_CPUS {
         return Err(DataPlaneError::TooManyCpus { found, limit: MAX_CPUS });

@@ -9,6 +9,7 @@
 //! | [`pins`] | where pins lie, what is refused, what a crash left behind; `weir detach` |
 //! | [`links`] | attaches programs to interfaces |
 //! | [`maps`] | memory-mapped arrays |
+//! | [`memory`](mod@memory) | how much memory the maps take |
 //! | [`writer`] | the words that change while programs run: admission and next hops |
 //! | [`guard`] | the words that change while programs run: emergency switches and shedding |
 //! | [`nexthop`] | keeps next hops: routes, neighbours and links by netlink |
@@ -31,6 +32,7 @@ pub mod links;
 pub mod live;
 pub mod loader;
 pub mod maps;
+pub mod memory;
 mod neighbour;
 pub mod netlink;
 pub mod nexthop;

@@ -47,8 +47,10 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
             max_new_flows: None,
             transition: std::time::Duration::from_secs(300),
             flow_idle: std::time::Duration::from_secs(86_400),
-            flow_entries: 65_536,
-            opening_entries: 65_536,
+            flow_entries: None,
+            opening_entries: None,
+            answers_per_second: 1_000,
+            relay: crate::config::Relay::default(),
         },
         topology: Topology::default(),
         client_regions: Vec::new(),
@@ -65,7 +67,7 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
             let set = SetId::from_index(config.sets.len()).expect("few sets");
             let checks = (0..config.checks.len()).filter_map(CheckId::from_index).collect();
             let name = format!("s{r}{z}");
-            config.sets.push(Set { name, domain: zone, checks, backends: Vec::new() });
+            config.sets.push(Set { name, domain: zone, checks, backends: Vec::new(), relay: false });
             for (k, &count) in racks.iter().enumerate() {
                 let path = format!("r{r}/z{z}/k{k}");
                 let rack = add_domain(&mut config.topology, path, Level::Rack, Some(zone));

@@ -6,16 +6,19 @@ use std::net::IpAddr;
 use lb_common::abi::{
     ABI_VERSION,
     admission::Admission,
-    backend::{BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    backend::{BACKEND_RELAY, BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     limits::{
-        ADMISSION_WORDS, DEFAULT_ANSWERS_PER_SECOND, DEFAULT_FLOW_ENTRIES, DEFAULT_FLOW_INSERTS_PER_SECOND,
-        DEFAULT_OPENING_ENTRIES, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS, MAX_PORT_RANGES,
-        MAX_SLOT_CHUNKS, MAX_VIP_NESTING, SLOTS_PER_CHUNK, flow_filter_bytes,
+        ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES_PER_CPU, DEFAULT_FLOW_INSERTS_PER_SECOND,
+        DEFAULT_OPENING_ENTRIES_PER_CPU, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS,
+        MAX_PORT_RANGES, MAX_SLOT_CHUNKS, MAX_VIP_NESTING, SLOTS_PER_CHUNK, flow_filter_bytes,
     },
-    plan::{PlanEntry, PoolEntry},
+    plan::{POOL_RELAY, PlanEntry, PoolEntry},
     pod::Pod,
-    root::{FEATURE_ARP, Root},
-    service::{SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_QUIC, ServiceEntry},
+    root::{FEATURE_ARP, FEATURE_RELAY, Root},
+    service::{
+        SERVICE_FAIL_OPEN, SERVICE_GUARDED, SERVICE_MULTI_PLAN, SERVICE_QUIC, SERVICE_STICKY_UDP,
+        ServiceEntry,
+    },
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
 use lb_maglev::{Member, TableBuilder};
@@ -30,7 +33,7 @@ use super::prefix::{Prefix, PrefixBuilder, PrefixTableError};
 use super::{index, keys};
 use crate::config::{
     Backend, BackendId, ClientRegion, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Reach, Service,
-    Vip,
+    Udp, Vip,
 };
 
 /// Low bits of an IPv4 tunnel source that may carry entropy.
@@ -103,6 +106,9 @@ pub enum CompileError {
         /// Why, and what would help.
         source: PrefixTableError,
     },
+    /// Relay addresses or peers cannot become a table.
+    #[error("relay addresses and peers: {0}")]
+    Relay(#[source] PrefixTableError),
     /// The VIP prefixes cannot become a table.
     #[error("VIP prefixes: {0}")]
     VipPrefixes(#[source] PrefixTableError),
@@ -157,6 +163,7 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
     let clients = clients(config, &mut prefix)?;
     let vip_prefixes = prefix.add(&keys.vip_prefixes).map_err(CompileError::VipPrefixes)?;
     let access = access_lists(config, &mut prefix)?;
+    let (relay_addresses, relay_peers) = relay_lists(config, &mut prefix)?;
     let mut image = Image {
         root: Root {
             abi_version: ABI_VERSION,
@@ -165,6 +172,9 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             hash_key: expand_key(config.node.hash_key.as_bytes()),
             features: keys.features | features(config),
             vip_prefixes,
+            relay_addresses,
+            relay_peers,
+            relay_gue_port: config.node.relay.gue_port.to_be_bytes(),
             entropy_mask_v4: entropy_mask(32 - config.node.tunnel_source_v4.length(), MAX_ENTROPY_BITS_V4),
             entropy_mask_v6: entropy_mask(128 - config.node.tunnel_source_v6.length(), MAX_ENTROPY_BITS_V6),
             counter_cpus: 1,
@@ -173,8 +183,11 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
             clients_digest: clients_digest(config),
             outer_source_v4: config.node.tunnel_source_v4.address().octets(),
             outer_source_v6: config.node.tunnel_source_v6.address().octets(),
-            answers_per_second: DEFAULT_ANSWERS_PER_SECOND,
-            flow_filter_mask: flow_filter_bytes(DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES) as u32 - 1,
+            answers_per_second: config.node.answers_per_second,
+            // What the host has decides; the loader sets it.
+            flow_filter_mask: flow_filter_bytes(DEFAULT_FLOW_ENTRIES_PER_CPU, DEFAULT_OPENING_ENTRIES_PER_CPU)
+                as u32
+                - 1,
             flow_filter_epoch: 1,
             flow_inserts_per_second: DEFAULT_FLOW_INSERTS_PER_SECOND,
             ..Root::zeroed()
@@ -233,7 +246,7 @@ fn pools(config: &Config) -> Result<(Vec<PoolEntry>, Vec<u16>), CompileError> {
             table_base,
             table_slots: pool.table_size,
             admission: pool_admission_index(pools.len()) as u16,
-            flags: 0,
+            flags: if pool.relay { POOL_RELAY } else { 0 },
             pool: pools.len() as u32,
         });
     }
@@ -285,7 +298,8 @@ fn services(
                     OnAllDown::Drop => 0,
                     OnAllDown::FailOpen => SERVICE_FAIL_OPEN,
                 }
-                | if service.quic.is_some() { SERVICE_QUIC } else { 0 },
+                | if service.quic.is_some() { SERVICE_QUIC } else { 0 }
+                | if service.udp == Udp::Stick { SERVICE_STICKY_UDP } else { 0 },
             plan_base: plan_base as u32,
             plans: distinct.len() as u32,
             forwarding: forwarding_number(service.forwarding),
@@ -317,12 +331,17 @@ fn plan_entry(pools: &[PoolEntry], plan: &[PoolIndex]) -> PlanEntry {
 
 /// What some packets need beyond the common way.
 fn features(config: &Config) -> u32 {
-    if config.services.iter().any(|service| service.reach == Reach::Arp) { FEATURE_ARP } else { 0 }
+    let arp = config.services.iter().any(|service| service.reach == Reach::Arp);
+    let relay = !config.node.relay.addresses.is_empty();
+    let bit = |is_needed, feature| if is_needed { feature } else { 0 };
+    bit(arp, FEATURE_ARP) | bit(relay, FEATURE_RELAY)
 }
 
 fn backend_entry(config: &Config, backend: &Backend) -> BackendEntry {
     let [rack, zone, region] = config.topology.ancestors(backend.rack).map(|domain| domain.index() as u16);
-    let common = BackendEntry { admission: Admission::OPEN, rack, zone, region, ..BackendEntry::zeroed() };
+    let flags = if config[backend.set].relay { BACKEND_RELAY } else { 0 };
+    let common =
+        BackendEntry { admission: Admission::OPEN, rack, zone, region, flags, ..BackendEntry::zeroed() };
     match backend.address {
         IpAddr::V4(destination) => {
             let source = config.node.tunnel_source_v4.address().octets();
@@ -396,6 +415,17 @@ fn clients(config: &Config, builder: &mut PrefixBuilder) -> Result<u32, CompileE
         }
         error => CompileError::ClientPrefixes(error),
     })
+}
+
+/// The prefix tables of this host's relay addresses and of those that may relay to it.
+fn relay_lists(config: &Config, builder: &mut PrefixBuilder) -> Result<(u32, u32), CompileError> {
+    let relay = &config.node.relay;
+    let host = |&address: &IpAddr| IpPrefix::containing(address, if address.is_ipv4() { 32 } else { 128 });
+    let listed = |prefix| Prefix { prefix, value: 1 };
+    let addresses: Vec<_> = relay.addresses.iter().map(host).map(listed).collect();
+    let peers: Vec<_> = relay.peers.iter().copied().map(listed).collect();
+    let mut add = |list: &[Prefix]| builder.add(list).map_err(CompileError::Relay);
+    Ok((add(&addresses)?, add(&peers)?))
 }
 
 /// The prefix tables of all services' access lists, 0 for services without one.

@@ -67,6 +67,7 @@ fn settings(old: &Config, new: &Config) -> Vec<String> {
         ("node.flow_idle", a.flow_idle != b.flow_idle),
         ("node.flow_entries", a.flow_entries != b.flow_entries),
         ("node.opening_entries", a.opening_entries != b.opening_entries),
+        ("node.answers_per_second", a.answers_per_second != b.answers_per_second),
         ("client_regions", old.client_regions != new.client_regions),
         ("check", old.checks != new.checks),
         ("set", sets(old) != sets(new)),

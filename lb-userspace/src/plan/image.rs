@@ -13,7 +13,7 @@ use lb_common::abi::{
     counter::{Counter, backend_slot},
     flow::{FlowEntry, FlowKey, FlowWords, FragmentEntry, FragmentKey},
     guard::{GuardCounts, GuardEntry, NodeGuard},
-    limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES, MAX_DOMAINS},
+    limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES_PER_CPU, DEFAULT_OPENING_ENTRIES_PER_CPU, MAX_DOMAINS},
     plan::{PlanEntry, PoolEntry},
     pod::Pod,
     prefix::{PrefixNode, PrefixTable},
@@ -21,6 +21,7 @@ use lb_common::abi::{
     root::Root,
     service::{PortRanges, ServiceBucket, ServiceEntry},
 };
+use lb_common::datapath::answers::{BUDGETS, Budget};
 use lb_common::datapath::filter::Allowance;
 use lb_common::datapath::flow::FlowTable;
 use lb_common::datapath::{
@@ -196,7 +197,7 @@ pub struct ImageTables {
     image: Image,
     admissions: Box<AdmissionWords>,
     fragments: Mutex<HashMap<FragmentKey, FragmentEntry>>,
-    answers_booked_ns: AtomicU64,
+    answers_booked_ns: [AtomicU64; BUDGETS],
     flows: Mutex<FlowMap>,
     openings: Mutex<FlowMap>,
     filter: Mutex<Vec<u8>>,
@@ -221,9 +222,9 @@ impl ImageTables {
         Self {
             admissions,
             fragments: Mutex::default(),
-            answers_booked_ns: AtomicU64::new(0),
-            flows: Mutex::new(FlowMap::new(DEFAULT_FLOW_ENTRIES as usize)),
-            openings: Mutex::new(FlowMap::new(DEFAULT_OPENING_ENTRIES as usize)),
+            answers_booked_ns: Default::default(),
+            flows: Mutex::new(FlowMap::new(DEFAULT_FLOW_ENTRIES_PER_CPU as usize)),
+            openings: Mutex::new(FlowMap::new(DEFAULT_OPENING_ENTRIES_PER_CPU as usize)),
             filter: Mutex::new(filter),
             allowance: Mutex::default(),
             arrivals: arrivals(&image.guards),
@@ -418,12 +419,12 @@ impl Tables for ImageTables {
         self.fragments.lock().unwrap_or_else(PoisonError::into_inner).insert(*key, entry);
     }
 
-    fn answers_booked_ns(&self) -> u64 {
-        self.answers_booked_ns.load(Ordering::Relaxed)
+    fn answers_booked_ns(&self, budget: Budget) -> u64 {
+        self.answers_booked_ns[budget as usize].load(Ordering::Relaxed)
     }
 
-    fn book_answers_ns(&self, until: u64) {
-        self.answers_booked_ns.store(until, Ordering::Relaxed);
+    fn book_answers_ns(&self, budget: Budget, until: u64) {
+        self.answers_booked_ns[budget as usize].store(until, Ordering::Relaxed);
     }
 
     fn plan(&self, index: u32) -> Option<&PlanEntry> {

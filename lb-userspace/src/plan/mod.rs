@@ -15,6 +15,7 @@ mod index;
 mod keys;
 pub mod planner;
 pub mod prefix;
+mod quic;
 pub mod ramp;
 pub mod shed;
 pub mod shift;

@@ -23,7 +23,8 @@ const BURST_PART: u64 = 10;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Switch {
-    /// Every packet from a source prefix is dropped.
+    /// Every packet from a source prefix is dropped: those for services, and, unless it is for one service, pings and other ICMP for their
+    /// VIPs. Questions of the link (ARP, neighbour discovery) are answered.
     Block {
         /// The prefix.
         prefix: IpPrefix,
@@ -73,7 +74,9 @@ impl Switch {
     #[must_use]
     pub fn effect(&self) -> String {
         match self {
-            Self::Block { prefix, service: None } => format!("drops every packet from {prefix}"),
+            Self::Block { prefix, service: None } => {
+                format!("drops every packet from {prefix} to all services and pings of their VIPs")
+            }
             Self::Block { prefix, service: Some(service) } => {
                 format!("drops every packet from {prefix} to {service}")
             }

@@ -6,6 +6,7 @@
 //! - every slot of a table whose member another one was is marked, and so is each slot that was marked already;
 //! - `PREVIOUS` names, for each service and client region, the tables in which flows that no table of flows knows were at
 //!   home before: [`untracked`] is the definition;
+//! - server ids of QUIC go on to name what left ([`quic`](super::quic));
 //! - the admission words go on as they are.
 //!
 //! Nothing here needs names: what is pinned in the kernel is enough, so that a daemon that was killed, or another version,
@@ -25,6 +26,7 @@ use lb_common::abi::{
     prefix::{
         ENTRIES_PER_LINE, NO_TABLE, NODE, PrefixEntries, PrefixNode, PrefixRoot, PrefixTable, VALUES_PER_LINE,
     },
+    quic::{QuicServer, QuicServerKey},
     root::Root,
     service::{SERVICE_GUARDED, SERVICE_LEAVING, SERVICE_VIP_ONLY, ServiceEntry},
 };
@@ -34,6 +36,7 @@ use thiserror::Error;
 use super::ids::{BackendIndex, Endpoint, Front, Ids, ServiceIndex};
 use super::image::{Image, pool_admission_index};
 use super::prefix::{PrefixBuilder, PrefixTableError, PrefixTables};
+use super::quic::{self, TakenPools};
 use super::words;
 use super::{index, keys};
 
@@ -63,6 +66,8 @@ pub struct Running {
     pub admission: Vec<Admission>,
     /// The prefix tables, among them those of client regions.
     pub prefix: PrefixTables,
+    /// Which QUIC server id is whose.
+    pub quic: Vec<(QuicServerKey, QuicServer)>,
 }
 
 impl Running {
@@ -79,6 +84,7 @@ impl Running {
             backends: image.backends.clone(),
             admission: image.admission.clone(),
             prefix: image.prefix.clone(),
+            quic: image.quic.clone(),
         }
     }
 
@@ -349,6 +355,8 @@ struct Successor<'a> {
     /// Index of each service entry of the compiled image, in its order.
     services: Vec<u32>,
     domains: words::DomainMap,
+    /// Where the pools of services that left lie now.
+    taken: TakenPools,
 }
 
 impl<'a> Successor<'a> {
@@ -356,7 +364,8 @@ impl<'a> Successor<'a> {
         let backends = backend_indices(&image, running);
         let services = service_indices(&image, running);
         let domains = words::DomainMap::new(&image, running, &backends);
-        Self { image, running, report: Report::default(), backends, services, domains }
+        let (report, taken) = (Report::default(), TakenPools::new());
+        Self { image, running, report, backends, services, domains, taken }
     }
 
     /// Puts the backends at their indices, keeps those that left, and rewrites the tables.
@@ -416,7 +425,7 @@ impl<'a> Successor<'a> {
         self.carry_pool_marks(&mut entries);
         let mut bases = HashMap::new();
         for &at in &leaving {
-            entries[at] = self.take_along(&self.running.services[at].clone(), &mut bases)?;
+            entries[at] = self.take_along(at as u32, &self.running.services[at].clone(), &mut bases)?;
         }
         let is_service = |&&at: &&usize| self.running.services[at].flags & SERVICE_VIP_ONLY == 0;
         self.report.leaving_services = leaving.iter().filter(is_service).count();
@@ -450,6 +459,7 @@ impl<'a> Successor<'a> {
     /// A service that left, over copies of its plans, pools and tables. `bases` says where a running table lies now.
     fn take_along(
         &mut self,
+        at: u32,
         service: &ServiceEntry,
         bases: &mut HashMap<(u32, u32), u32>,
     ) -> Result<ServiceEntry, TransitionError> {
@@ -469,6 +479,7 @@ impl<'a> Successor<'a> {
                     None => self.take_pool(&self.running.pools[usize::from(*step)].clone(), bases)?,
                 };
                 pools.insert(*step, pool);
+                self.taken.insert((at, u32::from(*step)), pool.pool);
                 *step = pool.pool as u16;
             }
             plan.first = self.image.pools[usize::from(plan.pools[0])];
@@ -645,7 +656,7 @@ impl<'a> Successor<'a> {
             key.service = self.services[key.service as usize];
             server.backend = self.backends[server.backend as usize];
         }
-        self.image.quic.sort_unstable_by_key(|(key, _)| *key);
+        quic::keep(&mut self.image, self.running, &self.taken);
         let root = &mut self.image.root;
         root.bucket_mask = self.image.buckets.len() as u32 - 1;
         root.service_seed = index.seed;

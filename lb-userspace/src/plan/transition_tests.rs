@@ -3,6 +3,7 @@ use std::fmt::Write;
 use super::super::compile::compile;
 use super::*;
 use crate::config::Config;
+use lb_common::abi::service::SERVICE_STICKY_UDP;
 use proptest::prelude::*;
 
 const NODE: &str = r#"
@@ -362,4 +363,30 @@ fn too_many_backends_are_refused_with_what_to_wait_for() {
     other.backends[0].outer_destination[0] = 12;
     let error = succeed(other, &running, &Unneeded::default()).unwrap_err().to_string();
     assert!(error.contains("32767") && error.contains("weir status"), "{error}");
+}
+
+#[test]
+fn what_a_service_makes_of_udp_is_changed_by_a_reload() {
+    let config = |udp: &str| {
+        let text = format!(
+            "{NODE}[[set]]\nname = \"s\"\ndomain = \"r0/z0\"\n[[set.backend]]\nname = \"b\"\nrack = \"r0/z0/k0\"\n\
+             address = \"10.1.0.1\"\n[[service]]\nname = \"v\"\naddress = \"192.0.2.1\"\nport = 53\nprotocol = \"udp\"\n\
+             {udp}[[service.pool]]\nname = \"p\"\nsets = [\"s\"]\n"
+        );
+        Config::parse(&text, "udp.toml").unwrap_or_else(|error| panic!("{error}\n{text}"))
+    };
+    let words = ["", "udp = \"stick\"\n", "udp = \"move\"\n"];
+    let images = words.map(|udp| compile(&config(udp)).unwrap());
+    let sticky = |service: &ServiceEntry| service.flags & SERVICE_STICKY_UDP != 0;
+    assert_eq!(images.each_ref().map(|image| sticky(&image.services[0])), [false, true, false]);
+    assert_eq!((images[0].digest == images[1].digest, images[0].digest == images[2].digest), (false, true));
+    let [plain, stick, _] = images;
+    for (before, after) in [(&plain, &stick), (&stick, &plain)] {
+        let (next, report) = succeed(after.clone(), &Running::of(before), &Unneeded::default()).unwrap();
+        assert_eq!(sticky(&next.services[0]), sticky(&after.services[0]));
+        assert_eq!((report.services, report.leaving_services), (0, 0), "no home moves");
+    }
+    let changed =
+        super::super::difference::differences(&config(words[0]), &config(words[1])).services.changed;
+    assert_eq!(changed, ["v"]);
 }

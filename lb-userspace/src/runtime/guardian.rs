@@ -78,17 +78,6 @@ impl Guardian {
         guardian
     }
 
-    /// Goes over to another configuration and its data plane: puts the switches that stand into it. To be called when it is ready and before
-    /// its first packet; or back to the one before if it does not come to that. What is shed begins anew, from what is offered.
-    #[allow(dead_code, reason = "a reload without a restart calls it")]
-    pub(super) fn replace(&self, config: Arc<Config>, guards: GuardPort) {
-        let mut state = self.state();
-        state.overload = Overload::new(&config, &guards);
-        state.config = config;
-        state.guards = guards;
-        complain(state.apply());
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

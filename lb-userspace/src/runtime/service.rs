@@ -121,6 +121,7 @@ impl Service {
             counters: &tenure.counters.read(),
             hops: &tenure.hops.snapshot(),
             flows: &tenure.walker.state(),
+            flow_capacity: tenure.data_plane.flow_capacity(),
             ids: tenure.data_plane.ids(),
         })
     }

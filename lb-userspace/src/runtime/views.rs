@@ -11,7 +11,7 @@ use crate::{
         NodeStatus, PlanView, PoolView, ReasonCount, ServiceTraffic, ServiceView, Shares, ShiftView,
         StateCounts, Status, TrafficStatus, VerdictKind, XdpStatus,
     },
-    config::{BackendId, Config, DomainId, Pool, Service},
+    config::{BackendId, Config, DomainId, Pool, Protocol, Service},
     dataplane::{
         counters::Counters,
         links,
@@ -35,6 +35,7 @@ pub(super) struct Facts<'a> {
     pub(super) counters: &'a Counters,
     pub(super) hops: &'a HopSnapshot,
     pub(super) flows: &'a FlowState,
+    pub(super) flow_capacity: u32,
     pub(super) ids: &'a Ids,
 }
 
@@ -113,7 +114,7 @@ fn flows(facts: &Facts<'_>) -> FlowsStatus {
     let FlowState { found, marked, transition_ends, leaving_backends, leaving_services, .. } = facts.flows;
     FlowsStatus {
         entries: found.as_ref().map_or(0, |found| found.flows),
-        capacity: u64::from(facts.config.node.flow_entries),
+        capacity: facts.flow_capacity.into(),
         openings: found.as_ref().map_or(0, |found| found.openings),
         marked_slots: *marked,
         transition_ends: *transition_ends,
@@ -155,8 +156,8 @@ fn traffic(counters: &Counters) -> TrafficStatus {
 const fn verdict(reason: Reason) -> VerdictKind {
     match reason {
         Reason::Forwarded => VerdictKind::Forward,
-        Reason::PassNotIp | Reason::PassNotVip => VerdictKind::Pass,
-        Reason::EchoAnswered | Reason::TooBigAnswered => VerdictKind::Answer,
+        Reason::PassNotIp | Reason::PassNotVip | Reason::PassLeaving => VerdictKind::Pass,
+        Reason::EchoAnswered | Reason::TooBigAnswered | Reason::NeighbourAnswered => VerdictKind::Answer,
         _ => VerdictKind::Drop,
     }
 }
@@ -177,6 +178,10 @@ pub(super) fn services(facts: &Facts<'_>) -> Vec<ServiceView> {
         port: service.ports,
         protocol: service.protocol,
         on_all_down: service.on_all_down,
+        forwarding: service.forwarding.to_string(),
+        reach: service.reach,
+        udp: (service.protocol == Protocol::Udp && service.quic.is_none()).then_some(service.udp),
+        quic: service.quic.is_some(),
         pools: service.pools.iter().map(|pool| pool_view(facts, pool)).collect(),
         plans: plans(facts.config, service),
         traffic: ServiceTraffic {

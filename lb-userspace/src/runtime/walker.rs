@@ -274,7 +274,13 @@ impl Thread {
                 unneeded.services = all.iter().map(|&at| ServiceIndex(at as u32)).collect();
                 let has_left = |at: &u32| tables.backend(*at).is_some_and(|b| b.flags & BACKEND_LEAVING != 0);
                 let backends = (0..self.backends.len() as u32).filter(has_left).map(BackendIndex);
-                unneeded.backends = backends.filter(|at| !found.by_backend.contains_key(at)).collect();
+                // Connections of QUIC are found without an entry: only silence tells that they are over.
+                let may_be_named = |at: &BackendIndex| {
+                    self.work.live.is_named_by_quic(at.0)
+                        && quiet(&self.backends[at.position()]) < self.work.flow_idle
+                };
+                let backends = backends.filter(|at| !found.by_backend.contains_key(at) && !may_be_named(at));
+                unneeded.backends = backends.collect();
             }
         }
         let has_left = |at: &u32| tables.backend(*at).is_some_and(|b| b.flags & BACKEND_LEAVING != 0);

@@ -1,6 +1,6 @@
-//! `forwarding`, `gue_port`, `reach`, and QUIC.
+//! `forwarding`, `gue_port`, `reach`, `udp`, and QUIC.
 
-use lb_userspace::config::{Config, Forwarding, Reach};
+use lb_userspace::config::{Config, Forwarding, Reach, Udp};
 
 use crate::base::with;
 
@@ -67,4 +67,35 @@ fn quic_runs_over_udp_and_every_backend_has_an_id() {
     let twice =
         quic.replace(PLAN, "[service.quic.rotation]\nconfig_id = 1\nserver_id_length = 3\n[service.plan]");
     refused(&[udp, (PLAN, &twice)], &["both QUIC configurations", "have config_id 1"]);
+}
+
+#[test]
+fn udp_flows_stick_or_move() {
+    let udp = |lines: &str| {
+        let text = with(&[("protocol = \"tcp\"", &format!("protocol = \"udp\"\n{lines}"))]);
+        Config::parse(&text, "weir.toml").unwrap_or_else(|error| panic!("{error}")).services[0].udp
+    };
+    assert_eq!(udp(""), Udp::Move);
+    assert_eq!(udp("udp = \"move\""), Udp::Move);
+    assert_eq!(udp("udp = \"stick\""), Udp::Stick);
+    let word = ("protocol = \"tcp\"", "protocol = \"udp\"\nudp = \"sticky\"");
+    refused(&[word], &["udp of service \"web\" cannot be \"sticky\"", "did you mean \"stick\"?"]);
+}
+
+#[test]
+fn only_plain_udp_has_flows_that_stick_or_move() {
+    for (protocol, word) in [("tcp", "stick"), ("sctp", "move")] {
+        let lines = format!("protocol = \"{protocol}\"\nudp = \"{word}\"");
+        let expected = format!("service \"web\" has \"udp\", but its protocol is {protocol}");
+        refused(
+            &[("protocol = \"tcp\"", &lines)],
+            &[&expected, "weir.toml:42:7", "its protocol", "remove it"],
+        );
+    }
+    let quic = "[service.quic]\nconfig_id = 1\nserver_id_length = 2\n[service.plan]";
+    let sticky = ("protocol = \"tcp\"", "protocol = \"udp\"\nudp = \"stick\"");
+    refused(
+        &[sticky, ("[service.plan]", quic)],
+        &["service \"web\" has both \"udp\" and [service.quic]", "remove udp: QUIC tells"],
+    );
 }

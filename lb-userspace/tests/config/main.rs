@@ -17,6 +17,7 @@ mod network_errors;
 mod node_errors;
 mod protection_errors;
 mod recovery;
+mod relay_errors;
 mod service_errors;
 mod set_errors;
 mod syntax_errors;

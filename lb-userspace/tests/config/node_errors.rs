@@ -1,6 +1,6 @@
 //! `[node]` and the topology.
 
-use crate::base::{refused, with};
+use crate::base::{accepted, errors, refused, with};
 
 #[test]
 fn a_name_with_a_space() {
@@ -303,7 +303,7 @@ error: unknown key "hashkey" in [node]
   |
 5 | hashkey = "****************************************************************"
   | ^^^^^^^
-  = help: did you mean "hash_key"? known keys: "name", "region", "zone", "interfaces", "mode", "hash_key", "hash_key_file", "tunnel_source_v4" and 10 more"#,
+  = help: did you mean "hash_key"? known keys: "name", "region", "zone", "interfaces", "mode", "hash_key", "hash_key_file", "tunnel_source_v4" and 14 more"#,
     );
 }
 
@@ -409,4 +409,31 @@ error: "w 3" is no name for a zone
    | ^^^^^
    = help: a name begins with a letter or digit and goes on with letters, digits, "-", "_" and "." (ASCII)"#,
     );
+}
+
+#[test]
+fn answers_out_of_range() {
+    for value in ["0", "10000001", "-1"] {
+        let shown = errors(&with(&[(
+            "region = \"west\"",
+            &format!("region = \"west\"\nanswers_per_second = {value}"),
+        )]));
+        let expected =
+            format!("error: answers_per_second = {value} of [node] is out of range\n --> weir.toml:4:22");
+        let shown = shown.to_string();
+        assert!(shown.contains(&expected) && shown.contains("from 1 to 10000000"), "{shown}");
+    }
+}
+
+#[test]
+fn what_is_remembered_grows_with_the_cpus_unless_the_file_says() {
+    let node =
+        |lines: &str| accepted(&with(&[("region = \"west\"", &format!("region = \"west\"\n{lines}"))])).node;
+    let plain = node("");
+    assert_eq!(plain.answers_per_second, 1_000);
+    assert_eq!(plain.entries(1), (16_384, 16_384));
+    assert_eq!(plain.entries(64), (1 << 20, 1 << 20));
+    assert_eq!(plain.entries(u32::MAX), (16 << 20, 16 << 20), "bounded");
+    let said = node("flow_entries = 2048\nanswers_per_second = 7");
+    assert_eq!((said.entries(64), said.answers_per_second), ((2048, 1 << 20), 7));
 }

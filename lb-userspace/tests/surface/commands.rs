@@ -269,6 +269,18 @@ fn check_tells_what_is_there_or_what_is_wrong() {
     let output = check(&path, "json");
     let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(summary["backends"], 1);
+    let memory =
+        |what: &str| summary["memory"][what].as_u64().unwrap_or_else(|| panic!("no {what} in {summary}"));
+    assert_eq!(memory("flow_entries"), memory("cpus") * 16_384);
+    assert!(
+        memory("counters") > memory("cpus") * 300 * 32
+            && memory("total") > memory("flows") + memory("counters")
+    );
+    for line in
+        ["KiB", "counters", "guards and limits", "prefixes of clients", "1000 answers a second on each CPU"]
+    {
+        assert!(text.contains(line), "no {line:?} in {text}");
+    }
 
     let text = fs::read_to_string(&path).unwrap().replace("name = \"edge-1\"", "nmae = \"edge-1\"");
     fs::write(&path, text).unwrap();

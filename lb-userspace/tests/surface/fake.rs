@@ -16,7 +16,7 @@ use std::{
 use lb_common::abi::admission::Admission;
 use lb_userspace::{
     api::{Control, ShiftChange, problem::Problem, problem::ProblemKind, server::Server, types::*},
-    config::{Level, OnAllDown, Ports, Priority, Protocol, Rate, XdpMode},
+    config::{Level, OnAllDown, Ports, Priority, Protocol, Rate, Reach, XdpMode},
     plan::{
         canary::Canary,
         shift::{Origin, Shift},
@@ -553,6 +553,10 @@ fn service() -> ServiceView {
         port: Ports::one(80),
         protocol: Protocol::Tcp,
         on_all_down: OnAllDown::FailOpen,
+        forwarding: "gue to port 6080".to_owned(),
+        reach: Reach::Route,
+        udp: None,
+        quic: false,
         pools: vec![pool("east", 1), pool("west", 0)],
         plans: vec![plan("default", ["west", "east"]), plan("east", ["east", "west"])],
         traffic: ServiceTraffic { packets: 2_469_134, bytes: 1_975_308_642, opening: 4_321, dropped: 17 },

@@ -60,6 +60,8 @@ web   [2001:db8::10]:80/tcp      2         4          1  2469134  2.0 GB       1
     let expected = "
 name         web
 address      [2001:db8::10]:80/tcp
+forwarding   gue to port 6080
+reach        route
 on all down  fail-open
 forwarded    2469134 packets, 2.0 GB, 4321 of them opening
 dropped      17 packets

@@ -5,7 +5,7 @@ use crate::golden::{
     self, Change, INGRESS, action,
     agent::{AgentFixture, AgentKernel},
     judge::{check_counters, difference, run_pure},
-    kernel::{EDGE, Kernel, Ran},
+    kernel::{EDGE, EDGE_AND_RELAY, Kernel, Ran},
 };
 use lb_common::{
     abi::{admission::Admission, counter::Counter, reason::Reason},
@@ -174,7 +174,7 @@ pub(super) fn edge_program(data: &[u8]) {
     IMAGES.with(|images| {
         KERNELS.with(|kernels| {
             let load = || {
-                Kernel::load(EDGE, &[EDGE_PROGRAM], &images[state], FLOW_ENTRIES).expect("loading (as root)")
+                Kernel::load(EDGE, &EDGE_AND_RELAY, &images[state], FLOW_ENTRIES).expect("loading (as root)")
             };
             let kernel = kernels[state].get_or_init(load);
             kernel.forget().expect("emptying what the program remembers");

@@ -68,7 +68,7 @@ impl AgentFixture {
         self.counted.set(0);
         let action = match agent::process(&mut buffer, self) {
             Verdict::Pass => action::PASS,
-            Verdict::Drop | Verdict::Redirect(_) => action::DROP,
+            Verdict::Drop | Verdict::Redirect(_) | Verdict::Arrival => action::DROP,
             Verdict::Tx => action::TX,
         };
         assert_eq!(self.counted.get(), 1, "how often the packet was counted");

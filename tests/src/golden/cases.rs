@@ -9,6 +9,7 @@ use lb_common::abi::{admission::Admission, reason::Reason};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 mod forward;
+mod relay;
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 7);
@@ -102,6 +103,7 @@ pub fn all() -> Vec<Case> {
         protect::cases(),
         flows::all(),
         unusual::all(),
+        relay::all(),
     ]
     .concat()
 }

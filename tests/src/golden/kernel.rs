@@ -4,7 +4,7 @@ use super::forget::{clear, get, put};
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, HashMap, LpmTrie, Map, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, Map, ProgramArray, lpm_trie::Key},
     programs::{TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
@@ -14,16 +14,23 @@ use lb_common::abi::{
     counter::Counter,
     flow::{FlowEntry, FlowKey},
     limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, SLOTS_PER_CHUNK},
+    next::{NEXT_ARRIVE, NEXT_RELAY},
     pod::Pod,
     root::Root,
 };
-use lb_userspace::plan::image::Image;
+use lb_userspace::{
+    dataplane::object::{ARRIVE_PROGRAM, EDGE_PROGRAM, RELAY_PROGRAM},
+    plan::image::Image,
+};
 use std::{os::fd::AsFd as _, time::Duration};
 
 /// The compiled edge object.
 pub static EDGE: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/edge"));
 /// The compiled benchmark object.
 pub static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/bench"));
+
+/// The edge's programs, those for relayed packets included. Without the latter, such packets are passed.
+pub const EDGE_AND_RELAY: [&str; 3] = [EDGE_PROGRAM, ARRIVE_PROGRAM, RELAY_PROGRAM];
 
 /// Largest frame that a test run hands back.
 const MAX_FRAME: usize = 4096;
@@ -45,7 +52,8 @@ pub struct Ran {
 }
 
 impl Kernel {
-    /// Creates the object's maps in the image's sizes, fills them, and loads `programs`.
+    /// Creates the object's maps in the image's sizes, fills them, and loads `programs`; those for relayed packets are entered where
+    /// the edge's goes on to them.
     ///
     /// # Errors
     /// What the kernel says, with the verifier's log.
@@ -83,6 +91,13 @@ impl Kernel {
             let program: &mut Xdp =
                 ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
             program.load().with_context(|| format!("loading {name}"))?;
+        }
+        for (index, name) in [(NEXT_ARRIVE, ARRIVE_PROGRAM), (NEXT_RELAY, RELAY_PROGRAM)] {
+            if programs.contains(&name) {
+                let program: &Xdp = ebpf.program(name).context(name)?.try_into()?;
+                let fd = program.fd()?.try_clone()?;
+                ProgramArray::try_from(ebpf.map_mut("NEXT").context("NEXT")?)?.set(index, &fd, 0)?;
+            }
         }
         let mut kernel = Self { ebpf, cpus, stride };
         kernel.fill(image)?;

@@ -57,6 +57,10 @@ pub struct ConfigOptions {
     pub on_all_down: String,
     /// `native` or `generic`.
     pub mode: String,
+    /// Give every backend the server id that [`LiveUdpServers`](crate::load::LiveUdpServers) puts into connection ids.
+    pub quic_server_ids: bool,
+    /// Other regions' backends are unknown: their edges stand for them, as relays. For labs with edges in each region.
+    pub relay: bool,
     /// Lines added to every service, such as how it forwards.
     pub every_service: String,
     /// Text added at the end.
@@ -78,6 +82,8 @@ impl Default for ConfigOptions {
             v6_endpoints: false,
             table_size: 65537,
             on_all_down: "drop".into(),
+            quic_server_ids: false,
+            relay: false,
             every_service: String::new(),
             mode: "native".into(),
             extra: String::new(),
@@ -88,10 +94,13 @@ impl Default for ConfigOptions {
 /// The TOML text. Paths are those of the lab's folder.
 pub(crate) fn render(topology: &Topology, directory: &Path, options: &ConfigOptions) -> String {
     let edge = &topology.edges[options.edge];
-    let mut text = node(topology, directory, edge, &options.mode);
-    push(&mut text, domains(topology));
+    let mut text = node(topology, directory, edge, options);
+    push(&mut text, domains(topology, edge, options));
     push(&mut text, check(options));
-    push(&mut text, sets(topology, options));
+    push(&mut text, sets(topology, edge, options));
+    if options.relay {
+        push(&mut text, relays(topology, edge, options));
+    }
     let services = [
         ("web", VIP_V4.to_string(), WEB_PORT, "tcp"),
         ("web6", VIP_V6.to_string(), WEB_PORT, "tcp"),
@@ -104,7 +113,7 @@ pub(crate) fn render(topology: &Topology, directory: &Path, options: &ConfigOpti
              on_all_down = \"{}\"\n{}\n",
             options.on_all_down, options.every_service
         );
-        push(&mut text, pools_and_plans(topology, options));
+        push(&mut text, pools_and_plans(topology, edge, options));
     }
     text + &options.extra
 }
@@ -115,8 +124,24 @@ fn push(text: &mut String, lines: Vec<String>) {
     }
 }
 
-fn node(topology: &Topology, directory: &Path, edge: &Edge, mode: &str) -> String {
-    let (name, region, files) = (&edge.name, &topology.shape.regions[0], directory.display());
+/// Outer sources of an edge's tunnels.
+fn tunnel_source(topology: &Topology, edge: &Edge) -> String {
+    let number = topology.edges.iter().position(|other| other.name == edge.name).unwrap_or_default();
+    format!("10.255.{number}.0/24")
+}
+
+fn node(topology: &Topology, directory: &Path, edge: &Edge, options: &ConfigOptions) -> String {
+    let (name, region, files, mode) = (&edge.name, &edge.region, directory.display(), &options.mode);
+    let relay = if options.relay {
+        let peers = topology.edges.iter().filter(|other| other.region != edge.region);
+        let peers =
+            peers.flat_map(|peer| [peer.v4.to_string(), peer.v6.to_string(), tunnel_source(topology, peer)]);
+        format!("relay_addresses = [\"{}\", \"{}\"]\nrelay_peers = [{}]\n", edge.v4, edge.v6, quoted(peers))
+    } else {
+        String::new()
+    };
+    let tunnel_source =
+        if options.relay { tunnel_source(topology, edge) } else { "10.255.0.0/16".to_owned() };
     format!(
         r#"[node]
 name = "{name}"
@@ -124,20 +149,41 @@ region = "{region}"
 interfaces = ["{INTERFACE}"]
 mode = "{mode}"
 hash_key = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
-tunnel_source_v4 = "10.255.0.0/16"
+tunnel_source_v4 = "{tunnel_source}"
 tunnel_source_v6 = "fd00:ff::/64"
 state_dir = "{files}/{name}"
 socket = "{files}/{name}.sock"
 bpffs = "{files}/bpf/{name}"
-"#
+{relay}"#
     )
 }
 
-fn domains(topology: &Topology) -> Vec<String> {
+/// Whether an edge's configuration has the backends of a region, or of a zone or rack in it.
+fn is_known(domain: &str, edge: &Edge, options: &ConfigOptions) -> bool {
+    !options.relay || domain == edge.region || is_below(domain, &edge.region)
+}
+
+/// The other regions' edges.
+fn relays(topology: &Topology, edge: &Edge, options: &ConfigOptions) -> Vec<String> {
+    let mut lines = Vec::new();
+    let checks = if options.check == Check::None { "" } else { "\"alive\"" };
+    for region in topology.shape.regions.iter().filter(|region| **region != edge.region) {
+        lines.push(format!("\n[[relay]]\nname = \"{region}\"\nregion = \"{region}\"\nchecks = [{checks}]"));
+        for host in topology.edges.iter().filter(|host| host.region == *region) {
+            let address = if options.v6_endpoints { host.v6.to_string() } else { host.v4.to_string() };
+            lines.push(format!("[[relay.host]]\nname = \"{}\"\naddress = \"{address}\"", host.name));
+        }
+    }
+    lines
+}
+
+fn domains(topology: &Topology, edge: &Edge, options: &ConfigOptions) -> Vec<String> {
     let mut lines = Vec::new();
     for region in &topology.shape.regions {
         lines.push(format!("\n[topology.{region}]"));
-        for zone in topology.zones().iter().filter(|zone| is_below(zone, region)) {
+        let zones = topology.zones();
+        let known = |zone: &&String| is_below(zone, region) && is_known(zone, edge, options);
+        for zone in zones.iter().filter(known) {
             let racks = topology.racks.iter().filter(|rack| is_below(&rack.path, zone));
             lines.push(format!("{} = [{}]", last(zone), quoted(racks.map(|rack| last(&rack.path)))));
         }
@@ -167,10 +213,10 @@ fn check(options: &ConfigOptions) -> Vec<String> {
     ]
 }
 
-fn sets(topology: &Topology, options: &ConfigOptions) -> Vec<String> {
+fn sets(topology: &Topology, edge: &Edge, options: &ConfigOptions) -> Vec<String> {
     let checks = if options.check == Check::None { "" } else { "\"alive\"" };
     let mut lines = Vec::new();
-    for zone in topology.zones() {
+    for zone in topology.zones().into_iter().filter(|zone| is_known(zone, edge, options)) {
         lines.push(format!(
             "\n[[set]]\nname = \"web-{}\"\ndomain = \"{zone}\"\nchecks = [{checks}]",
             last(&zone)
@@ -183,12 +229,17 @@ fn sets(topology: &Topology, options: &ConfigOptions) -> Vec<String> {
                 "[[set.backend]]\nname = \"{}\"\nrack = \"{}\"\naddress = \"{address}\"\nweight = {weight}",
                 backend.name, backend.rack
             ));
+            if options.quic_server_ids {
+                let position = topology.backends.iter().position(|other| other.name == backend.name);
+                let id = crate::load::quic_server_id(position.unwrap_or(0));
+                lines.push(format!("quic_server_id = \"{:02x}{:02x}\"", id[0], id[1]));
+            }
         }
     }
     lines
 }
 
-fn pools_and_plans(topology: &Topology, options: &ConfigOptions) -> Vec<String> {
+fn pools_and_plans(topology: &Topology, edge: &Edge, options: &ConfigOptions) -> Vec<String> {
     let regions = &topology.shape.regions;
     let mut lines = Vec::new();
     for region in regions {
@@ -196,10 +247,19 @@ fn pools_and_plans(topology: &Topology, options: &ConfigOptions) -> Vec<String> 
         let sets =
             zones.iter().filter(|zone| is_below(zone, region)).map(|zone| format!("web-{}", last(zone)));
         let size = options.table_size;
-        lines.push(format!(
-            "[[service.pool]]\nname = \"{region}\"\nsets = [{}]\ntable_size = {size}",
-            quoted(sets)
-        ));
+        let members = if is_known(region, edge, options) {
+            format!("sets = [{}]", quoted(sets))
+        } else {
+            format!("relay = \"{region}\"")
+        };
+        lines.push(format!("[[service.pool]]\nname = \"{region}\"\n{members}\ntable_size = {size}"));
+    }
+    if options.relay {
+        // Whosever clients they are, those that come here are served here if that can be.
+        let others = regions.iter().filter(|region| **region != edge.region);
+        let plan = quoted(std::iter::once(&edge.region).chain(others));
+        lines.push(format!("[service.plan]\ndefault = [{plan}]"));
+        return lines;
     }
     lines.push(format!("[service.plan]\ndefault = [{}]", quoted(regions)));
     for own in regions {

@@ -19,6 +19,7 @@ mod process;
 mod registry;
 pub mod topology;
 mod weir;
+mod wire;
 mod wiring;
 
 pub use config::{Check, ConfigOptions};
@@ -28,6 +29,7 @@ pub use netns::Netns;
 pub use registry::clean;
 pub use topology::{Backend, Client, Edge, Rack, Shape, Topology, VIP_V4, VIP_V6, echo_vips, web_vips};
 pub use weir::{Daemon, STOP_TIMEOUT, weir_binary};
+pub use wire::Wire;
 
 use anyhow::{Context, Result, bail};
 use cut::Cutters;
@@ -89,6 +91,13 @@ impl LabBuilder {
     /// Edge hosts. Default: 1.
     pub fn edges(mut self, count: usize) -> Self {
         self.shape.edges = count;
+        self
+    }
+
+    /// Edge hosts in each region, to which the region's clients' packets go.
+    pub fn edges_in_each_region(mut self, count: usize) -> Self {
+        self.shape.edges = count;
+        self.shape.regional_edges = true;
         self
     }
 

@@ -50,13 +50,22 @@ pub struct Shape {
     pub racks: usize,
     /// Backends in each rack.
     pub backends: usize,
-    /// Edge hosts.
+    /// Edge hosts: in the first region, or, with `regional_edges`, in each region.
     pub edges: usize,
+    /// Each region has edges of its own, to which its clients' packets go.
+    pub regional_edges: bool,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Shape { regions: vec!["west".into(), "east".into()], zones: 2, racks: 2, backends: 2, edges: 1 }
+        Shape {
+            regions: vec!["west".into(), "east".into()],
+            zones: 2,
+            racks: 2,
+            backends: 2,
+            edges: 1,
+            regional_edges: false,
+        }
     }
 }
 
@@ -125,6 +134,8 @@ impl Client {
 pub struct Edge {
     /// `edge-1`, `edge-2`..
     pub name: String,
+    /// The region that it stands in.
+    pub region: String,
     /// Its address.
     pub v4: Ipv4Addr,
     /// Its address.
@@ -154,7 +165,10 @@ impl Topology {
     pub fn new(shape: Shape) -> Result<Self> {
         check_shape(&shape)?;
         let clients = (shape.regions.iter().enumerate()).map(|(i, name)| client(i, name)).collect();
-        let edges = (1..=shape.edges).map(edge).collect();
+        let regions = if shape.regional_edges { shape.regions.len() } else { 1 };
+        let in_region = |region: &String| std::iter::repeat_n(region.clone(), shape.edges);
+        let of_edges = shape.regions[..regions].iter().flat_map(in_region);
+        let edges = of_edges.zip(1..).map(|(region, number)| edge(number, region)).collect();
         let mut racks = Vec::new();
         let mut backends = Vec::new();
         for (r, region) in (1u16..).zip(&shape.regions) {
@@ -274,8 +288,9 @@ fn client(index: usize, region: &str) -> Client {
     Client { region: region.to_owned(), v4, v6 }
 }
 
-fn edge(number: usize) -> Edge {
+fn edge(number: usize, region: String) -> Edge {
     Edge {
+        region,
         name: format!("edge-{number}"),
         v4: Ipv4Addr::new(10, 0, number as u8, 2),
         v6: Ipv6Addr::new(0xfd00, 0, 0, number as u16, 0, 0, 0, 2),
@@ -288,7 +303,7 @@ fn check_shape(shape: &Shape) -> Result<()> {
         ("zones", shape.zones, DOMAINS_MAX),
         ("racks", shape.racks, DOMAINS_MAX),
         ("backends", shape.backends, BACKENDS_PER_RACK_MAX),
-        ("edges", shape.edges, EDGES_MAX),
+        ("edges", shape.edges * if shape.regional_edges { shape.regions.len() } else { 1 }, EDGES_MAX),
     ];
     for (what, count, most) in limits {
         if !(1..=most).contains(&count) {
@@ -340,7 +355,7 @@ mod tests {
     #[test]
     fn largest_shape_keeps_addresses_unique() {
         let regions = ('a'..='o').map(String::from).collect();
-        let shape = Shape { regions, zones: 15, racks: 15, backends: 3, edges: 8 };
+        let shape = Shape { regions, zones: 15, racks: 15, backends: 3, edges: 8, regional_edges: false };
         let topology = Topology::new(shape).unwrap();
         let v4: BTreeSet<_> = topology.backends.iter().map(|b| b.v4).collect();
         assert_eq!(v4.len(), 15 * 15 * 15 * 3);

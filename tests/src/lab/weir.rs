@@ -74,12 +74,20 @@ impl Lab {
     /// # Errors
     /// There is no such edge, or as [`Lab::start_daemon`].
     pub fn start_daemon_on(&self, edge: usize, config: &Path) -> Result<Daemon<'_>> {
+        self.start_other_daemon(&weir_binary()?, edge, config)
+    }
+
+    /// Starts another binary's daemon with this configuration on the edge with this index.
+    ///
+    /// # Errors
+    /// There is no such edge, or it cannot be started.
+    pub fn start_other_daemon(&self, binary: &Path, edge: usize, config: &Path) -> Result<Daemon<'_>> {
         let name = self.edge_name(edge)?;
         let process = Process::start(
             &self.entry,
             &self.namespaces.edges[&name],
             &format!("daemon-{name}"),
-            Command::new(weir_binary()?).arg("daemon").arg("--config").arg(config),
+            Command::new(binary).arg("daemon").arg("--config").arg(config),
         )?;
         Ok(Daemon { lab: self, edge, process, socket: self.directory().join(format!("{name}.sock")) })
     }

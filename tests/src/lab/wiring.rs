@@ -101,7 +101,7 @@ pub(crate) fn raise(id: &str, topology: &Topology) -> Result<Namespaces> {
     for backend in &topology.backends {
         namespaces.backends[&backend.name].ip(&host_commands(backend.v4, backend.v6, &vips))?;
     }
-    namespaces.router.ip(&vip_routes(&topology.edges))?;
+    route_vips(topology, &namespaces.router)?;
     Ok(namespaces)
 }
 
@@ -213,13 +213,29 @@ fn host_commands(v4: Ipv4Addr, v6: Ipv6Addr, extra: &[String]) -> Vec<String> {
     commands
 }
 
-fn vip_routes(edges: &[Edge]) -> [String; 2] {
+/// VIPs are routed to the edges; where regions have edges of their own, those of each client's region.
+fn route_vips(topology: &Topology, router: &Netns) -> Result<()> {
+    if !topology.shape.regional_edges {
+        return router.ip(&vip_routes(topology.edges.iter(), ""));
+    }
+    for (number, client) in (100..).zip(&topology.clients) {
+        let edges = || topology.edges.iter().filter(|edge| edge.region == client.region);
+        router.ip(&vip_routes(edges(), &format!(" table {number}")))?;
+        let rule = format!("rule add iif {} lookup {number} priority {number}", client_port(client));
+        for family in ["-4", "-6"] {
+            ip_batch(&["-n", router.name(), family], &[&rule])?;
+        }
+    }
+    Ok(())
+}
+
+fn vip_routes<'e>(edges: impl Iterator<Item = &'e Edge> + Clone, table: &str) -> [String; 2] {
     let hops = |via: &dyn Fn(&Edge) -> String| {
-        edges.iter().map(|edge| format!(" nexthop via {}", via(edge))).collect::<String>()
+        edges.clone().map(|edge| format!(" nexthop via {}", via(edge))).collect::<String>()
     };
     [
-        format!("route add {VIP_PREFIX_V4}{}", hops(&|edge| edge.v4.to_string())),
-        format!("route add {VIP_PREFIX_V6}{}", hops(&|edge| edge.v6.to_string())),
+        format!("route add {VIP_PREFIX_V4}{table}{}", hops(&|edge| edge.v4.to_string())),
+        format!("route add {VIP_PREFIX_V6}{table}{}", hops(&|edge| edge.v6.to_string())),
     ]
 }
 

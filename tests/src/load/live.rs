@@ -4,7 +4,7 @@
 //! once, at whichever end. A backend that gets a packet of a connection that it does not know resets it: a connection that lives
 //! was never anywhere else.
 use super::http;
-use crate::lab::Lab;
+use crate::lab::{Lab, Netns};
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
     errno::Errno,
@@ -90,24 +90,14 @@ impl Lab {
     ) -> Result<LiveFlows> {
         let of = self.topology().client(client)?.clone();
         let netns = self.client_netns(client)?.clone();
-        let shared = Arc::<Shared>::default();
         let streams = netns.run(|| {
             ports.map(|port| open(http::source(&of, vip, port), vip, port)).collect::<Result<Vec<_>>>()
         })?;
-        shared
-            .backends
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(streams.iter().map(|flow| (flow.port, flow.backend.clone())));
-        let thread = thread::spawn({
-            let shared = shared.clone();
-            move || keep_busy(streams, &shared)
-        });
-        Ok(LiveFlows { shared, thread: Some(thread) })
+        Ok(LiveFlows::start(streams, None))
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -203,8 +193,26 @@ fn open(source: SocketAddr, vip: SocketAddr, port: u16) -> Result<Flow> {
     Ok(Flow { stream, port, backend, position: 0 })
 }
 
-impl Flow {
-    fn exchange(&mut self) -> Result<()> {
+/// A flow that can be kept busy.
+pub(super) trait Exchange: Send + 'static {
+    /// The client port by which it is told from others.
+    fn port(&self) -> u16;
+    /// Where it lives.
+    fn backend(&self) -> &str;
+    /// Sends something and checks what comes back; how many bytes that was.
+    fn exchange(&mut self) -> Result<usize>;
+}
+
+impl Exchange for Flow {
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn backend(&self) -> &str {
+        &self.backend
+    }
+
+    fn exchange(&mut self) -> Result<usize> {
         let block: [u8; BLOCK] = std::array::from_fn(|i| byte(self.port, self.position + i as u64));
         self.stream.write_all(&block).context("cannot send")?;
         let mut answer = [0; BLOCK];
@@ -213,7 +221,7 @@ impl Flow {
             bail!("other bytes came back from position {} on", self.position);
         }
         self.position += BLOCK as u64;
-        Ok(())
+        Ok(BLOCK)
     }
 }
 
@@ -236,6 +244,20 @@ pub struct LiveFlows {
 }
 
 impl LiveFlows {
+    /// Keeps flows busy by a thread of their own, in this namespace if one is given.
+    pub(super) fn start<F: Exchange>(flows: Vec<F>, netns: Option<Netns>) -> Self {
+        let shared = Arc::<Shared>::default();
+        lock(&shared.backends).extend(flows.iter().map(|flow| (flow.port(), flow.backend().to_owned())));
+        let thread = thread::spawn({
+            let shared = shared.clone();
+            move || match netns.map_or(Ok(()), |netns| netns.enter()) {
+                Ok(()) => keep_busy(flows, &shared),
+                Err(error) => drop(lock(&shared.broken).insert(0, format!("{error:#}"))),
+            }
+        });
+        LiveFlows { shared, thread: Some(thread) }
+    }
+
     /// The backend of each connection, by client port.
     pub fn backends(&self) -> BTreeMap<u16, String> {
         lock(&self.shared.backends).clone()
@@ -272,7 +294,7 @@ impl Drop for LiveFlows {
     }
 }
 
-fn keep_busy(mut flows: Vec<Flow>, shared: &Shared) {
+fn keep_busy<F: Exchange>(mut flows: Vec<F>, shared: &Shared) {
     while !shared.stop.load(Ordering::SeqCst) {
         let round = shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
         flows.retain_mut(|flow| {
@@ -280,12 +302,12 @@ fn keep_busy(mut flows: Vec<Flow>, shared: &Shared) {
                 return true;
             }
             match flow.exchange() {
-                Ok(()) => {
-                    shared.bytes.fetch_add(BLOCK as u64, Ordering::Relaxed);
+                Ok(bytes) => {
+                    shared.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
                     true
                 }
                 Err(error) => {
-                    lock(&shared.broken).insert(flow.port, format!("{}: {error:#}", flow.backend));
+                    lock(&shared.broken).insert(flow.port(), format!("{}: {error:#}", flow.backend()));
                     false
                 }
             }

@@ -3,9 +3,12 @@ mod flows;
 mod http;
 mod kept;
 mod live;
+mod live_udp;
 mod steady;
 
 pub use flows::{FlowMap, Moved};
 pub use kept::{Asked, KeptFlows};
 pub use live::{LiveFlows, LiveServers};
+pub(crate) use live_udp::server_id as quic_server_id;
+pub use live_udp::{LiveUdpFlows, LiveUdpServers, QUIC_CONFIG_ID, QUIC_SERVER_ID_BYTES, UdpKind};
 pub use steady::{Request, SteadyLoad, Traffic};

@@ -4,12 +4,12 @@ use super::millis;
 use crate::golden::{
     self, Case, cases,
     judge::{changed, judge_program},
-    kernel::{EDGE, Kernel},
+    kernel::{EDGE, EDGE_AND_RELAY, Kernel},
 };
 use anyhow::{Context, Result, ensure};
 use lb_userspace::{
     config::Config,
-    dataplane::{DataPlane, Options, Start, detach, object::EDGE_PROGRAM},
+    dataplane::{DataPlane, Options, Start, detach},
     plan::image::Image,
 };
 use serde::Serialize;
@@ -48,7 +48,7 @@ pub fn golden() -> Result<Golden> {
     let image = golden::fixture()?;
     let all = cases::all();
     let mut result = Golden { total: all.len(), ..Golden::default() };
-    match Kernel::load(EDGE, &[EDGE_PROGRAM], &image, FLOW_ENTRIES) {
+    match Kernel::load(EDGE, &EDGE_AND_RELAY, &image, FLOW_ENTRIES) {
         Err(error) => result.failures.push(format!("not one could be run: {}", first_line(&error))),
         Ok(mut kernel) => {
             let mut second_runs = 0;
@@ -82,7 +82,7 @@ fn run_on(kernel: &mut Kernel, image: &Image, case: &Case) -> Result<()> {
 
 fn run_alone(image: &Image, case: &Case) -> Result<()> {
     let image = changed(image, case)?;
-    let kernel = Kernel::load(EDGE, &[EDGE_PROGRAM], &image, FLOW_ENTRIES)?;
+    let kernel = Kernel::load(EDGE, &EDGE_AND_RELAY, &image, FLOW_ENTRIES)?;
     judge_program(&kernel, &image, case)
 }
 

@@ -179,7 +179,7 @@ impl Scene {
 
 fn write_service(text: &mut String, at: usize, service: &Service) {
     let size = if service.large { 16_381 } else { 4_093 };
-    let protocol = if Scene::is_udp(at) { "udp" } else { "tcp" };
+    let protocol = if Scene::is_udp(at) { "udp\"\nudp = \"stick" } else { "tcp" };
     let all_down = if service.fail_open { "fail-open" } else { "drop" };
     let _ = writeln!(
         text,

@@ -3,12 +3,8 @@
 use super::scene::{Change, Scene};
 use lb_common::{
     abi::{
-        admission::Admission,
-        backend::BackendEntry,
-        limits::MAX_DOMAINS,
-        reason::Reason,
-        root::Root,
-        service::{SERVICE_SPILLS, SERVICE_STICKY_UDP},
+        admission::Admission, backend::BackendEntry, limits::MAX_DOMAINS, reason::Reason, root::Root,
+        service::SERVICE_SPILLS,
     },
     datapath::{
         classify, filter,
@@ -86,7 +82,7 @@ impl World {
         &self.tables
     }
 
-    /// What the configuration cannot say yet: a sticky service, and services that spill.
+    /// What the configuration cannot say yet: services that spill.
     fn adjust(&mut self) {
         self.tables.set_now_ns(self.now_ns);
         let (spills, image) = (&self.spills, self.tables.image_mut());
@@ -303,9 +299,6 @@ impl World {
 
 fn adjust(image: &mut Image, spills: &BTreeMap<usize, u16>) {
     for entry in &mut image.services {
-        if entry.protocol == protocol::UDP {
-            entry.flags |= SERVICE_STICKY_UDP;
-        }
         let number = usize::from(u16::from_be_bytes(entry.port)).wrapping_sub(80);
         let Some(share) = spills.get(&number) else { continue };
         entry.flags |= SERVICE_SPILLS;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{NextHop, VerdictKind};
 use crate::config::Protocol;
 
-/// What to explain: `GET /v1/explain?src=IP:PORT&dst=IP:PORT&protocol=tcp&opening=true`.
+/// What to explain: `GET /v1/explain?src=IP:PORT&dst=IP:PORT&protocol=tcp&opening=true&from_relay=false`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ExplainQuery {
     /// The client.
@@ -18,6 +18,9 @@ pub struct ExplainQuery {
     pub protocol: Protocol,
     /// Whether the packet opens the flow (TCP SYN), as against belonging to an established one.
     pub opening: bool,
+    /// Whether another region relayed the packet to this host.
+    #[serde(default)]
+    pub from_relay: bool,
 }
 
 /// Where a packet goes and why: what the data plane's own code decides about it with the state of this moment.

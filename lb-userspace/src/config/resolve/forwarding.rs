@@ -1,4 +1,4 @@
-//! `forwarding`, `gue_port` and `reach` of services.
+//! `forwarding`, `gue_port`, `reach` and `udp` of services.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use lb_common::abi::agent::DEFAULT_GUE_PORT;
 
 use super::checks::{choice, port};
 use crate::config::endpoint::Vip;
-use crate::config::forwarding::{Forwarding, Reach};
-use crate::config::model::Service;
+use crate::config::forwarding::{Forwarding, Reach, Udp};
+use crate::config::model::{Protocol, Service};
 use crate::config::raw::RawService;
 use crate::config::report::{Finding, Report, Span};
 
@@ -53,6 +53,43 @@ pub(super) fn resolve_reach(who: &str, raw: &RawService<'_>, report: &mut Report
             choice(&format!("reach of {who}"), text, &ways, report)
         }
     }
+}
+
+/// What a drain does to UDP flows. Other protocols, and QUIC, tell which packets open a flow: theirs stay in any case.
+pub(super) fn resolve_udp(
+    who: &str,
+    raw: &RawService<'_>,
+    protocol: Option<Protocol>,
+    report: &mut Report,
+) -> Option<Udp> {
+    let Some(text) = &raw.udp else {
+        return Some(Udp::Move);
+    };
+    let udp = choice(&format!("udp of {who}"), text, &[("stick", Udp::Stick), ("move", Udp::Move)], report);
+    match protocol {
+        Some(other @ (Protocol::Tcp | Protocol::Sctp)) => {
+            report.add(|| {
+                let finding =
+                    Finding::new(&text.span, format!("{who} has \"udp\", but its protocol is {other}"));
+                let finding = match &raw.protocol {
+                    Some(protocol) => finding.and(&protocol.span, "its protocol"),
+                    None => finding,
+                };
+                finding.help("remove it: established flows of other protocols than UDP stay in any case")
+            });
+            return None;
+        }
+        Some(Protocol::Udp) | None => {}
+    }
+    if let Some(quic) = &raw.quic {
+        report.add(|| {
+            Finding::new(&text.span, format!("{who} has both \"udp\" and [service.quic]"))
+                .and(&quic.span, "the other one")
+                .help("remove udp: QUIC tells which datagrams open a connection, and established ones stay in any case")
+        });
+        return None;
+    }
+    udp
 }
 
 /// What one service says about its VIP.

@@ -15,6 +15,7 @@ mod node;
 mod protection;
 mod quic;
 mod recovery;
+mod relay;
 mod services;
 mod sets;
 mod shares;
@@ -25,6 +26,17 @@ pub(crate) use shares::smallest_share_fits;
 use super::model::Config;
 use super::raw::RawConfig;
 use super::report::Report;
+
+/// Hands on `raw` with all groups of other regions' hosts entered among the sets.
+pub(super) fn expand<T>(
+    raw: RawConfig<'_>,
+    report: &mut Report,
+    then: impl FnOnce(&RawConfig<'_>, &mut Report) -> T,
+) -> T {
+    let paths = relay::Paths::of(&raw);
+    let raw = relay::expand(raw, &paths, report);
+    then(&raw, report)
+}
 
 /// The meaning of `raw`; `None` only if a problem was reported.
 pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config> {
@@ -43,6 +55,7 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
     quic::check(&services.services, &sets, report);
     let tunnels = forwarding::any_tunnels(&services.services);
     addresses::check(raw.node.as_ref(), node.as_ref(), &sets, &services.vips, tunnels, report);
+    relay::check(raw.node.as_ref(), node.as_ref(), &sets, &services.vips, report);
     counts::within_tables(raw, &services.services, report);
     Some(Config {
         node: node?,

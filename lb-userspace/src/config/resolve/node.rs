@@ -1,19 +1,21 @@
 //! `[node]`: this edge host.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lb_common::abi::limits::{DEFAULT_FLOW_ENTRIES, DEFAULT_OPENING_ENTRIES};
+use lb_common::abi::limits::DEFAULT_ANSWERS_PER_SECOND;
 
 use super::checks::{choice, parse_duration};
 use super::names::check_name;
-use super::{clients, protection, topology};
+use super::{clients, protection, relay, topology};
 use crate::config::fields::{At, Text, Texts};
 use crate::config::ids::DomainId;
 use crate::config::key;
 use crate::config::limits::{
-    DEFAULT_FLOW_IDLE, DEFAULT_TRANSITION, MAX_FLOW_ENTRIES, MAX_FLOW_IDLE, MAX_INTERFACE_NAME_BYTES,
-    MAX_INTERFACES, MAX_SOCKET_PATH_BYTES, MAX_TRANSITION, MIN_FLOW_ENTRIES, MIN_FLOW_IDLE, MIN_TRANSITION,
+    DEFAULT_FLOW_IDLE, DEFAULT_TRANSITION, MAX_ANSWERS, MAX_FLOW_ENTRIES, MAX_FLOW_IDLE,
+    MAX_INTERFACE_NAME_BYTES, MAX_INTERFACES, MAX_SOCKET_PATH_BYTES, MAX_TRANSITION, MIN_ANSWERS,
+    MIN_FLOW_ENTRIES, MIN_FLOW_IDLE, MIN_TRANSITION,
 };
 use crate::config::model::{HashKey, Level, Node, Topology, XdpMode};
 use crate::config::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
@@ -53,9 +55,10 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
     let max_new_flows = protection::node_limit(raw.max_new_flows.as_ref(), report);
     let transition = long_duration("transition", raw.transition.as_ref(), TRANSITION, report);
     let flow_idle = long_duration("flow_idle", raw.flow_idle.as_ref(), FLOW_IDLE, report);
-    let flow_entries = entries("flow_entries", raw.flow_entries.as_ref(), DEFAULT_FLOW_ENTRIES, report);
-    let opening_entries =
-        entries("opening_entries", raw.opening_entries.as_ref(), DEFAULT_OPENING_ENTRIES, report);
+    let flow_entries = entries("flow_entries", raw.flow_entries.as_ref(), report);
+    let opening_entries = entries("opening_entries", raw.opening_entries.as_ref(), report);
+    let answers_per_second = answers(raw.answers_per_second.as_ref(), report);
+    let relay = relay::resolve_node(raw, report);
     if raw.client_prefixes_file.is_some() {
         path("client_prefixes_file", raw.client_prefixes_file.as_ref(), "", report)?;
     }
@@ -82,6 +85,8 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
         flow_idle: flow_idle?,
         flow_entries: flow_entries?,
         opening_entries: opening_entries?,
+        answers_per_second: answers_per_second?,
+        relay: relay?,
     })
 }
 
@@ -284,16 +289,40 @@ fn long_duration(
     Some(duration)
 }
 
-/// Entries of a table of flows.
-fn entries(key: &str, given: Option<&At<i64>>, default: u32, report: &mut Report) -> Option<u32> {
-    let Some(given) = given else { return Some(default) };
-    let range = MIN_FLOW_ENTRIES..=MAX_FLOW_ENTRIES;
+/// Entries of a table of flows; `Some(None)` where the file leaves them to the host.
+fn entries(key: &str, given: Option<&At<i64>>, report: &mut Report) -> Option<Option<u32>> {
+    let Some(given) = given else { return Some(None) };
+    let help = || {
+        format!(
+            "it goes from {MIN_FLOW_ENTRIES} to {MAX_FLOW_ENTRIES}; `weir check` shows what it takes in memory"
+        )
+    };
+    in_range(key, given, MIN_FLOW_ENTRIES..=MAX_FLOW_ENTRIES, help, report).map(Some)
+}
+
+/// How many answers a CPU gives in a second.
+fn answers(given: Option<&At<i64>>, report: &mut Report) -> Option<u32> {
+    let Some(given) = given else { return Some(DEFAULT_ANSWERS_PER_SECOND) };
+    let help = || {
+        format!(
+            "it goes from {MIN_ANSWERS} to {MAX_ANSWERS}: pings and packets that are too big, answered in a second on each CPU"
+        )
+    };
+    in_range("answers_per_second", given, MIN_ANSWERS..=MAX_ANSWERS, help, report)
+}
+
+fn in_range(
+    key: &str,
+    given: &At<i64>,
+    range: RangeInclusive<u32>,
+    help: impl FnOnce() -> String,
+    report: &mut Report,
+) -> Option<u32> {
     let count = u32::try_from(given.value).ok().filter(|count| range.contains(count));
     if count.is_none() {
         report.add(|| {
-            Finding::new(&given.span, format!("{key} = {} of [node] is out of range", given.value)).help(format!(
-                "it goes from {MIN_FLOW_ENTRIES} to {MAX_FLOW_ENTRIES}; `weir check` shows what it takes in memory"
-            ))
+            Finding::new(&given.span, format!("{key} = {} of [node] is out of range", given.value))
+                .help(help())
         });
     }
     count

@@ -158,6 +158,8 @@ pub(super) fn check(services: &[Option<Service>], sets: &Sets<'_>, report: &mut 
 fn members<'s>(service: &Service, sets: &'s Sets<'_>) -> Vec<&'s ServerIds> {
     let of_pools = service.pools.iter().flat_map(|pool| pool.sets.iter().chain(&pool.standby));
     let of_sets = of_pools.filter_map(|&set| sets.sets[sets.names.position(set.index())].as_ref());
+    // Another region's hosts find the backend by the same id in their own configuration.
+    let of_sets = of_sets.filter(|set| !set.relay);
     of_sets
         .flat_map(|set| &set.backends)
         .map(|backend| &sets.server_ids[sets.backend_names.position(backend.index())])

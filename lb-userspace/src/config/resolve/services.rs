@@ -11,6 +11,7 @@ use super::sets::Sets;
 use super::shares;
 use crate::config::endpoint::{Ports, Vip};
 use crate::config::fields::{At, Text, Texts};
+use crate::config::forwarding::Forwarding;
 use crate::config::ids::{PoolIndex, SetId};
 use crate::config::limits::{DEFAULT_TABLE_SIZE, MAX_PLAN_STEPS, TABLE_SIZES};
 use crate::config::model::{OnAllDown, Pool, Protocol, Service};
@@ -86,8 +87,10 @@ fn resolve_one(
         }
     };
     let forwarding = forwarding::resolve_forwarding(&who, raw, report);
+    refuse_untunnelled(&who, raw, forwarding, report);
     let reach = forwarding::resolve_reach(&who, raw, report);
     let quic = quic::resolve(&who, raw, protocol, report);
+    let udp = forwarding::resolve_udp(&who, raw, protocol, report);
     if let (Some(vip), Some(text)) = (vip, &raw.address) {
         vips.push(Endpoint { vip, ports, protocol, span: text.span.clone() });
     }
@@ -104,6 +107,7 @@ fn resolve_one(
         on_all_down: on_all_down?,
         forwarding: forwarding?,
         reach: reach?,
+        udp: udp?,
         quic: quic?,
         pools: pool_names.arrange(pools)?,
         plans: plans?,
@@ -159,10 +163,11 @@ fn resolve_pool(
 ) -> Option<Pool> {
     let who = format!("{} of {service}", called("pool", raw.name.as_ref()));
     let (mut ids, mut standby) = (Vec::new(), Vec::new());
-    let serving = raw.sets.iter().flat_map(|sets| &sets.value).map(|text| (text, true));
-    let waiting = raw.standby.iter().flat_map(|sets| &sets.value).map(|text| (text, false));
-    for (text, serves) in serving.chain(waiting) {
-        let Some(id) = sets.names.refer(&who, text, report) else {
+    let of_sets = || raw.sets.iter().flat_map(|sets| &sets.value).map(|text| (text, false));
+    let texts = || of_sets().chain(raw.relay.iter().map(|text| (text, true)));
+    let waiting = raw.standby.iter().flat_map(|sets| &sets.value).map(|text| (text, false, false));
+    for (text, is_relay, serves) in texts().map(|(text, is_relay)| (text, is_relay, true)).chain(waiting) {
+        let Some(id) = refer(&who, text, is_relay, sets, report) else {
             continue;
         };
         match used.binary_search_by_key(&id, |(known, _)| *known) {
@@ -177,22 +182,92 @@ fn resolve_pool(
             }
         }
     }
-    let listed = raw.sets.as_ref()?;
-    if listed.value.is_empty() {
-        report.add(|| {
+    match (&raw.sets, &raw.relay) {
+        (None, None) => return None,
+        (Some(listed), Some(relay)) => {
+            report.add(|| {
+                Finding::new(&relay.span, format!("{who} has both \"sets\" and \"relay\""))
+                    .and(&listed.span, "its sets")
+                    .help("make two pools of it, and name both in the plan: the relay's last")
+            });
+            return None;
+        }
+        (Some(listed), None) if listed.value.is_empty() => report.add(|| {
             Finding::new(&listed.span, format!("{who} has no sets"))
                 .help("name at least one set, or remove the pool")
+        }),
+        _ => {}
+    }
+    if let (Some(_), Some(standby)) = (&raw.relay, &raw.standby) {
+        report.add(|| {
+            Finding::new(&standby.span, format!("{who} is of another region's hosts and has \"standby\""))
+                .help("remove it: only a pool of sets has sets that stand by")
         });
     }
     ids.sort_unstable();
     let table_size = table_size(&who, raw, report)?;
-    if ids.len() == listed.value.len() {
+    if ids.len() == texts().count() {
         check_shares(&who, raw, &ids, sets, table_size, report);
     }
     standby.sort_unstable();
     let set_ids = |ids: Vec<usize>| ids.into_iter().map(SetId::from_index).collect::<Option<Vec<_>>>();
-    let (name, sets, standby) = (raw.name.as_ref()?.value.to_owned(), set_ids(ids)?, set_ids(standby)?);
-    Some(Pool { name, sets, standby, canary: None, table_size })
+    Some(Pool {
+        name: raw.name.as_ref()?.value.to_owned(),
+        sets: set_ids(ids)?,
+        standby: set_ids(standby)?,
+        canary: None,
+        table_size,
+        relay: raw.relay.is_some(),
+    })
+}
+
+/// The set that a pool names, or, if `wanted`, the group of another region's hosts.
+fn refer(who: &str, text: &Text<'_>, wanted: bool, sets: &Sets<'_>, report: &mut Report) -> Option<usize> {
+    let is_relay = |id: usize| sets.relay[sets.names.position(id)];
+    let found = sets.names.find(text.value);
+    if let Some(id) = found.filter(|&id| is_relay(id) == wanted) {
+        return Some(id);
+    }
+    report.add(|| {
+        let name = quote(text.value);
+        match (found, wanted) {
+            (Some(_), true) => Finding::new(&text.span, format!("{who} names set {name} as a relay"))
+                .help(format!("write sets = [{name}], or name a [[relay]]")),
+            (Some(_), false) => {
+                Finding::new(&text.span, format!("{who} names relay {name} as a set")).help(format!(
+                    "write relay = {name} instead of sets: a pool is of sets or of another region's hosts"
+                ))
+            }
+            (None, _) => {
+                let (one, many) = if wanted { ("relay", "relays") } else { ("set", "sets") };
+                let known =
+                    sets.names.iter().filter(|name| sets.names.find(name).is_some_and(is_relay) == wanted);
+                Finding::new(&text.span, format!("{who} names {one} {name}, which is not defined"))
+                    .did_you_mean(text.value, many, known)
+            }
+        }
+    });
+    None
+}
+
+/// Another region's hosts are reached by a tunnel.
+fn refuse_untunnelled(who: &str, raw: &RawService<'_>, forwarding: Option<Forwarding>, report: &mut Report) {
+    if forwarding != Some(Forwarding::L2) {
+        return;
+    }
+    let relays = raw.pools.iter().filter_map(|pool| Some((pool, pool.relay.as_ref()?)));
+    for (pool, text) in relays {
+        report.add(|| {
+            let pool = called("pool", pool.name.as_ref());
+            let finding =
+                Finding::new(&text.span, format!("{pool} of {who} is a relay, but {who} forwards by \"l2\""));
+            let finding = match &raw.forwarding {
+                Some(text) => finding.and(&text.span, "its forwarding"),
+                None => finding,
+            };
+            finding.help("relays are reached by a tunnel: use \"ipip\" or \"gue\", or leave the relay out")
+        });
+    }
 }
 
 fn table_size(who: &str, raw: &RawPool<'_>, report: &mut Report) -> Option<u32> {

@@ -28,6 +28,8 @@ pub(super) struct Sets<'a> {
     pub(super) backends: Vec<Option<Backend>>,
     /// The addresses that could be read, in file order.
     pub(super) addresses: Vec<Endpoint<'a>>,
+    /// In file order: whether a set is a group of another region's hosts.
+    pub(super) relay: Vec<bool>,
     /// In file order: the QUIC server ids of each backend.
     pub(super) server_ids: Vec<quic::ServerIds>,
 }
@@ -62,6 +64,7 @@ pub(super) fn resolve<'a>(
         backend_names,
         backends: Vec::new(),
         addresses: Vec::new(),
+        relay: raw.iter().map(|set| set.relay).collect(),
         server_ids: Vec::new(),
     };
     for (position, set) in raw.iter().enumerate() {
@@ -78,7 +81,7 @@ fn resolve_one<'a>(
     out: &mut Sets<'a>,
     report: &mut Report,
 ) {
-    let who = called("set", raw.name.as_ref());
+    let who = called(if raw.relay { "relay" } else { "set" }, raw.name.as_ref());
     let domain = raw.domain.as_ref().and_then(|text| topology::refer(topology, &who, text, None, report));
     let checks = resolve_checks(&who, raw, checks, report);
     if raw.backends.is_empty() && !raw.mistyped {
@@ -114,7 +117,7 @@ fn resolve_one<'a>(
     out.members.push(members);
     out.sets.push((|| {
         let name = raw.name.as_ref()?.value.to_owned();
-        Some(Set { name, domain: domain?, checks: checks?, backends: ids })
+        Some(Set { name, domain: domain?, checks: checks?, backends: ids, relay: raw.relay })
     })());
 }
 

@@ -211,6 +211,7 @@ fn arp_cases() -> Vec<Case> {
     let tagged_reply = with_tag(0x8100, 100, reply(NEIGHBOUR));
     let mut group = arp_request(NEIGHBOUR, VIP_L2);
     group[22] = 0x33;
+    let ping = ethernet(V4, &ipv4(CLIENT, VIP_L2, 1, &icmp(8, 0, b"idsq")));
     vec![
         case("ARP request", arp_request(NEIGHBOUR, VIP_L2), Expected::Neighbour(reply(NEIGHBOUR))),
         case("ARP request, padded", padded, Expected::Neighbour(padded_reply)),
@@ -227,6 +228,25 @@ fn arp_cases() -> Vec<Case> {
         case("ARP request for a stranger", arp_request(NEIGHBOUR, STRANGER), not_ip()),
         case("ARP request to somebody else's address", stranger, not_ip()),
         case("ARP request from a group", group, not_ip()),
+        changed(
+            "ARP request beyond the limit",
+            &[Change::Answers(0)],
+            arp_request(NEIGHBOUR, VIP_L2),
+            Expected::Drop(Reason::AnswerLimited),
+        ),
+        changed(
+            "ARP request for a stranger beyond the limit",
+            &[Change::Answers(0)],
+            arp_request(NEIGHBOUR, STRANGER),
+            not_ip(),
+        ),
+        Case {
+            name: "ARP request behind more pings than are answered",
+            changes: vec![Change::Answers(1)],
+            before: vec![ping.clone(), ping],
+            input: arp_request(NEIGHBOUR, VIP_L2),
+            expected: Expected::Neighbour(reply(NEIGHBOUR)),
+        },
         case("ARP reply", frame(OWN, ASKER, 0x0806, &arp(2, (ASKER, NEIGHBOUR), (OWN, VIP_L2))), not_ip()),
     ]
 }
@@ -265,6 +285,12 @@ fn solicitations() -> Vec<Case> {
             "duplicate address detection with an address",
             solicitation(NOWHERE, SOLICITED_L2, 255, VIP_L2_V6, &own_mac),
             not_vip(),
+        ),
+        changed(
+            "solicitation beyond the limit",
+            &[Change::Answers(0)],
+            ask(SOLICITED_L2, &own_mac),
+            Expected::Drop(Reason::AnswerLimited),
         ),
         case("solicitation with a wrong checksum", spoiled, not_vip()),
         case(

@@ -214,6 +214,15 @@ fn block_for_the_other(image: &mut Image) {
     block(image, scope, "198.51.100.0/25");
 }
 
+fn block_clients(image: &mut Image) {
+    block(image, SCOPE_ALL, "198.51.100.0/25");
+}
+
+fn block_expired(image: &mut Image) {
+    block_clients(image);
+    image.guards.node.blocks_until = 0;
+}
+
 fn block_for_the_service(image: &mut Image) {
     let scope = guarded(image) as u32;
     block(image, scope, "198.51.100.0/25");
@@ -223,6 +232,15 @@ fn switched() -> Vec<Case> {
     let (opening, opening_out) = frame(CLIENT, SYN);
     let (running, running_out) = frame(CLIENT, ACK);
     let other = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, ACK, &[]));
+    let ping = |from| ethernet(V4, &ipv4(from, VIP_4IN4, 1, &icmp(8, 0, b"idsq")));
+    let pong = |to| {
+        let header = Ipv4 { ttl: 64, ..Ipv4::default() };
+        answered(ethernet(V4, &header.packet(VIP_4IN4, to, 1, &icmp(0, 0, b"idsq"))))
+    };
+    let ping6 = ethernet(V6, &ipv6(CLIENT6, VIP_6IN6, 58, 3, &icmp6(CLIENT6, VIP_6IN6, 128, 0, b"idsq")));
+    let timestamp = ethernet(V4, &ipv4(CLIENT, VIP_4IN4, 1, &icmp(13, 0, &[0; 16])));
+    let quoted = ipv4(VIP_4IN4, CLIENT, 6, &tcp(80, 40000, ACK, &[]));
+    let error = ethernet(V4, &ipv4(OUTSIDER, VIP_4IN4, 1, &icmp(3, 1, &[&[0; 4][..], &quoted].concat())));
     let emergency = || Expected::Drop(Reason::Emergency);
     let image = |name, change, input: &Vec<u8>, expected| {
         changed(name, &[Change::Image(change)], input.clone(), expected)
@@ -258,6 +276,33 @@ fn switched() -> Vec<Case> {
             &frame6(CLIENT6, ACK).0,
             emergency(),
         ),
+        image("a blocked source pings", block_clients, &ping(CLIENT), emergency()),
+        image("another source pings", block_clients, &ping(OUTSIDER), Expected::Answer(pong(OUTSIDER))),
+        image(
+            "a blocked source pings, IPv6",
+            |i| block(i, SCOPE_ALL, "2001:db8:a::/48"),
+            &ping6,
+            emergency(),
+        ),
+        image(
+            "a block for one service does not keep pings off",
+            block_for_the_service,
+            &ping(CLIENT),
+            Expected::Answer(pong(CLIENT)),
+        ),
+        image(
+            "the block of a source that pings has expired",
+            block_expired,
+            &ping(CLIENT),
+            Expected::Answer(pong(CLIENT)),
+        ),
+        image(
+            "a blocked router reports an error",
+            |i| block(i, SCOPE_ALL, "203.0.113.0/24"),
+            &error,
+            emergency(),
+        ),
+        image("a blocked source asks for something odd", block_clients, &timestamp, emergency()),
         image(
             "everybody of IPv6 is blocked, but not IPv4",
             |i| block(i, SCOPE_ALL, "2000::/3"),
