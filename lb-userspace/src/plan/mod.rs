@@ -1,6 +1,7 @@
 //! Pure decisions: from states to admission words, from configuration to a data-plane image.
 
 pub mod breaker;
+pub mod canary;
 pub mod capacity;
 pub mod compile;
 pub mod difference;
@@ -21,6 +22,7 @@ pub mod shift;
 pub mod state;
 pub mod steering;
 pub mod switches;
+pub mod tables;
 pub mod transition;
 pub mod walker;
 pub mod watch;
