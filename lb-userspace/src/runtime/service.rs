@@ -15,8 +15,8 @@ use crate::{
         problem::{Problem, ProblemKind},
         types::{
             Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
-            ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftView, SimulateRequest, Simulation,
-            Status, SteeredPlan, SubjectKind, SubjectName, SwitchView, ThrowRequest, WatchQuery,
+            ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftView, SimulateRequest,
+            Simulation, Status, SteeredPlan, SubjectKind, SubjectName, SwitchView, ThrowRequest, WatchQuery,
         },
     },
     config::Config,

@@ -210,7 +210,7 @@ impl Steering {
             members.iter().map(|member| self.port.opened(member.backend)).sum()
         };
         let sets: Vec<_> = self.layout.sets.iter().map(of_set).collect();
-        let of_pool = |pool: &PoolLayout| pool.sets.iter().map(|&set| sets[set]).sum();
+        let of_pool = |pool: &PoolLayout| pool.sets.iter().map(|&(set, _)| sets[set]).sum();
         let pools = self.layout.pools.iter().map(of_pool).collect();
         let counts = Counts { services, pools, at_ns: now_ns };
         let last = std::mem::replace(&mut state.last, counts);

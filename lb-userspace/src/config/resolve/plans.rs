@@ -179,7 +179,9 @@ impl Scope<'_> {
 
     /// The domains of a pool's sets; none if one of them has a problem.
     fn domains(&self, pool: &RawPool<'_>) -> Option<Vec<DomainId>> {
-        let texts = pool.sets.iter().flat_map(|sets| &sets.value).chain(&pool.relay);
+        // What stands by counts: a canary may send flows there.
+        let listed = pool.sets.iter().chain(&pool.standby).flat_map(|sets| &sets.value);
+        let texts = listed.chain(&pool.relay);
         let sets = &self.places.sets;
         let domain = |text: &Text<'_>| {
             let set = sets.names.find(text.value)?;

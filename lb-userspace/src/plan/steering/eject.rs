@@ -16,9 +16,8 @@ pub struct Ejector {
     percent: u8,
     /// Name and weight of each pool, and of what is out of it in the last round.
     pools: Vec<(String, u64)>,
-    /// Pools of each backend.
-    of_backend: Vec<Vec<usize>>,
-    weights: Vec<u64>,
+    /// Pools of each backend, with its weight there.
+    of_backend: Vec<Vec<(usize, u64)>>,
     /// Who is believed down by checks of its own, with what was said of it; and whether it is out.
     down: BTreeMap<BackendId, (Fact, bool)>,
 }
@@ -39,15 +38,14 @@ impl Ejector {
             percent: config.node.max_ejected,
             pools: Vec::new(),
             of_backend: vec![Vec::new(); config.backends.len()],
-            weights: config.backends.iter().map(|backend| u64::from(backend.weight)).collect(),
             down: BTreeMap::new(),
         };
         for service in &config.services {
             for pool in &service.pools {
-                let members = config.members(pool);
-                let total = members.iter().map(|id| ejector.weights[id.index()]).sum();
-                for id in members {
-                    ejector.of_backend[id.index()].push(ejector.pools.len());
+                let members = config.weights(pool);
+                let total = members.iter().map(|(_, weight)| u64::from(*weight)).sum();
+                for (id, weight) in members {
+                    ejector.of_backend[id.index()].push((ejector.pools.len(), u64::from(weight)));
                 }
                 ejector.pools.push((format!("{}/{}", service.name, pool.name), total));
             }
@@ -89,19 +87,18 @@ impl Ejector {
         let mut out = vec![0; self.pools.len()];
         let (mut leaving, mut returning) = (Vec::new(), Vec::new());
         for (&id, (fact, is_out)) in &mut self.down {
-            let weight = self.weights[id.index()];
-            let full = self.of_backend[id.index()]
-                .iter()
-                .find(|&&pool| (out[pool] + weight) * 100 > u64::from(self.percent) * self.pools[pool].1);
+            let full = self.of_backend[id.index()].iter().find(|&&(pool, weight)| {
+                (out[pool] + weight) * 100 > u64::from(self.percent) * self.pools[pool].1
+            });
             let was_out = std::mem::replace(is_out, full.is_none());
             match full {
                 None => {
-                    self.of_backend[id.index()].iter().for_each(|&pool| out[pool] += weight);
+                    self.of_backend[id.index()].iter().for_each(|&(pool, weight)| out[pool] += weight);
                     if !was_out || newly == Some(id) {
                         leaving.push(fact.clone());
                     }
                 }
-                Some(&pool) if was_out || newly == Some(id) => {
+                Some(&(pool, _)) if was_out || newly == Some(id) => {
                     ruling.spared.push((id, self.pools[pool].0.clone()));
                     if was_out {
                         let cause = Cause::Spared;

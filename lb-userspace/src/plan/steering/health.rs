@@ -51,10 +51,10 @@ fn weigh(members: &[Member], word: &impl Fn(Cell) -> Admission) -> Weights {
 pub fn weigh_all(layout: &Layout, word: &impl Fn(Cell) -> Admission) -> Vec<Weights> {
     let sets: Vec<_> = layout.sets.iter().map(|members| weigh(members, word)).collect();
     let pool = |pool: &PoolLayout| {
-        pool.sets.iter().fold(Weights::default(), |sum, &set| Weights {
-            total: sum.total + sets[set].total,
-            allowed: sum.allowed + sets[set].allowed,
-            open: sum.open + sets[set].open,
+        pool.sets.iter().fold(Weights::default(), |sum, &(set, factor)| Weights {
+            total: sum.total + sets[set].total * factor,
+            allowed: sum.allowed + sets[set].allowed * factor,
+            open: sum.open + sets[set].open * factor,
             members: sum.members + sets[set].members,
         })
     };

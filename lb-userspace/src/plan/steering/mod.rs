@@ -31,7 +31,7 @@ use lb_common::abi::{
     plan::{PLAN_PANIC, PlanEntry},
 };
 
-use crate::config::{BackendId, Config, DomainId, PlanMode, PoolIndex, Service, ServiceId};
+use crate::config::{BackendId, Config, DomainId, PlanMode, Pool, PoolIndex, Service, ServiceId, SetId};
 
 /// A pool takes so much more than its healthy members' part of its flows before the rest goes down the list: with 5 of 7 members
 /// all of them.
@@ -64,8 +64,8 @@ pub struct PoolLayout {
     pub service: ServiceId,
     /// Which of the service's pools.
     pub index: PoolIndex,
-    /// Who serves, as positions in [`Layout::sets`].
-    pub sets: Vec<usize>,
+    /// Who serves: positions in [`Layout::sets`], each with the factor of its members' weights, which is not 1 where a canary says so.
+    pub sets: Vec<(usize, f64)>,
     /// New flows a second that all members together take.
     pub capacity: Option<f64>,
     /// Whether its members are hosts of another region, whose weights say nothing of what they can take.
@@ -131,7 +131,7 @@ impl Layout {
             self.pools.push(PoolLayout {
                 service: id,
                 index: PoolIndex::from_index(index).expect("the number of pools is limited"),
-                sets: pool.sets.iter().map(|set| set.index()).collect(),
+                sets: sets(config, pool),
                 capacity: pool.capacity.map(|flows| flows as f64),
                 relay: pool.relay,
             });
@@ -153,7 +153,7 @@ impl Layout {
 
     /// The members of a pool.
     pub fn members(&self, pool: usize) -> impl Iterator<Item = &Member> {
-        self.pools[pool].sets.iter().flat_map(|&set| &self.sets[set])
+        self.pools[pool].sets.iter().flat_map(|&(set, _)| &self.sets[set])
     }
 
     /// Whether some pool has a capacity: without, load moves nothing.
@@ -161,6 +161,23 @@ impl Layout {
     pub fn has_capacities(&self) -> bool {
         self.pools.iter().any(|pool| pool.capacity.is_some())
     }
+}
+
+/// The sets of a pool with the factors of their weights. The whole pool weighs what it weighs without a canary.
+fn sets(config: &Config, pool: &Pool) -> Vec<(usize, f64)> {
+    let weights = config.weights(pool);
+    let file = |id: BackendId| f64::from(config[id].weight);
+    let total = |of: &dyn Fn(&(BackendId, u32)) -> f64, set: Option<SetId>| -> f64 {
+        weights.iter().filter(|(id, _)| set.is_none_or(|set| config[*id].set == set)).map(of).sum()
+    };
+    let (in_file, in_table) =
+        (|member: &(BackendId, u32)| file(member.0), |member: &(BackendId, u32)| f64::from(member.1));
+    let whole = total(&in_file, None) / total(&in_table, None).max(1.0);
+    let factor = |set: SetId| match pool.canary {
+        None => 1.0,
+        Some(_) => total(&in_table, Some(set)) * whole / total(&in_file, Some(set)).max(1.0),
+    };
+    pool.sets.iter().map(|&set| (set.index(), factor(set))).collect()
 }
 
 /// The live words of a plan in the data plane.

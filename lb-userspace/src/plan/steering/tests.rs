@@ -37,12 +37,15 @@ fn layout(capacities: &[Option<f64>], plans: &[&[usize]]) -> Layout {
     let pool = |(at, &capacity): (usize, &Option<f64>)| PoolLayout {
         service: ServiceId(0),
         index: PoolIndex(at as u16),
-        sets: vec![at],
+        sets: vec![(at, 1.0)],
         capacity,
         relay: false,
     };
-    let plan =
-        |(number, pools): (usize, &&[usize])| PlanLayout { number, pools: pools.to_vec(), ..nearest(pools.len()) };
+    let plan = |(number, pools): (usize, &&[usize])| PlanLayout {
+        number,
+        pools: pools.to_vec(),
+        ..nearest(pools.len())
+    };
     Layout {
         sets: vec![Vec::new(); capacities.len()],
         service_pools: vec![0..capacities.len()],
@@ -483,4 +486,22 @@ fn a_simulation_is_where_steps_come_to() {
     assert!(close(settled.plans[0].allotment.unfit, 90.0 - 80.0 * healthy), "{settled:?}");
     assert!(close(settled.arrivals[0], 80.0 * healthy));
     assert!(close(settle_unspilled(&layout, &word, &[90.0]).arrivals[0], 90.0));
+}
+
+#[test]
+fn a_canary_weighs_what_it_takes() {
+    let mut config = ejecting(100);
+    config.sets.push(crate::config::Set { backends: vec![BackendId(5)], ..config.sets[0].clone() });
+    config.sets[0].backends.pop();
+    config.backends[5].set = crate::config::SetId(1);
+    config.services[0].pools[0].sets.push(crate::config::SetId(1));
+    config.services[0].pools[0].canary =
+        Some(crate::config::SetShare { set: crate::config::SetId(1), permille: 100 });
+    let layout = Layout::new(&config);
+    let word = |cell: Cell| match cell {
+        Cell::Backend(BackendId(5)) => Admission::CLOSED,
+        _ => Admission::OPEN,
+    };
+    let weights = weigh_all(&layout, &word)[0];
+    assert!((weights.total - 1_350.0).abs() < 1.0 && (weights.part(false) - 0.9).abs() < 1e-3, "{weights:?}");
 }
