@@ -50,7 +50,7 @@ const fn min(a: u32, b: u32) -> u32 {
 const fn unheld(word: u32, eased: u32) -> u32 {
     // All ones without HELD, none with it. No branch: four in each probe are too many for the verifier. That goes both ways, too,
     // where a number that is either 0 or -1 is masked by a constant (Linux 6.18): the mask comes from memory.
-    let held = word / Admission::HELD & 1;
+    let held = (word / Admission::HELD) & 1;
     word | (held.wrapping_sub(1) & eased)
 }
 
