@@ -48,8 +48,8 @@ fn layout(capacities: &[Option<f64>], plans: &[&[usize]]) -> Layout {
     };
     Layout {
         sets: vec![Vec::new(); capacities.len()],
-        service_pools: vec![0..capacities.len()],
-        service_plans: vec![0..plans.len()],
+        service_pools: std::iter::once(0..capacities.len()).collect(),
+        service_plans: std::iter::once(0..plans.len()).collect(),
         pools: capacities.iter().enumerate().map(pool).collect(),
         plans: plans.iter().enumerate().map(plan).collect(),
         utilisation: 0.8,
@@ -237,9 +237,9 @@ proptest! {
         let landed = landed(&course);
         let any = course.open.iter().any(|&open| open > 0.0);
         prop_assert!((landed.iter().sum::<f64>() - f64::from(u8::from(any))).abs() < 1e-9, "{:?} {:?}", landed, course);
-        for step in 0..pools.len() {
-            prop_assert!(course.kept[step] >= course.open[step] - 1e-9, "who finds its home open stays: {:?}", course);
-            prop_assert!(course.open[step] > 0.0 || landed[step] == 0.0);
+        for (landed, (kept, open)) in landed.iter().zip(course.kept.iter().zip(&course.open)) {
+            prop_assert!(*kept >= open - 1e-9, "who finds its home open stays: {:?}", course);
+            prop_assert!(*open > 0.0 || *landed == 0.0);
         }
     }
 
@@ -357,7 +357,8 @@ proptest! {
             pace.step(&starts(0.8, demand), &starts(0.8 * RETURN_BELOW, demand), 0.5);
             for (before, after) in before.iter().zip(pace.shares()) {
                 let change = (f64::from(after) - f64::from(*before)) / 65_536.0;
-                assert!(change <= HOMEWARD_PER_SECOND * 0.5 + 1e-3 && change >= -OUTWARD_PER_SECOND * 0.5 - 1e-3);
+                let bounds = -OUTWARD_PER_SECOND * 0.5 - 1e-3..=HOMEWARD_PER_SECOND * 0.5 + 1e-3;
+                assert!(bounds.contains(&change));
             }
             pace.shares()
         };
