@@ -8,6 +8,8 @@ pub mod agent;
 pub mod backend;
 pub mod check;
 pub mod client;
+pub mod completions;
+pub mod config;
 pub mod daemon;
 pub mod detach;
 pub mod domain;
@@ -16,6 +18,7 @@ pub mod events;
 pub mod exit;
 pub mod explain;
 pub mod guard;
+pub mod manual;
 pub mod operate;
 pub mod output;
 pub mod privilege;
@@ -110,11 +113,22 @@ pub enum Command {
     Events(events::EventsArgs),
     /// Take the XDP program off: forwarding ends
     Detach(detach::DetachArgs),
+    /// Show a configuration with its defaults, or the schema of the file
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print the script by which a shell completes commands and live names
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Manual(manual::ManualArgs),
 }
 
 /// Runs the process's command line.
 #[must_use]
 pub fn main() -> ExitCode {
+    if completions::answer_shell() {
+        return ExitCode::Ok;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -141,6 +155,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Daemon(args) => done(daemon::run(&args))?,
         Command::Agent(args) => done(agent::run(args))?,
         Command::Detach(args) => done(detach::run(&args, &mut out))?,
+        Command::Config(command) => done(config::run(&command, &mut out))?,
+        Command::Completions(args) => done(completions::run(&args, &mut out))?,
+        Command::Manual(args) => done(manual::run(&args))?,
         asking => done(ask(asking, &Client::new(&socket), &mut out))?,
     };
     out.flush()?;
@@ -163,7 +180,13 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
             Command::Emergency(command) => emergency::run(command, client, out).await,
             Command::Explain(args) => explain::run(&args, client, out).await,
             Command::Events(args) => events::run(&args, client, out).await,
-            Command::Check(_) | Command::Daemon(_) | Command::Agent(_) | Command::Detach(_) => {
+            Command::Check(_)
+            | Command::Daemon(_)
+            | Command::Agent(_)
+            | Command::Detach(_)
+            | Command::Config(_)
+            | Command::Completions(_)
+            | Command::Manual(_) => {
                 unreachable!("these do not speak to the daemon first")
             }
         }

@@ -14,6 +14,7 @@ use crate::{
         lock::Lock,
         notify,
         overrides::Overrides,
+        privileges::Helper,
         program_log,
         service::{Parts, Service},
         switches::Switches,
@@ -22,14 +23,15 @@ use crate::{
     telemetry::{event::NewEvent, journal::Journal},
 };
 
-/// Runs the daemon until SIGTERM or SIGINT. Forwarding goes on after that as it was told last.
+/// Runs the daemon with this configuration, read from this file, until SIGTERM or SIGINT. Forwarding goes on after that as it was
+/// told last. The helper ends when the start is over.
 ///
 /// # Errors
 /// Whatever keeps it from starting, as typed errors that [`crate::cli::exit`] knows; then nothing has changed.
-pub async fn run(config_path: &Path) -> anyhow::Result<()> {
+pub async fn run(config_path: &Path, config: Config, helper: Helper) -> anyhow::Result<()> {
     // Before anything can fail half-way: a signal from now on is an orderly stop.
     let mut signals = Signals::new()?;
-    let config = Arc::new(Config::load(config_path)?);
+    let config = Arc::new(config);
     let node = &config.node;
     let _lock = Lock::acquire(&node.state_dir)?;
     let overrides = Overrides::load(&node.state_dir)?;
@@ -51,7 +53,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         journal.record(NewEvent::daemon(node.name.clone(), describe(start), monotonic_ns()));
         let config_path = config_path.to_owned();
         let parts = Parts { config_path, tenure, journal: journal.clone(), overrides };
-        serve(server, parts, signals).await;
+        serve(server, parts, signals, helper).await;
     } else {
         heir.give_up();
     }
@@ -61,14 +63,17 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
 }
 
 /// Serves the API until a signal says stop.
-async fn serve(server: Server, parts: Parts, mut signals: Signals) {
-    let program_log = program_log::spawn(parts.tenure.data_plane.program_id());
+async fn serve(server: Server, parts: Parts, mut signals: Signals, helper: Helper) {
+    let program_log = program_log::spawn(parts.tenure.data_plane.program_id(), &helper);
+    drop(helper);
     let node = &parts.tenure.config.node;
     tracing::info!(interfaces = node.interfaces.join(", "), socket = %node.socket.display(), "forwarding");
     let service = Arc::new(Service::new(parts));
     notify::ready();
     let keeping = Arc::clone(&service);
     let keeper = tokio::spawn(async move { keeping.keep().await });
+    let feeding = Arc::clone(&service);
+    let feeder = tokio::spawn(async move { feeding.feed_watchdog().await });
     let reloading = Arc::clone(&service);
     let stopped = async {
         while signals.next().await == Told::Reload {
@@ -80,6 +85,7 @@ async fn serve(server: Server, parts: Parts, mut signals: Signals) {
     server.serve(Arc::clone(&service), stopped).await;
     notify::stopping();
     keeper.abort();
+    feeder.abort();
     if let Some(task) = program_log {
         task.abort();
     }
