@@ -55,6 +55,10 @@ codes! {
     Unsupported = 7, "the kernel or an interface cannot do it";
     /// The present state does not allow it.
     Refused = 8, "refused in the present state (a second daemon, other pins, a conflict)";
+    /// `weir doctor` found something that costs.
+    Warnings = 9, "doctor found warnings";
+    /// `weir doctor` found something that is broken.
+    Errors = 10, "doctor found errors";
 }
 
 impl From<ExitCode> for std::process::ExitCode {
@@ -247,7 +251,7 @@ fn of_io(error: &io::Error, remedy: &str) -> Diagnosis {
 /// The exit codes as the help shows them.
 #[must_use]
 pub fn help() -> String {
-    let lines = ExitCode::ALL.iter().map(|code| format!("  {}  {}", *code as u8, code.text()));
+    let lines = ExitCode::ALL.iter().map(|code| format!("  {:<2} {}", *code as u8, code.text()));
     format!("Exit codes:\n{}", lines.collect::<Vec<_>>().join("\n"))
 }
 

@@ -6,12 +6,14 @@ use clap::{Args, Parser, Subcommand};
 
 pub mod agent;
 pub mod backend;
+pub mod bundle;
 pub mod check;
 pub mod client;
 pub mod completions;
 pub mod config;
 pub mod daemon;
 pub mod detach;
+pub mod doctor;
 pub mod domain;
 pub mod emergency;
 pub mod events;
@@ -113,6 +115,10 @@ pub enum Command {
     Events(events::EventsArgs),
     /// Take the XDP program off: forwarding ends
     Detach(detach::DetachArgs),
+    /// Look at this host for what may hurt, with remedies
+    Doctor(doctor::DoctorArgs),
+    /// Gather what helps those who are asked for help, without secrets
+    SupportBundle(bundle::BundleArgs),
     /// Show a configuration with its defaults, or the schema of the file
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -155,6 +161,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Daemon(args) => done(daemon::run(&args))?,
         Command::Agent(args) => done(agent::run(args))?,
         Command::Detach(args) => done(detach::run(&args, &mut out))?,
+        Command::Doctor(args) => doctor::run(&args, &Client::new(&socket), &mut out)?,
+        Command::SupportBundle(args) => done(bundle::run(&args, &Client::new(&socket), &mut out))?,
         Command::Config(command) => done(config::run(&command, &mut out))?,
         Command::Completions(args) => done(completions::run(&args, &mut out))?,
         Command::Manual(args) => done(manual::run(&args))?,
@@ -184,6 +192,8 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
             | Command::Daemon(_)
             | Command::Agent(_)
             | Command::Detach(_)
+            | Command::Doctor(_)
+            | Command::SupportBundle(_)
             | Command::Config(_)
             | Command::Completions(_)
             | Command::Manual(_) => {

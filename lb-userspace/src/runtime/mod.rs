@@ -5,6 +5,7 @@ pub mod clock;
 pub mod control;
 pub mod daemon;
 mod guardian;
+pub mod host;
 mod keeper;
 pub mod lock;
 mod notify;
