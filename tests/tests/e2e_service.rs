@@ -166,7 +166,13 @@ fn has(found: &BTreeSet<(String, String)>, check: &str, severity: &str) -> bool 
 /// The exit code that the worst of these comes to.
 fn code(found: &BTreeSet<(String, String)>) -> i32 {
     let any = |severity: &str| found.iter().any(|(_, of)| of == severity);
-    if any("error") { 10 } else if any("warning") { 9 } else { 0 }
+    if any("error") {
+        10
+    } else if any("warning") {
+        9
+    } else {
+        0
+    }
 }
 
 #[test]
@@ -180,7 +186,9 @@ fn doctor_finds_what_was_broken_and_a_bundle_tells_all_but_the_key() {
 
     let daemon = start(&lab, &quiet());
     let (found, exit, said) = doctor(&lab);
-    for check in ["daemon", "daemon.version", "xdp.mode", "mtu", "rp_filter", "pins.leftover", "state.lock", "driver"] {
+    for check in
+        ["daemon", "daemon.version", "xdp.mode", "mtu", "rp_filter", "pins.leftover", "state.lock", "driver"]
+    {
         assert!(has(&found, check, "ok"), "{check}: {said}");
     }
     assert!(!has(&found, "rp_filter", "warning") && !has(&found, "mtu", "warning"), "{said}");
@@ -218,7 +226,9 @@ fn doctor_finds_what_was_broken_and_a_bundle_tells_all_but_the_key() {
     }
     let listed = std::process::Command::new("tar").arg("-tzf").arg(&bundle).output().unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout);
-    for name in ["status.json", "events.json", "config/effective.toml", "doctor.json", "maps.json", "versions.txt"] {
+    for name in
+        ["status.json", "events.json", "config/effective.toml", "doctor.json", "maps.json", "versions.txt"]
+    {
         assert!(listed.contains(&format!("/{name}\n")), "no {name} in {listed}");
     }
 }

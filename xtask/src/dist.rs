@@ -82,7 +82,11 @@ fn build_package(weir: &Path, folder: &Path, revision: u32) -> Result<PathBuf> {
     }
     tree::lay_out(&tree, weir, &version, &architecture)?;
     let package = folder.join(format!("weir_{version}_{architecture}.deb"));
-    Cmd::new("dpkg-deb").args(["--root-owner-group", "-Zxz", "-z1", "--build"]).arg(&tree).arg(&package).read()?;
+    Cmd::new("dpkg-deb")
+        .args(["--root-owner-group", "-Zxz", "-z1", "--build"])
+        .arg(&tree)
+        .arg(&package)
+        .read()?;
     Ok(package)
 }
 
@@ -98,7 +102,16 @@ fn check(package: &Path) -> Result<Vec<String>> {
     }
     if let Some(lintian) = find_program("lintian") {
         let found = Cmd::new(lintian)
-            .args(["--allow-root", "--no-cfg", "--fail-on", "none", "--tag-display-limit", "0", "--suppress-tags", SUPPRESSED])
+            .args([
+                "--allow-root",
+                "--no-cfg",
+                "--fail-on",
+                "none",
+                "--tag-display-limit",
+                "0",
+                "--suppress-tags",
+                SUPPRESSED,
+            ])
             .arg(package)
             .read()?;
         problems.extend(found.lines().filter(|line| line.starts_with("E: ")).map(str::to_owned));

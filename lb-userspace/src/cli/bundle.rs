@@ -64,7 +64,8 @@ impl Bundle {
     fn add(&mut self, name: &str, content: anyhow::Result<Vec<u8>>) {
         match content {
             Ok(content) => {
-                let content = self.without_secrets(&content[content.len().saturating_sub(MAX_MEMBER_BYTES)..]);
+                let content =
+                    self.without_secrets(&content[content.len().saturating_sub(MAX_MEMBER_BYTES)..]);
                 self.members.push((name.to_owned(), content));
             }
             Err(error) => self.missing.push(format!("{name}: {error:#}")),
@@ -98,7 +99,8 @@ impl Bundle {
 }
 
 pub(super) fn run(args: &BundleArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
-    let host = nix::unistd::gethostname().map_or_else(|_| "host".to_owned(), |name| name.to_string_lossy().into_owned());
+    let host = nix::sys::utsname::uname()
+        .map_or_else(|_| "host".to_owned(), |u| u.nodename().to_string_lossy().into_owned());
     let folder = format!("weir-{host}-{}", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
     let path = args.file.clone().unwrap_or_else(|| format!("{folder}.tar.gz").into());
     // Before the work, so that a file that cannot be written is told at once.
@@ -108,7 +110,9 @@ pub(super) fn run(args: &BundleArgs, client: &Client, out: &mut Output) -> anyho
     let (members, missing) = (bundle.members.len(), bundle.missing.clone());
     bundle.write(&folder, file).with_context(|| format!("cannot write {}", path.display()))?;
     if out.is_json() {
-        return Ok(out.json(&serde_json::to_vec(&json!({ "file": path, "members": members, "missing": missing }))?)?);
+        return Ok(
+            out.json(&serde_json::to_vec(&json!({ "file": path, "members": members, "missing": missing }))?)?
+        );
     }
     out.line(format_args!("{}: {members} files", path.display()))?;
     for missing in missing {
@@ -146,7 +150,10 @@ fn gather(args: &BundleArgs, client: &Client) -> anyhow::Result<Bundle> {
     let findings = doctor::examine(&doctor, client);
     bundle.add("doctor.json", findings.and_then(|findings| Ok(serde_json::to_vec_pretty(&findings)?)));
     if let Ok(config) = &config {
-        bundle.add("maps.json", maps(&config.node.bpffs).and_then(|maps| Ok(serde_json::to_vec_pretty(&maps)?)));
+        bundle.add(
+            "maps.json",
+            maps(&config.node.bpffs).and_then(|maps| Ok(serde_json::to_vec_pretty(&maps)?)),
+        );
     }
     let interfaces = config.map(|config| config.node.interfaces).unwrap_or_default();
     programs(&mut bundle, &interfaces);
@@ -155,7 +162,8 @@ fn gather(args: &BundleArgs, client: &Client) -> anyhow::Result<Bundle> {
 
 fn versions() -> String {
     let uname = nix::sys::utsname::uname();
-    let kernel = uname.map_or_else(|_| "?".to_owned(), |u| format!("{} {}", u.release().display(), u.version().display()));
+    let kernel = uname
+        .map_or_else(|_| "?".to_owned(), |u| format!("{} {}", u.release().display(), u.version().display()));
     let system = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     format!(
         "weir {}\nabi {}\nkernel {kernel}\n{system}",
@@ -173,7 +181,8 @@ fn configuration(path: &Path) -> Vec<(String, anyhow::Result<Vec<u8>>)> {
     let mut members = vec![("config/effective.toml".to_owned(), filled)];
     match effective::redacted(path) {
         Ok(files) => members.extend(files.into_iter().map(|(name, text)| {
-            let name = Path::new(&name).file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy());
+            let name =
+                Path::new(&name).file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy());
             (format!("config/{name}"), Ok(text.into_bytes()))
         })),
         // What is wrong says where; the file itself may have a key that cannot be found.
@@ -187,7 +196,8 @@ fn maps(bpffs: &Path) -> anyhow::Result<Vec<Value>> {
     let mut folders = vec![bpffs.to_owned()];
     let mut maps = Vec::new();
     while let Some(folder) = folders.pop() {
-        let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+        let entries =
+            std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
         for entry in entries.flatten() {
             let path = entry.path();
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -142,7 +142,8 @@ fn live(names: Names) -> Option<Vec<String>> {
     let (path, key) = names.place();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let client = Client::new(&socket(std::env::args().collect()));
-    let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, client.get(path)).await.ok()?.ok() })?;
+    let answer =
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, client.get(path)).await.ok()?.ok() })?;
     let list: Vec<Value> = answer.parse().ok()?;
     Some(list.iter().filter_map(|item| item[key].as_str().map(str::to_owned)).collect())
 }

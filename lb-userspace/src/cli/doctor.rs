@@ -66,7 +66,12 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(check: &'static str, severity: Severity, subject: impl Into<String>, seen: impl Into<String>) -> Self {
+    fn new(
+        check: &'static str,
+        severity: Severity,
+        subject: impl Into<String>,
+        seen: impl Into<String>,
+    ) -> Self {
         Self { check, severity, subject: subject.into(), seen: seen.into(), remedy: String::new() }
     }
 
@@ -136,7 +141,9 @@ fn show(findings: &[Finding], all: bool, out: &mut Output) -> anyhow::Result<()>
     let shown: Vec<_> = findings.iter().filter(|f| all || f.severity > Severity::Ok).collect();
     let rows = shown.iter().map(|finding| {
         let severity = format!("{:?}", finding.severity).to_lowercase();
-        [severity, finding.check.to_owned(), finding.subject.clone(), finding.seen.clone()].map(Cell::new).to_vec()
+        [severity, finding.check.to_owned(), finding.subject.clone(), finding.seen.clone()]
+            .map(Cell::new)
+            .to_vec()
     });
     if !shown.is_empty() {
         out.table(&["SEVERITY", "CHECK", "SUBJECT", "SEEN"], rows.collect())?;

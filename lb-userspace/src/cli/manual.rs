@@ -42,10 +42,11 @@ fn pages(
     write: &mut impl FnMut(&str, Vec<u8>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut page = Vec::new();
-    let man = Man::new(command.clone()).title(name.to_uppercase()).section("8").manual("Weir").source(concat!(
-        "weir ",
-        env!("CARGO_PKG_VERSION")
-    ));
+    let man = Man::new(command.clone())
+        .title(name.to_uppercase())
+        .section("8")
+        .manual("Weir")
+        .source(concat!("weir ", env!("CARGO_PKG_VERSION")));
     man.render(&mut page)?;
     // Lists of subcommands name pages of section 1, where clap_mangen is not told otherwise.
     let page = String::from_utf8(page)?.replace("(1)", "(8)");
@@ -75,7 +76,9 @@ fn file_page() -> String {
         match section.content {
             Content::Keys(keys) => keys.iter().for_each(|key| item(&mut page, key)),
             Content::Lists => paragraph(&mut page, "NAME = [\"...\", \"...\"] in each line."),
-            Content::Tables => paragraph(&mut page, "NAME of a zone = [\"...\", \"...\"], its racks, in each line."),
+            Content::Tables => {
+                paragraph(&mut page, "NAME of a zone = [\"...\", \"...\"], its racks, in each line.")
+            }
         }
     }
     page.push_str(".SH FILES\n.I /usr/share/doc/weir/examples\n.br\nAnnotated examples for each use.\n");
@@ -87,7 +90,9 @@ fn item(page: &mut String, key: &Key) {
     let kind = match key.of {
         Type::Text => "string".to_owned(),
         Type::Duration => "duration".to_owned(),
-        Type::Choice(choices) => choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(", "),
+        Type::Choice(choices) => {
+            choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(", ")
+        }
         Type::Texts => "list of strings".to_owned(),
         Type::Integer(first, last) => format!("{first} to {last}"),
         Type::Integers(all) => all.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
@@ -102,15 +107,17 @@ fn item(page: &mut String, key: &Key) {
         Fallback::Same(other) => format!(" Default: that of {other}."),
         Fallback::ByKind(cases) => {
             let case = |(kinds, value): &(&[&str], &str)| {
-                let value = value.strip_prefix('=').map_or_else(|| (*value).to_owned(), |key| format!("that of {key}"));
+                let value = value
+                    .strip_prefix('=')
+                    .map_or_else(|| (*value).to_owned(), |key| format!("that of {key}"));
                 format!("{value} for {}", kinds.join(", "))
             };
             format!(" Default: {}.", cases.iter().map(case).collect::<Vec<_>>().join("; "))
         }
     };
-    let only = key.only.map_or_else(String::new, |(other, values)| {
-        format!(" Only where {other} is {}.", values.join(", "))
-    });
+    let only = key
+        .only
+        .map_or_else(String::new, |(other, values)| format!(" Only where {other} is {}.", values.join(", ")));
     paragraph(page, &format!("{}{default}{only}", key.text));
 }
 
@@ -136,7 +143,12 @@ mod tests {
             let (_, after) = page.split_once(&format!(".SH \"{}\"", section.header())).unwrap();
             let own = after.split(".SH").next().unwrap();
             for key in section.keys() {
-                assert!(own.contains(&format!(".BR {} ", escape(key.name))), "{} {}", section.header(), key.name);
+                assert!(
+                    own.contains(&format!(".BR {} ", escape(key.name))),
+                    "{} {}",
+                    section.header(),
+                    key.name
+                );
             }
         }
     }

@@ -102,7 +102,9 @@ impl Section {
 
     /// The sections directly below.
     pub fn children(path: &'static [&'static str]) -> impl Iterator<Item = &'static Self> {
-        SECTIONS.iter().filter(move |below| below.path.len() == path.len() + 1 && below.path.starts_with(path))
+        SECTIONS
+            .iter()
+            .filter(move |below| below.path.len() == path.len() + 1 && below.path.starts_with(path))
     }
 
     /// As it is written in the file: `[[set.backend]]`.

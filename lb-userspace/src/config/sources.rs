@@ -142,7 +142,11 @@ fn listed(path: &Path, name: &str) -> Result<Vec<PathBuf>, ConfigError> {
     }
     if paths.is_empty() {
         let message = "the configuration is a folder without any *.toml".to_owned();
-        return Err(ConfigError::of_file(name, message, "put files into it, or name a file such as weir.toml"));
+        return Err(ConfigError::of_file(
+            name,
+            message,
+            "put files into it, or name a file such as weir.toml",
+        ));
     }
     if paths.len() > MAX_CONFIG_FILES {
         let message = format!("the configuration is a folder of {} files", paths.len());

@@ -19,4 +19,5 @@ pub mod switches;
 mod tenure;
 mod views;
 mod walker;
+pub mod watch;
 mod watchdog;

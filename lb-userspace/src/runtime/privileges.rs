@@ -21,13 +21,8 @@ use crate::config::{CheckKind, Config};
 type Capability = (u32, &'static str);
 
 /// What the daemon needs as long as it runs.
-const ALWAYS: [Capability; 5] = [
-    (12, "CAP_NET_ADMIN"),
-    (13, "CAP_NET_RAW"),
-    (23, "CAP_SYS_NICE"),
-    (38, "CAP_PERFMON"),
-    (39, "CAP_BPF"),
-];
+const ALWAYS: [Capability; 5] =
+    [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (23, "CAP_SYS_NICE"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
 /// What running a check's program as another user takes, and ending it.
 const OTHER_USERS: [Capability; 3] = [(5, "CAP_KILL"), (6, "CAP_SETGID"), (7, "CAP_SETUID")];
 /// What giving up the bounding set takes; goes last.

@@ -20,8 +20,14 @@ fn filled_in_defaults_are_those_that_hold_without_them() {
         let text = toml::to_string(&root).unwrap();
         let again = Config::parse(&text, "effective")
             .unwrap_or_else(|error| panic!("{}: {error}\n{text}", example.display()));
-        assert!(again == Config::load(&example).unwrap(), "{} means something else:\n{text}", example.display());
-        for default in ["state_dir = ", "flow_idle = ", "answers_per_second = ", "weight = ", "on_all_down = "] {
+        assert!(
+            again == Config::load(&example).unwrap(),
+            "{} means something else:\n{text}",
+            example.display()
+        );
+        for default in
+            ["state_dir = ", "flow_idle = ", "answers_per_second = ", "weight = ", "on_all_down = "]
+        {
             assert!(text.contains(default), "{}: no {default}\n{text}", example.display());
         }
     }
@@ -31,7 +37,9 @@ fn filled_in_defaults_are_those_that_hold_without_them() {
 fn the_key_is_never_shown() {
     for example in examples() {
         let mut root = effective::effective(&example).unwrap();
-        let Some(key) = root["node"].get("hash_key").and_then(|key| key.as_str()).map(str::to_owned) else { continue };
+        let Some(key) = root["node"].get("hash_key").and_then(|key| key.as_str()).map(str::to_owned) else {
+            continue;
+        };
         effective::redact(&mut root);
         let files = effective::redacted(&example).unwrap();
         for text in [toml::to_string(&root).unwrap(), files[0].1.clone()] {

@@ -79,6 +79,9 @@ fn every_shell_has_a_script() {
     for shell in ["bash", "zsh", "fish"] {
         let output = weir().args(["completions", shell]).output().unwrap();
         let script = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success() && script.contains("COMPLETE") && script.contains("weir"), "{shell}: {script}");
+        assert!(
+            output.status.success() && script.contains("COMPLETE") && script.contains("weir"),
+            "{shell}: {script}"
+        );
     }
 }

@@ -172,7 +172,10 @@ mod tests {
                     -rwxr-xr-x mason/mason 1 2026-01-01 00:00 ./usr/bin/weir\n";
         let problems = problems(list);
         assert!(problems.contains(&"./etc/weir/weir.toml must not be there".to_owned()), "{problems:?}");
-        assert!(problems.contains(&"./lib/systemd/system/weir.service is missing".to_owned()), "{problems:?}");
+        assert!(
+            problems.contains(&"./lib/systemd/system/weir.service is missing".to_owned()),
+            "{problems:?}"
+        );
         assert!(!problems.contains(&"./usr/bin/weir is missing".to_owned()), "{problems:?}");
         assert!(problems.iter().any(|problem| problem.starts_with("not root's")), "{problems:?}");
     }

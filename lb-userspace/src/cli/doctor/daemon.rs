@@ -29,8 +29,12 @@ pub(super) async fn examine(client: &Client, config: Option<&Config>) -> Vec<Fin
     findings.push(if status.daemon.version == own && status.daemon.abi == ABI_VERSION {
         Finding::ok("daemon.version", node, format!("is of this version, {own}"))
     } else {
-        Finding::warning("daemon.version", node, format!("is version {}, this is {own}", status.daemon.version))
-            .help("systemctl restart weir: forwarding goes on meanwhile")
+        Finding::warning(
+            "daemon.version",
+            node,
+            format!("is version {}, this is {own}", status.daemon.version),
+        )
+        .help("systemctl restart weir: forwarding goes on meanwhile")
     });
     for interface in status.xdp.interfaces.iter().filter(|interface| !interface.attached) {
         findings.push(
@@ -75,7 +79,9 @@ fn unreachable(error: &ClientError, config: Option<&Config>) -> Finding {
     let subject = "daemon";
     let is_locked = config.is_some_and(|config| {
         let file = std::fs::File::open(config.node.state_dir.join(LOCK_FILE));
-        file.is_ok_and(|file| matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK))))
+        file.is_ok_and(|file| {
+            matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK)))
+        })
     });
     match error {
         ClientError::Absent { .. } | ClientError::NobodyListens { .. } if !is_locked => {

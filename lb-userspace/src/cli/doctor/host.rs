@@ -12,8 +12,12 @@ pub(super) fn examine() -> Vec<Finding> {
     let mut findings = vec![kernel(), btf(), jit()];
     findings.push(match host::is_clock_synchronised() {
         Ok(true) => Finding::ok("host.clock", "clock", "is kept in step"),
-        Ok(false) => Finding::warning("host.clock", "clock", "nothing keeps it in step: events of several hosts do not compare")
-            .help("run a time service: apt install systemd-timesyncd or chrony"),
+        Ok(false) => Finding::warning(
+            "host.clock",
+            "clock",
+            "nothing keeps it in step: events of several hosts do not compare",
+        )
+        .help("run a time service: apt install systemd-timesyncd or chrony"),
         Err(error) => Finding::note("host.clock", "clock", format!("cannot be asked: {error}")),
     });
     findings

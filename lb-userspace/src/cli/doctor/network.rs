@@ -45,21 +45,28 @@ fn of_interface(interface: &Interface, config: &Config, findings: &mut Vec<Findi
     let Interface { name, .. } = interface;
     findings.push(match (interface.up, interface.running) {
         (true, true) => Finding::ok("interface", name, "is up"),
-        (true, false) => Finding::error("interface", name, "has no carrier").help("look at the cable and the switch"),
-        (false, _) => Finding::error("interface", name, "is switched off").help(format!("ip link set {name} up")),
+        (true, false) => {
+            Finding::error("interface", name, "has no carrier").help("look at the cable and the switch")
+        }
+        (false, _) => {
+            Finding::error("interface", name, "is switched off").help(format!("ip link set {name} up"))
+        }
     });
     let wanted = match config.node.mode {
         XdpMode::Native => "native",
         XdpMode::Generic => "generic",
     };
     findings.push(match interface.xdp {
-        None => Finding::note("xdp.mode", name, "runs no XDP program").help("the daemon attaches it when it starts"),
+        None => Finding::note("xdp.mode", name, "runs no XDP program")
+            .help("the daemon attaches it when it starts"),
         Some((_, native)) if native != (wanted == "native") => {
             Finding::warning("xdp.mode", name, format!("its XDP program is not attached in {wanted} mode"))
                 .help("restart the daemon: systemctl restart weir")
         }
-        Some((_, false)) => Finding::warning("xdp.mode", name, "runs its XDP program in generic mode: several times slower")
-            .help("write mode = \"native\" if the driver can"),
+        Some((_, false)) => {
+            Finding::warning("xdp.mode", name, "runs its XDP program in generic mode: several times slower")
+                .help("write mode = \"native\" if the driver can")
+        }
         Some((_, true)) => Finding::ok("xdp.mode", name, "runs its XDP program in native mode"),
     });
     match host::driver(name) {
@@ -67,8 +74,12 @@ fn of_interface(interface: &Interface, config: &Config, findings: &mut Vec<Findi
         Ok(driver) => {
             findings.push(Finding::ok("driver", name, driver.name));
             findings.push(if driver.joins {
-                Finding::error("offload.lro", name, "joins packets (LRO): native XDP is refused, and sizes are wrong")
-                    .help(format!("ethtool -K {name} lro off"))
+                Finding::error(
+                    "offload.lro",
+                    name,
+                    "joins packets (LRO): native XDP is refused, and sizes are wrong",
+                )
+                .help(format!("ethtool -K {name} lro off"))
             } else {
                 Finding::ok("offload.lro", name, "is off")
             });
@@ -94,8 +105,12 @@ fn rp_filter(interfaces: &[String]) -> Vec<Finding> {
     let all = filter("all").unwrap_or(0);
     let of = |name: &String| match filter(name)?.max(all) {
         1 => Some(
-            Finding::warning("rp_filter", name, "is strict: answers to checks that come another way are dropped silently")
-                .help(format!("sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.{name}.rp_filter=2")),
+            Finding::warning(
+                "rp_filter",
+                name,
+                "is strict: answers to checks that come another way are dropped silently",
+            )
+            .help(format!("sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.{name}.rp_filter=2")),
         ),
         _ => Some(Finding::ok("rp_filter", name, "is not strict")),
     };
@@ -158,13 +173,18 @@ fn ways(
             Ok(route) if route.kind == RouteType::Unicast => route,
             Ok(route) => {
                 let seen = format!("the route is {:?}", route.kind).to_lowercase();
-                found.add(&backend.name, Finding::error("route", "", seen).help("add a route to the backend: ip route get shows it"));
+                found.add(
+                    &backend.name,
+                    Finding::error("route", "", seen)
+                        .help("add a route to the backend: ip route get shows it"),
+                );
                 continue;
             }
             Err(error) => {
                 found.add(
                     &backend.name,
-                    Finding::error("route", "", format!("there is none: {error}")).help("add a route to the backend"),
+                    Finding::error("route", "", format!("there is none: {error}"))
+                        .help("add a route to the backend"),
                 );
                 continue;
             }

@@ -61,8 +61,12 @@ fn pins(bpffs: &Path) -> Vec<Finding> {
         for half in ["next", "old"] {
             if path.join(half).exists() {
                 findings.push(
-                    Finding::note("pins.leftover", path.join(half).display().to_string(), "a switch is under way, or was cut short")
-                        .help("the next start of the daemon settles it"),
+                    Finding::note(
+                        "pins.leftover",
+                        path.join(half).display().to_string(),
+                        "a switch is under way, or was cut short",
+                    )
+                    .help("the next start of the daemon settles it"),
                 );
             }
         }
@@ -109,12 +113,15 @@ fn mode(check: &'static str, path: &Path, bits: u32, good: &str) -> Option<Findi
 fn socket(path: &Path) -> Finding {
     let subject = path.display().to_string();
     match fs::symlink_metadata(path) {
-        Err(_) => Finding::note("socket", subject, "is not there: no daemon runs").help("systemctl start weir"),
+        Err(_) => {
+            Finding::note("socket", subject, "is not there: no daemon runs").help("systemctl start weir")
+        }
         Ok(metadata) if !metadata.file_type().is_socket() => {
             Finding::error("socket", subject, "is no socket").help("move it away, or set another node.socket")
         }
         Ok(metadata) if metadata.mode() & 0o002 != 0 => {
-            Finding::error("socket", &subject, "everybody may steer the daemon by it").help(format!("chmod o-w {subject}"))
+            Finding::error("socket", &subject, "everybody may steer the daemon by it")
+                .help(format!("chmod o-w {subject}"))
         }
         Ok(_) => Finding::ok("socket", subject, "is not for everybody"),
     }

@@ -57,9 +57,24 @@ const NODE: &[Key] = &[
         "Key of the flow hash, 64 hexadecimal digits, the same on all hosts of the fleet and secret. This or hash_key_file has to be there.",
     ),
     key("hash_key_file", Text, Nothing, "A file with the key, by its absolute path, instead of hash_key."),
-    key("tunnel_source_v4", Text, Nothing, "Prefix of the outer source addresses of tunnels to IPv4 backends."),
-    key("tunnel_source_v6", Text, Nothing, "Prefix of the outer source addresses of tunnels to IPv6 backends."),
-    key("state_dir", Text, Is("\"/var/lib/weir\""), "Holds the lock, operators' words and the journal of events."),
+    key(
+        "tunnel_source_v4",
+        Text,
+        Nothing,
+        "Prefix of the outer source addresses of tunnels to IPv4 backends.",
+    ),
+    key(
+        "tunnel_source_v6",
+        Text,
+        Nothing,
+        "Prefix of the outer source addresses of tunnels to IPv6 backends.",
+    ),
+    key(
+        "state_dir",
+        Text,
+        Is("\"/var/lib/weir\""),
+        "Holds the lock, operators' words and the journal of events.",
+    ),
     key("socket", Text, Is("\"/run/weir/weir.sock\""), "The daemon's unix socket."),
     key("bpffs", Text, Is("\"/sys/fs/bpf/weir\""), "Pins go below it; on a mounted bpffs."),
     key("max_new_flows", RATE, Nothing, "New flows a second of all services beyond which some are shed."),
@@ -75,7 +90,12 @@ const NODE: &[Key] = &[
         Is("\"24h\""),
         "After how long without a packet a connection away from home is forgotten, 1m to 720h.",
     ),
-    key("flow_entries", ENTRIES, Told("16384 for each CPU"), "Connections away from home that are remembered."),
+    key(
+        "flow_entries",
+        ENTRIES,
+        Told("16384 for each CPU"),
+        "Connections away from home that are remembered.",
+    ),
     key(
         "opening_entries",
         ENTRIES,
@@ -94,7 +114,12 @@ const NODE: &[Key] = &[
         Nothing,
         "A file with more prefixes of client regions, one line \"prefix,client_region\" each.",
     ),
-    key("relay_addresses", Texts, Nothing, "Addresses at which this host takes packets that other regions relay."),
+    key(
+        "relay_addresses",
+        Texts,
+        Nothing,
+        "Addresses at which this host takes packets that other regions relay.",
+    ),
     key("relay_peers", Texts, Nothing, "Prefixes from which it takes them."),
     key("relay_gue_port", PORT, Is("6080"), "UDP port on which it takes them by GUE."),
 ];
@@ -110,15 +135,18 @@ const CHECK: &[Key] = &[
     key("interval", Duration, Required, "Time from one probe to the next."),
     of_kinds(
         NOT_BFD,
-        key("timeout", Duration, ByKind(&[(FAST, "=interval"), (SLOW, "\"1s\"")]), "How long an answer may take."),
+        key(
+            "timeout",
+            Duration,
+            ByKind(&[(FAST, "=interval"), (SLOW, "\"1s\"")]),
+            "How long an answer may take.",
+        ),
     ),
-    of_kinds(NOT_BFD, key("fall", STREAK, ByKind(&[(FAST, "2"), (SLOW, "3")]), "Consecutive misses until DOWN.")),
-    key(
-        "rise",
-        STREAK,
-        ByKind(&[(&["bfd"], "1"), (NOT_BFD, "3")]),
-        "Consecutive successes until UP.",
+    of_kinds(
+        NOT_BFD,
+        key("fall", STREAK, ByKind(&[(FAST, "2"), (SLOW, "3")]), "Consecutive misses until DOWN."),
     ),
+    key("rise", STREAK, ByKind(&[(&["bfd"], "1"), (NOT_BFD, "3")]), "Consecutive successes until UP."),
     of_kinds(
         NOT_BFD,
         key(
@@ -140,15 +168,28 @@ const CHECK: &[Key] = &[
     of_kinds(WEB, key("method", Choice(&["GET", "HEAD"]), Is("\"GET\""), "The method of the request.")),
     of_kinds(WEB, key("path", Text, Is("\"/\""), "Path and query, from / on.")),
     of_kinds(WEB, key("host", Text, Told("the backend's address"), "The host header.")),
-    of_kinds(WEB, key("status", Texts, Is("[\"200-299\"]"), "Codes and ranges of codes that count as an answer.")),
+    of_kinds(
+        WEB,
+        key("status", Texts, Is("[\"200-299\"]"), "Codes and ranges of codes that count as an answer."),
+    ),
     of_kinds(WEB, key("body", Text, Nothing, "What the body must hold.")),
     of_kinds(
         WEB,
-        key("body_limit", Integer(1, MAX_BODY_BYTES as i64), Is("16384"), "Bytes of the body that are looked at."),
+        key(
+            "body_limit",
+            Integer(1, MAX_BODY_BYTES as i64),
+            Is("16384"),
+            "Bytes of the body that are looked at.",
+        ),
     ),
     of_kinds(
         &["https"],
-        key("server_name", Text, Told("the host, or the backend's address"), "The name that the certificate must hold."),
+        key(
+            "server_name",
+            Text,
+            Told("the host, or the backend's address"),
+            "The name that the certificate must hold.",
+        ),
     ),
     of_kinds(
         &["https"],
@@ -157,7 +198,10 @@ const CHECK: &[Key] = &[
     of_kinds(&["https"], key("verify", Flag, Is("true"), "Whether the certificate is verified.")),
     of_kinds(&["udp"], key("send", Text, Nothing, "What is sent. This or send_hex has to be there.")),
     of_kinds(&["udp"], key("send_hex", Text, Nothing, "What is sent, as hexadecimal digits.")),
-    of_kinds(&["udp"], key("expect", Text, Nothing, "What the answer must hold; without it any answer will do.")),
+    of_kinds(
+        &["udp"],
+        key("expect", Text, Nothing, "What the answer must hold; without it any answer will do."),
+    ),
     of_kinds(&["udp"], key("expect_hex", Text, Nothing, "The same as hexadecimal digits.")),
     of_kinds(
         &["udp"],
@@ -184,14 +228,28 @@ const CHECK: &[Key] = &[
     ),
     of_kinds(&["exec"], key("command", Texts, Nothing, "A program by its absolute path, and its arguments.")),
     of_kinds(&["exec"], key("user", Text, Told("as the daemon"), "As whom it runs.")),
-    of_kinds(&["bfd"], key("multihop", Flag, Is("false"), "Over several hops (RFC 5883) instead of one (RFC 5881).")),
     of_kinds(
         &["bfd"],
-        key("receive_interval", Duration, Same("interval"), "The shortest interval at which this host takes packets."),
+        key("multihop", Flag, Is("false"), "Over several hops (RFC 5883) instead of one (RFC 5881)."),
     ),
-    of_kinds(&["bfd"], key("multiplier", Integer(1, 255), Is("3"), "Packets of this host that the peer may miss.")),
+    of_kinds(
+        &["bfd"],
+        key(
+            "receive_interval",
+            Duration,
+            Same("interval"),
+            "The shortest interval at which this host takes packets.",
+        ),
+    ),
+    of_kinds(
+        &["bfd"],
+        key("multiplier", Integer(1, 255), Is("3"), "Packets of this host that the peer may miss."),
+    ),
     of_kinds(&["bfd"], key("passive", Flag, Is("false"), "Waits for the peer's first packet.")),
-    of_kinds(&["bfd"], key("local", Texts, Told("as the route says"), "Source addresses, at most one of each family.")),
+    of_kinds(
+        &["bfd"],
+        key("local", Texts, Told("as the route says"), "Source addresses, at most one of each family."),
+    ),
 ];
 
 const SERVICE: &[Key] = &[
@@ -235,7 +293,12 @@ const SERVICE: &[Key] = &[
 ];
 
 const QUIC: &[Key] = &[
-    key("config_id", Integer(0, MAX_QUIC_CONFIG_ID as i64), Required, "What the first three bits of connection ids say."),
+    key(
+        "config_id",
+        Integer(0, MAX_QUIC_CONFIG_ID as i64),
+        Required,
+        "What the first three bits of connection ids say.",
+    ),
     key(
         "server_id_length",
         Integer(1, MAX_QUIC_SERVER_ID_BYTES as i64),
@@ -245,8 +308,12 @@ const QUIC: &[Key] = &[
 ];
 
 const PACKETS: Key = key("packets_per_second", RATE, Nothing, "Packets a second.");
-const PACKET_BURST: Key =
-    key("burst", BURST, Told("a tenth of packets_per_second"), "Packets at once; only with packets_per_second.");
+const PACKET_BURST: Key = key(
+    "burst",
+    BURST,
+    Told("a tenth of packets_per_second"),
+    "Packets at once; only with packets_per_second.",
+);
 const FLOWS: Key = key("new_flows_per_second", RATE, Nothing, "New flows a second.");
 const FLOW_BURST: Key = key(
     "new_flows_burst",
@@ -285,7 +352,12 @@ pub const SECTIONS: &[Section] = &[
         &[
             key("name", Text, Required, "Its name; pools refer to it."),
             key("domain", Text, Required, "The domain in which all its backends stand."),
-            key("checks", Texts, Nothing, "The checks of its backends; without them they are always believed UP."),
+            key(
+                "checks",
+                Texts,
+                Nothing,
+                "The checks of its backends; without them they are always believed UP.",
+            ),
         ],
     ),
     repeated(
@@ -296,7 +368,12 @@ pub const SECTIONS: &[Section] = &[
             key("rack", Text, Required, "The rack that it stands in, as REGION/ZONE/RACK."),
             key("address", Text, Required, "Where its tunnel ends, and where it is probed."),
             key("weight", WEIGHT, Is("100"), "Its share among the members of its pool."),
-            key("quic_server_id", Text, Nothing, "Its server id in QUIC connection ids, as hexadecimal digits."),
+            key(
+                "quic_server_id",
+                Text,
+                Nothing,
+                "Its server id in QUIC connection ids, as hexadecimal digits.",
+            ),
             key("quic_rotation_id", Text, Nothing, "The same for [service.quic.rotation]."),
         ],
     ),

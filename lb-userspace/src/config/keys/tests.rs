@@ -36,7 +36,10 @@ fn the_parser_knows_exactly_the_listed_keys() {
         let keys = section.keys().iter().map(|key| key.name);
         let tables = Section::children(section.path).map(|below| *below.path.last().unwrap());
         let listed: BTreeSet<&str> = keys.chain(tables).collect();
-        assert_eq!(listed, parser, "{label}: left as listed in config/keys/list.rs, right as the parser asks");
+        assert_eq!(
+            listed, parser,
+            "{label}: left as listed in config/keys/list.rs, right as the parser asks"
+        );
     }
     let root = known.remove("the file").expect("the root is read");
     assert_eq!(root, Section::children(&[]).map(|section| section.path[0]).collect());
