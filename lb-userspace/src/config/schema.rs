@@ -19,6 +19,9 @@ fn of_section(section: &'static Section) -> Value {
     let lists = json!({ "type": "object", "additionalProperties": texts() });
     let mut table = match section.content {
         Content::Keys(keys) => of_table(section.path, keys),
+        Content::Lists if section.path == ["service", "plan"] => {
+            json!({ "type": "object", "additionalProperties": { "anyOf": [texts(), plan()] } })
+        }
         Content::Lists => lists,
         Content::Tables => json!({ "type": "object", "additionalProperties": lists }),
     };
@@ -38,6 +41,20 @@ fn of_table(path: &'static [&'static str], keys: &[Key]) -> Value {
         }
     }
     json!({ "type": "object", "additionalProperties": false, "properties": properties, "required": required })
+}
+
+/// A plan with a mode.
+fn plan() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["pools"],
+        "properties": {
+            "pools": texts(),
+            "mode": { "type": "string", "enum": ["nearest", "zone-affine", "strict"] },
+            "rho": { "type": "number", "exclusiveMinimum": 0, "maximum": 1 },
+        },
+    })
 }
 
 fn texts() -> Value {

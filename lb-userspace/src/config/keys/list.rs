@@ -20,6 +20,7 @@ const fn of_kinds(kinds: &'static [&'static str], key: Key) -> Key {
 }
 
 const PORT: Type = Integer(1, 65_535);
+const PERCENT: Type = Integer(0, 100);
 const STREAK: Type = Integer(1, MAX_STREAK as i64);
 const RATE: Type = Integer(1, MAX_RATE as i64);
 const BURST: Type = Integer(1, MAX_BURST as i64);
@@ -107,6 +108,24 @@ const NODE: &[Key] = &[
         Integer(MIN_ANSWERS as i64, MAX_ANSWERS as i64),
         Is("1000"),
         "Pings and packets that are too big which each CPU answers; and as many questions of neighbours.",
+    ),
+    key(
+        "panic_threshold",
+        PERCENT,
+        Is("50"),
+        "A plan stops believing health when less than this of what operators let in is healthy, in percent; 0 for never.",
+    ),
+    key(
+        "target_utilisation",
+        Integer(1, 100),
+        Is("80"),
+        "Part of a pool's capacity that is used before its flows spill, in percent.",
+    ),
+    key(
+        "max_ejected",
+        PERCENT,
+        Is("100"),
+        "Most of a pool's weight that checks of single backends take out, in percent; 100 for no bound.",
     ),
     key(
         "client_prefixes_file",
@@ -290,6 +309,7 @@ const SERVICE: &[Key] = &[
         Is("\"P2\""),
         "Priority class: under overload new flows of P3 are shed first, those of P0 last.",
     ),
+    key("panic_threshold", PERCENT, Told("the node's"), "As in [node], for this service."),
 ];
 
 const QUIC: &[Key] = &[
@@ -404,13 +424,29 @@ pub const SECTIONS: &[Section] = &[
             key("sets", Texts, Nothing, "The sets whose backends it has. This or relay has to be there."),
             key("relay", Text, Nothing, "The relay whose hosts it has."),
             key("table_size", Integers(&TABLE_SIZES), Is("65537"), "Slots of its table."),
+            key("standby", Texts, Nothing, "Sets that take nothing unless a canary says so."),
+            key(
+                "capacity_new_flows_per_second",
+                RATE,
+                Nothing,
+                "New flows a second that this host may send to all of its backends; what comes beyond spills.",
+            ),
         ],
     ),
     Section {
         content: Lists,
         ..section(
             &["service", "plan"],
-            "For each client region, the pools to try in order. Where there is one pool, it may be left out.",
+            "For each client region, the pools to try in order; or a table { pools = [...], mode = \"zone-affine\", rho = 0.7 }, where \
+             mode may also be nearest (the default) or strict. Without it the nearest pools come first.",
+            &[],
+        )
+    },
+    Section {
+        content: Lists,
+        ..section(
+            &["service", "residency"],
+            "For each client region, the regions that may serve it; who is not named has those of default.",
             &[],
         )
     },
