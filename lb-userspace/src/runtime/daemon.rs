@@ -8,7 +8,7 @@ use crate::{
     api::{Control, server::Server},
     config::Config,
     dataplane::loader::{Options, Prepared, Start},
-    plan::compile::compile,
+    plan::{compile::compile_with, tables::TableCache},
     runtime::{
         clock::monotonic_ns,
         lock::Lock,
@@ -36,7 +36,8 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let switches = Switches::load(&node.state_dir)?;
     let journal = Journal::open(&node.state_dir)?;
     let server = Server::bind(&node.socket)?;
-    let image = compile(&config)?;
+    let mut tables = TableCache::default();
+    let image = compile_with(&config, &mut tables)?;
     let prepared = Prepared::new(&image, &Options::new(&config))?;
     let start = prepared.start();
     tracing::info!(node = node.name, ?start, "data plane ready");
@@ -50,7 +51,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         let tenure = heir.begin(switches, &journal)?;
         journal.record(NewEvent::daemon(node.name.clone(), describe(start), monotonic_ns()));
         let config_path = config_path.to_owned();
-        let parts = Parts { config_path, tenure, journal: journal.clone(), overrides };
+        let parts = Parts { config_path, tenure, tables, journal: journal.clone(), overrides };
         serve(server, parts, signals).await;
     } else {
         heir.give_up();

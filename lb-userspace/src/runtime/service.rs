@@ -24,6 +24,7 @@ use crate::{
     plan::{
         planner::{Order, Refusal, Subject},
         state::{Action, Override},
+        tables::TableCache,
     },
     runtime::{
         control::{ActError, ControlStatus, Handle, Snapshot},
@@ -40,6 +41,7 @@ use crate::{
 pub(super) struct Parts {
     pub(super) config_path: PathBuf,
     pub(super) tenure: Tenure,
+    pub(super) tables: TableCache,
     pub(super) journal: Journal,
     pub(super) overrides: Overrides,
 }
@@ -48,6 +50,8 @@ pub(super) struct Parts {
 pub struct Service {
     pub(super) origin: Origin,
     pub(super) tenure: Arc<RwLock<Arc<Tenure>>>,
+    /// Tables that were built so far.
+    pub(super) tables: Mutex<TableCache>,
     /// Who watches packets.
     pub(super) watchers: Arc<Watchers>,
     /// A reload that is under way: what is said meanwhile is said to both.
@@ -64,7 +68,7 @@ pub struct Service {
 impl Service {
     /// The service over everything that was started.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { config_path, tenure, journal, overrides } = parts;
+        let Parts { config_path, tenure, tables, journal, overrides } = parts;
         let now = jiff::Timestamp::now();
         let adopted = matches!(tenure.data_plane.start(), Start::Adopted { .. });
         let tenure = Arc::new(RwLock::new(Arc::new(tenure)));
@@ -76,6 +80,7 @@ impl Service {
             },
             watchers: Watchers::new(Arc::clone(&tenure)),
             tenure,
+            tables: Mutex::new(tables),
             coming: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
             reloads: Mutex::new(Reloads::new(now)),
