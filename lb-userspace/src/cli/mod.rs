@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 pub mod agent;
 pub mod backend;
-pub mod capture;
 pub mod canary;
+pub mod capture;
 pub mod check;
 pub mod client;
 pub mod daemon;
