@@ -202,7 +202,7 @@ fn doctor_finds_what_was_broken_and_a_bundle_tells_all_but_the_key() {
     fs::set_permissions(daemon.socket(), fs::Permissions::from_mode(0o777)).unwrap();
     let (found, exit, said) = doctor(&lab);
     assert!(has(&found, "rp_filter", "warning") && has(&found, "pins.leftover", "warning"), "{said}");
-    assert!(has(&found, "socket", "error") && exit == 10, "{said}");
+    assert!(has(&found, "socket", "error") && exit == 12, "{said}");
     let table = text(&lab.weir(&["doctor", "--config", config_path(&lab).to_str().unwrap()]).unwrap());
     for words in ["sysctl -w net.ipv4.conf.all.rp_filter=2", "chmod o-w", leftover.to_str().unwrap()] {
         assert!(table.contains(words), "{words}: {table}");

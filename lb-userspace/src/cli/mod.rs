@@ -8,6 +8,7 @@ pub mod agent;
 pub mod backend;
 pub mod bundle;
 pub mod capture;
+pub mod canary;
 pub mod check;
 pub mod client;
 pub mod completions;
@@ -26,6 +27,7 @@ pub mod operate;
 pub mod output;
 pub mod privilege;
 pub mod reload;
+pub mod report;
 pub mod service;
 pub mod shift;
 pub mod status;
@@ -105,6 +107,9 @@ pub enum Command {
     /// Send a share of a zone's, region's or rack's new flows elsewhere for a while
     #[command(subcommand)]
     Shift(shift::ShiftCommand),
+    /// Give one set of a service a share of its flows, by steps; promote or abort it
+    #[command(subcommand)]
+    Canary(canary::CanaryCommand),
     /// Show how services are protected: access lists, limits, what was refused
     #[command(subcommand)]
     Guard(guard::GuardCommand),
@@ -119,6 +124,8 @@ pub enum Command {
     Capture(capture::CaptureArgs),
     /// Show what happened: every change of state with its cause and timings
     Events(events::EventsArgs),
+    /// Show how often and for how long what was down: MTTF, MTTR, availability
+    Report(report::ReportArgs),
     /// Take the XDP program off: forwarding ends
     Detach(detach::DetachArgs),
     /// Look at this host for what may hurt, with remedies
@@ -190,9 +197,11 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
             Command::Backend(command) => backend::run(command, client, out).await,
             Command::Domain(command) => domain::run(command, client, out).await,
             Command::Shift(command) => shift::run(command, client, out).await,
+            Command::Canary(command) => canary::run(command, client, out).await,
             Command::Guard(command) => guard::run(command, client, out).await,
             Command::Emergency(command) => emergency::run(command, client, out).await,
             Command::Explain(args) => explain::run(&args, client, out).await,
+            Command::Report(args) => report::run(&args, client, out).await,
             Command::Events(args) => events::run(&args, client, out).await,
             Command::Trace(args) => trace::run(&args, client, out).await,
             Command::Capture(args) => capture::run(&args, client, out).await,
