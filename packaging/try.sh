@@ -15,7 +15,8 @@ weir() { inside weir "$@"; }
 # The number of the program on the interface; empty if there is none.
 program() { ip -d link show dev edge0 | sed -n 's/.*prog\/xdp id \([0-9]*\).*/\1/p'; }
 start() {
-    inside weir daemon > "$root/tmp/daemon.log" 2>&1 < /dev/null &
+    # No function: its number has to be that of the daemon.
+    chroot "$root" /usr/bin/weir daemon > "$root/tmp/daemon.log" 2>&1 < /dev/null &
     daemon=$!
     tries=0
     until weir status > /dev/null 2>&1; do
@@ -53,7 +54,7 @@ inside dpkg --install /tmp/first.deb
 weir --version
 [ ! -e "$root/etc/weir/weir.toml" ] || fail "a configuration was installed"
 [ -z "$(program)" ] || fail "installing attached something"
-for file in usr/share/man/man5/weir.toml.5.gz usr/share/bash-completion/completions/weir lib/systemd/system/weir.service; do
+for file in usr/share/man/man5/weir.toml.5.gz usr/share/bash-completion/completions/weir usr/lib/systemd/system/weir.service; do
     [ -s "$root/$file" ] || fail "$file is not there"
 done
 

@@ -19,8 +19,6 @@ use crate::{
 
 /// Where everything of this verb goes.
 const FOLDER: &str = "target/dist";
-/// The root in which a package is tried.
-const TRY_SUITE: &str = "bookworm";
 /// What lintian finds and we mean: the package is not part of Debian, and its binary has what Rust puts there.
 const SUPPRESSED: &str = "no-copyright-file,initial-upload-closes-no-bugs,\
                           unstripped-binary-or-object,hardening-no-fortify-functions,no-changelog,\
@@ -38,6 +36,12 @@ pub(crate) struct Args {
     /// Take the binary as it is built for development: quick to build, slow to run
     #[arg(long)]
     dev: bool,
+    /// Let lintian look at it, if it is installed: takes a minute
+    #[arg(long)]
+    lint: bool,
+    /// Take this binary, and build none
+    #[arg(long, value_name = "FILE", conflicts_with = "dev")]
+    binary: Option<PathBuf>,
     /// Install, upgrade and remove it in a clean Debian root, with a program attached
     #[arg(long = "try")]
     try_it: bool,
@@ -47,22 +51,28 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.try_it {
         require_root_or_sudo()?;
     }
-    let binaries = build::everything(!args.dev)?;
+    let weir = match &args.binary {
+        Some(binary) => std::path::absolute(binary)?,
+        None => build::everything(!args.dev)?.weir,
+    };
     let folder = root().join(FOLDER);
-    let package = step("build the package", || build_package(&binaries.weir, &folder, 1))?;
+    let package = step("build the package", || build_package(&weir, &folder, 1))?;
     println!("{:>12} bytes  {}", fs::metadata(&package)?.len(), package.display());
-    for problem in check(&package)? {
-        bail!("the package is not as it should be: {problem}");
+    let mut problems = check(&package)?;
+    if args.lint {
+        problems.extend(step("lintian", || lint(&package))?);
+    }
+    if !problems.is_empty() {
+        bail!("the package is not as it should be: {}", problems.join("; "));
     }
     if args.try_it {
-        let next = step("build the next one", || build_package(&binaries.weir, &folder.join("next"), 2))?;
+        let next = step("build the next one", || build_package(&weir, &folder.join("next"), 2))?;
         step("try both in a clean root", || try_in_root(&folder, &package, &next))?;
     }
     Ok(())
 }
 
-/// Builds the package, checks what is in it, and lets lintian look at it where that is installed: the short part for `cargo xtask
-/// test`.
+/// Builds the package and checks what is in it: the short part for `cargo xtask test`.
 pub(crate) fn smoke(weir: &Path) -> Result<(Counts, Duration)> {
     let begin = Instant::now();
     let package = build_package(weir, &root().join(FOLDER).join("test"), 1)?;
@@ -100,6 +110,12 @@ fn check(package: &Path) -> Result<Vec<String>> {
             problems.push(format!("its control file has no {field:?}"));
         }
     }
+    Ok(problems)
+}
+
+/// What lintian, where it is installed, calls an error.
+fn lint(package: &Path) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
     if let Some(lintian) = find_program("lintian") {
         let found = Cmd::new(lintian)
             .args([
@@ -123,10 +139,14 @@ fn check(package: &Path) -> Result<Vec<String>> {
 fn try_in_root(folder: &Path, first: &Path, second: &Path) -> Result<()> {
     let debootstrap =
         find_program("debootstrap").context("there is no debootstrap: sudo apt install debootstrap")?;
+    // That of this machine: the binary was built against its C library.
+    let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
+    let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let suite = suite.context("/etc/os-release names no suite of Debian")?;
     let clean = folder.join("clean-root");
     // Its last step leaves this behind.
     if !clean.join("etc/debian_version").exists() || clean.join("debootstrap").exists() {
-        Cmd::new(debootstrap).args(["--variant=minbase", TRY_SUITE]).arg(&clean).root().run()?;
+        Cmd::new(debootstrap).args(["--variant=minbase", suite]).arg(&clean).root().run()?;
     }
     let script = root().join("packaging/try.sh");
     Cmd::new("unshare")

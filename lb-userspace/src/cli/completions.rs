@@ -13,11 +13,12 @@ use super::{Cli, DEFAULT_SOCKET, client::Client, output::Output};
 
 const EXAMPLES: &str = "\
 Examples:
-  weir completions bash > /etc/bash_completion.d/weir
-  weir completions zsh > /usr/local/share/zsh/site-functions/_weir
-  weir completions fish > /etc/fish/completions/weir.fish
+  weir completions bash
+  weir completions zsh
+  weir completions fish
 
-The Debian package has them in place. Names of services, backends, domains and switches are the running daemon's; where none answers
+The Debian package has them in place. Elsewhere write them to /etc/bash_completion.d/weir, /usr/local/share/zsh/site-functions/_weir
+or /etc/fish/completions/weir.fish. Names of services, backends, domains and switches are the running daemon's; where none answers
 at once, there are none.";
 /// The variable by which a shell asks for completions.
 const VARIABLE: &str = "COMPLETE";

@@ -22,9 +22,9 @@ The hash key is never shown. What depends on more than the file, such as limits 
 weir.toml(5) has it.";
 const SCHEMA_EXAMPLES: &str = "\
 Examples:
-  weir config schema > weir.schema.json
+  weir config schema
 
-Editors complete and check weir.toml with it: with Taplo, `#:schema ./weir.schema.json` in the first line of the file. It knows keys,
+Write it to a file (weir config schema > weir.schema.json), and editors complete and check weir.toml with it: with Taplo, `#:schema ./weir.schema.json` in the first line of the file. It knows keys,
 types and bounds; that names refer to something, only `weir check` knows.";
 
 /// What to do with a configuration.

@@ -59,7 +59,7 @@ fn errors_name_the_file_and_its_own_line() {
     let bad = services.replace("sets = [\"web-e1\"]", "sets = [\"web-e2\"]");
     let split = folder(&[("1.toml", node), ("2.toml", sets), ("3.toml", &format!("# a comment\n{bad}"))]);
     let error = shown(split.path());
-    assert!(error.contains("3.toml:11:9\n") && error.contains("11 | sets = [\"web-e2\"]"), "{error}");
+    assert!(error.contains("3.toml:12:9\n") && error.contains("12 | sets = [\"web-e2\"]"), "{error}");
     // Two places in two files.
     let again = "[[set]]\nname = \"web-w1\"\ndomain = \"west/w1\"\n[[set.backend]]\nname = \"b9\"\nrack = \"west/w1/r1\"\n\
                  address = \"10.1.1.19\"\n";

@@ -1,10 +1,6 @@
 //! The tree that becomes the package.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::{Context, Result};
 
@@ -12,8 +8,8 @@ use crate::{shell::Cmd, workspace::root};
 
 /// Files of the repository with their places in the package and their modes.
 const FILES: [(&str, &str, u32); 11] = [
-    ("packaging/weir.service", "lib/systemd/system/weir.service", 0o644),
-    ("packaging/weir-agent.service", "lib/systemd/system/weir-agent.service", 0o644),
+    ("packaging/weir.service", "usr/lib/systemd/system/weir.service", 0o644),
+    ("packaging/weir-agent.service", "usr/lib/systemd/system/weir-agent.service", 0o644),
     ("packaging/before-253.conf", "usr/share/weir/before-253.conf", 0o644),
     ("packaging/weir.default", "etc/default/weir", 0o644),
     ("packaging/weir-agent.default", "etc/default/weir-agent", 0o644),
@@ -136,13 +132,13 @@ fn make(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
-fn write(path: &PathBuf, text: &str) -> Result<()> {
+fn write(path: &Path, text: &str) -> Result<()> {
     make(path.parent().context("a file lies in a folder")?)?;
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     mode(path, 0o644)
 }
 
-fn copy(from: &Path, to: &PathBuf, bits: u32) -> Result<()> {
+fn copy(from: &Path, to: &Path, bits: u32) -> Result<()> {
     make(to.parent().context("a file lies in a folder")?)?;
     fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     mode(to, bits)
@@ -173,7 +169,7 @@ mod tests {
         let problems = problems(list);
         assert!(problems.contains(&"./etc/weir/weir.toml must not be there".to_owned()), "{problems:?}");
         assert!(
-            problems.contains(&"./lib/systemd/system/weir.service is missing".to_owned()),
+            problems.contains(&"./usr/lib/systemd/system/weir.service is missing".to_owned()),
             "{problems:?}"
         );
         assert!(!problems.contains(&"./usr/bin/weir is missing".to_owned()), "{problems:?}");

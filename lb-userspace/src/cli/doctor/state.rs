@@ -9,7 +9,7 @@ use std::{
 use lb_common::abi::ABI_VERSION;
 use nix::{
     fcntl::{Flock, FlockArg},
-    sys::statfs::statfs,
+    sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
 use super::Finding;
@@ -17,9 +17,6 @@ use crate::{
     config::{Config, effective},
     runtime::lock::LOCK_FILE,
 };
-
-/// `BPF_FS_MAGIC` of linux/magic.h.
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 pub(super) fn examine(config: &Config, path: &Path) -> Vec<Finding> {
     let node = &config.node;
@@ -34,7 +31,7 @@ pub(super) fn examine(config: &Config, path: &Path) -> Vec<Finding> {
 
 fn bpffs(path: &Path) -> Finding {
     let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let is_bpf = statfs(existing).is_ok_and(|kind| kind.filesystem_type().0 as i64 == BPF_FS_MAGIC);
+    let is_bpf = statfs(existing).is_ok_and(|kind| kind.filesystem_type() == BPF_FS_MAGIC);
     if is_bpf {
         return Finding::ok("pins.bpffs", path.display().to_string(), "lies on a bpffs");
     }
