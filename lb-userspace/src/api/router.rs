@@ -66,6 +66,7 @@ pub fn router<C: Control>(control: Arc<C>) -> Router {
         .route("/v1/events", get(events::<C>))
         .route("/v1/reload", post(reload::<C>))
         .route("/v1/watch", get(watch::<C>))
+        .merge(operations::patient_routes())
         .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT + MAX_WAIT, request, next)));
     prompt
         .merge(patient)
@@ -313,7 +314,7 @@ pub(super) fn segment<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Prob
     })
 }
 
-fn parse_query<T>(query: Result<Query<T>, QueryRejection>, example: &str) -> Result<T, Problem> {
+pub(super) fn parse_query<T>(query: Result<Query<T>, QueryRejection>, example: &str) -> Result<T, Problem> {
     query.map(|Query(value)| value).map_err(|rejection| {
         Problem::new(ProblemKind::Invalid, rejection.body_text(), format!("ask for example for {example}"))
     })

@@ -13,6 +13,7 @@ use crate::{
     plan::state::{Action, Override, State},
 };
 
+mod canary;
 mod explain;
 mod guard;
 mod operate;
@@ -20,6 +21,7 @@ mod reload;
 mod status;
 mod watch;
 
+pub use canary::{CanaryChange, CanaryRequest, CanarySetRequest, CanaryView};
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
 pub use operate::{

@@ -231,12 +231,11 @@ fn pools(config: &Config, tables: &mut TableCache) -> Result<(Vec<PoolEntry>, Ve
     if count > MAX_POOLS {
         return Err(CompileError::TooManyPools { count });
     }
-    let mut bases: HashMap<(Vec<BackendId>, u32), u32> = HashMap::new();
+    let mut bases: HashMap<(Vec<(BackendId, u32)>, u32), u32> = HashMap::new();
     let mut pools = Vec::with_capacity(count);
     let mut slots = Vec::new();
     for (service, pool) in config.services.iter().flat_map(|s| s.pools.iter().map(move |p| (s, p))) {
-        let members = config.members(pool);
-        let key = (members, pool.table_size);
+        let key = (config.weights(pool), pool.table_size);
         let table_base = if let Some(&base) = bases.get(&key) {
             base
         } else {
@@ -246,7 +245,7 @@ fn pools(config: &Config, tables: &mut TableCache) -> Result<(Vec<PoolEntry>, Ve
                 return Err(CompileError::TooManySlots { count: after });
             }
             let table = table(config, service, pool, &key.0, tables)?;
-            slots.extend(table.iter().map(|&position| key.0[usize::from(position)].index() as u16));
+            slots.extend(table.iter().map(|&position| key.0[usize::from(position)].0.index() as u16));
             bases.insert(key, base as u32);
             base as u32
         };
@@ -266,10 +265,10 @@ fn table<'t>(
     config: &Config,
     service: &Service,
     pool: &Pool,
-    members: &[BackendId],
+    members: &[(BackendId, u32)],
     tables: &'t mut TableCache,
 ) -> Result<&'t [u16], CompileError> {
-    let members: Vec<_> = members.iter().map(|&id| (config[id].name.as_str(), config[id].weight)).collect();
+    let members: Vec<_> = members.iter().map(|&(id, weight)| (config[id].name.as_str(), weight)).collect();
     tables.table(&members, pool.table_size).map_err(|source| CompileError::Table {
         service: service.name.clone(),
         pool: pool.name.clone(),

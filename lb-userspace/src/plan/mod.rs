@@ -1,6 +1,7 @@
 //! Pure decisions: from states to admission words, from configuration to a data-plane image.
 
 pub mod breaker;
+pub mod canary;
 pub mod capacity;
 pub mod compile;
 pub mod difference;

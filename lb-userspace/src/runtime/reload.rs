@@ -13,6 +13,7 @@ use crate::{
     config::{Config, ConfigError},
     dataplane::loader::Options,
     plan::{
+        canary,
         compile::{CompileError, compile_with},
         difference::differences,
         image::Image,
@@ -81,10 +82,20 @@ impl Service {
     }
 
     async fn try_reload(&self) -> Result<Reloaded, Problem> {
+        let file = self.origin.config_path.clone();
+        let base = tokio::task::block_in_place(|| Config::load(&file)).map_err(|error| invalid(&error))?;
+        let canaries = self.canaries.lock().unwrap_or_else(PoisonError::into_inner).list().to_vec();
+        let (config, misfits) = canary::apply(&base, &canaries);
+        let reloaded = self.put_in_force(Arc::new(config)).await?;
+        *self.base.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(base);
+        self.end_misfits(&misfits);
+        Ok(reloaded)
+    }
+
+    /// Puts a configuration, its canaries included, in force. To be called by one at a time: under `reloading`.
+    pub(super) async fn put_in_force(&self, config: Arc<Config>) -> Result<Reloaded, Problem> {
         let old = self.tenure();
         let file = self.origin.config_path.clone();
-        let config =
-            Arc::new(tokio::task::block_in_place(|| Config::load(&file)).map_err(|error| invalid(&error))?);
         let differences = tokio::task::block_in_place(|| differences(&old.config, &config));
         if *config == *old.config {
             return Ok(answer(file, &old, false, &Report::default(), differences));
@@ -184,8 +195,14 @@ impl Service {
         }
         tokio::task::block_in_place(|| {
             let config = Config::load(&file).map_err(|error| invalid(&error))?;
+            let canaries = self.canaries.lock().unwrap_or_else(PoisonError::into_inner).list().to_vec();
+            let (config, misfits) = canary::apply(&config, &canaries);
             self.compile(&config).map_err(|error| refused(&error.into()))?;
-            Ok(differences(&self.tenure().config, &config))
+            let ends = |(canary, why): &(canary::Canary, canary::Misfit)| {
+                format!("{}: the canary of set {} ends: {why}", canary.service, canary.set)
+            };
+            let canaries = misfits.iter().map(ends).collect();
+            Ok(Differences { canaries, ..differences(&self.tenure().config, &config) })
         })
     }
 }

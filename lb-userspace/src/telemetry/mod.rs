@@ -5,3 +5,4 @@ pub mod journal;
 mod journal_file;
 pub mod log;
 pub mod pcapng;
+pub mod report;
