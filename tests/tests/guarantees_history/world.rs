@@ -65,6 +65,8 @@ pub(crate) struct World {
     /// Where each open flow lives.
     homes: BTreeMap<Flow, u32>,
     next: u32,
+    /// Flows that are over, whose clients take the same ports again.
+    over: Vec<Flow>,
     /// What steers each service.
     steered: BTreeMap<usize, Steered>,
 }
@@ -97,6 +99,7 @@ impl World {
             homes: BTreeMap::new(),
             next: 0,
             steered: BTreeMap::new(),
+            over: Vec::new(),
         };
         world.adjust();
         world
@@ -241,8 +244,12 @@ impl World {
     pub(crate) fn open(&mut self, count: u8) -> Result<(), String> {
         let present = self.scene.present();
         for _ in 0..count {
-            let flow = Flow { number: self.next, service: present[self.next as usize % present.len()] };
+            let fresh = Flow { number: self.next, service: present[self.next as usize % present.len()] };
             self.next += 1;
+            // Every third flow is the same tuple as one that is over: what is left of that one must not count.
+            let again =
+                self.over.pop().filter(|flow| self.next.is_multiple_of(3) && present.contains(&flow.service));
+            let flow = again.unwrap_or(fresh);
             let Ok(backend) = send(&self.tables, flow, Kind::Opening, &mut Silent) else { continue };
             self.homes.insert(flow, backend);
             if self.next.is_multiple_of(2) {
@@ -258,6 +265,9 @@ impl World {
         for (flow, backend) in first {
             self.check(flow, backend, Kind::Closing)?;
             self.homes.remove(&flow);
+            if !Scene::is_udp(flow.service) {
+                self.over.push(flow);
+            }
         }
         Ok(())
     }
