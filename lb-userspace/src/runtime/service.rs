@@ -6,14 +6,17 @@ use std::{
     time::Duration,
 };
 
+use hyper::body::Bytes;
+use tokio::sync::mpsc;
+
 use crate::{
     api::{
         Control, ShiftChange,
         problem::{Problem, ProblemKind},
         types::{
-            Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery,
-            Explanation, GuardView, Reloaded, ServiceView, ShiftView, Status, SubjectKind, SubjectName,
-            SwitchView, ThrowRequest,
+            Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
+            ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftView, Status, SubjectKind,
+            SubjectName, SwitchView, ThrowRequest, WatchQuery,
         },
     },
     config::Config,
@@ -21,29 +24,45 @@ use crate::{
     plan::{
         planner::{Order, Refusal, Subject},
         state::{Action, Override},
+        tables::TableCache,
     },
     runtime::{
+        canaries::Canaries,
         control::{ActError, ControlStatus, Handle, Snapshot},
+        drains::Drains,
         overrides::{Overrides, OverridesError},
         reload::Reloads,
         tenure::Tenure,
         views::{self, Facts, Origin},
+        watch::Watchers,
     },
-    telemetry::{event::Event, journal::Journal},
+    telemetry::{
+        event::Event,
+        journal::Journal,
+        report::{Report, report},
+    },
 };
 
 /// What the daemon started.
 pub(super) struct Parts {
     pub(super) config_path: PathBuf,
     pub(super) tenure: Tenure,
+    pub(super) tables: TableCache,
     pub(super) journal: Journal,
     pub(super) overrides: Overrides,
+    /// The configuration as the file says it.
+    pub(super) base: Arc<Config>,
+    pub(super) canaries: Canaries,
 }
 
 /// What the daemon started, behind [`Control`].
 pub struct Service {
     pub(super) origin: Origin,
-    pub(super) tenure: RwLock<Arc<Tenure>>,
+    pub(super) tenure: Arc<RwLock<Arc<Tenure>>>,
+    /// Tables that were built so far.
+    pub(super) tables: Mutex<TableCache>,
+    /// Who watches packets.
+    pub(super) watchers: Arc<Watchers>,
     /// A reload that is under way: what is said meanwhile is said to both.
     pub(super) coming: Mutex<Option<(Arc<Config>, Handle)>>,
     /// Held during a reload.
@@ -53,26 +72,38 @@ pub struct Service {
     /// Held while an operator's word is stored and recorded, so that both happen in the same order.
     pub(super) in_order: tokio::sync::Mutex<()>,
     pub(super) words: Mutex<Overrides>,
+    /// The configuration in force without its canaries.
+    pub(super) base: Mutex<Arc<Config>>,
+    pub(super) canaries: Mutex<Canaries>,
+    /// How far drains are.
+    pub(super) drains: Mutex<Drains>,
 }
 
 impl Service {
     /// The service over everything that was started.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { config_path, tenure, journal, overrides } = parts;
+        let Parts { config_path, tenure, tables, journal, overrides, base, canaries } = parts;
         let now = jiff::Timestamp::now();
+        let adopted = matches!(tenure.data_plane.start(), Start::Adopted { .. });
+        let tenure = Arc::new(RwLock::new(Arc::new(tenure)));
         Self {
             origin: Origin {
                 config_path: std::path::absolute(&config_path).unwrap_or(config_path),
-                adopted: matches!(tenure.data_plane.start(), Start::Adopted { .. }),
+                adopted,
                 started: now,
             },
-            tenure: RwLock::new(Arc::new(tenure)),
+            watchers: Watchers::new(Arc::clone(&tenure)),
+            tenure,
+            tables: Mutex::new(tables),
             coming: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
             reloads: Mutex::new(Reloads::new(now)),
             journal,
             in_order: tokio::sync::Mutex::default(),
             words: Mutex::new(overrides),
+            base: Mutex::new(base),
+            canaries: Mutex::new(canaries),
+            drains: Mutex::default(),
         }
     }
 
@@ -151,7 +182,7 @@ impl Control for Service {
         self.view(|facts| {
             let (overrides, shifts) = (self.override_views(facts), self.shift_views(facts));
             let status = views::status(facts, &self.origin, (&digest, &reloads), journal);
-            Status { overrides, shifts, ..status }
+            Status { overrides, shifts, canaries: self.canary_views(), ..status }
         })
         .await
     }
@@ -161,11 +192,23 @@ impl Control for Service {
     }
 
     async fn backends(&self) -> Vec<BackendView> {
-        self.view(views::backends).await
+        let mut backends = self.view(views::backends).await;
+        let drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        for backend in &mut backends {
+            let name = SubjectName { kind: SubjectKind::Backend, name: backend.name.clone() };
+            backend.health.drain = drains.view(&name);
+        }
+        backends
     }
 
     async fn domains(&self) -> Vec<DomainView> {
-        self.view(views::domains).await
+        let mut domains = self.view(views::domains).await;
+        let drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        for domain in &mut domains {
+            let name = SubjectName { kind: SubjectKind::Domain, name: domain.path.clone() };
+            domain.health.drain = drains.view(&name);
+        }
+        domains
     }
 
     async fn act(
@@ -212,6 +255,14 @@ impl Control for Service {
         self.shift_now(request).await
     }
 
+    async fn canaries(&self) -> Vec<CanaryView> {
+        self.canary_views()
+    }
+
+    async fn canary(&self, change: CanaryChange) -> Result<CanaryView, Problem> {
+        self.canary_now(change).await
+    }
+
     async fn guards(&self) -> Vec<GuardView> {
         self.tenure().guardian.guards()
     }
@@ -251,6 +302,42 @@ impl Control for Service {
 
     async fn diff(&self, file: Option<PathBuf>) -> Result<Differences, Problem> {
         self.diff_now(file)
+    }
+
+    async fn watch(&self, query: WatchQuery) -> Result<mpsc::Receiver<Bytes>, Problem> {
+        let watchers = Arc::clone(&self.watchers);
+        let joined = tokio::task::spawn_blocking(move || watchers.join(query)).await;
+        joined.unwrap_or_else(|error| {
+            Err(Problem::new(
+                ProblemKind::Internal,
+                format!("watching failed: {error}"),
+                "look into the daemon's log",
+            ))
+        })
+    }
+
+    async fn report(&self, since: jiff::Timestamp) -> Result<Report, Problem> {
+        let config = Arc::clone(&self.tenure().config);
+        let made = tokio::task::spawn_blocking(move || {
+            let directory = &config.node.state_dir;
+            let mut failed = None;
+            let failing = std::cell::RefCell::new(&mut failed);
+            let made = report(&config, (since, jiff::Timestamp::now()), |found| {
+                if let Err(error) = Journal::scan(directory, found) {
+                    **failing.borrow_mut() = Some(error);
+                }
+            });
+            failed.map_or(Ok(made), Err)
+        });
+        let failed = |error: String| {
+            let detail = format!("cannot read the event journal: {error}");
+            Problem::new(
+                ProblemKind::Internal,
+                detail,
+                "look at the files events.jsonl* in the state directory",
+            )
+        };
+        made.await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
     }
 
     async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {

@@ -13,11 +13,13 @@ use std::{
     time::Duration,
 };
 
+use hyper::body::Bytes;
 use lb_common::abi::admission::Admission;
 use lb_userspace::{
     api::{Control, ShiftChange, problem::Problem, problem::ProblemKind, server::Server, types::*},
     config::{Level, OnAllDown, Ports, Priority, Protocol, Rate, Reach, XdpMode},
     plan::{
+        canary::Canary,
         shift::{Origin, Shift},
         state::{Action, Override, State},
         switches::Thrown,
@@ -25,10 +27,11 @@ use lb_userspace::{
     telemetry::{
         event::{Event, EventKind, NewEvent},
         journal::Journal,
+        report::{Kind, Record, Report},
     },
 };
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Longer than anything here takes, so that only a hang meets it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -138,6 +141,22 @@ impl Control for Fake {
         }
     }
 
+    async fn canaries(&self) -> Vec<CanaryView> {
+        self.world.lock().unwrap().status.canaries.clone()
+    }
+
+    async fn canary(&self, change: CanaryChange) -> Result<CanaryView, Problem> {
+        let CanaryChange { service, order, reason } = change;
+        let before: Vec<_> = self.canaries().await.into_iter().map(|view| view.canary).collect();
+        let after = lb_userspace::plan::canary::order(&before, &service, order, &reason, moment()).map_err(
+            |refusal| Problem::new(ProblemKind::Conflict, refusal.to_string(), "weir canary list"),
+        )?;
+        let view = |canary: &Canary| CanaryView { canary: canary.clone(), next_permille: Some(250) };
+        self.world.lock().unwrap().status.canaries = after.iter().map(view).collect();
+        let told = after.iter().chain(&before).find(|canary| canary.service == service).map(view);
+        told.ok_or_else(|| Problem::not_found("canary", &service))
+    }
+
     async fn guards(&self) -> Vec<GuardView> {
         vec![guard("web"), guard("mail")]
     }
@@ -193,8 +212,86 @@ impl Control for Fake {
         }
     }
 
+    async fn watch(&self, query: WatchQuery) -> Result<mpsc::Receiver<Bytes>, Problem> {
+        if query.filter == "bad" {
+            return Err(Problem::new(ProblemKind::Invalid, "filter: no", "see `weir trace --help`"));
+        }
+        let (sender, receiver) = mpsc::channel(8);
+        let mut lines = vec![WatchLine::Begin { node: "edge".to_owned(), query: query.clone() }];
+        lines.push(WatchLine::Packet(Box::new(watched(&query))));
+        lines.push(WatchLine::Lost { packets: 7 });
+        lines.push(WatchLine::Packet(Box::new(watched(&query))));
+        for line in lines {
+            let json = serde_json::to_string(&line).unwrap();
+            sender.try_send(format!("{json}\n").into()).unwrap();
+        }
+        // Goes when the client does.
+        tokio::spawn(async move { sender.closed().await });
+        Ok(receiver)
+    }
+
+    async fn report(&self, since: jiff::Timestamp) -> Result<Report, Problem> {
+        let record = |kind, name: &str, failures: u64| Record {
+            kind,
+            name: name.to_owned(),
+            failures,
+            up_s: 604_000.0,
+            down_s: 800.0,
+            planned_s: 0.0,
+            mttf_s: (failures > 0).then_some(302_000.0),
+            mttr_s: (failures > 0).then_some(400.0),
+            availability_percent: Some(99.868),
+        };
+        Ok(Report {
+            since,
+            journal_since: Some(moment()),
+            journal_truncated: true,
+            until: moment(),
+            observed_s: 604_800.0,
+            gaps: 1,
+            records: vec![
+                record(Kind::Service, "web", 2),
+                record(Kind::Backend, "w1r1b1", 2),
+                record(Kind::Backend, "w1r1b2", 0),
+            ],
+        })
+    }
+
     async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {
         self.journal.events(after, limit, wait).await
+    }
+}
+
+/// A packet that a watcher sees.
+pub(crate) fn watched(query: &WatchQuery) -> WatchedPacket {
+    let hex = |byte: &str| (query.snap > 0).then(|| byte.repeat(query.snap.min(60) as usize));
+    WatchedPacket {
+        time: moment(),
+        arrived_ns: 5,
+        interface: "eth0".to_owned(),
+        length: 60,
+        src: Some("198.51.100.7".parse().unwrap()),
+        src_port: Some(40_000),
+        dst: Some("192.0.2.10".parse().unwrap()),
+        dst_port: Some(80),
+        protocol: Some("tcp".to_owned()),
+        shape: PacketShape::Whole,
+        opening: true,
+        relayed: false,
+        service: Some("web".to_owned()),
+        client_region: Some("west".to_owned()),
+        step: Some(0),
+        pool: Some("local".to_owned()),
+        probes: Some(2),
+        placed_by: Some(PlacedBy::Probing),
+        flow_table: FlowUse::Written,
+        backend: Some("w1r1b1".to_owned()),
+        verdict: VerdictKind::Forward,
+        reason: "forwarded".to_owned(),
+        egress: Some("eth1".to_owned()),
+        egress_length: Some(80),
+        arrived: hex("aa"),
+        left: hex("bb"),
     }
 }
 
@@ -607,6 +704,7 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
                 drain: None,
             },
         ],
+        canaries: Vec::new(),
         shifts: vec![shift("west/w1", Some(Level::Zone), 25, "cooling is weak", 5_400)],
     }
 }

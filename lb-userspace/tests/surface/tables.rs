@@ -1,5 +1,7 @@
 //! What people see, letter by letter.
 
+use lb_userspace::api::types::{DrainState, DrainView};
+
 use crate::fake::Daemon;
 
 #[track_caller]
@@ -199,6 +201,85 @@ west/w2   25 %  75 %  2 h 0 min   2026-05-01T14:00:00.250Z  operator  r
 }
 
 #[test]
+fn canaries() {
+    let daemon = Daemon::start();
+    let canary = |arguments: &[&str]| daemon.stdout(&[&["canary"], arguments, &["--reason", "r"]].concat());
+    let begun = canary(&["set", "web", "--set", "blue-2", "--share", "2.5%"]);
+    assert_eq!(begun, "web: set blue-2 takes 2.5 %, next step 25 %\n");
+    assert!(canary(&["step", "web"]).contains("takes 5 %"));
+    shows(
+        &daemon,
+        &["canary", "list"],
+        "
+CANARY  SET     TAKES  NEXT  SINCE                     REASON
+web     blue-2    5 %  25 %  2026-05-01T12:00:00.250Z  r
+",
+    );
+    assert!(daemon.stdout(&["status"]).contains("web     blue-2    5 %"));
+    assert!(canary(&["promote", "web"]).contains("takes 100 %"));
+    assert_eq!(canary(&["abort", "web"]), "web: all is as the configuration says\n");
+    assert_eq!(daemon.weir(&["canary", "step", "web", "--reason", "r"]).status.code(), Some(8));
+}
+
+#[test]
+fn drains_are_waited_for_with_exit_codes_of_their_own() {
+    let daemon = Daemon::start();
+    let wait = || daemon.weir(&["backend", "drain", "w1r2b1", "--wait", "--reason", "r"]);
+    let drain = |state| {
+        let mut world = daemon.fake.world.lock().unwrap();
+        let of = world.backends.iter_mut().find(|backend| backend.name == "w1r2b1").unwrap();
+        let deadline = None;
+        of.health.drain = Some(DrainView {
+            state,
+            flows: 3,
+            walked: true,
+            packets_per_second: 20,
+            silent_s: 0,
+            quiet_s: 60,
+            deadline,
+        });
+    };
+    drain(DrainState::Drained);
+    let output = wait();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.ends_with("w1r2b1: DRAINED: 3 flows away from home, 20 packets a second\n"), "{text}");
+    drain(DrainState::DeadlinePassed);
+    let output = wait();
+    assert_eq!(output.status.code(), Some(9), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("its deadline has passed"), "{output:?}");
+    assert!(daemon.stdout(&["backend", "list"]).contains("DRAINING (deadline passed, 3 flows)"));
+    let listed = daemon.stdout(&["backend", "show", "w1r2b1"]);
+    assert!(
+        listed.contains("drain        DRAINING: 3 flows away from home, 20 packets a second"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn reports() {
+    let daemon = Daemon::start();
+    let shown = daemon.stdout(&["report", "--since", "7d"]);
+    let (head, table) = shown.split_once("\n\n").unwrap();
+    assert!(
+        head.contains("the journal begins at 2026-05-01T12:00:00.250Z: older events were rotated away"),
+        "{shown}"
+    );
+    assert!(head.contains("no daemon ran 1 times"), "{shown}");
+    let expected = "
+KIND     NAME    AVAILABILITY  FAILURES       MTTF         MTTR          DOWN  PLANNED
+service  web        99.8680 %         2  3 d 11 h   6 min 40 s   13 min 20 s        0
+backend  w1r1b1     99.8680 %         2  3 d 11 h   6 min 40 s   13 min 20 s        0
+";
+    let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        squeeze(table.lines().take(3).collect::<Vec<_>>().join(" ").as_str()),
+        squeeze(expected),
+        "{shown}"
+    );
+}
+
+#[test]
 fn explanations() {
     let daemon = Daemon::start();
     shows(&daemon, &["explain", "198.51.100.7:40000", "192.0.2.10:80/tcp"], "
@@ -237,4 +318,46 @@ fn events() {
             "  2       west/w1                   UP -> DOWN            -          12.3 us    operator: fail: cooling failed",
         ]
     );
+}
+
+#[test]
+fn trace() {
+    let daemon = Daemon::start();
+    let output = daemon.weir(&["trace", "src", "198.51.100.7", "-n", "2"]);
+    assert!(output.status.success(), "{output:?}");
+    let expected = "
+TIME                         CLIENT                 TO                         SERVICE       REGION    PLACED       STEP        PROBES  FLOWS    BACKEND         VERDICT  REASON
+2026-05-01T12:00:00.250000Z  198.51.100.7:40000     192.0.2.10:80/tcp          web           west      probing      0 local     2       written  w1r1b1          forward  forwarded
+2026-05-01T12:00:00.250000Z  198.51.100.7:40000     192.0.2.10:80/tcp          web           west      probing      0 local     2       written  w1r1b1          forward  forwarded
+";
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(shown.trim_end(), expected.trim_matches('\n').trim_end(), "{shown}");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "7 packets more were too many to show\n");
+    let json = daemon.stdout(&["trace", "-n", "1", "--sample", "1/10", "udp", "-o", "json"]);
+    let lines: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["line"], "begin");
+    assert_eq!(lines[0]["query"], serde_json::json!({"filter": "udp", "sample": 10, "snap": 0}));
+    assert_eq!((&lines[1]["line"], &lines[1]["backend"]), (&"packet".into(), &"w1r1b1".into()));
+    assert_eq!(lines.len(), 2);
+}
+
+#[test]
+fn capture() {
+    let daemon = Daemon::start();
+    let file = daemon.dir.path().join("f.pcapng");
+    let path = file.to_str().unwrap();
+    let output = daemon.weir(&["capture", "-w", path, "-n", "2", "--snap", "60", "-o", "json"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "{\"packets\":2,\"frames\":4,\"lost\":7}\n");
+    let written = std::fs::read(&file).unwrap();
+    assert_eq!(written[..4], [0x0a, 0x0d, 0x0d, 0x0a]);
+    let count = |bytes: &[u8]| written.windows(bytes.len()).filter(|window| *window == bytes).count();
+    assert_eq!((count(&[0xaa; 60]), count(&[0xbb; 60])), (2, 2));
+    let comment = "forward: forwarded, service web, client 198.51.100.7:40000, region west, backend w1r1b1, \
+                   by probing, step 0, pool local, probes 2, flow table written";
+    assert_eq!(count(comment.as_bytes()), 4);
+    // To standard output: the same, and nothing else.
+    let output = daemon.weir(&["capture", "-w", "-", "-n", "2", "--snap", "60"]);
+    assert_eq!(output.stdout, written, "{output:?}");
 }

@@ -137,7 +137,7 @@ action_request! {
 }
 
 /// How far a drain is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DrainState {
     /// Established flows are left, or nobody knows yet.

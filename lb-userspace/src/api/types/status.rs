@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DrainView, ShiftView, SubjectName, VerdictKind};
+use super::{CanaryView, DrainView, ShiftView, SubjectName, VerdictKind};
 use crate::{
     config::XdpMode,
     plan::state::{Override, State},
@@ -47,6 +47,9 @@ pub struct Status {
     /// Shifts of domains, those that the configuration no longer names included.
     #[serde(default)]
     pub shifts: Vec<ShiftView>,
+    /// Canaries of services.
+    #[serde(default)]
+    pub canaries: Vec<CanaryView>,
 }
 
 /// See [`Status::node`].

@@ -22,6 +22,8 @@ mod sets;
 mod shares;
 mod topology;
 
+pub(crate) use shares::smallest_share_fits;
+
 use super::model::Config;
 use super::raw::RawConfig;
 use super::report::Report;
