@@ -1,7 +1,7 @@
 //! Each kind of check in the lab, up and down and up again, against real servers.
 use lb_tests::{
     e2e,
-    lab::{Check, ConfigOptions, Daemon, Lab},
+    lab::{Check, ConfigOptions, Daemon, Lab, web_vips},
 };
 use lb_userspace::{api::types::BackendView, plan::state::State, telemetry::event::EventKind};
 use std::fs;
@@ -131,4 +131,45 @@ fn exec_believes_a_program() {
         || fs::write(&file, "").unwrap(),
         || fs::remove_file(&file).unwrap(),
     );
+}
+
+/// A check through the tunnel sees that the VIP is missing or the tunnel's end is gone, where a direct one sees a good server.
+#[test]
+fn a_check_through_the_tunnel_tests_what_the_packets_do() {
+    let lab = e2e::raise_rack(2);
+    for (vip, length) in [(web_vips()[0].ip(), 32), (web_vips()[1].ip(), 128)] {
+        let text = format!(
+            "kind = \"tcp\"\nvia = \"tunnel\"\nvip = \"{vip}\"\nport = 80\ninterval = \"50ms\"\ntimeout = \"500ms\"\nfall = 2\nrise = 2"
+        );
+        let daemon = e2e::start(&lab, &ConfigOptions { check: Check::Text(text), ..e2e::calm() });
+        let is = |name: &str, state: State| {
+            e2e::eventually(&format!("{name} is {}", state.name()), || {
+                let now = e2e::state(&daemon, "backend", name);
+                anyhow::ensure!(now == state, "{now:?}");
+                Ok(())
+            });
+        };
+        let first = lab.backend_netns("w1r1b1").unwrap();
+        first.ip(&[format!("addr del {vip}/{length} dev lo")]).unwrap();
+        is("w1r1b1", State::Down);
+        let address = lab.topology().backend("w1r1b1").unwrap().v4;
+        lab.router_netns().run(|| Ok(std::net::TcpStream::connect((address, 80))?)).unwrap();
+        first.ip(&[format!("addr add {vip}/{length} dev lo")]).unwrap();
+        is("w1r1b1", State::Up);
+
+        lab.stop_agent("w1r1b2").unwrap();
+        is("w1r1b2", State::Down);
+        lab.start_agent("w1r1b2").unwrap();
+        is("w1r1b2", State::Up);
+
+        lab.kill_backend("w1r1b2").unwrap();
+        is("w1r1b2", State::Down);
+        let events = e2e::events_since(&daemon, 0);
+        let told =
+            events.iter().rev().find(|event| event.subject == "w1r1b2" && event.to == Some(State::Down));
+        assert!(told.is_some_and(|event| event.cause.contains("refused")), "{told:?}");
+        lab.restart_backend("w1r1b2").unwrap();
+        is("w1r1b2", State::Up);
+        daemon.sigterm().unwrap();
+    }
 }

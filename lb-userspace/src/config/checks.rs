@@ -38,6 +38,13 @@ pub enum CheckKind {
         /// TCP port of the backend.
         port: u16,
     },
+    /// A SYN to the VIP, through the tunnel to the backend.
+    TcpTunnel {
+        /// The VIP.
+        vip: IpAddr,
+        /// TCP port of the service.
+        port: u16,
+    },
     /// A request over HTTP/1.1, with or without TLS.
     Http(Box<HttpCheck>),
     /// A datagram and its answer.
@@ -139,7 +146,7 @@ impl CheckKind {
     #[must_use]
     pub fn port(&self) -> u16 {
         match self {
-            Self::Heartbeat { port } | Self::Tcp { port } => *port,
+            Self::Heartbeat { port } | Self::Tcp { port } | Self::TcpTunnel { port, .. } => *port,
             Self::Http(http) => http.port,
             Self::Udp(udp) => udp.port,
             Self::Dns(dns) => dns.port,
@@ -154,7 +161,7 @@ impl CheckKind {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Heartbeat { .. } => "heartbeat",
-            Self::Tcp { .. } => "tcp",
+            Self::Tcp { .. } | Self::TcpTunnel { .. } => "tcp",
             Self::Http(http) if http.tls.is_some() => "https",
             Self::Http(_) => "http",
             Self::Udp(_) => "udp",

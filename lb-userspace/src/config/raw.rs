@@ -80,6 +80,8 @@ pub(super) struct RawCheck<'a> {
     pub(super) fall: Option<At<i64>>,
     pub(super) rise: Option<At<i64>>,
     pub(super) jitter: Option<At<i64>>,
+    pub(super) via: Option<Text<'a>>,
+    pub(super) vip: Option<Text<'a>>,
     /// Every key that stands there, with its place.
     pub(super) keys: Vec<Text<'a>>,
     pub(super) method: Option<Text<'a>>,
@@ -301,6 +303,8 @@ impl<'a> RawCheck<'a> {
             fall: fields.integer("fall", report),
             rise: fields.integer("rise", report),
             jitter: fields.integer("jitter", report),
+            via: fields.string("via", report),
+            vip: fields.string("vip", report),
             keys: fields.entries().map(|(key, ..)| key).collect(),
             method: fields.string("method", report),
             path: fields.string("path", report),

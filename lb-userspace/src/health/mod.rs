@@ -3,7 +3,7 @@
 //! - [`target`]: what is probed, deduplicated.
 //! - [`round`]: results of probes.
 //! - [`prober`] sends probes and takes answers; the only part here that does I/O.
-//! - [`dns`] and [`echo`]: the messages of two kinds of checks.
+//! - [`dns`], [`echo`] and [`syn`]: the messages of some kinds of checks.
 //! - [`ticks`]: when probes go out.
 //! - [`bfd`]: sessions of RFC 5880.
 //! - [`detector`]: fall and rise counts of one target.
@@ -18,6 +18,7 @@ pub mod echo;
 pub mod judge;
 pub mod prober;
 pub mod round;
+pub mod syn;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -10,6 +10,7 @@ mod exec;
 pub mod gather;
 pub mod http;
 pub mod slow;
+pub mod tunnel;
 mod wire;
 
 use std::hash::{BuildHasher, RandomState};
@@ -80,6 +81,7 @@ pub enum ProberError {
 #[derive(Debug)]
 pub struct Elsewhere {
     _exchanges: Option<exchange::Thread>,
+    _tunnels: Option<tunnel::Thread>,
     _tasks: JoinSet<()>,
 }
 
@@ -89,6 +91,9 @@ pub enum ElsewhereError {
     /// The thread for TCP, UDP and DNS checks.
     #[error(transparent)]
     Exchange(#[from] exchange::ExchangeError),
+    /// The thread for checks through the tunnel.
+    #[error(transparent)]
+    Tunnel(#[from] tunnel::TunnelError),
     /// The tasks for HTTP and exec checks.
     #[error(transparent)]
     Slow(#[from] slow::SlowError),
@@ -100,11 +105,12 @@ pub enum ElsewhereError {
 /// When a thread cannot be started, there are more targets than it takes, HTTP or exec checks are configured and there is no
 /// tokio runtime, or no certificate authorities can be had.
 pub fn spawn(targets: &Targets) -> Result<(gather::Gather, Elsewhere), ElsewhereError> {
-    let takes = |group: &Group| exchange::takes(group) || slow::takes(group);
+    let takes = |group: &Group| exchange::takes(group) || tunnel::takes(group) || slow::takes(group);
     let (gather, reporter) = gather::Gather::new(targets, monotonic_ns(), takes);
     let tasks = slow::spawn(targets, &reporter)?;
+    let tunnels = tunnel::spawn(targets, reporter.clone())?;
     let exchanges = exchange::spawn(targets, reporter)?;
-    Ok((gather, Elsewhere { _exchanges: exchanges, _tasks: tasks }))
+    Ok((gather, Elsewhere { _exchanges: exchanges, _tunnels: tunnels, _tasks: tasks }))
 }
 
 /// Counters since start.

@@ -234,3 +234,28 @@ fn bad_values_are_refused_with_what_to_write() {
         assert_refused(&format!("kind = \"{kind}\"\ninterval = \"999us\""), "interval \"999us\"", &remedy);
     }
 }
+
+#[test]
+fn a_tcp_check_through_the_tunnel_names_a_vip() {
+    let tcp = |more: &str| file(&format!("kind = \"tcp\"\nport = 80\n{more}\ninterval = \"50ms\""));
+    let config = accepted(&tcp("via = \"tunnel\"\nvip = \"192.0.2.10\""));
+    let vip = "192.0.2.10".parse().expect("an address");
+    assert_eq!(config.checks[0].kind, CheckKind::TcpTunnel { vip, port: 80 });
+    assert_eq!(accepted(&tcp("via = \"direct\"")).checks[0].kind, CheckKind::Tcp { port: 80 });
+    for (more, message, remedy) in [
+        ("via = \"tunnel\"", "has no \"vip\"", "add vip"),
+        ("vip = \"192.0.2.10\"", "has a vip, but does not go through the tunnel", "write via = \"tunnel\""),
+        ("via = \"tunel\"\nvip = \"192.0.2.10\"", "\"tunel\"", "tunnel"),
+        (
+            "via = \"tunnel\"\nvip = \"192.0.2.11\"",
+            "is the address of no service",
+            "name the VIP of a service",
+        ),
+        ("via = \"tunnel\"\nvip = \"web\"", "cannot be \"web\"", "write an IPv4 or IPv6 address"),
+    ] {
+        let error = errors(&tcp(more));
+        let problem = &error.problems[0];
+        assert!(error.problems.len() == 1 && problem.message.contains(message), "{more}: {error}");
+        assert!(problem.remedy.as_deref().unwrap_or_default().contains(remedy), "{more}: {error}");
+    }
+}

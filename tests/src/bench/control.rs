@@ -70,21 +70,29 @@ pub fn control() -> Result<Vec<Measurement>> {
     everyone_is_up(&daemon)?;
 
     eprintln!("bench control: cpu");
-    let status = get(daemon.socket(), "/v1/status")?;
-    let (cpu_before, sent_before) = (cpu_ns(&daemon)?, status["control"]["probing"]["sent"].as_u64());
+    let rounds = || -> Result<[u64; 2]> {
+        let control = &get(daemon.socket(), "/v1/status")?["control"];
+        let field = |name: &str| control[name].as_u64().with_context(|| format!("no {name} in {control}"));
+        Ok([field("rounds")?, field("late_rounds")?])
+    };
+    let (cpu_before, [judged_before, late_before]) = (cpu_ns(&daemon)?, rounds()?);
     let begin = Instant::now();
     thread::sleep(CPU_TIME);
     let percent = (cpu_ns(&daemon)? - cpu_before) as f64 / begin.elapsed().as_nanos() as f64 * 100.0;
-    let sent = get(daemon.socket(), "/v1/status")?["control"]["probing"]["sent"].as_u64();
+    let [judged, late] = rounds()?;
     results.push(Measurement::of(
         &format!("cpu of {} heartbeat targets at 10 ms", size.targets),
         "% of one CPU",
         vec![percent],
     ));
-    if let (Some(before), Some(after)) = (sent_before, sent) {
-        let rate = (after - before) as f64 / begin.elapsed().as_secs_f64();
-        results.push(Measurement::of("heartbeats sent", "1/s", vec![rate]));
-    }
+    let judged = (judged - judged_before) as f64;
+    results.push(Measurement::of(
+        "rounds of heartbeats judged",
+        "1/s",
+        vec![judged / begin.elapsed().as_secs_f64()],
+    ));
+    let late = (late - late_before) as f64 / judged.max(1.0) * 100.0;
+    results.push(Measurement::of("rounds for which the thread was late", "%", vec![late]));
     results.extend(memory(&daemon)?);
 
     eprintln!("bench control: dropping a zone");

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::addresses;
 use super::check_http;
+use super::check_tunnel;
 use super::checks::{choice, duration, port};
 use crate::config::checks::{BfdCheck, CheckKind, DnsCheck, ExecCheck, HttpCheck, UdpCheck, parse_hex};
 use crate::config::fields::{At, Text};
@@ -82,7 +83,8 @@ impl Kind {
     /// Keys beyond `name`, `kind`, `interval` and `rise` that mean something for it.
     fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::Heartbeat | Self::Tcp => &["timeout", "fall", "jitter", "port"],
+            Self::Heartbeat => &["timeout", "fall", "jitter", "port"],
+            Self::Tcp => &["timeout", "fall", "jitter", "port", "via", "vip"],
             Self::Http => &[
                 "timeout",
                 "fall",
@@ -176,7 +178,7 @@ pub(super) fn resolve(who: &str, kind: Kind, raw: &RawCheck<'_>, report: &mut Re
         }
         Kind::Tcp => {
             let port = given_port(None, "port = 80: the TCP port to connect to", report)?;
-            Some(CheckKind::Tcp { port })
+            check_tunnel::resolve(who, port, raw, report)
         }
         Kind::Http | Kind::Https => {
             let tls = kind == Kind::Https;

@@ -6,6 +6,7 @@
 mod addresses;
 mod check_http;
 mod check_kinds;
+mod check_tunnel;
 mod checks;
 mod clients;
 mod counts;
@@ -57,6 +58,7 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
     quic::check(&services.services, &sets, report);
     let tunnels = forwarding::any_tunnels(&services.services);
     addresses::check(raw.node.as_ref(), node.as_ref(), &sets, &services.vips, tunnels, report);
+    check_tunnel::check(&raw.checks, &services.vips, report);
     relay::check(raw.node.as_ref(), node.as_ref(), &sets, &services.vips, report);
     counts::within_tables(raw, &services.services, report);
     Some(Config {

@@ -346,6 +346,7 @@ impl Means {
             CheckKind::Udp(udp) => Some(Self::Datagram(Arc::new(udp.clone()))),
             CheckKind::Dns(dns) => Some(Self::Dns(Arc::new(dns.clone()))),
             CheckKind::Heartbeat { .. }
+            | CheckKind::TcpTunnel { .. }
             | CheckKind::Icmp
             | CheckKind::Http(_)
             | CheckKind::Exec(_)

@@ -1,0 +1,348 @@
+//! TCP checks through the tunnel: a SYN to the VIP, encapsulated to the backend as clients' packets are, on a thread of its own.
+//!
+//! The backend's stack answers with a SYN-ACK from the VIP straight to this host. So a probe proves that the tunnel ends there, that
+//! the VIP is on the backend, and that something listens on it there. No connection is opened: a reset follows through the same
+//! tunnel. The kernel of this host, which knows of no connection, resets it as well.
+//!
+//! All probes have one source port, which is bound so that nobody else gets it. Which backend answered is told by the sequence
+//! number, which is random for each probe: nobody else knows it.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::gather::Reporter;
+use crate::config::CheckKind;
+use crate::health::round::{Miss, Outcome};
+use crate::health::syn;
+use crate::health::target::{Group, Targets};
+use crate::health::ticks::{Dice, Ticks};
+use crate::runtime::clock::{Alarm, as_ns, monotonic_ns};
+
+/// Targets that the thread probes at most.
+pub const MAX_TUNNELS: usize = 32_768;
+/// Probes begun in a row before answers are looked for again.
+const STARTS_PER_TURN: usize = 64;
+/// Packets taken in one go.
+const PACKETS_PER_TURN: usize = 1024;
+/// Bytes read of a packet: the longest IPv4 header and a TCP header.
+const PACKET_BYTES: usize = 80;
+/// IP protocols of what is in a tunnel.
+const IPV4_INSIDE: i32 = 4;
+const IPV6_INSIDE: i32 = 41;
+/// IP protocol of what answers.
+const TCP: i32 = 6;
+
+/// Why the thread could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum TunnelError {
+    /// More targets than the thread takes.
+    #[error(
+        "{count} targets of checks through the tunnel are more than MAX_TUNNELS = {MAX_TUNNELS}; take the check from some sets"
+    )]
+    TooMany {
+        /// How many there are.
+        count: usize,
+    },
+    /// A socket.
+    #[error(
+        "cannot open a raw socket for checks through the tunnel: {0}; give CAP_NET_RAW, or check without `via`"
+    )]
+    Socket(#[source] io::Error),
+    /// A descriptor or the thread.
+    #[error("cannot start the thread for checks through the tunnel: {0}")]
+    System(#[from] io::Error),
+}
+
+/// Whether this thread probes the group.
+pub(super) fn takes(group: &Group) -> bool {
+    matches!(group.kind, CheckKind::TcpTunnel { .. })
+}
+
+/// The thread; it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Thread {
+    bell: Arc<EventFd>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Fails only near the counter's limit: then the thread is awake anyway.
+        let _ = self.bell.write(1);
+    }
+}
+
+/// Starts the thread for the groups that it [`takes`]; `None` if there are none.
+pub(super) fn spawn(targets: &Targets, reporter: Reporter) -> Result<Option<Thread>, TunnelError> {
+    let Some(probes) = Probes::new(targets, reporter, monotonic_ns())? else { return Ok(None) };
+    let bell =
+        EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(io::Error::from)?;
+    let bell = Arc::new(bell);
+    let stop = Arc::new(AtomicBool::new(false));
+    let thread = Thread { bell: Arc::clone(&bell), stop: Arc::clone(&stop) };
+    std::thread::Builder::new().name("weir-tunnel".to_owned()).spawn(move || probes.run(&bell, &stop))?;
+    Ok(Some(thread))
+}
+
+/// One target.
+#[derive(Debug)]
+struct Slot {
+    target: usize,
+    backend: IpAddr,
+    vip: SocketAddr,
+    timeout_ns: u64,
+    ticks: Ticks,
+    /// The probe in flight: its sequence number, and when it began.
+    flight: Option<(u32, u64)>,
+    /// When its one timer entry that counts is due.
+    timer_ns: u64,
+}
+
+struct Probes {
+    slots: Vec<Slot>,
+    /// Probes in flight, by sequence number.
+    flights: HashMap<u32, usize>,
+    timers: BinaryHeap<Reverse<(u64, usize)>>,
+    dice: Dice,
+    reporter: Reporter,
+    port: u16,
+    /// Never listened on: the port is this process's.
+    _reserved: Vec<Socket>,
+    /// Raw sockets and not UDP: what sends to an address and receives from one is the same call. By family of the tunnel, then of the
+    /// VIP.
+    tunnels: [[Option<UdpSocket>; 2]; 2],
+    /// By family of the VIP.
+    answers: [Option<UdpSocket>; 2],
+    alarm: Alarm,
+}
+
+const fn family(address: IpAddr) -> usize {
+    address.is_ipv6() as usize
+}
+
+impl Probes {
+    fn new(targets: &Targets, reporter: Reporter, now_ns: u64) -> Result<Option<Self>, TunnelError> {
+        // Sequence numbers must not be guessed.
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), now_ns);
+        let mut dice = Dice::new(seed);
+        let (mut slots, mut timers) = (Vec::new(), BinaryHeap::new());
+        for group in &targets.groups {
+            let CheckKind::TcpTunnel { vip, port } = group.kind else { continue };
+            for &target in &group.targets {
+                let mut ticks = Ticks::new(now_ns, group.interval, group.jitter, &mut dice);
+                let timer_ns = ticks.next(now_ns, &mut dice);
+                timers.push(Reverse((timer_ns, slots.len())));
+                slots.push(Slot {
+                    target,
+                    backend: targets.targets[target].address,
+                    vip: SocketAddr::new(vip, port),
+                    timeout_ns: as_ns(group.timeout),
+                    ticks,
+                    flight: None,
+                    timer_ns,
+                });
+            }
+        }
+        if slots.is_empty() {
+            return Ok(None);
+        }
+        if slots.len() > MAX_TUNNELS {
+            return Err(TunnelError::TooMany { count: slots.len() });
+        }
+        let (reserved, port) = reserve()?;
+        let needed = |tunnel: usize, vip: usize| {
+            slots.iter().any(|slot| (family(slot.backend), family(slot.vip.ip())) == (tunnel, vip))
+        };
+        let tunnel = |tunnel, vip| {
+            needed(tunnel, vip)
+                .then(|| open(tunnel, if vip == 0 { IPV4_INSIDE } else { IPV6_INSIDE }))
+                .transpose()
+        };
+        let answer = |vip| (needed(0, vip) || needed(1, vip)).then(|| open(vip, TCP)).transpose();
+        Ok(Some(Self {
+            tunnels: [[tunnel(0, 0)?, tunnel(0, 1)?], [tunnel(1, 0)?, tunnel(1, 1)?]],
+            answers: [answer(0)?, answer(1)?],
+            flights: HashMap::new(),
+            alarm: Alarm::new().map_err(io::Error::from)?,
+            slots,
+            timers,
+            dice,
+            reporter,
+            port,
+            _reserved: reserved,
+        }))
+    }
+
+    fn run(mut self, bell: &EventFd, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            let due = self.timers.peek().map_or(u64::MAX, |&Reverse((at_ns, _))| at_ns);
+            // A timer cannot be refused a moment that fits a timespec.
+            let _ = self.alarm.set(due);
+            let wait = if due <= monotonic_ns() { PollTimeout::ZERO } else { PollTimeout::NONE };
+            let fds = self.answers.iter().flatten().map(AsFd::as_fd);
+            let fds = fds.chain([bell.as_fd(), self.alarm.as_fd()]);
+            let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+            // What goes wrong here goes on doing so: the timers tell what became of the probes.
+            let _ = poll(&mut fds, wait);
+            drop(fds);
+            self.take_answers();
+            if self.turn(monotonic_ns()).is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Takes what came.
+    fn take_answers(&mut self) {
+        for family in 0..2 {
+            for _ in 0..PACKETS_PER_TURN {
+                let Some(socket) = &self.answers[family] else { break };
+                let mut packet = [0; PACKET_BYTES];
+                let (length, from) = match socket.recv_from(&mut packet) {
+                    Ok(received) => received,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                    Err(_) => break,
+                };
+                // A raw socket of IPv4 shows the IP header, one of IPv6 does not.
+                let bytes = &packet[..length];
+                let payload = if family == 0 { syn::payload_v4(bytes) } else { Some(bytes) };
+                if let Some(segment) = payload.and_then(syn::segment) {
+                    self.answer(from.ip(), segment);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, from: IpAddr, segment: syn::Segment) {
+        if segment.to != self.port {
+            return;
+        }
+        let Some(&slot) = self.flights.get(&segment.acknowledged.wrapping_sub(1)) else { return };
+        let vip = self.slots[slot].vip;
+        if vip != SocketAddr::new(from, segment.from) {
+            return;
+        }
+        let now_ns = monotonic_ns();
+        if segment.flags & syn::RST != 0 {
+            let _ = self.end(slot, Err(Miss::Refused), now_ns);
+        } else if segment.flags & (syn::SYN | syn::ACK) == syn::SYN | syn::ACK {
+            // The backend forgets about it.
+            let _ = self.send(slot, segment.acknowledged, syn::RST);
+            let _ = self.end(slot, Ok(()), now_ns);
+        }
+    }
+
+    /// Timeouts and new probes. `None` when nobody wants results any more.
+    fn turn(&mut self, now_ns: u64) -> Option<()> {
+        for _ in 0..STARTS_PER_TURN {
+            let Some(&Reverse((at_ns, slot))) = self.timers.peek() else { break };
+            if at_ns > now_ns {
+                break;
+            }
+            self.timers.pop();
+            if self.slots[slot].timer_ns != at_ns {
+                continue;
+            }
+            if self.slots[slot].flight.is_some() {
+                self.end(slot, Err(Miss::Silent), now_ns)?;
+            } else {
+                self.begin(slot, now_ns)?;
+            }
+        }
+        Some(())
+    }
+
+    fn begin(&mut self, index: usize, now_ns: u64) -> Option<()> {
+        let mut sequence = self.dice.roll() as u32;
+        while self.flights.contains_key(&sequence) {
+            sequence = sequence.wrapping_add(1);
+        }
+        self.slots[index].flight = Some((sequence, now_ns));
+        self.flights.insert(sequence, index);
+        match self.send(index, sequence, syn::SYN) {
+            Ok(()) => {
+                let due_ns = now_ns + self.slots[index].timeout_ns;
+                self.set_timer(index, due_ns);
+                Some(())
+            }
+            Err(error) => self.end(index, Err(unsent(&error)), now_ns),
+        }
+    }
+
+    fn send(&self, index: usize, sequence: u32, flags: u8) -> io::Result<()> {
+        let Slot { backend, vip, .. } = self.slots[index];
+        let source = SocketAddr::new(source_towards(vip)?, self.port);
+        let packet = syn::packet(source, vip, sequence, flags);
+        let tunnel = &self.tunnels[family(backend)][family(vip.ip())];
+        let Some(tunnel) = tunnel else { return Err(ErrorKind::NotConnected.into()) };
+        tunnel.send_to(&packet, SocketAddr::new(backend, 0)).map(drop)
+    }
+
+    fn end(&mut self, index: usize, ended: Result<(), Miss>, now_ns: u64) -> Option<()> {
+        let Some((sequence, start_ns)) = self.slots[index].flight.take() else { return Some(()) };
+        self.flights.remove(&sequence);
+        let due_ns = (start_ns + self.slots[index].timeout_ns).min(now_ns);
+        let outcome = match ended {
+            Ok(()) => Outcome::Answered { at_ns: now_ns, rtt_ns: now_ns.saturating_sub(start_ns) },
+            Err(how) => Outcome::Missed { how, due_ns },
+        };
+        self.reporter.report(self.slots[index].target, outcome).ok()?;
+        let next_ns = self.slots[index].ticks.next(now_ns, &mut self.dice);
+        self.set_timer(index, next_ns);
+        Some(())
+    }
+
+    fn set_timer(&mut self, index: usize, at_ns: u64) {
+        self.slots[index].timer_ns = at_ns;
+        self.timers.push(Reverse((at_ns, index)));
+    }
+}
+
+/// A raw socket.
+fn open(family: usize, protocol: i32) -> Result<UdpSocket, TunnelError> {
+    let domain = if family == 0 { Domain::IPV4 } else { Domain::IPV6 };
+    let open = || {
+        let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(protocol)))?;
+        socket.set_nonblocking(true)?;
+        Ok(UdpSocket::from(OwnedFd::from(socket)))
+    };
+    open().map_err(TunnelError::Socket)
+}
+
+/// A TCP port that nobody else gets, in both families; only in IPv4 where the host has no IPv6.
+fn reserve() -> io::Result<(Vec<Socket>, u16)> {
+    let v4 = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    v4.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
+    let port = v4.local_addr()?.as_socket().map_or(0, |address| address.port());
+    let v6 = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).and_then(|v6| {
+        v6.set_only_v6(true)?;
+        v6.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+        Ok(v6)
+    });
+    Ok((std::iter::once(v4).chain(v6).collect(), port))
+}
+
+/// This host's address from which packets to a VIP leave: answers from there come to it.
+fn source_towards(vip: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if vip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(vip)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+fn unsent(error: &io::Error) -> Miss {
+    match error.kind() {
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Miss::Unreachable,
+        _ => Miss::Unsent,
+    }
+}
