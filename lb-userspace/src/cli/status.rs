@@ -18,6 +18,8 @@ Examples:
 
 /// Names that a line shows before it only counts.
 const MAX_LISTED: usize = 8;
+/// Seconds before the end of an operator's word from which on it is pointed out.
+const SOON_S: u64 = 1_800;
 /// Digits of the digest that are shown.
 const SHORT_DIGEST: usize = 12;
 
@@ -145,6 +147,13 @@ fn troubles(status: &Status) -> Vec<String> {
             "isolated: every target is silent, so this host itself is cut off; the last state is held"
                 .to_owned(),
         );
+    }
+    for view in &status.overrides {
+        if let Some(left_s) = view.left_s.filter(|left_s| view.active && *left_s <= SOON_S) {
+            let (what, left) = (view.word.action.name(), uptime(left_s));
+            lines
+                .push(format!("the {what} of {} ends in {left}; then the checks have the say", view.subject));
+        }
     }
     if !unresolved.is_empty() {
         let names: Vec<_> = unresolved.iter().take(MAX_LISTED).map(String::as_str).collect();

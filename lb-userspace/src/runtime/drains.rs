@@ -51,9 +51,13 @@ impl Drains {
         self.0.retain(|subject, _| standing(subject));
     }
 
-    /// How far a drain is, if it was looked at.
-    pub(super) fn view(&self, subject: &SubjectName) -> Option<DrainView> {
-        self.0.get(subject).map(|watched| watched.view.clone())
+    /// How far a drain is, if it was looked at since it was said so.
+    pub(super) fn view(&self, subject: &SubjectName, held: Option<&Override>) -> Option<DrainView> {
+        let (watched, held) = (self.0.get(subject)?, held?);
+        let is_same = watched.since == held.since
+            && watched.view.deadline == held.watch.deadline
+            && watched.view.quiet_s == quiet_s(held);
+        is_same.then(|| watched.view.clone())
     }
 
     /// Looks at a drain. Says what is to be told, if it has come to an end.
@@ -95,7 +99,7 @@ impl Watched {
         }
         self.looked_ns = now_ns;
         let silent_s = now_ns.saturating_sub(self.moved_ns) / NS_PER_SECOND;
-        let quiet_s = held.watch.quiet_s.unwrap_or(DEFAULT_QUIET.as_secs());
+        let quiet_s = quiet_s(held);
         let walked = seen.walk_ns > self.began_ns;
         let state = if walked && seen.flows == 0 && silent_s >= quiet_s {
             DrainState::Drained
@@ -135,6 +139,11 @@ impl Watched {
     }
 }
 
+/// For how many seconds no packet must have come.
+fn quiet_s(held: &Override) -> u64 {
+    held.watch.quiet_s.unwrap_or(DEFAULT_QUIET.as_secs())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,7 +175,7 @@ mod tests {
         let (mut drains, held) = (Drains::default(), held(Some(5), None));
         let mut look = |s, seen| {
             let told = drains.look(&subject(), &held, seen, at(s));
-            (drains.view(&subject()).unwrap(), told)
+            (drains.view(&subject(), Some(&held)).unwrap(), told)
         };
         // Silent for long already, for all that is known, but nobody looked before.
         assert_eq!(look(101, seen(1_000, 0, 99)).0.state, DrainState::Draining);
@@ -193,13 +202,15 @@ mod tests {
             told.contains("7 flows away from home of its 2 backends are left, 5 packets a second"),
             "{told}"
         );
-        assert_eq!(drains.view(&subject()).unwrap().state, DrainState::DeadlinePassed);
+        assert_eq!(drains.view(&subject(), Some(&with)).unwrap().state, DrainState::DeadlinePassed);
         assert_eq!(drains.look(&subject(), &with, seen(50, 7, 105), at(112)), None, "told once");
         // Another drain of the same thing begins anew.
-        let anew = Override { since: at(200).0, ..held(None, None) };
+        let anew = held(None, None);
+        assert_eq!(drains.view(&subject(), Some(&anew)), None, "what was said anew was not looked at yet");
+        let anew = Override { since: at(200).0, ..anew };
         assert_eq!(drains.look(&subject(), &anew, seen(50, 0, 105), at(201)), None);
-        assert_eq!(drains.view(&subject()).unwrap().state, DrainState::Draining);
+        assert_eq!(drains.view(&subject(), Some(&anew)).unwrap().state, DrainState::Draining);
         drains.retain(|_| false);
-        assert_eq!(drains.view(&subject()), None);
+        assert_eq!(drains.view(&subject(), Some(&anew)), None);
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::types::{SubjectKind, SubjectName},
     plan::{
-        shift::{MAX_SHIFT_TIME, Shift},
+        shift::Shift,
         state::{Action, Override, Watch},
     },
 };
@@ -246,10 +246,6 @@ fn parse(bytes: &[u8]) -> Result<Words, String> {
     for ShiftEntry { domain, shift } in document.shifts {
         if shift.keep_percent > 99 {
             return Err(format!("the shift of {domain} keeps {} %", shift.keep_percent));
-        }
-        let lasts = shift.until.duration_since(shift.since);
-        if lasts > jiff::SignedDuration::try_from(2 * MAX_SHIFT_TIME).unwrap_or(jiff::SignedDuration::MAX) {
-            return Err(format!("the shift of {domain} lasts until {}, which is too long", shift.until));
         }
         if words.shifts.insert(domain.clone(), shift).is_some() {
             return Err(format!("the shift of {domain} stands in it twice"));

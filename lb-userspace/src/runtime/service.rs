@@ -196,7 +196,7 @@ impl Control for Service {
         let drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
         for backend in &mut backends {
             let name = SubjectName { kind: SubjectKind::Backend, name: backend.name.clone() };
-            backend.health.drain = drains.view(&name);
+            backend.health.drain = drains.view(&name, backend.health.word.as_ref());
         }
         backends
     }
@@ -206,7 +206,7 @@ impl Control for Service {
         let drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
         for domain in &mut domains {
             let name = SubjectName { kind: SubjectKind::Domain, name: domain.path.clone() };
-            domain.health.drain = drains.view(&name);
+            domain.health.drain = drains.view(&name, domain.health.word.as_ref());
         }
         domains
     }

@@ -34,7 +34,7 @@ impl Service {
             word: word.clone(),
             active: Self::subject(facts.config, subject).is_some(),
             left_s: word.until.map(left_s),
-            drain: drains.view(subject),
+            drain: drains.view(subject, Some(word)),
         };
         words.iter().map(view).collect()
     }

@@ -2,7 +2,7 @@
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
 };
@@ -32,7 +32,11 @@ pub(crate) fn ask(stream: &mut TcpStream) -> Result<String> {
     let mut answer = Vec::with_capacity(256);
     let mut part = [0; ANSWER_MAX];
     loop {
-        let count = stream.read(&mut part).context("no answer")?;
+        let count = match stream.read(&mut part) {
+            // With a timeout set, the kernel does not go on by itself.
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            other => other.context("no answer")?,
+        };
         if count == 0 {
             bail!("closed before the answer was complete");
         }

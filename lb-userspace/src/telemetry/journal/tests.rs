@@ -144,6 +144,31 @@ async fn files_are_put_aside_by_size_and_the_oldest_goes() {
     assert!(before > 100 && before < 200, "{before}");
 }
 
+/// What a report reads: all files, whole lines, each event once.
+#[test]
+fn a_scan_goes_over_all_files_and_leaves_out_what_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open_with(dir.path(), 2_000).unwrap();
+    for _ in 0..30 {
+        journal.record(event("a"));
+    }
+    append_raw(dir.path(), "{\"seq\":31,\"time\":\"2026-");
+    let scan = || {
+        let mut found = Vec::new();
+        Journal::scan(dir.path(), &mut |event| found.push(event.seq)).unwrap();
+        found
+    };
+    assert_eq!(scan(), (1..=30).collect::<Vec<_>>());
+    let again = Journal::open_with(dir.path(), 2_000).unwrap();
+    again.record(event("b"));
+    assert_eq!(scan(), (1..=31).collect::<Vec<_>>());
+    // A copy of an older file in the place of a newer one repeats nothing.
+    fs::copy(aged(dir.path(), 1), dir.path().join("copy")).unwrap();
+    fs::rename(dir.path().join("copy"), aged(dir.path(), 0)).unwrap();
+    assert!(scan().is_sorted_by(|a, b| a < b));
+    assert_eq!(Journal::scan(&dir.path().join("none"), &mut |_| panic!("an event")).ok(), Some(()));
+}
+
 #[tokio::test]
 async fn memory_is_bounded_and_holds_the_last() {
     let dir = tempfile::tempdir().unwrap();
