@@ -20,25 +20,38 @@
 //! | `GET /v1/diff?file=` | [`types::Differences`] |
 //! | `GET /v1/explain?src=&dst=&protocol=&opening=` | [`types::Explanation`] |
 //! | `GET /v1/events?after=&limit=&wait=` | [`Event`]s |
+//! | `GET /v1/events/stream?after=` | [`Event`]s as they come, as server-sent events |
+//! | `GET /v1/traffic?points=` | [`types::TrafficHistory`] |
+//! | `GET /v1/openapi.json` | this, as an OpenAPI document |
+//! | `GET /metrics` | metrics for Prometheus |
+//! | `GET /` | the status page |
+//!
+//! What only tells and names no file is also served over TCP where `[http] listen` says ([`router::Surface::ReadOnly`]).
 //!
 //! Lists are JSON arrays, sorted by name. Errors are [`problem::Problem`].
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{plan::state::Action, telemetry::event::Event};
+use crate::{
+    plan::state::Action,
+    telemetry::{event::Event, metrics},
+};
 use problem::Problem;
 use types::{
     Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation,
     GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
-    Status, SubjectName, SwitchView, ThrowRequest,
+    Status, SubjectName, SwitchView, ThrowRequest, TrafficHistory,
 };
 
 pub mod limits;
+mod observe;
+pub mod openapi;
 mod operations;
 pub mod problem;
 pub mod router;
 pub mod server;
 pub mod types;
+mod writes;
 
 /// What is to be done about a shift.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -97,4 +110,8 @@ pub trait Control: Send + Sync + 'static {
         limit: usize,
         wait: Duration,
     ) -> impl Future<Output = Vec<Event>> + Send;
+    /// All that metrics tell.
+    fn metrics(&self) -> impl Future<Output = metrics::Snapshot> + Send;
+    /// The traffic of the last hour, at most so many points.
+    fn traffic(&self, points: usize) -> impl Future<Output = TrafficHistory> + Send;
 }

@@ -10,6 +10,7 @@ mod endpoint;
 mod error;
 mod fields;
 mod forwarding;
+mod http;
 mod ids;
 mod key;
 pub mod limits;
@@ -23,6 +24,7 @@ mod raw_relay;
 mod relay;
 mod report;
 mod resolve;
+mod schema;
 mod suggest;
 mod summary;
 
@@ -30,6 +32,7 @@ pub use checks::{BfdCheck, Check, CheckKind, DnsCheck, ExecCheck, HttpCheck, Tls
 pub use endpoint::{Ports, Vip, endpoint};
 pub use error::{ConfigError, Place, Problem, Related};
 pub use forwarding::{Forwarding, Quic, QuicConfig, Reach, Udp};
+pub use http::Http;
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
     Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol, Service, Set,

@@ -35,7 +35,11 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let overrides = Overrides::load(&node.state_dir)?;
     let switches = Switches::load(&node.state_dir)?;
     let journal = Journal::open(&node.state_dir)?;
-    let server = Server::bind(&node.socket)?;
+    let mut server = Server::bind(&node.socket)?;
+    if let Some(address) = config.http.listen {
+        server.listen(address)?;
+        tracing::info!(%address, "metrics and status page, without authentication");
+    }
     let image = compile(&config)?;
     let prepared = Prepared::new(&image, &Options::new(&config))?;
     let start = prepared.start();
@@ -69,6 +73,8 @@ async fn serve(server: Server, parts: Parts, mut signals: Signals) {
     notify::ready();
     let keeping = Arc::clone(&service);
     let keeper = tokio::spawn(async move { keeping.keep().await });
+    let measuring = Arc::clone(&service);
+    let measurer = tokio::spawn(async move { measuring.watch_traffic().await });
     let reloading = Arc::clone(&service);
     let stopped = async {
         while signals.next().await == Told::Reload {
@@ -80,6 +86,7 @@ async fn serve(server: Server, parts: Parts, mut signals: Signals) {
     server.serve(Arc::clone(&service), stopped).await;
     notify::stopping();
     keeper.abort();
+    measurer.abort();
     if let Some(task) = program_log {
         task.abort();
     }

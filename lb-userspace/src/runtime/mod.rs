@@ -7,6 +7,7 @@ pub mod daemon;
 mod guardian;
 mod keeper;
 pub mod lock;
+mod measure;
 mod notify;
 pub mod overrides;
 mod program_log;

@@ -13,7 +13,7 @@ use crate::{
         types::{
             Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery,
             Explanation, GuardView, Reloaded, ServiceView, ShiftView, Status, SubjectKind, SubjectName,
-            SwitchView, ThrowRequest,
+            SwitchView, ThrowRequest, TrafficHistory,
         },
     },
     config::Config,
@@ -29,7 +29,7 @@ use crate::{
         tenure::Tenure,
         views::{self, Facts, Origin},
     },
-    telemetry::{event::Event, journal::Journal},
+    telemetry::{event::Event, history::History, journal::Journal, metrics},
 };
 
 /// What the daemon started.
@@ -53,6 +53,8 @@ pub struct Service {
     /// Held while an operator's word is stored and recorded, so that both happen in the same order.
     pub(super) in_order: tokio::sync::Mutex<()>,
     pub(super) words: Mutex<Overrides>,
+    /// The traffic of the last hour.
+    pub(super) history: Mutex<History>,
 }
 
 impl Service {
@@ -73,6 +75,7 @@ impl Service {
             journal,
             in_order: tokio::sync::Mutex::default(),
             words: Mutex::new(overrides),
+            history: Mutex::default(),
         }
     }
 
@@ -255,6 +258,14 @@ impl Control for Service {
 
     async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {
         self.journal.events(after, limit, wait).await
+    }
+
+    async fn metrics(&self) -> metrics::Snapshot {
+        self.measure().await
+    }
+
+    async fn traffic(&self, points: usize) -> TrafficHistory {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).last(points)
     }
 }
 

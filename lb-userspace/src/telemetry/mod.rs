@@ -1,6 +1,10 @@
 //! Events, logs and counters.
 
 pub mod event;
+pub mod history;
 pub mod journal;
 mod journal_file;
 pub mod log;
+pub mod metrics;
+pub mod metrics_text;
+pub mod reactions;

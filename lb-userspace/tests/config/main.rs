@@ -10,6 +10,7 @@ mod examples;
 mod files;
 mod forwarding_errors;
 mod hostile;
+mod http;
 mod json;
 mod limits;
 mod model;

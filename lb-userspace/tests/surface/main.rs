@@ -5,4 +5,6 @@ mod commands;
 mod fake;
 mod guard;
 mod help;
+mod observe;
+mod openapi;
 mod tables;

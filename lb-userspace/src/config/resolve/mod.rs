@@ -21,6 +21,7 @@ mod sets;
 mod shares;
 mod topology;
 
+use super::http;
 use super::model::Config;
 use super::raw::RawConfig;
 use super::report::Report;
@@ -49,6 +50,7 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
     let sets = sets::resolve(&raw.sets, &topology, &checks.names, report);
     let services = services::resolve(&raw.services, &clients.names, &sets, report);
     let recovery = recovery::resolve(raw.recovery.as_ref(), report);
+    let http = http::resolve(raw.http.as_ref(), report);
     forwarding::check_reach(&services.reached, report);
     quic::check(&services.services, &sets, report);
     let tunnels = forwarding::any_tunnels(&services.services);
@@ -64,5 +66,6 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
         backends: sets.backend_names.arrange(sets.backends)?,
         services: services.names.arrange(services.services)?,
         recovery: recovery?,
+        http: http?,
     })
 }
