@@ -21,6 +21,7 @@
 //! | `GET /v1/explain?src=&dst=&protocol=&opening=` | [`types::Explanation`] |
 //! | `GET /v1/events?after=&limit=&wait=` | [`Event`]s |
 //! | `GET /v1/events/stream?after=` | [`Event`]s as they come, as server-sent events |
+//! | `GET /v1/watch?filter=&sample=&snap=` | [`types::WatchLine`]s, one JSON object a line, without end |
 //! | `GET /v1/traffic?points=` | [`types::TrafficHistory`] |
 //! | `GET /v1/openapi.json` | this, as an OpenAPI document |
 //! | `GET /metrics` | metrics for Prometheus |
@@ -36,11 +37,13 @@ use crate::{
     plan::state::Action,
     telemetry::{event::Event, metrics},
 };
+use hyper::body::Bytes;
 use problem::Problem;
+use tokio::sync::mpsc;
 use types::{
     Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation,
     GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
-    Status, SubjectName, SwitchView, ThrowRequest, TrafficHistory,
+    Status, SubjectName, SwitchView, ThrowRequest, TrafficHistory, WatchQuery,
 };
 
 pub mod limits;
@@ -51,6 +54,7 @@ pub mod problem;
 pub mod router;
 pub mod server;
 pub mod types;
+pub mod watch;
 mod writes;
 
 /// What is to be done about a shift.
@@ -102,6 +106,9 @@ pub trait Control: Send + Sync + 'static {
     fn reload(&self) -> impl Future<Output = Result<Reloaded, Problem>> + Send;
     /// What a reload would do, with the configuration's own file or another one.
     fn diff(&self, file: Option<PathBuf>) -> impl Future<Output = Result<Differences, Problem>> + Send;
+    /// Shows packets: lines of JSON ([`types::WatchLine`]), as they come, until the receiver goes.
+    fn watch(&self, query: WatchQuery)
+    -> impl Future<Output = Result<mpsc::Receiver<Bytes>, Problem>> + Send;
     /// Events, oldest first, at most `limit`: the first ones after number `after`, or, without it, the last ones of all.
     /// Where there is none after `after`, waits for one for at most `wait`.
     fn events(

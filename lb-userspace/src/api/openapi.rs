@@ -14,7 +14,7 @@ use super::{
     types::{
         Acted, BackendActionRequest, BackendView, ClearRequest, Differences, DomainActionRequest, DomainView,
         Explanation, GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest,
-        ShiftView, Status, SwitchView, ThrowRequest, TrafficHistory,
+        ShiftView, Status, SwitchView, ThrowRequest, TrafficHistory, WatchLine,
     },
 };
 use crate::telemetry::{event::Event, history::MAX_POINTS};
@@ -198,6 +198,23 @@ fn look(types: &mut Types, paths: &mut Map<String, Value>) {
         json,
         types.answer::<Explanation>(),
     );
+    let watch = vec![
+        ("filter", "query", text(), "Which packets, as `weir trace --help` says; all of them if left out."),
+        (
+            "sample",
+            "query",
+            json!({"type": "integer", "minimum": 1}),
+            "One of so many packets; each if left out.",
+        ),
+        (
+            "snap",
+            "query",
+            json!({"type": "integer", "minimum": 0}),
+            "Bytes of each packet; none if left out.",
+        ),
+    ];
+    let summary = "Packets as they come, one JSON object a line, without end.";
+    get("ask", "/v1/watch", summary, watch, "application/x-ndjson", types.answer::<WatchLine>());
     let file = vec![("file", "query", text(), "Another file than the daemon's own.")];
     get("ask", "/v1/diff", "What a reload would do.", file, json, types.answer::<Differences>());
 }

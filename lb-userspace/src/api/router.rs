@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Bytes,
     extract::{
         DefaultBodyLimit, Path, Query, Request, State,
@@ -34,6 +34,7 @@ use super::{
         BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView, Reloaded,
         ServiceView, Status, SwitchView, ThrowRequest,
     },
+    watch::{Lifetime, WatchParameters},
     writes::{self, Writes},
 };
 use crate::{config::Protocol, telemetry::event::Event};
@@ -88,7 +89,7 @@ pub fn router<C: Control>(control: Arc<C>, surface: Surface, stopping: watch::Re
     let patient = Router::new().route("/v1/events", get(events::<C>));
     let patient = match surface {
         Surface::ReadOnly => patient,
-        Surface::All => patient.route("/v1/reload", post(reload::<C>)),
+        Surface::All => patient.route("/v1/reload", post(reload::<C>)).route("/v1/watch", get(watch::<C>)),
     };
     let patient =
         patient.layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT + MAX_WAIT, request, next)));
@@ -286,6 +287,16 @@ pub(super) fn permit_to_wait<C>(app: &App<C>) -> Result<OwnedSemaphorePermit, Pr
 
 async fn reload<C: Control>(State(app): Shared<C>) -> Answer<Reloaded> {
     app.control.reload().await.map(Json)
+}
+
+async fn watch<C: Control>(
+    State(app): Shared<C>,
+    lifetime: Option<Extension<Lifetime>>,
+    query: Result<Query<WatchParameters>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let query = parse_query(query, "/v1/watch?filter=port+443&sample=10&snap=0")?.query();
+    let lines = app.control.watch(query).await?;
+    Ok(super::watch::answer(lines, lifetime.as_deref()))
 }
 
 #[derive(Deserialize)]

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -40,6 +40,7 @@ use super::{
     Control,
     limits::{CONNECTION_LIFETIME, HEAD_TIMEOUT, LISTEN_BACKLOG, MAX_CONNECTIONS, STOP_TIMEOUT},
     router::{Surface, router},
+    watch::Lifetime,
 };
 
 /// How long to wait after a connection could not be accepted: descriptors or memory are short.
@@ -183,10 +184,16 @@ async fn accept_all<L: Listener>(listener: &L, router: Router, stopping: watch::
             _ = stop.changed() => break,
             (permit, accepted) = accept => match accepted {
                 Ok(stream) => {
-                    let connection = serve_connection(stream, router.clone(), stopping.clone());
+                    let lifetime = Lifetime::default();
+                    let router = router.clone().layer(Extension(lifetime.clone()));
+                    let connection = serve_connection(stream, router, stopping.clone());
                     connections.spawn(async move {
-                        // A client that does not take its answer in time is left alone.
-                        let _ = timeout(CONNECTION_LIFETIME, connection).await;
+                        tokio::pin!(connection);
+                        // A client that does not take its answer in time is left alone; an answer without end
+                        // sees to that itself.
+                        if timeout(CONNECTION_LIFETIME, &mut connection).await.is_err() && lifetime.is_endless() {
+                            connection.await;
+                        }
                         drop(permit);
                     });
                 }

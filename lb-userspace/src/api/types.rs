@@ -20,6 +20,7 @@ mod operate;
 mod reload;
 mod status;
 mod traffic;
+mod watch;
 
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
@@ -33,6 +34,7 @@ pub use status::{
     OverrideView, ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,
 };
 pub use traffic::{TrafficHistory, TrafficPoint};
+pub use watch::{FlowUse, PacketShape, PlacedBy, WatchLine, WatchQuery, WatchedPacket};
 
 /// What an action or an override is about.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]

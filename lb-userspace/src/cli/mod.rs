@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub mod agent;
 pub mod backend;
+pub mod capture;
 pub mod check;
 pub mod client;
 pub mod daemon;
@@ -24,6 +25,7 @@ pub mod service;
 pub mod shift;
 pub mod status;
 mod times;
+pub mod trace;
 
 use client::Client;
 use exit::ExitCode;
@@ -106,6 +108,10 @@ pub enum Command {
     Emergency(emergency::EmergencyCommand),
     /// Show where a packet would go now, and why
     Explain(explain::ExplainArgs),
+    /// Show packets, one by one: what each is, and what becomes of it
+    Trace(trace::TraceArgs),
+    /// Write packets into a file, as they came and as they left
+    Capture(capture::CaptureArgs),
     /// Show what happened: every change of state with its cause and timings
     Events(events::EventsArgs),
     /// Take the XDP program off: forwarding ends
@@ -163,6 +169,8 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
             Command::Emergency(command) => emergency::run(command, client, out).await,
             Command::Explain(args) => explain::run(&args, client, out).await,
             Command::Events(args) => events::run(&args, client, out).await,
+            Command::Trace(args) => trace::run(&args, client, out).await,
+            Command::Capture(args) => capture::run(&args, client, out).await,
             Command::Check(_) | Command::Daemon(_) | Command::Agent(_) | Command::Detach(_) => {
                 unreachable!("these do not speak to the daemon first")
             }

@@ -22,4 +22,5 @@ pub mod state;
 pub mod switches;
 pub mod transition;
 pub mod walker;
+pub mod watch;
 mod words;

@@ -82,6 +82,8 @@ async fn serve(server: Server, parts: Parts, mut signals: Signals) {
             // What comes of it stands in journal and log.
             drop(tokio::spawn(async move { drop(service.reload().await) }));
         }
+        // Or their answers would go on while the server waits for their end.
+        tokio::task::block_in_place(|| reloading.watchers.end());
     };
     server.serve(Arc::clone(&service), stopped).await;
     notify::stopping();

@@ -18,3 +18,4 @@ pub mod switches;
 mod tenure;
 mod views;
 mod walker;
+pub mod watch;

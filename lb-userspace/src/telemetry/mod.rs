@@ -7,4 +7,5 @@ mod journal_file;
 pub mod log;
 pub mod metrics;
 pub mod metrics_text;
+pub mod pcapng;
 pub mod reactions;
