@@ -261,8 +261,9 @@ fn the_status_page_shows_a_dying_zone_to_eyes_ears_and_fingers() {
     }
     let dead = heard.iter().filter(|(role, name)| role == "button" && name.contains(": DOWN by west/w2"));
     assert_eq!(dead.count(), 4);
-    let chart =
-        heard.iter().find(|(role, name)| role == "image" && name.starts_with("Packets per second by zone"));
+    let chart = heard.iter().find(|(role, name)| {
+        (role == "image" || role == "img") && name.starts_with("Packets per second by zone")
+    });
     assert!(chart.is_some(), "{heard:?}");
     assert_eq!(browser.complaints, Vec::<String>::new());
 

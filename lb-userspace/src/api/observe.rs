@@ -167,15 +167,15 @@ fn page(kind: &'static str, text: &'static str) -> Response {
     (headers, text).into_response()
 }
 
-/// Answers only who asks for an address, or for `localhost`: a page from elsewhere whose name was made to lead here (DNS rebinding)
-/// asks for its own name. To be asked by name, put a proxy in front.
+/// Answers only who asks for an address, or for a name without dots (`localhost`, `edge-1`): a page from elsewhere whose name was made to
+/// lead here (DNS rebinding) asks for its own name. Metrics are for whoever comes: Prometheus asks by the names that it was given.
 pub(super) async fn known_host(request: Request, next: Next) -> Response {
     let host = request.headers().get(HOST).map(HeaderValue::to_str);
     match host {
-        Some(Ok(host)) if !is_known(host) => {
-            let detail = format!("\"{}\" is no address", host.escape_debug());
+        Some(Ok(host)) if !is_known(host) && request.uri().path() != "/metrics" => {
+            let detail = format!("\"{}\" is no address, and no name without dots", host.escape_debug());
             let remedy =
-                "ask for the address of http.listen, or for localhost; a proxy in front may take names";
+                "ask for the address of http.listen, or for a short name; a proxy in front may take others";
             Problem::new(ProblemKind::Host, detail, remedy).into_response()
         }
         _ => next.run(request).await,
@@ -188,7 +188,8 @@ fn is_known(host: &str) -> bool {
         _ => host,
     };
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+    let is_short = !bare.is_empty() && bare.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    is_short || bare.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -196,13 +197,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_addresses_and_localhost_are_asked_for() {
-        for host in
-            ["127.0.0.1:9440", "127.0.0.1", "[::1]:9440", "[2001:db8::1]", "localhost:9440", "LOCALHOST"]
+    fn only_addresses_and_short_names_are_asked_for() {
+        for host in ["127.0.0.1:9440", "127.0.0.1", "[::1]:9440", "[2001:db8::1]", "localhost:9440", "edge-1"]
         {
             assert!(is_known(host), "{host}");
         }
-        for host in ["evil.example", "evil.example:9440", "127.0.0.1.evil.example", "", "localhost.evil:80"] {
+        for host in
+            ["evil.example", "evil.example:9440", "127.0.0.1.evil.example", "", "localhost.evil:80", ":80"]
+        {
             assert!(!is_known(host), "{host}");
         }
     }

@@ -76,7 +76,7 @@ pub fn document() -> Value {
             "license": {"name": "MIT OR Apache-2.0"},
             "description": format!(
                 "The daemon's API: all of it on the unix socket; what is tagged `look` also over TCP, where `[http] listen` says, for \
-                 requests to an address or to localhost. Shares run from 0 to 255; fields that end in `_ns` are nanoseconds, \
+                 requests to an address or to a name without dots. Shares run from 0 to 255; fields that end in `_ns` are nanoseconds, \
                  moments among them readings of CLOCK_MONOTONIC; fields that do not apply are left out. Bodies have at most \
                  {MAX_BODY_BYTES} bytes."
             ),
@@ -188,6 +188,12 @@ fn look(types: &mut Types, paths: &mut Map<String, Value>) {
             "query",
             json!({"type": "boolean"}),
             "Whether the packet opens the flow; it does if left out.",
+        ),
+        (
+            "from_relay",
+            "query",
+            json!({"type": "boolean"}),
+            "Whether another region's Weir relayed the packet; it did not if left out.",
         ),
     ];
     get(

@@ -106,6 +106,7 @@ fn over_tcp_one_can_look_but_not_act_and_not_under_a_foreign_name() {
     for path in ["/v1/diff?file=/etc/shadow", "/v1/explain", "/v1/guards", "/v1/emergency"] {
         assert_eq!(over_tcp(&daemon, "GET", path, "127.0.0.1").0, 404, "{path}");
     }
+    assert_eq!(over_tcp(&daemon, "GET", "/metrics", "weir.example.net:9440").0, 200);
     let (status, _, body) = over_tcp(&daemon, "GET", "/v1/status", "weir.evil.example");
     assert!(status == 421 && body.contains("urn:weir:problem:host"), "{body}");
     let backends: Vec<BackendView> =
