@@ -1,14 +1,17 @@
 //! What operators do for a while: shifts, words with an end, drains that are waited for, canaries. Looked at flow by flow.
 use lb_tests::{
     e2e::{self, Connections, Placement},
-    lab::{Check, ConfigOptions, Daemon},
+    lab::{Check, ConfigOptions, Daemon, Lab, VIP_V4},
 };
 use lb_userspace::{
-    api::types::{Acted, ShiftView},
+    api::types::{Acted, BackendView, CanaryView, DrainState, Reloaded, ShiftView},
     plan::state::State,
-    telemetry::event::{Event, EventKind},
+    telemetry::{
+        event::{Event, EventKind},
+        report::{Kind, Report},
+    },
 };
-use std::{collections::BTreeSet, fs, process::Output};
+use std::{collections::BTreeSet, fs, net::SocketAddr, process::Output, thread};
 
 /// Source ports of connections that stay open: not those of flow maps.
 const KEPT_PORTS: std::ops::Range<u16> = 30_000..30_060;
@@ -136,4 +139,174 @@ fn a_shift_sends_away_its_share_and_nobody_elses_flows_and_ends_by_itself() {
         );
         Ok(())
     });
+}
+
+/// A small lab with two sets in one pool, a service for busy connections, and a walk over the flow table every second.
+fn two_sets() -> Lab {
+    let lab = Lab::builder().regions(&["west"]).zones(2).racks(1).backends(2).raise();
+    let lab = lab.unwrap_or_else(|error| panic!("{error:#}"));
+    lab.start_agents().unwrap();
+    lab
+}
+
+const LIVE: u16 = 9000;
+
+fn options() -> ConfigOptions {
+    let extra = format!(
+        "\n[[service]]\nname = \"live\"\naddress = \"{VIP_V4}\"\nport = {LIVE}\nprotocol = \"tcp\"\n\
+         [[service.pool]]\nname = \"all\"\nsets = [\"web-w1\", \"web-w2\"]\ntable_size = 4093\n"
+    );
+    ConfigOptions { extra, ..unchecked() }
+}
+
+/// Writes the configuration of `web`'s pool with these lines for its sets.
+fn write(lab: &Lab, sets: &str) {
+    let path = lab.write_config(&options()).unwrap();
+    let text = fs::read_to_string(&path).unwrap().replace("mode =", "transition = \"1s\"\nmode =");
+    fs::write(&path, text.replacen("sets = [\"web-w1\", \"web-w2\"]", sets, 1)).unwrap();
+}
+
+const BOTH: &str = "sets = [\"web-w1\", \"web-w2\"]";
+
+#[test]
+fn a_drain_is_waited_for_and_says_what_is_left() {
+    let lab = two_sets();
+    write(&lab, BOTH);
+    let daemon = lab.start_daemon(&lab.directory().join("edge-1.toml")).unwrap();
+    daemon.wait_ready(e2e::DEADLINE).unwrap();
+    let vip = SocketAddr::from((VIP_V4, LIVE));
+    let servers = lab.live_servers(vip).unwrap();
+    let busy = e2e::eventually("the service answers", || lab.live_flows("west", vip, 20_000..20_040));
+    let drain = |terms: &[&str]| {
+        daemon
+            .cli(&[&["backend", "drain", "w1r1b1", "--reason", "a test", "--wait"], terms].concat())
+            .unwrap()
+    };
+    refused(
+        &drain(&["--quiet", "1s", "--deadline", "3s"]),
+        9,
+        &["w1r1b1 is not drained", "packets a second"],
+    );
+    let told = events(&daemon, EventKind::Override, "w1r1b1");
+    assert!(told.last().unwrap().cause.starts_with("the deadline of the drain has passed"), "{told:?}");
+    assert!(busy.broken().is_empty(), "a deadline cuts nothing off: {:?}", busy.broken());
+
+    drop(busy);
+    let output = drain(&["--quiet", "2s"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let view: BackendView = e2e::ask(&daemon, &["backend", "show", "w1r1b1"]);
+    assert_eq!(view.health.drain.unwrap().state, DrainState::Drained);
+    let status = String::from_utf8(daemon.cli(&["status"]).unwrap().stdout).unwrap();
+    assert!(status.contains("backend w1r1b1  DRAINED"), "{status}");
+    e2e::eventually("it is told", || {
+        let told = events(&daemon, EventKind::Override, "w1r1b1");
+        anyhow::ensure!(
+            told.iter().any(|event| event.cause.starts_with("drained: no packet for")),
+            "{told:?}"
+        );
+        Ok(())
+    });
+
+    // Whoever restores what somebody waits for ends the waiting.
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            daemon
+                .cli(&["domain", "drain", "west/w2", "--quiet", "1h", "--wait", "--reason", "a test"])
+                .unwrap()
+        });
+        e2e::eventually("it drains", || {
+            anyhow::ensure!(e2e::state(&daemon, "domain", "west/w2") == State::Draining);
+            Ok(())
+        });
+        done(&daemon, &["domain", "restore", "west/w2"]);
+        refused(&waiting.join().unwrap(), 10, &["ended before it was drained"]);
+    });
+    assert!(servers.wrong().is_empty(), "{:?}", servers.wrong());
+
+    // All of that was planned.
+    let report: Report = e2e::ask(&daemon, &["report", "--since", "1h"]);
+    let of = |kind, name: &str| report.records.iter().find(|r| r.kind == kind && r.name == name).unwrap();
+    let backend = of(Kind::Backend, "w1r1b1");
+    assert!(backend.planned_s > 3.0 && backend.failures == 0 && backend.down_s == 0.0, "{backend:?}");
+    assert!(of(Kind::Service, "web").up_s > 3.0, "{report:?}");
+}
+
+#[test]
+fn a_canary_moves_by_steps_breaks_no_connection_and_is_reversible_exactly() {
+    let lab = two_sets();
+    write(&lab, BOTH);
+    let path = lab.directory().join("edge-1.toml");
+    let daemon = lab.start_daemon(&path).unwrap();
+    daemon.wait_ready(e2e::DEADLINE).unwrap();
+    let second = lab.topology().names_in("west/w2");
+    let vip = SocketAddr::from((VIP_V4, LIVE));
+    let servers = lab.live_servers(vip).unwrap();
+    let busy = e2e::eventually("the service answers", || lab.live_flows("west", vip, 20_000..20_100));
+    let before = e2e::placement(&lab);
+    let mut kept = Connections::open(&lab, KEPT_PORTS);
+    // Which share of the new flows of `web`, the IPv4 one, the second set takes.
+    let share = |placement: &Placement| {
+        let (_, map) = placement.0.iter().find(|((_, vip), _)| vip.is_ipv4()).unwrap();
+        map.served.values().filter(|name| second.contains(*name)).count() as f64 / map.served.len() as f64
+    };
+    let mut goes_on = |after: &str| {
+        kept.assert_unbroken(&BTreeSet::new());
+        let round = busy.next_round() + 1;
+        e2e::eventually("busy connections go on", || {
+            anyhow::ensure!(busy.has_ended(round));
+            Ok(())
+        });
+        assert!(busy.broken().is_empty() && servers.wrong().is_empty(), "{after}: {:?}", busy.broken());
+    };
+    assert!((0.4..0.6).contains(&share(&before)), "{}", share(&before));
+
+    done(&daemon, &["canary", "set", "web", "--set", "web-w2", "--share", "10%"]);
+    done(&daemon, &["canary", "set", "live", "--set", "web-w2", "--share", "0%"]);
+    let tenth = e2e::placement(&lab);
+    assert!((0.06..0.14).contains(&share(&tenth)), "{}", share(&tenth));
+    for (key, map) in before.0.iter().filter(|((_, vip), _)| vip.is_ipv6()) {
+        assert_eq!(map.moved(&tenth.0[key]), [], "web6 has no canary");
+    }
+    goes_on("10 %");
+    done(&daemon, &["canary", "step", "web"]);
+    let quarter = e2e::placement(&lab);
+    assert!((0.2..0.3).contains(&share(&quarter)), "{}", share(&quarter));
+    done(&daemon, &["canary", "step", "web", "--back"]);
+    tenth.assert_same(&e2e::placement(&lab));
+    goes_on("a step and back");
+
+    // A reload leaves it, and so does a crash.
+    assert!(!e2e::ask::<Reloaded>(&daemon, &["reload"]).changed);
+    daemon.kill9().unwrap();
+    let daemon = lab.start_daemon(&path).unwrap();
+    daemon.wait_ready(e2e::DEADLINE).unwrap();
+    let list: Vec<CanaryView> = e2e::ask(&daemon, &["canary", "list"]);
+    assert_eq!(list.iter().map(|view| view.canary.permille).collect::<Vec<_>>(), [0, 100]);
+    tenth.assert_same(&e2e::placement(&lab));
+    goes_on("a crash");
+
+    done(&daemon, &["canary", "promote", "web"]);
+    assert_eq!(share(&e2e::placement(&lab)), 1.0);
+    goes_on("a promotion");
+    done(&daemon, &["canary", "abort", "web"]);
+    done(&daemon, &["canary", "abort", "live"]);
+    before.assert_same(&e2e::placement(&lab));
+    goes_on("aborting");
+
+    // A set that stands by takes nothing, until its canary begins; one that is gone ends its canary.
+    done(&daemon, &["canary", "set", "web", "--set", "web-w2", "--share", "10%"]);
+    write(&lab, "sets = [\"web-w1\"]\nstandby = [\"web-w2\"]");
+    let reloaded: Reloaded = e2e::ask(&daemon, &["reload"]);
+    assert!(!reloaded.changed, "with its canary the file says what is in force: {reloaded:?}");
+    done(&daemon, &["canary", "abort", "web"]);
+    assert_eq!(share(&e2e::placement(&lab)), 0.0);
+    done(&daemon, &["canary", "set", "web", "--set", "web-w2", "--share", "50%"]);
+    write(&lab, "sets = [\"web-w1\"]");
+    let diff = String::from_utf8(daemon.cli(&["diff"]).unwrap().stdout).unwrap();
+    assert!(diff.contains("web: the canary of set web-w2 ends"), "{diff}");
+    e2e::ask::<Reloaded>(&daemon, &["reload"]);
+    assert!(e2e::ask::<Vec<CanaryView>>(&daemon, &["canary", "list"]).is_empty());
+    let told = events(&daemon, EventKind::Canary, "web");
+    assert!(told.last().unwrap().cause.contains("ended"), "{told:?}");
+    goes_on("the end of the canary");
 }

@@ -93,12 +93,14 @@ pub fn process_first<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: &m
                     Reason::PassNotVip => relay::or_pass(tables, Origin::Client),
                     _ => outcome,
                 };
+                trace.concluded(&outcome);
                 verdict::count(tables, &outcome, length);
                 return outcome;
             }
         },
     };
     let outcome = forward(packet, tables, &transport, Origin::Client, trace);
+    trace.concluded(&outcome);
     verdict::count(tables, &outcome, length);
     outcome
 }
@@ -114,12 +116,14 @@ pub fn process_relayed<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: 
             Unusual::Transport(transport) => transport,
             Unusual::Done(outcome) => {
                 let outcome = relay::never_passed(outcome);
+                trace.concluded(&outcome);
                 verdict::count(tables, &outcome, length);
                 return outcome;
             }
         },
     };
     let outcome = relay::never_passed(forward(packet, tables, &transport, Origin::Relay, trace));
+    trace.concluded(&outcome);
     verdict::count(tables, &outcome, length);
     outcome
 }

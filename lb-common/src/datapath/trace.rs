@@ -1,6 +1,6 @@
 //! Lets someone watch a decision. The XDP program passes [`Silent`], which compiles to nothing.
 
-use super::{flow::FlowTable, steer::Walked};
+use super::{flow::FlowTable, steer::Walked, verdict::Outcome};
 use crate::abi::admission::Admission;
 
 /// One step of a decision.
@@ -86,6 +86,11 @@ pub trait Trace {
     #[inline(always)]
     fn placed(&mut self, walked: Walked) {
         let _ = walked;
+    }
+    /// This is what becomes of the packet.
+    #[inline(always)]
+    fn concluded(&mut self, outcome: &Outcome) {
+        let _ = outcome;
     }
     /// The packet's flow was written into the table of flows that are opening.
     #[inline(always)]

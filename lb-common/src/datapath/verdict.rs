@@ -1,7 +1,5 @@
 //! Stage 7: what is done with the packet, and how is it counted?
 
-use core::hint::black_box;
-
 use super::ports::Tables;
 use crate::abi::{
     counter::{backend_slot, reason_slot, service_slot},
@@ -111,20 +109,19 @@ impl Outcome {
         Self { verdict, reason: Reason::Forwarded, ..self }
     }
 
-    /// All of it in two words, as one BPF function hands it to another: see [`watch::conclude`](super::watch::conclude).
+    /// All of it but the interface of a redirect in two words, as one BPF function hands it to another: see
+    /// [`watch::conclude`](super::watch::conclude).
     #[must_use]
     #[inline(always)]
-    pub fn words(&self) -> [u64; 2] {
-        let (kind, egress) = match self.verdict {
-            Verdict::Pass | Verdict::Arrival => (VERDICT_PASS, 0),
-            Verdict::Drop => (VERDICT_DROP, 0),
-            Verdict::Tx if self.reason as u32 == Reason::Forwarded as u32 => (VERDICT_FORWARD, 0),
-            Verdict::Tx => (VERDICT_ANSWER, 0),
-            // Hidden, or the optimiser would read the number also where there is none, which the verifier does not take.
-            Verdict::Redirect(ifindex) => (VERDICT_FORWARD, black_box(ifindex)),
+    pub const fn words(&self) -> [u64; 2] {
+        let kind = match self.verdict {
+            Verdict::Pass | Verdict::Arrival => VERDICT_PASS,
+            Verdict::Drop => VERDICT_DROP,
+            Verdict::Tx if self.reason as u32 != Reason::Forwarded as u32 => VERDICT_ANSWER,
+            Verdict::Tx | Verdict::Redirect(_) => VERDICT_FORWARD,
         };
         let what = self.reason as u64 & 0xff | (kind as u64) << 8 | (self.opening as u64) << 16;
-        [what | (egress as u64) << 32, self.service as u64 | (self.backend as u64) << 32]
+        [what, self.service as u64 | (self.backend as u64) << 32]
     }
 
     /// The service, where it is known.

@@ -111,7 +111,7 @@ pub fn sketch(record: &mut WatchRecord, head: &[u8; HEAD], length: usize) {
 }
 
 /// Writes into a record what became of its packet: the words of [`Outcome::words`](super::verdict::Outcome::words). `ingress` is the
-/// interface that it came by.
+/// interface that it came by; [`WatchRecord::egress`] holds that of a redirect, or 0.
 #[inline(always)]
 pub fn conclude(record: &mut WatchRecord, what: u64, whither: u64, ingress: u32) {
     record.reason = what as u32 & 0xff;
@@ -122,9 +122,8 @@ pub fn conclude(record: &mut WatchRecord, what: u64, whither: u64, ingress: u32)
     record.service = whither as u32;
     record.backend = (whither >> 32) as u32;
     record.ingress = ingress;
-    let egress = (what >> 32) as u32;
     record.egress = match record.verdict {
-        VERDICT_FORWARD if egress != 0 => egress,
+        VERDICT_FORWARD if record.egress != 0 => record.egress,
         VERDICT_ANSWER | VERDICT_FORWARD => ingress,
         _ => 0,
     };
@@ -312,10 +311,11 @@ mod tests {
 
     #[test]
     fn what_became_of_a_packet_goes_through_two_words() {
-        use crate::datapath::verdict::Outcome;
+        use crate::datapath::verdict::{Outcome, Verdict};
         let told = |outcome: Outcome| {
             let [what, whither] = outcome.words();
-            let mut record = WatchRecord::default();
+            let egress = if let Verdict::Redirect(egress) = outcome.verdict { egress } else { 0 };
+            let mut record = WatchRecord { egress, ..WatchRecord::default() };
             conclude(&mut record, what, whither, 7);
             record
         };

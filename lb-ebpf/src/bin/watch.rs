@@ -86,6 +86,9 @@ mod program {
         /// The packet's random number.
         drawn: u32,
         reserved: u32,
+        /// What became of the packet: [`Outcome::words`].
+        what: u64,
+        whither: u64,
         /// What may still be told.
         allowance: Allowance,
     }
@@ -105,38 +108,56 @@ mod program {
     }
 
     /// Keeps what only the datapath knows while it decides.
-    struct Notes;
+    ///
+    /// `CONCLUDES` says whether it keeps what becomes of the packet before that is counted, or whoever asked for it does so at the end: either
+    /// takes less stack in one of the programs, and both have none to spare.
+    struct Notes<const CONCLUDES: bool>;
 
-    impl Trace for Notes {
+    impl<const CONCLUDES: bool> Trace for Notes<CONCLUDES> {
         #[inline(always)]
         fn step(&mut self, _: Step) {}
 
         #[inline(always)]
         fn placed(&mut self, walked: Walked) {
-            if let Some(told) = told() {
-                told.record.walked = walked.0 | WALKED;
+            weir_note(walked.0 | WALKED);
+        }
+
+        #[inline(always)]
+        fn concluded(&mut self, outcome: &Outcome) {
+            if CONCLUDES {
+                conclude(outcome);
             }
         }
 
         #[inline(always)]
         fn remembered(&mut self) {
-            if let Some(told) = told() {
-                told.record.flags |= SEEN_REMEMBERED;
-            }
+            weir_note(SEEN_REMEMBERED as u64);
         }
 
         #[inline(always)]
         fn by_connection_id(&mut self) {
-            if let Some(told) = told() {
-                told.record.flags |= SEEN_BY_ID;
-            }
+            weir_note(SEEN_BY_ID as u64);
         }
+    }
+
+    /// Keeps a note: what placed the packet, with [`WALKED`], or some of `SEEN_*`. A function of its own, because the one that it is called
+    /// from has no stack left.
+    #[unsafe(no_mangle)]
+    #[inline(never)]
+    extern "C" fn weir_note(note: u64) -> u32 {
+        let Some(told) = told() else { return 0 };
+        if note & WALKED != 0 {
+            told.record.walked = note;
+        } else {
+            told.record.flags |= note as u8;
+        }
+        0
     }
 
     #[xdp]
     fn weir_watched(ctx: XdpContext) -> u32 {
         weir_arrived(ctx.ctx);
-        let outcome = datapath::process_first(&mut Frame(&ctx), &Maps, &mut Notes);
+        let outcome = datapath::process_first(&mut Frame(&ctx), &Maps, &mut Notes::<false>);
         if outcome.verdict == Verdict::Arrival {
             // SAFETY: nothing here is to be dropped.
             unsafe { WATCH_NEXT.tail_call(&ctx, NEXT_ARRIVE) };
@@ -144,9 +165,9 @@ mod program {
             // SAFETY: as above.
             unsafe { NEXT.tail_call(&ctx, NEXT_ARRIVE) };
             let outcome = Outcome::pass(Reason::PassNotVip);
-            verdict::count(&Maps, &outcome, Frame(&ctx).length());
-            return finish(&ctx, &outcome);
+            return finish_early(&ctx, &outcome);
         }
+        conclude(&outcome);
         finish(&ctx, &outcome)
     }
 
@@ -154,37 +175,75 @@ mod program {
     #[xdp]
     fn weir_watched_arrive(ctx: XdpContext) -> u32 {
         if let Some(outcome) = relay::arrive(&mut Frame(&ctx), &Maps) {
+            conclude(&outcome);
             return finish(&ctx, &outcome);
         }
         // SAFETY: nothing here is to be dropped.
         unsafe { WATCH_NEXT.tail_call(&ctx, NEXT_RELAY) };
         // SAFETY: as above.
         unsafe { NEXT.tail_call(&ctx, NEXT_RELAY) };
-        let outcome = Outcome::refuse(Reason::Inconsistent);
-        verdict::count(&Maps, &outcome, Frame(&ctx).length());
-        finish(&ctx, &outcome)
+        finish_early(&ctx, &Outcome::refuse(Reason::Inconsistent))
     }
 
     /// In the place of the edge's `weir_relay`.
     #[xdp]
     fn weir_watched_relay(ctx: XdpContext) -> u32 {
         weir_unwrapped(ctx.ctx);
-        let outcome = datapath::process_relayed(&mut Frame(&ctx), &Maps, &mut Notes);
+        let outcome = datapath::process_relayed(&mut Frame(&ctx), &Maps, &mut Notes::<true>);
         finish(&ctx, &outcome)
     }
 
-    /// Tells, and does, what becomes of a frame.
+    /// Counts, tells and does what becomes of a frame for which the program to go on to is missing.
+    #[inline(always)]
+    fn finish_early(ctx: &XdpContext, outcome: &Outcome) -> u32 {
+        conclude(outcome);
+        verdict::count(&Maps, outcome, Frame(ctx).length());
+        finish(ctx, outcome)
+    }
+
+    /// Does what becomes of a frame, and tells of it.
     #[inline(always)]
     fn finish(ctx: &XdpContext, outcome: &Outcome) -> u32 {
-        let [what, whither] = outcome.words();
-        weir_left(ctx.ctx, what, whither);
-        match outcome.verdict {
+        let action = match outcome.verdict {
             Verdict::Pass | Verdict::Arrival => XDP_PASS,
             Verdict::Drop => XDP_DROP,
             Verdict::Tx => XDP_TX,
-            // SAFETY: a helper call without pointers; its value is the action to return.
-            Verdict::Redirect(ifindex) => unsafe { bpf_redirect(ifindex, 0) as u32 },
+            Verdict::Redirect(ifindex) => {
+                // Here and not with the rest: where there is none, there is no such number either, and the verifier knows.
+                weir_redirected(ifindex);
+                // SAFETY: a helper call without pointers; its value is the action to return.
+                unsafe { bpf_redirect(ifindex, 0) as u32 }
+            }
+        };
+        weir_left(ctx.ctx);
+        action
+    }
+
+    #[inline(always)]
+    fn conclude(outcome: &Outcome) {
+        let [what, whither] = outcome.words();
+        weir_concluded(what, whither);
+    }
+
+    /// Keeps what becomes of the packet.
+    #[unsafe(no_mangle)]
+    #[inline(never)]
+    extern "C" fn weir_concluded(what: u64, whither: u64) -> u32 {
+        if let Some(state) = state() {
+            state.what = what;
+            state.whither = whither;
         }
+        0
+    }
+
+    /// Keeps the interface that the frame leaves by.
+    #[unsafe(no_mangle)]
+    #[inline(never)]
+    extern "C" fn weir_redirected(ifindex: u32) -> u32 {
+        if let Some(told) = told() {
+            told.record.egress = ifindex;
+        }
+        0
     }
 
     /// Copies the first `length` bytes of the frame to `to`. Not more than `room` bytes, which must be there.
@@ -218,6 +277,7 @@ mod program {
         let stride = (control.snap as u64).next_multiple_of(8);
         told.record.walked = 0;
         told.record.flags = 0;
+        told.record.egress = 0;
         told.record.arrived_length = length as u32;
         told.record.arrived_captured = 0;
         told.record.stride = if stride <= FRAME_ROOM as u64 { stride as u32 } else { 0 };
@@ -259,7 +319,7 @@ mod program {
     /// Tells what became of the frame, if somebody wants to see that.
     #[unsafe(no_mangle)]
     #[inline(never)]
-    extern "C" fn weir_left(ctx: *mut xdp_md, what: u64, whither: u64) -> u32 {
+    extern "C" fn weir_left(ctx: *mut xdp_md) -> u32 {
         let (Some(state), Some(told)) = (state(), told()) else { return 0 };
         if state.length == 0 {
             return 0;
@@ -276,7 +336,7 @@ mod program {
             Some(words) if words[10] as u8 != 0 => watch::from_transport(record, words),
             _ => watch::sketch(record, &state.head, state.length as usize),
         }
-        watch::conclude(record, what, whither, frame.ingress_ifindex());
+        watch::conclude(record, state.what, state.whither, frame.ingress_ifindex());
         record.left_length = 0;
         record.left_captured = 0;
         record.watchers = watchers(state.drawn);

@@ -12,6 +12,9 @@
 //! | `POST /v1/shifts`, with a [`types::ShiftRequest`] | [`types::ShiftView`] |
 //! | `POST /v1/shifts/extend`, with a [`types::ShiftExtendRequest`] | [`types::ShiftView`] |
 //! | `POST /v1/shifts/cancel`, with a [`types::ShiftCancelRequest`] | [`types::ShiftView`] |
+//! | `GET /v1/canaries` | [`types::CanaryView`]s |
+//! | `POST /v1/canaries`, with a [`types::CanarySetRequest`] | [`types::CanaryView`] |
+//! | `POST /v1/canaries/{step\|promote\|abort}`, with a [`types::CanaryRequest`] | [`types::CanaryView`] |
 //! | `GET /v1/guards`, `/v1/guards/{service}` | [`types::GuardView`] |
 //! | `GET /v1/emergency` | [`types::SwitchView`] |
 //! | `POST /v1/emergency`, with a [`types::ThrowRequest`] | [`types::SwitchView`] |
@@ -19,6 +22,7 @@
 //! | `POST /v1/reload` | [`types::Reloaded`] |
 //! | `GET /v1/diff?file=` | [`types::Differences`] |
 //! | `GET /v1/explain?src=&dst=&protocol=&opening=` | [`types::Explanation`] |
+//! | `GET /v1/report?since_s=` | [`Report`] |
 //! | `GET /v1/events?after=&limit=&wait=` | [`Event`]s |
 //! | `GET /v1/events/stream?after=` | [`Event`]s as they come, as server-sent events |
 //! | `GET /v1/watch?filter=&sample=&snap=` | [`types::WatchLine`]s, one JSON object a line, without end |
@@ -35,15 +39,15 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::{
     plan::state::Action,
-    telemetry::{event::Event, metrics},
+    telemetry::{event::Event, metrics, report::Report},
 };
 use hyper::body::Bytes;
 use problem::Problem;
 use tokio::sync::mpsc;
 use types::{
-    Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation,
-    GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
-    Status, SubjectName, SwitchView, ThrowRequest, TrafficHistory, WatchQuery,
+    Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
+    ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest,
+    ShiftRequest, ShiftView, Status, SubjectName, SwitchView, ThrowRequest, TrafficHistory, WatchQuery,
 };
 
 pub mod limits;
@@ -92,6 +96,11 @@ pub trait Control: Send + Sync + 'static {
     /// Shifts a domain, or extends or cancels its shift. The reason has been checked; the rest has not. The answer comes when the
     /// word is in the data plane; of a cancelled shift it is the one that stood.
     fn shift(&self, request: ShiftChange) -> impl Future<Output = Result<ShiftView, Problem>> + Send;
+    /// The canaries that stand.
+    fn canaries(&self) -> impl Future<Output = Vec<CanaryView>> + Send;
+    /// Begins, moves or ends a canary. The reason has been checked; the rest has not. The answer comes when that is in force; of a
+    /// canary that ended it is the one that stood.
+    fn canary(&self, change: CanaryChange) -> impl Future<Output = Result<CanaryView, Problem>> + Send;
     /// How each service is protected, in any order.
     fn guards(&self) -> impl Future<Output = Vec<GuardView>> + Send;
     /// The emergency switches that are on, in any order.
@@ -109,6 +118,8 @@ pub trait Control: Send + Sync + 'static {
     /// Shows packets: lines of JSON ([`types::WatchLine`]), as they come, until the receiver goes.
     fn watch(&self, query: WatchQuery)
     -> impl Future<Output = Result<mpsc::Receiver<Bytes>, Problem>> + Send;
+    /// How often and how long what was down since then.
+    fn report(&self, since: jiff::Timestamp) -> impl Future<Output = Result<Report, Problem>> + Send;
     /// Events, oldest first, at most `limit`: the first ones after number `after`, or, without it, the last ones of all.
     /// Where there is none after `after`, waits for one for at most `wait`.
     fn events(

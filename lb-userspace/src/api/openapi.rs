@@ -12,12 +12,13 @@ use super::{
     limits::{MAX_BODY_BYTES, MAX_EVENTS, MAX_IDEMPOTENCY_KEY_CHARS, MAX_WAIT},
     problem::Problem,
     types::{
-        Acted, BackendActionRequest, BackendView, ClearRequest, Differences, DomainActionRequest, DomainView,
-        Explanation, GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest,
-        ShiftView, Status, SwitchView, ThrowRequest, TrafficHistory, WatchLine,
+        Acted, BackendActionRequest, BackendView, CanaryRequest, CanarySetRequest, CanaryView, ClearRequest,
+        Differences, DomainActionRequest, DomainView, Explanation, GuardView, Reloaded, ServiceView,
+        ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, Status, SwitchView, ThrowRequest,
+        TrafficHistory, WatchLine,
     },
 };
-use crate::telemetry::{event::Event, history::MAX_POINTS};
+use crate::telemetry::{event::Event, history::MAX_POINTS, report::Report};
 
 /// The generators of what is taken and of what is given.
 struct Types {
@@ -204,6 +205,14 @@ fn look(types: &mut Types, paths: &mut Map<String, Value>) {
         json,
         types.answer::<Explanation>(),
     );
+    get("ask", "/v1/canaries", "Canaries that stand.", vec![], json, types.answer::<Vec<CanaryView>>());
+    let since = vec![(
+        "since_s",
+        "query",
+        json!({"type": "integer", "minimum": 0}),
+        "How far back, in seconds; a week if left out.",
+    )];
+    get("ask", "/v1/report", "Failures, repairs and availability.", since, json, types.answer::<Report>());
     let watch = vec![
         ("filter", "query", text(), "Which packets, as `weir trace --help` says; all of them if left out."),
         (
@@ -267,6 +276,11 @@ fn operate(types: &mut Types, paths: &mut Map<String, Value>) {
     post("/v1/shifts/extend", "Let a shift stand for longer.", vec![], Some(body), answer);
     let (body, answer) = (types.body::<ShiftCancelRequest>(), types.answer::<ShiftView>());
     post("/v1/shifts/cancel", "End a shift.", vec![], Some(body), answer);
+    let (body, answer) = (types.body::<CanarySetRequest>(), types.answer::<CanaryView>());
+    post("/v1/canaries", "Give a set a share of new flows, or another one.", vec![], Some(body), answer);
+    let (body, answer) = (types.body::<CanaryRequest>(), types.answer::<CanaryView>());
+    let step = vec![("action", "path", json!({"enum": ["step", "promote", "abort"]}), "What to do.")];
+    post("/v1/canaries/{action}", "Go on with a canary, or end it.", step, Some(body), answer);
     let (body, answer) = (types.body::<ThrowRequest>(), types.answer::<SwitchView>());
     post("/v1/emergency", "Throw an emergency switch.", vec![], Some(body), answer);
     let (body, answer) = (types.body::<ClearRequest>(), types.answer::<SwitchView>());

@@ -89,7 +89,10 @@ pub fn router<C: Control>(control: Arc<C>, surface: Surface, stopping: watch::Re
     let patient = Router::new().route("/v1/events", get(events::<C>));
     let patient = match surface {
         Surface::ReadOnly => patient,
-        Surface::All => patient.route("/v1/reload", post(reload::<C>)).route("/v1/watch", get(watch::<C>)),
+        Surface::All => patient
+            .route("/v1/reload", post(reload::<C>))
+            .route("/v1/watch", get(watch::<C>))
+            .merge(operations::patient_routes()),
     };
     let patient =
         patient.layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT + MAX_WAIT, request, next)));

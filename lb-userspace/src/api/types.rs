@@ -14,6 +14,7 @@ use crate::{
     plan::state::{Action, Override, State},
 };
 
+mod canary;
 mod explain;
 mod guard;
 mod operate;
@@ -22,6 +23,7 @@ mod status;
 mod traffic;
 mod watch;
 
+pub use canary::{CanaryChange, CanaryRequest, CanarySetRequest, CanaryView};
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
 pub use operate::{

@@ -23,8 +23,12 @@ Examples:
   weir backend drain w1r1b1 --reason 'kernel upgrade'
   weir backend drain w1r1b1 --for 2h --reason 'kernel upgrade'
   weir backend drain w1r1b1 --no-expiry --reason 'out of service'
+  weir backend drain w1r1b1 --wait --deadline 10m --quiet 30s --reason 'kernel upgrade'
 
-New flows go elsewhere, established ones stay, until its time is over or `weir backend restore`. No flow of another backend moves.";
+New flows go elsewhere, established ones stay, until its time is over or `weir backend restore`. No flow of another backend moves.
+
+It is drained when no entry of the flow table names it and no packet came for a minute, or for --quiet. A flow at home that is silent for
+longer is known to nobody. A deadline cuts nothing off: `weir backend fail` does.";
 const FAIL_EXAMPLES: &str = "\
 Examples:
   weir backend fail w1r1b1 --reason 'answers with errors'
@@ -92,16 +96,24 @@ pub(super) async fn run(command: BackendCommand, client: &Client, out: &mut Outp
 }
 
 async fn act(said: Said, client: &Client, out: &mut Output) -> anyhow::Result<()> {
-    let Said { action, name, reason, terms } = said;
+    let Said { action, name, reason, terms, wait } = said;
     let path = format!("/v1/backends/{}/{}", encode(&name), action.name());
     let answer = client.post(&path, &BackendActionRequest::new(reason, terms)).await?;
-    operate::show(&answer, out)
+    if !(wait && out.is_json()) {
+        operate::show(&answer, out)?;
+        out.flush()?;
+    }
+    if wait {
+        let path = format!("/v1/backends/{}", encode(&name));
+        operate::wait(&path, &name, client, out).await?;
+    }
+    Ok(())
 }
 
 fn row(backend: &BackendView) -> Vec<Cell> {
     vec![
         Cell::new(&backend.name),
-        state(backend.health.state),
+        operate::state_of(&backend.health),
         Cell::new(flows(backend.effective)),
         Cell::new(&backend.rack),
         Cell::new(backend.address),
@@ -141,7 +153,7 @@ fn show(backend: &BackendView, out: &mut Output) -> anyhow::Result<()> {
         next_hop.map_or_else(|| "not known".to_owned(), |hop| format!("{} by {}", hop.mac, hop.interface));
     let mut fields = vec![
         ("name", Cell::new(&backend.name)),
-        ("state", state(backend.health.state)),
+        ("state", operate::state_of(&backend.health)),
         ("since", Cell::new(moment(backend.health.since))),
         ("checks say", state(backend.health.automatic)),
         ("takes flows", Cell::new(format!("{}{limited}", flows(backend.effective)))),

@@ -22,6 +22,7 @@ const DRAIN_EXAMPLES: &str = "\
 Examples:
   weir domain drain west/w1/r1 --reason 'replacing the switch'
   weir domain drain west/w1/r1 --for 2h --reason 'replacing the switch'
+  weir domain drain west/w1/r1 --wait --deadline 10m --reason 'replacing the switch'
 
 New flows go elsewhere, established ones stay, until its time is over or `weir domain restore`. No flow of another domain moves.";
 const FAIL_EXAMPLES: &str = "\
@@ -91,11 +92,19 @@ pub(super) async fn run(command: DomainCommand, client: &Client, out: &mut Outpu
 }
 
 async fn act(said: Said, client: &Client, out: &mut Output) -> anyhow::Result<()> {
-    let Said { action, name, reason, terms } = said;
+    let Said { action, name, reason, terms, wait } = said;
     let path = format!("/v1/domains/actions/{}", action.name());
-    let request = DomainActionRequest { domain: name, ..DomainActionRequest::new(reason, terms) };
+    let request = DomainActionRequest { domain: name.clone(), ..DomainActionRequest::new(reason, terms) };
     let answer = client.post(&path, &request).await?;
-    operate::show(&answer, out)
+    if !(wait && out.is_json()) {
+        operate::show(&answer, out)?;
+        out.flush()?;
+    }
+    if wait {
+        let path = format!("/v1/domains/{}", encode(&name));
+        operate::wait(&path, &name, client, out).await?;
+    }
+    Ok(())
 }
 
 fn row(domain: &DomainView) -> Vec<Cell> {
@@ -103,7 +112,7 @@ fn row(domain: &DomainView) -> Vec<Cell> {
     vec![
         Cell::new(path),
         Cell::new(level),
-        state(health.state),
+        operate::state_of(health),
         Cell::new(flows(admission.shares)),
         number(backends.up),
         number(backends.suspect),
@@ -128,7 +137,7 @@ fn show(domain: &DomainView, out: &mut Output) -> anyhow::Result<()> {
     let mut fields = vec![
         ("path", Cell::new(path)),
         ("level", Cell::new(level)),
-        ("state", state(health.state)),
+        ("state", operate::state_of(health)),
         ("since", Cell::new(moment(health.since))),
         ("checks say", state(health.automatic)),
         ("takes flows", Cell::new(flows(admission.shares))),

@@ -94,6 +94,7 @@ fn line(event: &Event) -> String {
         EventKind::DomainState => "domain ",
         EventKind::Override => "",
         EventKind::Shift => "shift ",
+        EventKind::Canary => "canary ",
         EventKind::Emergency => "emergency ",
         EventKind::Shed => "shed ",
         EventKind::Daemon => "node ",

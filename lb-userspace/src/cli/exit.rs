@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use super::{client::ClientError, privilege::PrivilegeError};
+use super::{client::ClientError, operate::WaitError, privilege::PrivilegeError};
 use crate::{
     api::{
         problem::{Problem, ProblemKind},
@@ -11,7 +11,7 @@ use crate::{
     config::ConfigError,
     dataplane::error::{DataPlaneError, ErrorClass},
     plan::compile::CompileError,
-    runtime::{lock::LockError, overrides::OverridesError, switches::SwitchesError},
+    runtime::{canaries::CanariesError, lock::LockError, overrides::OverridesError, switches::SwitchesError},
     telemetry::{journal::JournalError, log::LogError},
 };
 
@@ -55,6 +55,10 @@ codes! {
     Unsupported = 7, "the kernel or an interface cannot do it";
     /// The present state does not allow it.
     Refused = 8, "refused in the present state (a second daemon, other pins, a conflict)";
+    /// What was waited for did not come about before its deadline.
+    Deadline = 9, "a drain that was waited for has flows left, and its deadline has passed";
+    /// What was waited for ended otherwise.
+    Superseded = 10, "a drain that was waited for ended before it was drained";
 }
 
 impl From<ExitCode> for std::process::ExitCode {
@@ -102,6 +106,18 @@ fn known(error: &(dyn Error + 'static)) -> Option<Diagnosis> {
         // It tells its remedy itself.
         return Some(Diagnosis { code: of_data_plane(error), remedy: None });
     }
+    match error.downcast_ref() {
+        Some(WaitError::Deadline { .. }) => {
+            return is(
+                ExitCode::Deadline,
+                "wait on, or end what is left: weir backend fail, weir domain fail",
+            );
+        }
+        Some(WaitError::Superseded { .. }) => {
+            return is(ExitCode::Superseded, "weir events says who or what ended it");
+        }
+        None => {}
+    }
     if let Some(error) = error.downcast_ref::<PrivilegeError>() {
         return Some(Diagnosis { code: ExitCode::Privilege, remedy: Some(error.remedy()) });
     }
@@ -122,6 +138,20 @@ fn known(error: &(dyn Error + 'static)) -> Option<Diagnosis> {
     }
     if let Some(error) = error.downcast_ref() {
         return Some(of_switches(error));
+    }
+    match error.downcast_ref() {
+        Some(CanariesError::Corrupt { path, .. }) => {
+            let path = path.display();
+            let remedy = format!(
+                "nothing was changed. Repair the file, or move it away (mv {path} {path}.bad) if no canary in it has to stand \
+                 any more"
+            );
+            return is(ExitCode::Config, &remedy);
+        }
+        Some(CanariesError::Read { source, .. }) => {
+            return Some(of_io(source, "is the state directory readable?"));
+        }
+        None => {}
     }
     match error.downcast_ref() {
         Some(BindError::InUse { .. }) => {

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub mod agent;
 pub mod backend;
+pub mod canary;
 pub mod capture;
 pub mod check;
 pub mod client;
@@ -21,6 +22,7 @@ pub mod operate;
 pub mod output;
 pub mod privilege;
 pub mod reload;
+pub mod report;
 pub mod service;
 pub mod shift;
 pub mod status;
@@ -100,6 +102,9 @@ pub enum Command {
     /// Send a share of a zone's, region's or rack's new flows elsewhere for a while
     #[command(subcommand)]
     Shift(shift::ShiftCommand),
+    /// Give one set of a service a share of its flows, by steps; promote or abort it
+    #[command(subcommand)]
+    Canary(canary::CanaryCommand),
     /// Show how services are protected: access lists, limits, what was refused
     #[command(subcommand)]
     Guard(guard::GuardCommand),
@@ -114,6 +119,8 @@ pub enum Command {
     Capture(capture::CaptureArgs),
     /// Show what happened: every change of state with its cause and timings
     Events(events::EventsArgs),
+    /// Show how often and for how long what was down: MTTF, MTTR, availability
+    Report(report::ReportArgs),
     /// Take the XDP program off: forwarding ends
     Detach(detach::DetachArgs),
 }
@@ -165,9 +172,11 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
             Command::Backend(command) => backend::run(command, client, out).await,
             Command::Domain(command) => domain::run(command, client, out).await,
             Command::Shift(command) => shift::run(command, client, out).await,
+            Command::Canary(command) => canary::run(command, client, out).await,
             Command::Guard(command) => guard::run(command, client, out).await,
             Command::Emergency(command) => emergency::run(command, client, out).await,
             Command::Explain(args) => explain::run(&args, client, out).await,
+            Command::Report(args) => report::run(&args, client, out).await,
             Command::Events(args) => events::run(&args, client, out).await,
             Command::Trace(args) => trace::run(&args, client, out).await,
             Command::Capture(args) => capture::run(&args, client, out).await,

@@ -4,17 +4,20 @@ use clap::Args;
 use comfy_table::Cell;
 
 use super::{
-    client::Answer,
-    output::{Output, moment, span, uptime, word},
+    client::{Answer, Client},
+    output::{Output, moment, span, state, uptime, word},
     times::parse_seconds,
 };
 use crate::{
     api::{
         router::check_reason,
-        types::{Acted, ActionTerms, DampingView, HealthView},
+        types::{Acted, ActionTerms, DampingView, DrainState, DrainView, HealthView},
     },
-    plan::state::{Action, MAX_DRAIN_TIME, MAX_OVERRIDE_TIME},
+    plan::state::{Action, MAX_DRAIN_TIME, MAX_OVERRIDE_TIME, State},
 };
+
+/// Between two looks at a drain that is waited for.
+const POLL: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// What the help of `drain` and `fail` says about their end.
 pub(super) const ENDS: &str = "\
@@ -58,6 +61,9 @@ pub struct DrainArgs {
     /// For how long no packet must have come until it is drained [default: 60s]
     #[arg(long, value_parser = parse_drain_time, value_name = "TIME")]
     pub quiet: Option<u64>,
+    /// Wait until it is drained, or its deadline has passed (exit code 9), or the drain ended before that (exit code 10)
+    #[arg(long)]
+    pub wait: bool,
 }
 
 /// Arguments of `fail`.
@@ -96,20 +102,22 @@ pub(super) struct Said {
     pub(super) name: String,
     pub(super) reason: String,
     pub(super) terms: ActionTerms,
+    /// Whether to wait until it is drained.
+    pub(super) wait: bool,
 }
 
 impl From<DrainArgs> for Said {
     fn from(args: DrainArgs) -> Self {
-        let DrainArgs { action: ActionArgs { name, reason }, lasts, deadline, quiet } = args;
+        let DrainArgs { action: ActionArgs { name, reason }, lasts, deadline, quiet, wait } = args;
         let terms = ActionTerms { deadline_s: deadline, quiet_s: quiet, ..lasts.into() };
-        Self { action: Action::Drain, name, reason, terms }
+        Self { action: Action::Drain, name, reason, terms, wait }
     }
 }
 
 impl From<FailArgs> for Said {
     fn from(args: FailArgs) -> Self {
         let FailArgs { action: ActionArgs { name, reason }, lasts } = args;
-        Self { action: Action::Fail, name, reason, terms: lasts.into() }
+        Self { action: Action::Fail, name, reason, terms: lasts.into(), wait: false }
     }
 }
 
@@ -117,7 +125,7 @@ impl From<RestoreArgs> for Said {
     fn from(args: RestoreArgs) -> Self {
         let RestoreArgs { action: ActionArgs { name, reason }, forget_failures } = args;
         let terms = ActionTerms { forget_failures, ..ActionTerms::default() };
-        Self { action: Action::Restore, name, reason, terms }
+        Self { action: Action::Restore, name, reason, terms, wait: false }
     }
 }
 
@@ -155,9 +163,100 @@ pub(super) fn show(answer: &Answer, out: &mut Output) -> anyhow::Result<()> {
     Ok(out.line(format!("{text}{ends}"))?)
 }
 
+/// A drain that was waited for and did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// The deadline has passed.
+    #[error("{name} is not drained, and its deadline has passed: {left}")]
+    Deadline {
+        /// Of whom.
+        name: String,
+        /// What is left.
+        left: String,
+    },
+    /// Somebody restored or failed it, or its time is over.
+    #[error("the drain of {name} ended before it was drained")]
+    Superseded {
+        /// Of whom.
+        name: String,
+    },
+}
+
+/// The part of a backend or a domain that tells how far its drain is.
+#[derive(serde::Deserialize)]
+struct Drained {
+    health: HealthView,
+}
+
+/// Waits until what lies at `path` is drained, and tells on the way how far it is.
+pub(super) async fn wait(path: &str, name: &str, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    let mut last = String::new();
+    loop {
+        let answer = client.get(path).await?;
+        let Drained { health } = answer.parse()?;
+        if health.word.as_ref().is_none_or(|word| word.action != Action::Drain) {
+            return Err(WaitError::Superseded { name: name.to_owned() }.into());
+        }
+        if let Some(drain) = &health.drain {
+            let how = progress(drain);
+            if drain.state == DrainState::DeadlinePassed {
+                return Err(WaitError::Deadline { name: name.to_owned(), left: how }.into());
+            }
+            if out.is_json() && drain.state == DrainState::Drained {
+                return Ok(out.json(&answer.json)?);
+            }
+            if !out.is_json() && how != last {
+                out.line(format!("{name}: {how}"))?;
+                out.flush()?;
+                last = how;
+            }
+            if drain.state == DrainState::Drained {
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// How far a drain is, in words.
+fn progress(drain: &DrainView) -> String {
+    let DrainView { state, flows, walked, packets_per_second, quiet_s, silent_s, .. } = drain;
+    let flows = match (walked, flows) {
+        (false, _) => "flow table not walked yet".to_owned(),
+        (true, flows) => format!("{flows} flows away from home"),
+    };
+    // Seconds that count up would be a line each.
+    let packets = match (packets_per_second, silent_s >= quiet_s) {
+        (0, true) => format!("no packet for {quiet_s} s"),
+        (0, false) => format!("no packet lately, {quiet_s} s of that are needed"),
+        (rate, _) => format!("{rate} packets a second"),
+    };
+    let state = if *state == DrainState::Drained { "DRAINED" } else { "DRAINING" };
+    format!("{state}: {flows}, {packets}")
+}
+
+/// The state, and of a drain how far it is.
+pub(super) fn state_of(health: &HealthView) -> Cell {
+    drain_state(health.state, health.drain.as_ref())
+}
+
+/// See [`state_of`].
+pub(super) fn drain_state(of: State, drain: Option<&DrainView>) -> Cell {
+    let Some(drain) = drain.filter(|_| of == State::Draining) else { return state(of) };
+    let text = match drain.state {
+        DrainState::Draining => format!("DRAINING ({} flows)", drain.flows),
+        DrainState::Drained => "DRAINED".to_owned(),
+        DrainState::DeadlinePassed => format!("DRAINING (deadline passed, {} flows)", drain.flows),
+    };
+    Cell::new(text).fg(comfy_table::Color::Yellow)
+}
+
 /// What an operator said, how far that is, and what damping remembers, for `show`.
 pub(super) fn fields(health: &HealthView) -> Vec<(&'static str, Cell)> {
     let mut fields = Vec::new();
+    if let Some(drain) = &health.drain {
+        fields.push(("drain", Cell::new(progress(drain))));
+    }
     if let Some(held) = &health.word {
         let said = format!("{} (since {}, {})", word(health), moment(held.since), ends(health.left_s));
         fields.push(("operator", Cell::new(said)));

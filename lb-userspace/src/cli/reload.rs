@@ -85,7 +85,7 @@ pub(super) async fn diff(args: &DiffArgs, client: &Client, out: &mut Output) -> 
 }
 
 fn show(differences: &Differences, out: &mut Output) -> anyhow::Result<()> {
-    let Differences { services, backends, pools, domains, tables, settings, restart } = differences;
+    let Differences { services, backends, pools, domains, tables, settings, restart, canaries } = differences;
     let kinds = [("services", services), ("pools", pools), ("backends", backends), ("domains", domains)];
     for (kind, changes) in kinds {
         let Changes { added, removed, changed } = changes;
@@ -97,6 +97,9 @@ fn show(differences: &Differences, out: &mut Output) -> anyhow::Result<()> {
     }
     if !settings.is_empty() {
         out.line(format_args!("settings changed: {}", list(settings)))?;
+    }
+    for canary in canaries {
+        out.line(canary)?;
     }
     for key in restart {
         out.line(format_args!("needs a restart: {key}"))?;

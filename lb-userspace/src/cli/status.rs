@@ -3,7 +3,9 @@
 use comfy_table::Cell;
 
 use super::{
+    canary,
     client::Client,
+    operate,
     output::{Output, bytes, moment, number, span, state, uptime},
     shift,
 };
@@ -45,6 +47,10 @@ pub(super) async fn run(client: &Client, out: &mut Output) -> anyhow::Result<()>
     if !status.shifts.is_empty() {
         out.line("")?;
         out.table(&shift::HEADER, status.shifts.iter().map(shift::row).collect())?;
+    }
+    if !status.canaries.is_empty() {
+        out.line("")?;
+        out.table(&canary::HEADER, status.canaries.iter().map(canary::row).collect())?;
     }
     let switches: Vec<SwitchView> = client.get("/v1/emergency").await?.parse()?;
     if !switches.is_empty() {
@@ -193,7 +199,7 @@ fn override_row(view: &OverrideView) -> Vec<Cell> {
     let shown = match (view.active, view.word.action) {
         (false, _) => Cell::new("waiting: not in the configuration"),
         (true, crate::plan::state::Action::Fail) => state(crate::plan::state::State::Down),
-        (true, _) => state(crate::plan::state::State::Draining),
+        (true, _) => operate::drain_state(crate::plan::state::State::Draining, view.drain.as_ref()),
     };
     let left = view.left_s.map_or_else(|| "no end".to_owned(), uptime);
     vec![

@@ -38,7 +38,7 @@ impl Config {
             let raw = RawConfig::read(&tree, &mut report);
             let client_file = raw.node.as_ref().and_then(|node| node.client_prefixes_file.as_ref());
             let client_file = client_file.map(|text| PathBuf::from(text.value));
-            expand(raw, &mut report, |raw, report| resolve(raw, report)).map(|config| (config, client_file))
+            expand(raw, &mut report, resolve).map(|config| (config, client_file))
         });
         match config {
             Some((mut config, client_file)) if report.is_clean() => {

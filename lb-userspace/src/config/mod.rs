@@ -36,9 +36,10 @@ pub use http::Http;
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
     Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol, Service, Set,
-    Topology, XdpMode,
+    SetShare, Topology, XdpMode,
 };
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimits};
 pub use relay::Relay;
+pub(crate) use resolve::smallest_share_fits;
 pub use summary::{Summary, summary};

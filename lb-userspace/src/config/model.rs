@@ -18,6 +18,9 @@ use super::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
 use super::protection::Protection;
 use super::relay::Relay;
 
+/// The largest of weights that were scaled: fine enough for tables of any size, and small enough for their arithmetic.
+const SCALED_WEIGHT: u128 = 1 << 24;
+
 /// Everything that `weir.toml` says.
 ///
 /// Each table is sorted by name (domains by path), so that equal files with their tables in another order are equal.
@@ -249,10 +252,23 @@ pub struct Pool {
     pub name: String,
     /// Ascending; at least one.
     pub sets: Vec<SetId>,
+    /// Sets that take nothing unless a canary says so, ascending.
+    pub standby: Vec<SetId>,
+    /// A set whose share is another one than its weights say. The file never says so: a canary does.
+    pub canary: Option<SetShare>,
     /// Slots of the table, one of [`TABLE_SIZES`](super::limits::TABLE_SIZES).
     pub table_size: u32,
     /// Whether its one set is of Weir hosts of another region.
     pub relay: bool,
+}
+
+/// The share of a set in a pool's flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SetShare {
+    /// One of the pool's sets.
+    pub set: SetId,
+    /// In permille, 1 to 999.
+    pub permille: u32,
 }
 
 impl HashKey {
@@ -334,6 +350,36 @@ impl Config {
             pool.sets.iter().flat_map(|&set| self[set].backends.iter().copied()).collect();
         members.sort_unstable();
         members
+    }
+
+    /// The members of a pool, and those that stand by.
+    #[must_use]
+    pub fn all_members(&self, pool: &Pool) -> Vec<BackendId> {
+        let mut members = self.members(pool);
+        members.extend(pool.standby.iter().flat_map(|&set| self[set].backends.iter().copied()));
+        members
+    }
+
+    /// The members of a pool with their weights in its table: those of the file, unless a set has a share of its own.
+    #[must_use]
+    pub fn weights(&self, pool: &Pool) -> Vec<(BackendId, u32)> {
+        let members: Vec<_> = self.members(pool).into_iter().map(|id| (id, self[id].weight)).collect();
+        let Some(share) = pool.canary else { return members };
+        let is_of = |id: BackendId| self[id].set == share.set;
+        let sum = |of: bool| -> u128 {
+            members.iter().filter(|(id, _)| is_of(*id) == of).map(|(_, weight)| u128::from(*weight)).sum()
+        };
+        // So that the set's weights are to the others' as its share is to theirs, whatever they were.
+        let permille = u128::from(share.permille.min(1_000));
+        let (own, others) = (permille * sum(false), (1_000 - permille) * sum(true));
+        let scale =
+            |&(id, weight): &(BackendId, u32)| u128::from(weight) * if is_of(id) { own } else { others };
+        let largest = members.iter().map(scale).max().unwrap_or(1).max(1);
+        let fitted = |member: &(BackendId, u32)| {
+            let weight = (scale(member) * SCALED_WEIGHT + largest / 2) / largest;
+            (member.0, u32::try_from(weight).unwrap_or(u32::MAX).max(1))
+        };
+        members.iter().map(fitted).collect()
     }
 
     /// The client region whose longest prefix holds `address`; `default` if none does.

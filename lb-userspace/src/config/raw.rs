@@ -156,6 +156,7 @@ pub(super) struct RawPool<'a> {
     pub(super) span: Span,
     pub(super) name: Option<Text<'a>>,
     pub(super) sets: Option<Texts<'a>>,
+    pub(super) standby: Option<Texts<'a>>,
     pub(super) relay: Option<Text<'a>>,
     pub(super) table_size: Option<At<i64>>,
 }
@@ -419,6 +420,7 @@ impl<'a> RawPool<'a> {
                     report,
                 ),
             },
+            standby: fields.strings("standby", report),
             relay,
             table_size: fields.integer("table_size", report),
         };

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::error::counted;
 use super::ids::SetId;
-use super::model::{Config, Level, Service};
+use super::model::{Config, Level, Service, SetShare};
 
 /// Counts of what a configuration describes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -62,9 +62,9 @@ pub fn summary(config: &Config) -> Summary {
 /// Slots of all tables; pools with the same sets and table size share a table.
 pub(super) fn table_slots<'s>(services: impl IntoIterator<Item = &'s Service>) -> u64 {
     let pools = services.into_iter().flat_map(|service| &service.pools);
-    let tables: HashSet<(&[SetId], u32)> =
-        pools.map(|pool| (pool.sets.as_slice(), pool.table_size)).collect();
-    tables.into_iter().map(|(_, slots)| u64::from(slots)).sum()
+    let tables: HashSet<(&[SetId], Option<SetShare>, u32)> =
+        pools.map(|pool| (pool.sets.as_slice(), pool.canary, pool.table_size)).collect();
+    tables.into_iter().map(|(.., slots)| u64::from(slots)).sum()
 }
 
 impl fmt::Display for Summary {

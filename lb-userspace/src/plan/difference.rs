@@ -28,6 +28,7 @@ pub fn differences(old: &Config, new: &Config) -> Differences {
         tables,
         settings: settings(old, new),
         restart: restart(old, new),
+        canaries: Vec::new(),
     }
 }
 
@@ -133,7 +134,9 @@ fn pools(config: &Config) -> Pools<'_> {
 fn pool_texts(config: &Config, pools: &Pools<'_>) -> BTreeMap<String, String> {
     let text = |pool: &Pool| {
         let sets: Vec<_> = pool.sets.iter().map(|&set| config[set].name.as_str()).collect();
-        format!("{sets:?} {}", pool.table_size)
+        let standby: Vec<_> = pool.standby.iter().map(|&set| config[set].name.as_str()).collect();
+        let canary = pool.canary.map(|share| (config[share.set].name.as_str(), share.permille));
+        format!("{sets:?} {standby:?} {canary:?} {}", pool.table_size)
     };
     pools.iter().map(|(name, (_, pool))| (name.clone(), text(pool))).collect()
 }
@@ -168,5 +171,5 @@ fn table_change(name: &str, old: (&Config, &Pool), new: (&Config, &Pool)) -> Opt
 }
 
 fn members<'c>((config, pool): (&'c Config, &Pool)) -> Vec<(&'c str, u32)> {
-    config.members(pool).into_iter().map(|id| (config[id].name.as_str(), config[id].weight)).collect()
+    config.weights(pool).into_iter().map(|(id, weight)| (config[id].name.as_str(), weight)).collect()
 }

@@ -39,7 +39,7 @@ pub(super) fn quic_servers(config: &Config) -> Vec<(QuicServerKey, QuicServer)> 
         for (position, pool) in service.pools.iter().enumerate() {
             let Some(pool_index) = PoolIndex::from_index(position) else { continue };
             let number = pool_number(config, id, pool_index) as u32;
-            for member in config.members(pool) {
+            for member in config.all_members(pool) {
                 let backend = &config[member];
                 let server = QuicServer { backend: member.index() as u32, pool: number };
                 let mut add = |config: QuicConfig, server_id: fn(&Backend) -> Option<&Vec<u8>>| {

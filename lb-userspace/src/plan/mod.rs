@@ -1,6 +1,7 @@
 //! Pure decisions: from states to admission words, from configuration to a data-plane image.
 
 pub mod breaker;
+pub mod canary;
 pub mod capacity;
 pub mod compile;
 pub mod difference;
@@ -20,6 +21,7 @@ pub mod shed;
 pub mod shift;
 pub mod state;
 pub mod switches;
+pub mod tables;
 pub mod transition;
 pub mod walker;
 pub mod watch;

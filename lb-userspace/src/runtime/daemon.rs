@@ -8,9 +8,15 @@ use crate::{
     api::{Control, server::Server},
     config::Config,
     dataplane::loader::{Options, Prepared, Start},
-    plan::compile::compile,
+    plan::{
+        canary::{self, Canary, Misfit},
+        compile::compile_with,
+        tables::TableCache,
+    },
     runtime::{
+        canaries::Canaries,
         clock::monotonic_ns,
+        keeper,
         lock::Lock,
         notify,
         overrides::Overrides,
@@ -19,7 +25,10 @@ use crate::{
         switches::Switches,
         tenure::Heir,
     },
-    telemetry::{event::NewEvent, journal::Journal},
+    telemetry::{
+        event::{NewEvent, with_last_alive},
+        journal::Journal,
+    },
 };
 
 /// Runs the daemon until SIGTERM or SIGINT. Forwarding goes on after that as it was told last.
@@ -29,18 +38,23 @@ use crate::{
 pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     // Before anything can fail half-way: a signal from now on is an orderly stop.
     let mut signals = Signals::new()?;
-    let config = Arc::new(Config::load(config_path)?);
-    let node = &config.node;
+    let base = Arc::new(Config::load(config_path)?);
+    let node = &base.node;
     let _lock = Lock::acquire(&node.state_dir)?;
     let overrides = Overrides::load(&node.state_dir)?;
     let switches = Switches::load(&node.state_dir)?;
     let journal = Journal::open(&node.state_dir)?;
+    let last_alive = keeper::last_alive(&node.state_dir);
+    let canaries = Canaries::load(&node.state_dir)?;
     let mut server = Server::bind(&node.socket)?;
-    if let Some(address) = config.http.listen {
+    if let Some(address) = base.http.listen {
         server.listen(address)?;
         tracing::info!(%address, "metrics and status page, without authentication");
     }
-    let image = compile(&config)?;
+    let (config, misfits) = canary::apply(&base, canaries.list());
+    let config = Arc::new(config);
+    let mut tables = TableCache::default();
+    let image = compile_with(&config, &mut tables)?;
     let prepared = Prepared::new(&image, &Options::new(&config))?;
     let start = prepared.start();
     tracing::info!(node = node.name, ?start, "data plane ready");
@@ -52,10 +66,12 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     };
     if warmed_up {
         let tenure = heir.begin(switches, &journal)?;
-        journal.record(NewEvent::daemon(node.name.clone(), describe(start), monotonic_ns()));
+        let cause = with_last_alive(describe(start), last_alive);
+        journal.record(NewEvent::daemon(node.name.clone(), cause, monotonic_ns()));
         let config_path = config_path.to_owned();
-        let parts = Parts { config_path, tenure, journal: journal.clone(), overrides };
-        serve(server, parts, signals).await;
+        let (base, journal) = (Arc::clone(&base), journal.clone());
+        let parts = Parts { config_path, tenure, tables, journal, overrides, base, canaries };
+        serve(server, parts, &misfits, signals).await;
     } else {
         heir.give_up();
     }
@@ -65,11 +81,12 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
 }
 
 /// Serves the API until a signal says stop.
-async fn serve(server: Server, parts: Parts, mut signals: Signals) {
+async fn serve(server: Server, parts: Parts, misfits: &[(Canary, Misfit)], mut signals: Signals) {
     let program_log = program_log::spawn(parts.tenure.data_plane.program_id());
     let node = &parts.tenure.config.node;
     tracing::info!(interfaces = node.interfaces.join(", "), socket = %node.socket.display(), "forwarding");
     let service = Arc::new(Service::new(parts));
+    service.end_misfits(misfits);
     notify::ready();
     let keeping = Arc::clone(&service);
     let keeper = tokio::spawn(async move { keeping.keep().await });

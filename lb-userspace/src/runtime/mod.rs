@@ -1,9 +1,11 @@
 //! What runs: daemon, control thread, agent.
 
 pub mod agent;
+pub mod canaries;
 pub mod clock;
 pub mod control;
 pub mod daemon;
+mod drains;
 mod guardian;
 mod keeper;
 pub mod lock;

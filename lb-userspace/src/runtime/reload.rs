@@ -12,7 +12,13 @@ use crate::{
     },
     config::{Config, ConfigError},
     dataplane::loader::Options,
-    plan::{compile::compile, difference::differences, transition::Report},
+    plan::{
+        canary,
+        compile::{CompileError, compile_with},
+        difference::differences,
+        image::Image,
+        transition::Report,
+    },
     runtime::{
         clock::monotonic_ns,
         notify,
@@ -76,10 +82,20 @@ impl Service {
     }
 
     async fn try_reload(&self) -> Result<Reloaded, Problem> {
+        let file = self.origin.config_path.clone();
+        let base = tokio::task::block_in_place(|| Config::load(&file)).map_err(|error| invalid(&error))?;
+        let canaries = self.canaries.lock().unwrap_or_else(PoisonError::into_inner).list().to_vec();
+        let (config, misfits) = canary::apply(&base, &canaries);
+        let reloaded = self.put_in_force(Arc::new(config)).await?;
+        *self.base.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(base);
+        self.end_misfits(&misfits);
+        Ok(reloaded)
+    }
+
+    /// Puts a configuration, its canaries included, in force. To be called by one at a time: under `reloading`.
+    pub(super) async fn put_in_force(&self, config: Arc<Config>) -> Result<Reloaded, Problem> {
         let old = self.tenure();
         let file = self.origin.config_path.clone();
-        let config =
-            Arc::new(tokio::task::block_in_place(|| Config::load(&file)).map_err(|error| invalid(&error))?);
         let differences = tokio::task::block_in_place(|| differences(&old.config, &config));
         if *config == *old.config {
             return Ok(answer(file, &old, false, &Report::default(), differences));
@@ -95,14 +111,14 @@ impl Service {
         let state = old.walker.state();
         old.walker.stop();
         let heir = tokio::task::block_in_place(|| {
-            let image = compile(&config).map_err(anyhow::Error::from)?;
+            let (image, built) = self.compile(&config).map_err(anyhow::Error::from)?;
             let options = Options::new(&config);
             let prepared = old.data_plane.succeed(&image, &options, &state.unneeded)?;
-            Ok((image.digest, prepared))
+            Ok((image.digest, prepared, built))
         });
-        let heir = match heir {
-            Ok((digest, prepared)) => self.announce(&config, digest, prepared).await,
-            Err(error) => Err(error),
+        let (heir, built) = match heir {
+            Ok((digest, prepared, built)) => (self.announce(&config, digest, prepared).await, built),
+            Err(error) => (Err(error), 0),
         };
         let tenure = match heir {
             Ok(heir) => {
@@ -114,7 +130,7 @@ impl Service {
         match tenure {
             Ok(tenure) => {
                 let report = tenure.data_plane.report().clone();
-                let cause = describe(&report, &differences);
+                let cause = describe(&report, &differences, built);
                 let node = tenure.config.node.name.clone();
                 self.journal.record(NewEvent::daemon(node, cause, monotonic_ns()));
                 drop(tokio::task::spawn_blocking(move || old.stop()).await);
@@ -159,6 +175,14 @@ impl Service {
         Ok(tenure)
     }
 
+    /// Compiles a configuration, and says how many tables had to be built for it.
+    fn compile(&self, config: &Config) -> Result<(Image, u64), CompileError> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = tables.built();
+        let image = compile_with(config, &mut tables)?;
+        Ok((image, tables.built() - before))
+    }
+
     /// What a reload would do.
     pub(super) fn diff_now(&self, file: Option<PathBuf>) -> Result<Differences, Problem> {
         let file = file.unwrap_or_else(|| self.origin.config_path.clone());
@@ -171,8 +195,14 @@ impl Service {
         }
         tokio::task::block_in_place(|| {
             let config = Config::load(&file).map_err(|error| invalid(&error))?;
-            compile(&config).map_err(|error| refused(&error.into()))?;
-            Ok(differences(&self.tenure().config, &config))
+            let canaries = self.canaries.lock().unwrap_or_else(PoisonError::into_inner).list().to_vec();
+            let (config, misfits) = canary::apply(&config, &canaries);
+            self.compile(&config).map_err(|error| refused(&error.into()))?;
+            let ends = |(canary, why): &(canary::Canary, canary::Misfit)| {
+                format!("{}: the canary of set {} ends: {why}", canary.service, canary.set)
+            };
+            let canaries = misfits.iter().map(ends).collect();
+            Ok(Differences { canaries, ..differences(&self.tenure().config, &config) })
         })
     }
 }
@@ -195,12 +225,12 @@ fn answer(
     }
 }
 
-fn describe(report: &Report, differences: &Differences) -> String {
+fn describe(report: &Report, differences: &Differences, built: u64) -> String {
     let counts = |what: &str, changes: &crate::api::types::Changes| {
         format!("{what} +{} -{} ~{}", changes.added.len(), changes.removed.len(), changes.changed.len())
     };
     let mut cause = format!(
-        "reloaded: {}, {}, {}; {} services in transition, {} slots marked",
+        "reloaded: {}, {}, {}; {built} tables built, {} services in transition, {} slots marked",
         counts("services", &differences.services),
         counts("backends", &differences.backends),
         counts("pools", &differences.pools),

@@ -14,9 +14,9 @@ use crate::{
         Control, ShiftChange,
         problem::{Problem, ProblemKind},
         types::{
-            Acted, ActionTerms, BackendView, ClearRequest, Differences, DomainView, ExplainQuery,
-            Explanation, GuardView, Reloaded, ServiceView, ShiftView, Status, SubjectKind, SubjectName,
-            SwitchView, ThrowRequest, TrafficHistory, WatchQuery,
+            Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
+            ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftView, Status, SubjectKind,
+            SubjectName, SwitchView, ThrowRequest, TrafficHistory, WatchQuery,
         },
     },
     config::Config,
@@ -24,30 +24,45 @@ use crate::{
     plan::{
         planner::{Order, Refusal, Subject},
         state::{Action, Override},
+        tables::TableCache,
     },
     runtime::{
+        canaries::Canaries,
         control::{ActError, ControlStatus, Handle, Snapshot},
+        drains::Drains,
         overrides::{Overrides, OverridesError},
         reload::Reloads,
         tenure::Tenure,
         views::{self, Facts, Origin},
         watch::Watchers,
     },
-    telemetry::{event::Event, history::History, journal::Journal, metrics},
+    telemetry::{
+        event::Event,
+        history::History,
+        journal::Journal,
+        metrics,
+        report::{Report, report},
+    },
 };
 
 /// What the daemon started.
 pub(super) struct Parts {
     pub(super) config_path: PathBuf,
     pub(super) tenure: Tenure,
+    pub(super) tables: TableCache,
     pub(super) journal: Journal,
     pub(super) overrides: Overrides,
+    /// The configuration as the file says it.
+    pub(super) base: Arc<Config>,
+    pub(super) canaries: Canaries,
 }
 
 /// What the daemon started, behind [`Control`].
 pub struct Service {
     pub(super) origin: Origin,
     pub(super) tenure: Arc<RwLock<Arc<Tenure>>>,
+    /// Tables that were built so far.
+    pub(super) tables: Mutex<TableCache>,
     /// Who watches packets.
     pub(super) watchers: Arc<Watchers>,
     /// A reload that is under way: what is said meanwhile is said to both.
@@ -61,12 +76,17 @@ pub struct Service {
     pub(super) words: Mutex<Overrides>,
     /// The traffic of the last hour.
     pub(super) history: Mutex<History>,
+    /// The configuration in force without its canaries.
+    pub(super) base: Mutex<Arc<Config>>,
+    pub(super) canaries: Mutex<Canaries>,
+    /// How far drains are.
+    pub(super) drains: Mutex<Drains>,
 }
 
 impl Service {
     /// The service over everything that was started.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { config_path, tenure, journal, overrides } = parts;
+        let Parts { config_path, tenure, tables, journal, overrides, base, canaries } = parts;
         let now = jiff::Timestamp::now();
         let adopted = matches!(tenure.data_plane.start(), Start::Adopted { .. });
         let tenure = Arc::new(RwLock::new(Arc::new(tenure)));
@@ -78,6 +98,7 @@ impl Service {
             },
             watchers: Watchers::new(Arc::clone(&tenure)),
             tenure,
+            tables: Mutex::new(tables),
             coming: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
             reloads: Mutex::new(Reloads::new(now)),
@@ -85,6 +106,9 @@ impl Service {
             in_order: tokio::sync::Mutex::default(),
             words: Mutex::new(overrides),
             history: Mutex::default(),
+            base: Mutex::new(base),
+            canaries: Mutex::new(canaries),
+            drains: Mutex::default(),
         }
     }
 
@@ -163,7 +187,7 @@ impl Control for Service {
         self.view(|facts| {
             let (overrides, shifts) = (self.override_views(facts), self.shift_views(facts));
             let status = views::status(facts, &self.origin, (&digest, &reloads), journal);
-            Status { overrides, shifts, ..status }
+            Status { overrides, shifts, canaries: self.canary_views(), ..status }
         })
         .await
     }
@@ -173,11 +197,23 @@ impl Control for Service {
     }
 
     async fn backends(&self) -> Vec<BackendView> {
-        self.view(views::backends).await
+        let mut backends = self.view(views::backends).await;
+        let drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        for backend in &mut backends {
+            let name = SubjectName { kind: SubjectKind::Backend, name: backend.name.clone() };
+            backend.health.drain = drains.view(&name);
+        }
+        backends
     }
 
     async fn domains(&self) -> Vec<DomainView> {
-        self.view(views::domains).await
+        let mut domains = self.view(views::domains).await;
+        let drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
+        for domain in &mut domains {
+            let name = SubjectName { kind: SubjectKind::Domain, name: domain.path.clone() };
+            domain.health.drain = drains.view(&name);
+        }
+        domains
     }
 
     async fn act(
@@ -222,6 +258,14 @@ impl Control for Service {
 
     async fn shift(&self, request: ShiftChange) -> Result<ShiftView, Problem> {
         self.shift_now(request).await
+    }
+
+    async fn canaries(&self) -> Vec<CanaryView> {
+        self.canary_views()
+    }
+
+    async fn canary(&self, change: CanaryChange) -> Result<CanaryView, Problem> {
+        self.canary_now(change).await
     }
 
     async fn guards(&self) -> Vec<GuardView> {
@@ -275,6 +319,30 @@ impl Control for Service {
                 "look into the daemon's log",
             ))
         })
+    }
+
+    async fn report(&self, since: jiff::Timestamp) -> Result<Report, Problem> {
+        let config = Arc::clone(&self.tenure().config);
+        let made = tokio::task::spawn_blocking(move || {
+            let directory = &config.node.state_dir;
+            let mut failed = None;
+            let failing = std::cell::RefCell::new(&mut failed);
+            let made = report(&config, (since, jiff::Timestamp::now()), |found| {
+                if let Err(error) = Journal::scan(directory, found) {
+                    **failing.borrow_mut() = Some(error);
+                }
+            });
+            failed.map_or(Ok(made), Err)
+        });
+        let failed = |error: String| {
+            let detail = format!("cannot read the event journal: {error}");
+            Problem::new(
+                ProblemKind::Internal,
+                detail,
+                "look at the files events.jsonl* in the state directory",
+            )
+        };
+        made.await.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
     }
 
     async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {

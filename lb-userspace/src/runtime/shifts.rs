@@ -28,12 +28,13 @@ impl Service {
     /// The operators' words that stand.
     pub(super) fn override_views(&self, facts: &Facts<'_>) -> Vec<OverrideView> {
         let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
         let view = |(subject, word): (&SubjectName, &Override)| OverrideView {
             subject: subject.clone(),
             word: word.clone(),
             active: Self::subject(facts.config, subject).is_some(),
             left_s: word.until.map(left_s),
-            drain: None,
+            drain: drains.view(subject),
         };
         words.iter().map(view).collect()
     }

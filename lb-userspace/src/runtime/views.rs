@@ -90,6 +90,7 @@ pub(super) fn status(
         unresolved_next_hops: unresolved(facts),
         overrides: Vec::new(),
         shifts: Vec::new(),
+        canaries: Vec::new(),
     }
 }
 

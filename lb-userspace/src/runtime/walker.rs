@@ -41,6 +41,8 @@ const EPOCH_GRACE: Duration = Duration::from_millis(100);
 pub(super) struct FlowState {
     /// What the last walk found; none before the first.
     pub(super) found: Option<Found>,
+    /// When that walk began, by `CLOCK_MONOTONIC`; 0 before the first.
+    pub(super) walk_ns: u64,
     /// Marked slots after the last walk.
     pub(super) marked: u64,
     /// When the transition ends, if one runs.
@@ -241,11 +243,17 @@ impl Thread {
             superfluous.iter().for_each(|&slot| self.work.upkeep.unmark(slot));
             marked.retain(|slot| found.needed.contains(slot));
         }
-        self.tell(&observation, found, marked.len() as u64, in_transition);
+        self.tell(&observation, (found, began_ns), marked.len() as u64, in_transition);
         Ok(())
     }
 
-    fn tell(&mut self, tables: &impl Tables, found: Found, marked: u64, in_transition: bool) {
+    fn tell(
+        &mut self,
+        tables: &impl Tables,
+        (found, began_ns): (Found, u64),
+        marked: u64,
+        in_transition: bool,
+    ) {
         let now = Instant::now();
         let counters = &self.work.counters;
         let count = |at: u32| tables.backend(at).map(|_| counters.backend(BackendIndex(at)).packets);
@@ -286,6 +294,7 @@ impl Thread {
         (state.leaving_backends, state.leaving_services) = (leaving_backends, leaving_services);
         state.quiet = self.backends.iter().map(quiet).collect();
         state.found = Some(found);
+        state.walk_ns = began_ns;
         state.marked = marked;
         state.unneeded = unneeded;
     }

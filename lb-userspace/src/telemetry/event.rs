@@ -50,6 +50,8 @@ pub enum EventKind {
     Override,
     /// A domain was shifted, or its shift was extended, prolonged, cancelled, or ended.
     Shift,
+    /// The canary of a service began, moved or ended.
+    Canary,
     /// An emergency switch was thrown, taken back, or went off by itself.
     Emergency,
     /// The overload controller began or ended to shed new flows.
@@ -115,4 +117,50 @@ impl NewEvent {
             stored_ns: self.stored_ns,
         }
     }
+}
+
+/// How the cause of a daemon's start begins.
+pub const STARTED: &str = "started: ";
+/// How it begins if nothing was forwarding before: then everything is believed up.
+pub const STARTED_FRESH: &str = "started: nothing was forwarding before";
+/// How the cause of an orderly stop begins.
+pub const STOPPED: &str = "stopped; ";
+/// What stands before the moment at which a daemon was last known to run, in the cause of the next one's start.
+const LAST_ALIVE: &str = "; the one before was last alive at ";
+
+/// Whether a cause tells of a daemon's start.
+#[must_use]
+pub fn says_started(cause: &str) -> bool {
+    cause.starts_with(STARTED)
+}
+
+/// Whether a cause tells of a start without anything before it.
+#[must_use]
+pub fn says_fresh(cause: &str) -> bool {
+    cause.starts_with(STARTED_FRESH)
+}
+
+/// Whether a cause tells of an orderly stop.
+#[must_use]
+pub fn says_stopped(cause: &str) -> bool {
+    cause.starts_with(STOPPED)
+}
+
+/// Whether the cause of an override tells that an operator failed something.
+#[must_use]
+pub fn says_fail(cause: &str) -> bool {
+    cause.starts_with("operator: fail")
+}
+
+/// Adds to the cause of a start when the daemon before was last known to run.
+#[must_use]
+pub fn with_last_alive(cause: String, time: Option<jiff::Timestamp>) -> String {
+    time.map_or_else(|| cause.clone(), |time| format!("{cause}{LAST_ALIVE}{time}"))
+}
+
+/// When the daemon before was last known to run, from the cause of a start.
+#[must_use]
+pub fn last_alive(cause: &str) -> Option<jiff::Timestamp> {
+    let (_, rest) = cause.split_once(LAST_ALIVE)?;
+    rest.split_whitespace().next()?.parse().ok()
 }

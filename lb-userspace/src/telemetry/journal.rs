@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     event::{Event, NewEvent},
-    journal_file::{JournalFile, MAX_FILE_BYTES, aged},
+    journal_file::{self, JournalFile, MAX_FILE_BYTES, aged},
     metrics::EventCounts,
 };
 use crate::{api::types::JournalStatus, runtime::clock::monotonic_ns};
@@ -173,6 +173,14 @@ impl Journal {
     #[must_use]
     pub fn counts(&self) -> EventCounts {
         lock(&self.shared.memory).counts.clone()
+    }
+
+    /// Calls back for each event that the files of `state_dir` hold, oldest first. May take a second for a full journal.
+    ///
+    /// # Errors
+    /// If a file is there and cannot be read.
+    pub fn scan(state_dir: &Path, found: &mut dyn FnMut(&Event)) -> io::Result<()> {
+        journal_file::scan(state_dir, found)
     }
 
     /// How the journal does.

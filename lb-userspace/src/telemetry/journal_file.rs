@@ -133,6 +133,29 @@ impl Open {
     }
 }
 
+/// Calls back for each event of all files, oldest first. Damaged lines are left out, as is what is rotated away meanwhile.
+pub(super) fn scan(directory: &Path, found: &mut dyn FnMut(&Event)) -> io::Result<()> {
+    let mut last = 0;
+    for age in (0..=KEPT_FILES).rev() {
+        let file = match File::open(aged(directory, age)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
+        let mut reader = BufReader::new(file.take(MAX_READ_BYTES));
+        let mut line = Vec::new();
+        while (&mut reader).take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? > 0 {
+            if let Ok(event) = serde_json::from_slice::<Event>(&line)
+                && event.seq > last
+            {
+                last = event.seq;
+                found(&event);
+            }
+            line.clear();
+        }
+    }
+    Ok(())
+}
+
 /// Path of a file by age, 0 for the newest.
 pub(super) fn aged(directory: &Path, age: u32) -> PathBuf {
     match age {

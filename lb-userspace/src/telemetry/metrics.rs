@@ -133,6 +133,12 @@ fn node(text: &mut Text, status: &Status) {
     text.single("weir_host_isolated", Gauge, help, status.isolated);
     let overrides = status.overrides.len() as u64;
     text.single("weir_overrides", Gauge, "Operators' words that stand: drains and failures.", overrides);
+    let mut canaries =
+        text.family("weir_canary_ratio", Gauge, "Share of its pool's flows that a service's canary takes.");
+    for view in &status.canaries {
+        let labels = [("service", view.canary.service.as_str()), ("set", &view.canary.set)];
+        canaries.sample(&labels, f64::from(view.canary.permille) / 1e3);
+    }
     text.single("weir_shifts", Gauge, "Shifts of domains that stand.", status.shifts.len() as u64);
 }
 

@@ -9,3 +9,4 @@ pub mod metrics;
 pub mod metrics_text;
 pub mod pcapng;
 pub mod reactions;
+pub mod report;

@@ -19,6 +19,7 @@ use lb_userspace::{
     api::{Control, ShiftChange, problem::Problem, problem::ProblemKind, server::Server, types::*},
     config::{Level, OnAllDown, Ports, Priority, Protocol, Rate, Reach, XdpMode},
     plan::{
+        canary::Canary,
         shift::{Origin, Shift},
         state::{Action, Override, State},
         switches::Thrown,
@@ -27,6 +28,7 @@ use lb_userspace::{
         event::{Event, EventKind, NewEvent},
         journal::Journal,
         metrics,
+        report::{Kind, Record, Report},
     },
 };
 use tempfile::TempDir;
@@ -140,6 +142,22 @@ impl Control for Fake {
         }
     }
 
+    async fn canaries(&self) -> Vec<CanaryView> {
+        self.world.lock().unwrap().status.canaries.clone()
+    }
+
+    async fn canary(&self, change: CanaryChange) -> Result<CanaryView, Problem> {
+        let CanaryChange { service, order, reason } = change;
+        let before: Vec<_> = self.canaries().await.into_iter().map(|view| view.canary).collect();
+        let after = lb_userspace::plan::canary::order(&before, &service, order, &reason, moment()).map_err(
+            |refusal| Problem::new(ProblemKind::Conflict, refusal.to_string(), "weir canary list"),
+        )?;
+        let view = |canary: &Canary| CanaryView { canary: canary.clone(), next_permille: Some(250) };
+        self.world.lock().unwrap().status.canaries = after.iter().map(view).collect();
+        let told = after.iter().chain(&before).find(|canary| canary.service == service).map(view);
+        told.ok_or_else(|| Problem::not_found("canary", &service))
+    }
+
     async fn guards(&self) -> Vec<GuardView> {
         vec![guard("web"), guard("mail")]
     }
@@ -211,6 +229,33 @@ impl Control for Fake {
         // Goes when the client does.
         tokio::spawn(async move { sender.closed().await });
         Ok(receiver)
+    }
+
+    async fn report(&self, since: jiff::Timestamp) -> Result<Report, Problem> {
+        let record = |kind, name: &str, failures: u64| Record {
+            kind,
+            name: name.to_owned(),
+            failures,
+            up_s: 604_000.0,
+            down_s: 800.0,
+            planned_s: 0.0,
+            mttf_s: (failures > 0).then_some(302_000.0),
+            mttr_s: (failures > 0).then_some(400.0),
+            availability_percent: Some(99.868),
+        };
+        Ok(Report {
+            since,
+            journal_since: Some(moment()),
+            journal_truncated: true,
+            until: moment(),
+            observed_s: 604_800.0,
+            gaps: 1,
+            records: vec![
+                record(Kind::Service, "web", 2),
+                record(Kind::Backend, "w1r1b1", 2),
+                record(Kind::Backend, "w1r1b2", 0),
+            ],
+        })
     }
 
     async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {
@@ -693,6 +738,7 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
                 drain: None,
             },
         ],
+        canaries: Vec::new(),
         shifts: vec![shift("west/w1", Some(Level::Zone), 25, "cooling is weak", 5_400)],
     }
 }

@@ -62,7 +62,7 @@ fn exit_codes_are_in_the_help_and_never_change() {
         assert!(help.contains(&format!("  {}  {}", *code as u8, code.text())), "{code:?}\n{help}");
     }
     let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| *code as u8).collect();
-    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     assert_eq!(ExitCode::Unreachable as u8, 4);
     assert_eq!(ExitCode::Refused as u8, 8);
 }
@@ -86,6 +86,9 @@ fn what_is_missing_or_wrong_is_a_usage_error() {
         &["shift", "zone", "west/w1", "--to", "50%", "--away", "50%", "--for", "2h", "--reason", "r"],
         &["shift", "zone", "west/w1", "--to", "50%", "--for", "8d", "--reason", "r"],
         &["shift", "pool", "west/w1", "--to", "50%", "--for", "2h", "--reason", "r"],
+        &["canary", "set", "web", "--set", "blue-2", "--reason", "r"],
+        &["canary", "set", "web", "--set", "blue-2", "--share", "101%", "--reason", "r"],
+        &["canary", "step", "web"],
         &["domain", "show"],
         &["explain", "198.51.100.7", "192.0.2.10:80/tcp"],
         &["explain", "198.51.100.7:1", "192.0.2.10:80"],

@@ -125,6 +125,7 @@ fn what_is_answered_is_as_the_document_says() {
     let domain = body(r#"{"domain":"west/w1","reason":"fans"}"#);
     let shift = body(r#"{"domain":"west/w1","keep_percent":50,"for_s":60,"reason":"r"}"#);
     let stop = body(r#"{"switch":{"kind":"stop","service":"web"},"for_s":60,"reason":"r"}"#);
+    let canary = body(r#"{"service":"web","set":"web-west","permille":50,"reason":"r"}"#);
     let explain = "/v1/explain?src=198.51.100.7:40000&dst=192.0.2.10:80";
     for (method, path, said, body) in [
         ("get", "/v1/status", "/v1/status", None),
@@ -139,6 +140,10 @@ fn what_is_answered_is_as_the_document_says() {
         ("post", "/v1/shifts", "/v1/shifts", shift),
         ("get", "/v1/shifts", "/v1/shifts", None),
         ("post", "/v1/shifts/cancel", "/v1/shifts/cancel", domain),
+        ("post", "/v1/canaries", "/v1/canaries", canary),
+        ("get", "/v1/canaries", "/v1/canaries", None),
+        ("post", "/v1/canaries/promote", "/v1/canaries/{action}", body(r#"{"service":"web","reason":"r"}"#)),
+        ("get", "/v1/report", "/v1/report", None),
         ("get", "/v1/guards", "/v1/guards", None),
         ("get", "/v1/guards/web", "/v1/guards/{service}", None),
         ("post", "/v1/emergency", "/v1/emergency", stop),

@@ -1,5 +1,7 @@
 //! What people see, letter by letter.
 
+use lb_userspace::api::types::{DrainState, DrainView};
+
 use crate::fake::Daemon;
 
 #[track_caller]
@@ -196,6 +198,85 @@ west/w2   25 %  75 %  2 h 0 min   2026-05-01T14:00:00.250Z  operator  r
     assert_eq!(refused.status.code(), Some(8), "{refused:?}");
     let _ = daemon.stdout(&shift(&["region", "west", "--to", "0%", "--for", "1h", "--force"]));
     assert_eq!(daemon.weir(&shift(&["cancel", "west/w9"])).status.code(), Some(5));
+}
+
+#[test]
+fn canaries() {
+    let daemon = Daemon::start();
+    let canary = |arguments: &[&str]| daemon.stdout(&[&["canary"], arguments, &["--reason", "r"]].concat());
+    let begun = canary(&["set", "web", "--set", "blue-2", "--share", "2.5%"]);
+    assert_eq!(begun, "web: set blue-2 takes 2.5 %, next step 25 %\n");
+    assert!(canary(&["step", "web"]).contains("takes 5 %"));
+    shows(
+        &daemon,
+        &["canary", "list"],
+        "
+CANARY  SET     TAKES  NEXT  SINCE                     REASON
+web     blue-2    5 %  25 %  2026-05-01T12:00:00.250Z  r
+",
+    );
+    assert!(daemon.stdout(&["status"]).contains("web     blue-2    5 %"));
+    assert!(canary(&["promote", "web"]).contains("takes 100 %"));
+    assert_eq!(canary(&["abort", "web"]), "web: all is as the configuration says\n");
+    assert_eq!(daemon.weir(&["canary", "step", "web", "--reason", "r"]).status.code(), Some(8));
+}
+
+#[test]
+fn drains_are_waited_for_with_exit_codes_of_their_own() {
+    let daemon = Daemon::start();
+    let wait = || daemon.weir(&["backend", "drain", "w1r2b1", "--wait", "--reason", "r"]);
+    let drain = |state| {
+        let mut world = daemon.fake.world.lock().unwrap();
+        let of = world.backends.iter_mut().find(|backend| backend.name == "w1r2b1").unwrap();
+        let deadline = None;
+        of.health.drain = Some(DrainView {
+            state,
+            flows: 3,
+            walked: true,
+            packets_per_second: 20,
+            silent_s: 0,
+            quiet_s: 60,
+            deadline,
+        });
+    };
+    drain(DrainState::Drained);
+    let output = wait();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.ends_with("w1r2b1: DRAINED: 3 flows away from home, 20 packets a second\n"), "{text}");
+    drain(DrainState::DeadlinePassed);
+    let output = wait();
+    assert_eq!(output.status.code(), Some(9), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("its deadline has passed"), "{output:?}");
+    assert!(daemon.stdout(&["backend", "list"]).contains("DRAINING (deadline passed, 3 flows)"));
+    let listed = daemon.stdout(&["backend", "show", "w1r2b1"]);
+    assert!(
+        listed.contains("drain        DRAINING: 3 flows away from home, 20 packets a second"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn reports() {
+    let daemon = Daemon::start();
+    let shown = daemon.stdout(&["report", "--since", "7d"]);
+    let (head, table) = shown.split_once("\n\n").unwrap();
+    assert!(
+        head.contains("the journal begins at 2026-05-01T12:00:00.250Z: older events were rotated away"),
+        "{shown}"
+    );
+    assert!(head.contains("no daemon ran 1 times"), "{shown}");
+    let expected = "
+KIND     NAME    AVAILABILITY  FAILURES       MTTF         MTTR          DOWN  PLANNED
+service  web        99.8680 %         2  3 d 11 h   6 min 40 s   13 min 20 s        0
+backend  w1r1b1     99.8680 %         2  3 d 11 h   6 min 40 s   13 min 20 s        0
+";
+    let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        squeeze(table.lines().take(3).collect::<Vec<_>>().join(" ").as_str()),
+        squeeze(expected),
+        "{shown}"
+    );
 }
 
 #[test]

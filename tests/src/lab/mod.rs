@@ -8,6 +8,7 @@
 //! All are namespaces with one veth to the router. VIPs are routed to the edge, and stand on the loopback of every
 //! backend; backends answer clients directly. Everything is removed when the [`Lab`] is dropped, when the process gets
 //! SIGINT, SIGTERM or SIGHUP, or, after a SIGKILL, by the next lab or [`clean`]. Many labs can stand side by side.
+mod answerer;
 mod browser;
 mod config;
 mod curl;
@@ -23,6 +24,7 @@ mod weir;
 mod wire;
 mod wiring;
 
+pub use answerer::{ANSWERED_INTERFACE, ANSWERED_PREFIX, Answerer};
 pub use browser::Browser;
 pub use config::{Check, ConfigOptions};
 pub use cut::{Cut, FaultTime, TunnelTraffic};

@@ -41,6 +41,9 @@ pub struct Differences {
     pub settings: Vec<String>,
     /// Keys whose change needs a restart of the daemon; a reload refuses them.
     pub restart: Vec<String>,
+    /// Canaries that the new configuration has no place for, and why, by service. The others go on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub canaries: Vec<String>,
 }
 
 /// Names that come, go and change.
@@ -97,5 +100,6 @@ impl Differences {
             && self.tables.is_empty()
             && self.settings.is_empty()
             && self.restart.is_empty()
+            && self.canaries.is_empty()
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DrainView, ShiftView, SubjectName, VerdictKind};
+use super::{CanaryView, DrainView, ShiftView, SubjectName, VerdictKind};
 use crate::{
     config::XdpMode,
     plan::state::{Override, State},
@@ -48,6 +48,9 @@ pub struct Status {
     /// Shifts of domains, those that the configuration no longer names included.
     #[serde(default)]
     pub shifts: Vec<ShiftView>,
+    /// Canaries of services.
+    #[serde(default)]
+    pub canaries: Vec<CanaryView>,
 }
 
 /// See [`Status::node`].

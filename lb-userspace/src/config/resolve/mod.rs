@@ -22,6 +22,8 @@ mod shares;
 mod topology;
 
 use super::http;
+pub(crate) use shares::smallest_share_fits;
+
 use super::model::Config;
 use super::raw::RawConfig;
 use super::report::Report;

@@ -156,7 +156,7 @@ pub(super) fn check(services: &[Option<Service>], sets: &Sets<'_>, report: &mut 
 
 /// The ids of all backends in the pools of a service.
 fn members<'s>(service: &Service, sets: &'s Sets<'_>) -> Vec<&'s ServerIds> {
-    let of_pools = service.pools.iter().flat_map(|pool| &pool.sets);
+    let of_pools = service.pools.iter().flat_map(|pool| pool.sets.iter().chain(&pool.standby));
     let of_sets = of_pools.filter_map(|&set| sets.sets[sets.names.position(set.index())].as_ref());
     // Another region's hosts find the backend by the same id in their own configuration.
     let of_sets = of_sets.filter(|set| !set.relay);

@@ -162,10 +162,11 @@ fn resolve_pool(
     report: &mut Report,
 ) -> Option<Pool> {
     let who = format!("{} of {service}", called("pool", raw.name.as_ref()));
-    let mut ids = Vec::new();
+    let (mut ids, mut standby) = (Vec::new(), Vec::new());
     let of_sets = || raw.sets.iter().flat_map(|sets| &sets.value).map(|text| (text, false));
     let texts = || of_sets().chain(raw.relay.iter().map(|text| (text, true)));
-    for (text, is_relay) in texts() {
+    let waiting = raw.standby.iter().flat_map(|sets| &sets.value).map(|text| (text, false, false));
+    for (text, is_relay, serves) in texts().map(|(text, is_relay)| (text, is_relay, true)).chain(waiting) {
         let Some(id) = refer(&who, text, is_relay, sets, report) else {
             continue;
         };
@@ -177,7 +178,7 @@ fn resolve_pool(
             }),
             Err(at) => {
                 used.insert(at, (id, text.span.clone()));
-                ids.push(id);
+                if serves { ids.push(id) } else { standby.push(id) }
             }
         }
     }
@@ -197,15 +198,24 @@ fn resolve_pool(
         }),
         _ => {}
     }
+    if let (Some(_), Some(standby)) = (&raw.relay, &raw.standby) {
+        report.add(|| {
+            Finding::new(&standby.span, format!("{who} is of another region's hosts and has \"standby\""))
+                .help("remove it: only a pool of sets has sets that stand by")
+        });
+    }
     ids.sort_unstable();
     let table_size = table_size(&who, raw, report)?;
     if ids.len() == texts().count() {
         check_shares(&who, raw, &ids, sets, table_size, report);
     }
-    let ids: Option<Vec<SetId>> = ids.into_iter().map(SetId::from_index).collect();
+    standby.sort_unstable();
+    let set_ids = |ids: Vec<usize>| ids.into_iter().map(SetId::from_index).collect::<Option<Vec<_>>>();
     Some(Pool {
         name: raw.name.as_ref()?.value.to_owned(),
-        sets: ids?,
+        sets: set_ids(ids)?,
+        standby: set_ids(standby)?,
+        canary: None,
         table_size,
         relay: raw.relay.is_some(),
     })

@@ -59,6 +59,12 @@ pub(super) fn too_coarse<'a>(members: &mut [(&'a str, u32)], slots: u32) -> Opti
     })
 }
 
+/// Whether the smallest share of a table of `slots` slots is within 10 % of what these weights say.
+pub(crate) fn smallest_share_fits(mut weights: Vec<u32>, slots: u32) -> bool {
+    weights.sort_unstable();
+    first_off(&weights, slots).is_none()
+}
+
 fn total(weights: &[u32]) -> u64 {
     weights.iter().map(|&weight| u64::from(weight)).sum()
 }
