@@ -162,23 +162,26 @@ impl Browser {
         }
     }
 
-    /// Waits until an expression is true.
+    /// Waits until an expression is true. That it throws meanwhile, because what it asks for is not there yet, is no error.
     ///
     /// # Errors
-    /// It is not within `timeout`; what stands on the page is quoted.
+    /// It is not within `timeout`; what it gave last, and what stands on the page, is quoted.
     pub fn wait(&mut self, expression: &str, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
-        while self.value(expression)? != json!(true) {
+        loop {
+            let last = self.value(expression);
+            if matches!(last, Ok(Value::Bool(true))) {
+                return Ok(());
+            }
             if Instant::now() > deadline {
-                let text = self.value("document.body ? document.body.innerText : ''")?;
+                let text = self.value("document.body ? document.body.innerText : ''");
+                let complaints = &self.complaints;
                 bail!(
-                    "{expression}: not within {timeout:?}; complaints: {:?}; the page: {text}",
-                    self.complaints
+                    "{expression}: not within {timeout:?}, but {last:?}; complaints: {complaints:?}; page: {text:?}"
                 );
             }
             thread::sleep(POLL);
         }
-        Ok(())
     }
 
     /// The size of the window in CSS pixels, and which colours the system asks for: `light` or `dark`.
