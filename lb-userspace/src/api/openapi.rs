@@ -14,8 +14,8 @@ use super::{
     types::{
         Acted, BackendActionRequest, BackendView, CanaryRequest, CanarySetRequest, CanaryView, ClearRequest,
         Differences, DomainActionRequest, DomainView, Explanation, GuardView, Reloaded, ServiceView,
-        ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, Status, SwitchView, ThrowRequest,
-        TrafficHistory, WatchLine,
+        ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest, Simulation, Status,
+        SteeredPlan, SwitchView, ThrowRequest, TrafficHistory, WatchLine,
     },
 };
 use crate::telemetry::{event::Event, history::MAX_POINTS, report::Report};
@@ -206,6 +206,15 @@ fn look(types: &mut Types, paths: &mut Map<String, Value>) {
         types.answer::<Explanation>(),
     );
     get("ask", "/v1/canaries", "Canaries that stand.", vec![], json, types.answer::<Vec<CanaryView>>());
+    let client =
+        || vec![("client", "query", text(), "Only what holds for this prefix, such as 198.51.100.0/24.")];
+    let steered = types.answer::<Vec<SteeredPlan>>();
+    get("ask", "/v1/plans", "Plans as they stand.", client(), json, steered.clone());
+    let mut one = client();
+    one.push(("service", "path", text(), "Its name."));
+    get("ask", "/v1/plans/{service}", "Plans of one service.", one, json, steered.clone());
+    let summary = "Plans of a service that is called so.";
+    get("ask", "/v1/plans/simulate", summary, client(), json, steered);
     let since = vec![(
         "since_s",
         "query",
@@ -281,6 +290,8 @@ fn operate(types: &mut Types, paths: &mut Map<String, Value>) {
     let (body, answer) = (types.body::<CanaryRequest>(), types.answer::<CanaryView>());
     let step = vec![("action", "path", json!({"enum": ["step", "promote", "abort"]}), "What to do.")];
     post("/v1/canaries/{action}", "Go on with a canary, or end it.", step, Some(body), answer);
+    let (body, answer) = (types.body::<SimulateRequest>(), types.answer::<Simulation>());
+    post("/v1/plans/simulate", "How plans would come to stand; changes nothing.", vec![], Some(body), answer);
     let (body, answer) = (types.body::<ThrowRequest>(), types.answer::<SwitchView>());
     post("/v1/emergency", "Throw an emergency switch.", vec![], Some(body), answer);
     let (body, answer) = (types.body::<ClearRequest>(), types.answer::<SwitchView>());

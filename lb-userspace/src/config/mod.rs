@@ -4,8 +4,10 @@
 //! places (`raw`), and those become the [`Config`] (`resolve`), in which every name is an index and every value is in
 //! range. All three gather problems instead of stopping at the first; [`ConfigError`] shows them with their lines.
 
+mod api_schema;
 mod checks;
 mod client_file;
+pub mod effective;
 mod endpoint;
 mod error;
 mod fields;
@@ -13,18 +15,21 @@ mod forwarding;
 mod http;
 mod ids;
 mod key;
+pub mod keys;
 pub mod limits;
 mod load;
 mod model;
 mod prefix;
 mod protection;
 mod raw;
+mod raw_plan;
 mod raw_protection;
 mod raw_relay;
 mod relay;
 mod report;
 mod resolve;
-mod schema;
+pub mod schema;
+mod sources;
 mod suggest;
 mod summary;
 
@@ -35,8 +40,8 @@ pub use forwarding::{Forwarding, Quic, QuicConfig, Reach, Udp};
 pub use http::Http;
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
-    Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol, Service, Set,
-    SetShare, Topology, XdpMode,
+    Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Plan, PlanMode, Pool, Protocol,
+    Service, Set, SetShare, Topology, XdpMode,
 };
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimits};

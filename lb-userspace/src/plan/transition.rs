@@ -28,7 +28,9 @@ use lb_common::abi::{
     },
     quic::{QuicServer, QuicServerKey},
     root::Root,
-    service::{SERVICE_GUARDED, SERVICE_LEAVING, SERVICE_VIP_ONLY, ServiceEntry},
+    service::{
+        SERVICE_GUARDED, SERVICE_LEAVING, SERVICE_SPILLS, SERVICE_STEERED, SERVICE_VIP_ONLY, ServiceEntry,
+    },
 };
 use lb_maglev::{SLOT_MARK, is_marked, member_id};
 use thiserror::Error;
@@ -423,6 +425,7 @@ impl<'a> Successor<'a> {
             entries[at as usize] = *entry;
         }
         self.carry_pool_marks(&mut entries);
+        self.carry_steering(&mut entries);
         let mut bases = HashMap::new();
         for &at in &leaving {
             entries[at] = self.take_along(at as u32, &self.running.services[at].clone(), &mut bases)?;
@@ -450,6 +453,28 @@ impl<'a> Successor<'a> {
         }
     }
 
+    /// What steers goes on as it is, until the daemon has looked anew: flows may be in the flow table because of it. Words of a plan
+    /// with another number of steps mean nothing to this one.
+    fn carry_steering(&mut self, entries: &mut [ServiceEntry]) {
+        for &at in &self.services {
+            let entry = &mut entries[at as usize];
+            let Some(running) = self.running.services.get(at as usize) else { continue };
+            if Front::of(running) != Front::of(entry) {
+                continue;
+            }
+            entry.flags |= running.flags & (SERVICE_SPILLS | SERVICE_STEERED);
+            if entry.plans != running.plans {
+                continue;
+            }
+            for (now, before) in plans_of(entry).zip(plans_of(running)) {
+                let (now, before) = (&mut self.image.plans[now], &self.running.plans[before]);
+                if now.steps == before.steps {
+                    (now.shares, now.leaves, now.eased) = (before.shares, before.leaves, before.eased);
+                }
+            }
+        }
+    }
+
     /// The running service at an index, if it is the same service.
     fn same_service(&self, at: u32, entry: &ServiceEntry) -> Option<&'a ServiceEntry> {
         let running: &'a Running = self.running;
@@ -464,7 +489,7 @@ impl<'a> Successor<'a> {
         bases: &mut HashMap<(u32, u32), u32>,
     ) -> Result<ServiceEntry, TransitionError> {
         let mut entry = ServiceEntry {
-            flags: (service.flags | SERVICE_LEAVING) & !SERVICE_GUARDED,
+            flags: (service.flags | SERVICE_LEAVING) & !(SERVICE_GUARDED | SERVICE_STEERED),
             // None: neither limits nor switches of a service are for what is left of another one.
             guard: u16::MAX,
             plan_base: self.image.plans.len() as u32,

@@ -2,9 +2,11 @@
 
 mod api;
 mod commands;
+mod completions;
 mod fake;
 mod guard;
 mod help;
 mod observe;
 mod openapi;
+mod plan;
 mod tables;
