@@ -34,7 +34,7 @@ const fn need(program: &'static str, packages: &'static [&'static str], purpose:
     Need { program, packages, purpose }
 }
 
-const NEEDS: [Need; 12] = [
+const NEEDS: [Need; 15] = [
     need("cc", &["gcc", "libc6-dev"], "linking"),
     need("ip", &["iproute2"], "namespaces and veth pairs of the lab"),
     need("nginx", &["nginx"], "the lab's backends"),
@@ -46,6 +46,9 @@ const NEEDS: [Need; 12] = [
     need("nsenter", &["util-linux"], "entering the lab's namespaces"),
     need("bird", &["bird2"], "peers of BFD sessions in tests"),
     need("dnsmasq", &["dnsmasq-base"], "a name server in tests"),
+    need("prometheus", &["prometheus"], "a real Prometheus that scrapes the daemon in tests"),
+    need("promtool", &["prometheus"], "checks of metrics and alert rules"),
+    need("chromium", &["chromium"], "the status page in a real browser"),
     need("tcpdump", &["tcpdump"], "reading what `weir capture` writes, in a test"),
 ];
 
@@ -72,7 +75,7 @@ const BPF_PACKAGES: [&str; 9] = [
 ];
 
 /// Packages that bring a service, with its name.
-const SERVICES: [(&str, &str); 2] = [("nginx", "nginx"), ("bird2", "bird")];
+const SERVICES: [(&str, &str); 3] = [("nginx", "nginx"), ("bird2", "bird"), ("prometheus", "prometheus")];
 const SECURITY_SOURCES_FILE: &str = "/etc/apt/sources.list.d/weir-security.sources";
 
 pub(crate) fn run(args: &Args) -> Result<()> {

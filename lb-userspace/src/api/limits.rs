@@ -29,3 +29,15 @@ pub const CONNECTION_LIFETIME: Duration = Duration::from_secs(120);
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of an answer's body that a client takes.
 pub const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// After how long a stream of events ends by itself; its reader asks again, from where it was.
+pub const STREAM_LIFETIME: Duration = Duration::from_secs(100);
+/// How long a stream is silent at most: a comment shows that both ends are there.
+pub const STREAM_SILENCE: Duration = Duration::from_secs(15);
+/// Idempotency keys that are remembered; then the oldest one goes.
+pub const MAX_IDEMPOTENCY_KEYS: usize = 256;
+/// Characters of an idempotency key.
+pub const MAX_IDEMPOTENCY_KEY_CHARS: usize = 128;
+/// How long an idempotency key is remembered.
+pub const IDEMPOTENCY_TIME: Duration = Duration::from_secs(3600);
+/// Bytes of an answer that is remembered with its key; of a longer one only its status is.
+pub const MAX_REMEMBERED_BYTES: usize = 64 << 10;

@@ -26,7 +26,14 @@
 //! | `GET /v1/explain?src=&dst=&protocol=&opening=` | [`types::Explanation`] |
 //! | `GET /v1/report?since_s=` | [`Report`] |
 //! | `GET /v1/events?after=&limit=&wait=` | [`Event`]s |
+//! | `GET /v1/events/stream?after=` | [`Event`]s as they come, as server-sent events |
 //! | `GET /v1/watch?filter=&sample=&snap=` | [`types::WatchLine`]s, one JSON object a line, without end |
+//! | `GET /v1/traffic?points=` | [`types::TrafficHistory`] |
+//! | `GET /v1/openapi.json` | this, as an OpenAPI document |
+//! | `GET /metrics` | metrics for Prometheus |
+//! | `GET /` | the status page |
+//!
+//! What only tells and names no file is also served over TCP where `[http] listen` says ([`router::Surface::ReadOnly`]).
 //!
 //! Lists are JSON arrays, sorted by name. Errors are [`problem::Problem`].
 
@@ -34,7 +41,7 @@ use std::{path::PathBuf, time::Duration};
 
 use crate::{
     plan::state::Action,
-    telemetry::{event::Event, report::Report},
+    telemetry::{event::Event, metrics, report::Report},
 };
 use hyper::body::Bytes;
 use problem::Problem;
@@ -43,16 +50,19 @@ use types::{
     Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
     ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest,
     ShiftRequest, ShiftView, SimulateRequest, Simulation, Status, SteeredPlan, SubjectName, SwitchView,
-    ThrowRequest, WatchQuery,
+    ThrowRequest, TrafficHistory, WatchQuery,
 };
 
 pub mod limits;
+mod observe;
+pub mod openapi;
 mod operations;
 pub mod problem;
 pub mod router;
 pub mod server;
 pub mod types;
 pub mod watch;
+mod writes;
 
 /// What is to be done about a shift.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -130,4 +140,8 @@ pub trait Control: Send + Sync + 'static {
         limit: usize,
         wait: Duration,
     ) -> impl Future<Output = Vec<Event>> + Send;
+    /// All that metrics tell.
+    fn metrics(&self) -> impl Future<Output = metrics::Snapshot> + Send;
+    /// The traffic of the last hour, at most so many points.
+    fn traffic(&self, points: usize) -> impl Future<Output = TrafficHistory> + Send;
 }

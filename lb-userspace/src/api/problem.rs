@@ -1,11 +1,12 @@
 //! Errors of the API: RFC 9457 problem details with a remedy.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::types::SubjectName;
 
 /// An error as the API answers it, with content type `application/problem+json`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{detail}")]
 pub struct Problem {
     /// What kind of problem.
@@ -24,7 +25,7 @@ pub struct Problem {
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident, $urn:literal, $status:literal, $title:literal;)*) => {
         /// Kinds of problems.
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
         pub enum ProblemKind {
             $($(#[$doc])* #[serde(rename = $urn)] $name,)*
             /// A kind that this version does not know.
@@ -56,6 +57,12 @@ kinds! {
     Config, "urn:weir:problem:config", 422, "Invalid configuration";
     /// The present state does not allow it.
     Conflict, "urn:weir:problem:conflict", 409, "Refused in the present state";
+    /// What the request expects to be in force is not.
+    Precondition, "urn:weir:problem:precondition", 412, "Not what was expected";
+    /// An idempotency key came before with another request.
+    KeyReused, "urn:weir:problem:key-reused", 422, "Idempotency key used twice";
+    /// The request's Host is none under which this host is asked.
+    Host, "urn:weir:problem:host", 421, "Asked under a foreign name";
     /// The body is too large.
     TooLarge, "urn:weir:problem:too-large", 413, "Request too large";
     /// The daemon failed.

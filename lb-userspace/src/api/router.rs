@@ -9,26 +9,33 @@ use axum::{
         DefaultBodyLimit, Path, Query, Request, State,
         rejection::{BytesRejection, PathRejection, QueryRejection},
     },
-    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, ETAG},
+    },
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
 
 use super::{
     Control,
     limits::{
         DEFAULT_EVENTS, MAX_BODY_BYTES, MAX_EVENTS, MAX_REASON_CHARS, MAX_WAIT, MAX_WAITING, REQUEST_TIMEOUT,
     },
-    operations,
+    observe, operations,
     problem::{Problem, ProblemKind},
     types::{
         BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView, Reloaded,
         ServiceView, SimulateRequest, Simulation, Status, SteeredPlan, SwitchView, ThrowRequest,
     },
     watch::{Lifetime, WatchParameters},
+    writes::{self, Writes},
 };
 use crate::{config::Protocol, telemetry::event::Event};
 
@@ -38,15 +45,27 @@ pub(super) type Answer<T> = Result<Json<T>, Problem>;
 pub(super) struct App<C> {
     pub(super) control: Arc<C>,
     /// One permit for each request that may wait for events.
-    waiting: Semaphore,
+    pub(super) waiting: Arc<Semaphore>,
+    /// Its sender is gone when the server stops.
+    pub(super) stopping: watch::Receiver<()>,
+}
+
+/// Which routes there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Surface {
+    /// All of them: on the unix socket, which only its owner can connect to.
+    All,
+    /// Those that only tell, and name no file: over TCP, where nobody is asked who they are.
+    ReadOnly,
 }
 
 pub(super) type Shared<C> = State<Arc<App<C>>>;
 
-/// All routes of the API.
-pub fn router<C: Control>(control: Arc<C>) -> Router {
-    let app = Arc::new(App { control, waiting: Semaphore::new(MAX_WAITING) });
-    let prompt = Router::new()
+/// The routes of a surface. Streams end when the sender of `stopping` is gone.
+pub fn router<C: Control>(control: Arc<C>, surface: Surface, stopping: watch::Receiver<()>) -> Router {
+    let waiting = Arc::new(Semaphore::new(MAX_WAITING));
+    let app = Arc::new(App { control, waiting, stopping });
+    let telling = Router::new()
         .route("/v1/status", get(status::<C>))
         .route("/v1/services", get(services::<C>))
         .route("/v1/services/{name}", get(service::<C>))
@@ -54,30 +73,46 @@ pub fn router<C: Control>(control: Arc<C>) -> Router {
         .route("/v1/backends/{name}", get(backend::<C>))
         .route("/v1/domains", get(domains::<C>))
         .route("/v1/domains/{*path}", get(domain::<C>))
-        .route("/v1/guards", get(guards::<C>))
-        .route("/v1/guards/{service}", get(guard::<C>))
-        .route("/v1/plans", get(plans::<C>))
-        .route("/v1/plans/{service}", get(plans_of::<C>))
-        // A service may have that name.
-        .route("/v1/plans/simulate", get(plans_of_simulate::<C>).post(simulate::<C>))
-        .route("/v1/emergency", get(switches::<C>).post(throw::<C>))
-        .route("/v1/emergency/clear", post(clear::<C>))
-        .route("/v1/explain", get(explain::<C>))
-        .route("/v1/diff", get(diff::<C>))
-        .merge(operations::routes())
-        .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT, request, next)));
-    let patient = Router::new()
-        .route("/v1/events", get(events::<C>))
-        .route("/v1/reload", post(reload::<C>))
-        .route("/v1/watch", get(watch::<C>))
-        .merge(operations::patient_routes())
-        .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT + MAX_WAIT, request, next)));
-    prompt
+        .merge(observe::routes());
+    let prompt = match surface {
+        Surface::ReadOnly => telling,
+        Surface::All => telling
+            .route("/v1/guards", get(guards::<C>))
+            .route("/v1/guards/{service}", get(guard::<C>))
+            .route("/v1/plans", get(plans::<C>))
+            .route("/v1/plans/{service}", get(plans_of::<C>))
+            // A service may have that name.
+            .route("/v1/plans/simulate", get(plans_of_simulate::<C>).post(simulate::<C>))
+            .route("/v1/emergency", get(switches::<C>).post(throw::<C>))
+            .route("/v1/emergency/clear", post(clear::<C>))
+            .route("/v1/explain", get(explain::<C>))
+            .route("/v1/diff", get(diff::<C>))
+            .merge(operations::routes()),
+    };
+    let prompt = prompt.layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT, request, next)));
+    let patient = Router::new().route("/v1/events", get(events::<C>));
+    let patient = match surface {
+        Surface::ReadOnly => patient,
+        Surface::All => patient
+            .route("/v1/reload", post(reload::<C>))
+            .route("/v1/watch", get(watch::<C>))
+            .merge(operations::patient_routes()),
+    };
+    let patient =
+        patient.layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT + MAX_WAIT, request, next)));
+    let all = prompt
         .merge(patient)
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .with_state(app)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+    let all = match surface {
+        Surface::ReadOnly => all.layer(middleware::from_fn(observe::known_host)),
+        Surface::All => all.layer(middleware::from_fn_with_state(
+            Arc::new(Writes::new(Arc::clone(&app.control))),
+            writes::guard::<C>,
+        )),
+    };
+    all.with_state(app)
 }
 
 /// Answers a problem if there is no answer within `limit`.
@@ -89,8 +124,9 @@ async fn within(limit: Duration, request: Request, next: Next) -> Response {
     })
 }
 
-async fn status<C: Control>(State(app): Shared<C>) -> Json<Status> {
-    Json(app.control.status().await)
+async fn status<C: Control>(State(app): Shared<C>) -> ([(HeaderName, String); 1], Json<Status>) {
+    let status = app.control.status().await;
+    ([(ETAG, writes::tag(&status.config.digest))], Json(status))
 }
 
 async fn services<C: Control>(State(app): Shared<C>) -> Json<Vec<ServiceView>> {
@@ -285,15 +321,16 @@ async fn events<C: Control>(
     if !wait.is_zero() && after.is_none() {
         return Err(invalid("wait without after: say which event is the last that you have".to_owned()));
     }
-    let _permit = if wait.is_zero() {
-        None
-    } else {
-        Some(app.waiting.try_acquire().map_err(|_| {
-            let detail = format!("{MAX_WAITING} requests are waiting for events already");
-            Problem::new(ProblemKind::Busy, detail, "ask without wait, or end another `weir events --follow`")
-        })?)
-    };
+    let _permit = if wait.is_zero() { None } else { Some(permit_to_wait(&app)?) };
     Ok(Json(app.control.events(after, limit, wait).await))
+}
+
+/// Permission to hold a request for long.
+pub(super) fn permit_to_wait<C>(app: &App<C>) -> Result<OwnedSemaphorePermit, Problem> {
+    Arc::clone(&app.waiting).try_acquire_owned().map_err(|_| {
+        let detail = format!("{MAX_WAITING} requests are waiting for events already");
+        Problem::new(ProblemKind::Busy, detail, "ask without wait, or end another `weir events --follow`")
+    })
 }
 
 async fn reload<C: Control>(State(app): Shared<C>) -> Answer<Reloaded> {

@@ -1,7 +1,8 @@
-//! The unix socket and the connections on it.
+//! The unix socket, the TCP listener, and the connections on them.
 
 use std::{
     fs, io,
+    net::SocketAddr,
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::{
@@ -28,7 +29,8 @@ use nix::{
     },
 };
 use tokio::{
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream},
     sync::{Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
@@ -37,7 +39,7 @@ use tokio::{
 use super::{
     Control,
     limits::{CONNECTION_LIFETIME, HEAD_TIMEOUT, LISTEN_BACKLOG, MAX_CONNECTIONS, STOP_TIMEOUT},
-    router::router,
+    router::{Surface, router},
     watch::Lifetime,
 };
 
@@ -48,6 +50,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
+    tcp: Option<TcpListener>,
     _file: SocketFile,
 }
 
@@ -74,6 +77,14 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+    /// The system refused the address of `[http]`.
+    #[error("cannot listen on {address}")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl Server {
@@ -92,55 +103,119 @@ impl Server {
         let metadata = fs::symlink_metadata(path).map_err(failed)?;
         let file = SocketFile { path: path.to_owned(), id: (metadata.dev(), metadata.ino()) };
         let listener = UnixListener::from_std(listener).map_err(failed)?;
-        Ok(Self { listener, _file: file })
+        Ok(Self { listener, tcp: None, _file: file })
+    }
+
+    /// Listens on a TCP address, too. What is served there can only be read.
+    ///
+    /// # Errors
+    /// [`BindError::Tcp`].
+    pub fn listen(&mut self, address: SocketAddr) -> Result<(), BindError> {
+        let failed = |source| BindError::Tcp { address, source };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let socket = socket.map_err(failed)?;
+        // Connections of the daemon before may still be closing.
+        socket.set_reuseaddr(true).map_err(failed)?;
+        socket.bind(address).map_err(failed)?;
+        self.tcp = Some(socket.listen(LISTEN_BACKLOG as u32).map_err(failed)?);
+        Ok(())
+    }
+
+    /// The TCP address, if it listens on one.
+    #[must_use]
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref()?.local_addr().ok()
     }
 
     /// Serves until `stop` is done, then finishes what is under way, for a short time.
     pub async fn serve<C: Control>(self, control: Arc<C>, stop: impl Future<Output = ()>) {
-        let router = router(control);
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let (stopped, stopping) = watch::channel(());
-        let mut connections = JoinSet::new();
-        tokio::pin!(stop);
-        loop {
-            let accept = async {
-                let permit = permits.clone().acquire_owned().await;
-                (permit, self.listener.accept().await)
-            };
-            tokio::select! {
-                () = &mut stop => break,
-                (permit, accepted) = accept => match accepted {
-                    Ok((stream, _)) => {
-                        let lifetime = Lifetime::default();
-                        let router = router.clone().layer(Extension(lifetime.clone()));
-                        let connection = serve_connection(stream, router, stopping.clone());
-                        connections.spawn(async move {
-                            tokio::pin!(connection);
-                            // A client that does not take its answer in time is left alone; an answer without end
-                            // sees to that itself.
-                            if timeout(CONNECTION_LIFETIME, &mut connection).await.is_err() && lifetime.is_endless() {
-                                connection.await;
-                            }
-                            drop(permit);
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection on the API's socket");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                },
-                Some(_) = connections.join_next() => {}
+        let tcp = async {
+            // Each has its own limits, so that those who look never keep out those who act.
+            if let Some(listener) = &self.tcp {
+                let router = router(Arc::clone(&control), Surface::ReadOnly, stopping.clone());
+                accept_all(listener, router, stopping.clone()).await;
             }
-        }
-        drop(stopped);
-        let finished = timeout(STOP_TIMEOUT, async { while connections.join_next().await.is_some() {} });
-        if finished.await.is_err() {
-            tracing::debug!(connections = connections.len(), "closed connections that were still in use");
-        }
+        };
+        let router = router(Arc::clone(&control), Surface::All, stopping.clone());
+        let unix = accept_all(&self.listener, router, stopping.clone());
+        let end = async {
+            stop.await;
+            drop(stopped);
+        };
+        tokio::join!(unix, tcp, end);
     }
 }
 
-async fn serve_connection(stream: UnixStream, router: Router, mut stopping: watch::Receiver<()>) {
+/// What connections come from.
+trait Listener {
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+    async fn next(&self) -> io::Result<Self::Stream>;
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+    async fn next(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+    async fn next(&self) -> io::Result<TcpStream> {
+        let stream = self.accept().await?.0;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// Serves connections until the sender of `stopping` is gone, then finishes what is under way, for a short time.
+async fn accept_all<L: Listener>(listener: &L, router: Router, stopping: watch::Receiver<()>) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let mut stop = stopping.clone();
+    loop {
+        let accept = async {
+            let permit = permits.clone().acquire_owned().await;
+            (permit, listener.next().await)
+        };
+        tokio::select! {
+            // An error: the sender is gone.
+            _ = stop.changed() => break,
+            (permit, accepted) = accept => match accepted {
+                Ok(stream) => {
+                    let lifetime = Lifetime::default();
+                    let router = router.clone().layer(Extension(lifetime.clone()));
+                    let connection = serve_connection(stream, router, stopping.clone());
+                    connections.spawn(async move {
+                        tokio::pin!(connection);
+                        // A client that does not take its answer in time is left alone; an answer without end
+                        // sees to that itself.
+                        if timeout(CONNECTION_LIFETIME, &mut connection).await.is_err() && lifetime.is_endless() {
+                            connection.await;
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection of the API");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    let finished = timeout(STOP_TIMEOUT, async { while connections.join_next().await.is_some() {} });
+    if finished.await.is_err() {
+        tracing::debug!(connections = connections.len(), "closed connections that were still in use");
+    }
+}
+
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    router: Router,
+    mut stopping: watch::Receiver<()>,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -155,7 +230,7 @@ async fn serve_connection(stream: UnixStream, router: Router, mut stopping: watc
         }
     };
     if let Err(error) = outcome {
-        tracing::debug!(%error, "a connection on the API's socket ended early");
+        tracing::debug!(%error, "a connection of the API ended early");
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{fmt, net::IpAddr};
 
 use lb_common::abi::admission::Admission;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -20,6 +21,7 @@ mod operate;
 mod plan;
 mod reload;
 mod status;
+mod traffic;
 mod watch;
 
 pub use canary::{CanaryChange, CanaryRequest, CanarySetRequest, CanaryView};
@@ -37,10 +39,11 @@ pub use status::{
     ConfigStatus, ControlStatus, DaemonStatus, FlowsStatus, InterfaceStatus, JournalStatus, NodeStatus,
     OverrideView, ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,
 };
+pub use traffic::{TrafficHistory, TrafficPoint};
 pub use watch::{FlowUse, PacketShape, PlacedBy, WatchLine, WatchQuery, WatchedPacket};
 
 /// What an action or an override is about.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SubjectName {
     /// Backend or domain.
     pub kind: SubjectKind,
@@ -49,7 +52,7 @@ pub struct SubjectName {
 }
 
 /// See [`SubjectName::kind`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SubjectKind {
     /// A region, zone or rack.
@@ -59,7 +62,7 @@ pub enum SubjectKind {
 }
 
 /// What the program does with a packet.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum VerdictKind {
     /// Handed to the kernel's stack.
@@ -86,7 +89,7 @@ impl VerdictKind {
 }
 
 /// One service: an element of `GET /v1/services`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceView {
     /// Its name.
     pub name: String,
@@ -120,7 +123,7 @@ pub struct ServiceView {
 }
 
 /// See [`ServiceView::pools`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PoolView {
     /// Its name.
     pub name: String,
@@ -137,7 +140,7 @@ pub struct PoolView {
 }
 
 /// See [`ServiceView::plans`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PlanView {
     /// The clients it is for.
     pub client_region: String,
@@ -146,7 +149,7 @@ pub struct PlanView {
 }
 
 /// See [`ServiceView::traffic`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceTraffic {
     /// Packets forwarded.
     pub packets: u64,
@@ -159,7 +162,7 @@ pub struct ServiceTraffic {
 }
 
 /// One backend: an element of `GET /v1/backends`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct BackendView {
     /// Its name.
     pub name: String,
@@ -189,6 +192,9 @@ pub struct BackendView {
     pub packets: u64,
     /// Their bytes as they arrived.
     pub bytes: u64,
+    /// Those that may open a flow.
+    #[serde(default)]
+    pub opening: u64,
     /// Entries of the flow table that name it, by the last walk. Flows at home have none.
     #[serde(default)]
     pub flows: u64,
@@ -202,7 +208,7 @@ pub struct BackendView {
 }
 
 /// One domain: an element of `GET /v1/domains`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DomainView {
     /// Its path.
     pub path: String,
@@ -217,7 +223,7 @@ pub struct DomainView {
 }
 
 /// State of a backend or of a domain and where it comes from.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct HealthView {
     /// The state in force: the override's if there is one, else the automatic one.
     pub state: State,
@@ -243,7 +249,7 @@ pub struct HealthView {
 }
 
 /// An admission word.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct AdmissionView {
     /// The shares.
     #[serde(flatten)]
@@ -261,7 +267,7 @@ impl From<Admission> for AdmissionView {
 }
 
 /// Shares of flows that are let through, 0 to 255.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Shares {
     /// Of new flows.
     pub new: u8,
@@ -287,7 +293,7 @@ impl From<Admission> for Shares {
 }
 
 /// One check of one backend.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct CheckView {
     /// The check's name.
     pub name: String,
@@ -307,7 +313,7 @@ pub struct CheckView {
 }
 
 /// See [`CheckView::state`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckState {
     /// Not judged yet.
@@ -331,7 +337,7 @@ impl CheckState {
 }
 
 /// The way to a backend.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct NextHop {
     /// Egress interface.
     pub interface: String,
@@ -340,7 +346,7 @@ pub struct NextHop {
 }
 
 /// Answer to an action.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Acted {
     /// What it was about.
     #[serde(flatten)]

@@ -165,6 +165,12 @@ fn known(error: &(dyn Error + 'static)) -> Option<Diagnosis> {
             return is(ExitCode::Refused, "move the file away, or set another node.socket");
         }
         Some(BindError::Io { source, .. }) => return Some(of_io(source, "set another node.socket")),
+        Some(BindError::Tcp { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => {
+            return is(ExitCode::Refused, "`ss -ltnp` shows who listens there; set another http.listen");
+        }
+        Some(BindError::Tcp { source, .. }) => {
+            return Some(of_io(source, "set http.listen to an address of this host"));
+        }
         None => {}
     }
     if let Some(JournalError { source, .. }) = error.downcast_ref() {
@@ -209,15 +215,16 @@ fn of_client(error: &ClientError) -> Diagnosis {
 
 fn of_problem(problem: &Problem) -> Diagnosis {
     let code = match problem.kind {
-        ProblemKind::Invalid | ProblemKind::TooLarge => ExitCode::Usage,
+        ProblemKind::Invalid | ProblemKind::TooLarge | ProblemKind::KeyReused => ExitCode::Usage,
         ProblemKind::NotFound => ExitCode::NotFound,
         ProblemKind::Config => ExitCode::Config,
-        ProblemKind::Conflict => ExitCode::Refused,
+        ProblemKind::Conflict | ProblemKind::Precondition => ExitCode::Refused,
         ProblemKind::Timeout => ExitCode::Unreachable,
         ProblemKind::NoRoute
         | ProblemKind::Method
         | ProblemKind::Internal
         | ProblemKind::Busy
+        | ProblemKind::Host
         | ProblemKind::Unknown => ExitCode::Failure,
     };
     Diagnosis { code, remedy: Some(problem.remedy.clone()).filter(|remedy| !remedy.is_empty()) }
@@ -318,6 +325,10 @@ mod tests {
         assert_eq!(code(OverridesError::Read { path: path(), source: denied() }), ExitCode::Privilege);
         assert_eq!(code(BindError::InUse { path: path() }), ExitCode::Refused);
         assert_eq!(code(BindError::Io { path: path(), source: full() }), ExitCode::Failure);
+        let address = "127.0.0.1:9440".parse().unwrap();
+        let in_use = io::Error::from(io::ErrorKind::AddrInUse);
+        assert_eq!(code(BindError::Tcp { address, source: in_use }), ExitCode::Refused);
+        assert_eq!(code(BindError::Tcp { address, source: full() }), ExitCode::Failure);
         assert_eq!(code(JournalError { path: path(), source: denied() }), ExitCode::Privilege);
         assert_eq!(code(LogError::Filter("x".to_owned())), ExitCode::Usage);
         let missing = DataPlaneError::NoInterface { name: "eth9".to_owned(), existing: Vec::new() };

@@ -29,7 +29,7 @@ impl std::fmt::Display for Forwarding {
 }
 
 /// How packets for a VIP come to this host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Reach {
     /// A router sends them here.
@@ -51,7 +51,7 @@ impl Reach {
 }
 
 /// What becomes of a UDP flow while its backend takes no new flows. A datagram does not say whether it opens a flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Udp {
     /// Each datagram goes where a new flow would.

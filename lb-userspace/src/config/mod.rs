@@ -4,6 +4,7 @@
 //! places (`raw`), and those become the [`Config`] (`resolve`), in which every name is an index and every value is in
 //! range. All three gather problems instead of stopping at the first; [`ConfigError`] shows them with their lines.
 
+mod api_schema;
 mod checks;
 mod client_file;
 pub mod effective;
@@ -11,6 +12,7 @@ mod endpoint;
 mod error;
 mod fields;
 mod forwarding;
+mod http;
 mod ids;
 mod key;
 pub mod keys;
@@ -35,6 +37,7 @@ pub use checks::{BfdCheck, Check, CheckKind, DnsCheck, ExecCheck, HttpCheck, Tls
 pub use endpoint::{Ports, Vip, endpoint};
 pub use error::{ConfigError, Place, Problem, Related};
 pub use forwarding::{Forwarding, Quic, QuicConfig, Reach, Udp};
+pub use http::Http;
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
     Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Plan, PlanMode, Pool, Protocol,

@@ -42,6 +42,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// How what was down comes back.
     pub recovery: crate::plan::breaker::Settings,
+    /// What is served over TCP.
+    pub http: super::http::Http,
 }
 
 /// This edge host.
@@ -106,7 +108,7 @@ impl Node {
 }
 
 /// How an XDP program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
     /// In the driver.
@@ -140,7 +142,9 @@ pub struct Domain {
 }
 
 /// The level of a domain in the tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// The top.
@@ -281,7 +285,9 @@ impl Service {
 }
 
 /// Transport protocol of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
@@ -293,7 +299,7 @@ pub enum Protocol {
 }
 
 /// What happens to a flow when no pool of its plan can take it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnAllDown {
     /// Drop with a counted reason.

@@ -18,7 +18,20 @@ pub struct Protection {
 }
 
 /// Priority class of a service: under overload new flows of P3 are shed first, those of P0 last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 pub enum Priority {
     /// What everything else needs.
     P0,
@@ -72,7 +85,7 @@ impl AccessList {
 }
 
 /// A limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Rate {
     /// How many a second in the long run.
     pub per_second: u64,

@@ -5,6 +5,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::fields::{At, Fields, Text, Texts};
+use super::http::RawHttp;
 use super::raw_plan::{RawPlan, read_lists};
 use super::raw_protection::RawProtection;
 use super::raw_relay::{RawNodeRelay, RawRelay};
@@ -21,6 +22,7 @@ pub(super) struct RawConfig<'a> {
     /// Groups of other regions' hosts, until they are entered among the sets.
     pub(super) relays: Vec<RawRelay<'a>>,
     pub(super) recovery: Option<RawRecovery<'a>>,
+    pub(super) http: Option<RawHttp<'a>>,
 }
 
 /// `[recovery]`.
@@ -196,6 +198,7 @@ impl<'a> RawConfig<'a> {
         let services = fields.tables("service", "[[service]]", report);
         let relays = fields.tables("relay", "[[relay]]", report);
         let recovery = fields.table("recovery", "[recovery]", report);
+        let http = fields.table("http", "[http]", report);
         fields.finish(report);
         Self {
             node,
@@ -206,6 +209,7 @@ impl<'a> RawConfig<'a> {
             services: services.into_iter().map(|f| RawService::read(f, report)).collect(),
             relays: relays.into_iter().map(|f| RawRelay::read(f, report)).collect(),
             recovery: recovery.map(|f| RawRecovery::read(f, report)),
+            http: http.map(|f| RawHttp::read(f, report)),
         }
     }
 }

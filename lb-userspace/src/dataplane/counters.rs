@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use lb_common::abi::counter::{Counter, backend_slot, reason_slot, service_slot};
+use lb_common::abi::counter::{Counter, Note, backend_slot, note_slot, reason_slot, service_slot};
 use lb_common::abi::reason::Reason;
 
 use super::generation::Generation;
@@ -61,6 +61,12 @@ impl CounterReader {
     #[must_use]
     pub fn service(&self, index: ServiceIndex) -> Counter {
         self.slot(service_slot(index.0))
+    }
+
+    /// How often each note was taken, in the order of their numbers.
+    #[must_use]
+    pub fn notes(&self) -> Vec<(Note, u64)> {
+        Note::ALL.iter().map(|&note| (note, self.slot(note_slot(note)).packets)).collect()
     }
 
     fn slot(&self, slot: u32) -> Counter {

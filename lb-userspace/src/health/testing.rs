@@ -62,6 +62,7 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
         backends: Vec::new(),
         services: Vec::new(),
         recovery: crate::plan::breaker::Settings::default(),
+        http: crate::config::Http::default(),
     };
     for (r, zones) in shape.iter().enumerate() {
         let region = add_domain(&mut config.topology, format!("r{r}"), Level::Region, None);

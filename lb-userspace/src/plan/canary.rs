@@ -16,7 +16,7 @@ pub const DEFAULT_STEPS: [u32; 6] = [10, 50, 100, 250, 500, ALL];
 pub const MAX_STEPS: usize = 32;
 
 /// A canary.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Canary {
     /// The service.

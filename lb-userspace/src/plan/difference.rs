@@ -34,6 +34,7 @@ pub fn differences(old: &Config, new: &Config) -> Differences {
 
 /// Keys whose change a reload refuses, each with the reason.
 fn restart(old: &Config, new: &Config) -> Vec<String> {
+    let http = ("http.listen", old.http != new.http, "metrics and the status page are served there");
     let (old, new) = (&old.node, &new.node);
     let keys = [
         ("node.socket", old.socket != new.socket, "the API listens there"),
@@ -49,7 +50,8 @@ fn restart(old: &Config, new: &Config) -> Vec<String> {
             "every flow gets another place, and connections that the flow table does not know break",
         ),
     ];
-    keys.into_iter().filter(|&(_, differs, _)| differs).map(|(key, _, why)| format!("{key}: {why}")).collect()
+    let keys = keys.into_iter().chain([http]);
+    keys.filter(|&(_, differs, _)| differs).map(|(key, _, why)| format!("{key}: {why}")).collect()
 }
 
 fn settings(old: &Config, new: &Config) -> Vec<String> {

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The longest time for which a shift stands. What is needed for longer belongs into the configuration.
@@ -21,7 +22,7 @@ pub const MAX_PROLONGATIONS: u32 = 4;
 pub const UNRECORDED_SHIFT_TIME: Duration = Duration::from_secs(3600);
 
 /// Who said so.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// An operator: no automation replaces it, ends it, or overrides it in an emergency.
@@ -31,7 +32,7 @@ pub enum Origin {
 }
 
 /// A shift that stands.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Shift {
     /// Share of its new flows that the domain keeps, in percent, 0 to 99.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use lb_common::abi::admission::Admission;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// State of a backend or of a domain.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum State {
     /// Takes new and established flows.
@@ -60,7 +61,7 @@ impl State {
 }
 
 /// What an operator can do to a backend or a domain.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// No new flows; established ones stay.
@@ -96,7 +97,7 @@ pub const DEFAULT_QUIET: Duration = Duration::from_secs(60);
 pub const MAX_DRAIN_TIME: Duration = Duration::from_secs(7 * 86_400);
 
 /// An operator's word that stands until its end, or until it is restored.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Override {
     /// [`Action::Drain`] or [`Action::Fail`].
     pub action: Action,
@@ -121,7 +122,7 @@ impl Override {
 }
 
 /// When a drain counts as done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Watch {
     /// When it counts as done, whatever flows are left.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,7 @@ use lb_common::abi::{
     guard::{ALL, CLASSES, Limit, SCOPE_ALL},
     limits::MAX_BLOCKED,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::guard::{Blocked, limit};
@@ -20,7 +21,7 @@ pub const MAX_SWITCH_TIME: Duration = Duration::from_secs(7 * 86_400);
 const BURST_PART: u64 = 10;
 
 /// An emergency switch.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Switch {
     /// Every packet from a source prefix is dropped: those for services, and, unless it is for one service, pings and other ICMP for their
@@ -133,7 +134,7 @@ impl Switch {
 }
 
 /// A switch that is on.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Thrown {
     /// The switch.

@@ -48,7 +48,11 @@ pub async fn run(config_path: &Path, config: Config, helper: Helper) -> anyhow::
     let journal = Journal::open(&node.state_dir)?;
     let last_alive = keeper::last_alive(&node.state_dir);
     let canaries = Canaries::load(&node.state_dir)?;
-    let server = Server::bind(&node.socket)?;
+    let mut server = Server::bind(&node.socket)?;
+    if let Some(address) = base.http.listen {
+        server.listen(address)?;
+        tracing::info!(%address, "metrics and status page, without authentication");
+    }
     let (config, misfits) = canary::apply(&base, canaries.list());
     let config = Arc::new(config);
     let mut tables = TableCache::default();
@@ -95,6 +99,8 @@ async fn serve(
     notify::ready();
     let keeping = Arc::clone(&service);
     let keeper = tokio::spawn(async move { keeping.keep().await });
+    let measuring = Arc::clone(&service);
+    let measurer = tokio::spawn(async move { measuring.watch_traffic().await });
     let feeding = Arc::clone(&service);
     let feeder = tokio::spawn(async move { feeding.feed_watchdog().await });
     let reloading = Arc::clone(&service);
@@ -110,6 +116,7 @@ async fn serve(
     server.serve(Arc::clone(&service), stopped).await;
     notify::stopping();
     keeper.abort();
+    measurer.abort();
     feeder.abort();
     if let Some(task) = program_log {
         task.abort();

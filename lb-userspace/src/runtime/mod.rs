@@ -10,6 +10,7 @@ mod guardian;
 pub mod host;
 mod keeper;
 pub mod lock;
+mod measure;
 mod notify;
 pub mod overrides;
 pub mod privileges;

@@ -16,7 +16,8 @@ use crate::{
         types::{
             Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
             ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftView, SimulateRequest,
-            Simulation, Status, SteeredPlan, SubjectKind, SubjectName, SwitchView, ThrowRequest, WatchQuery,
+            Simulation, Status, SteeredPlan, SubjectKind, SubjectName, SwitchView, ThrowRequest,
+            TrafficHistory, WatchQuery,
         },
     },
     config::Config,
@@ -38,7 +39,9 @@ use crate::{
     },
     telemetry::{
         event::Event,
+        history::History,
         journal::Journal,
+        metrics,
         report::{Report, report},
     },
 };
@@ -72,6 +75,8 @@ pub struct Service {
     /// Held while an operator's word is stored and recorded, so that both happen in the same order.
     pub(super) in_order: tokio::sync::Mutex<()>,
     pub(super) words: Mutex<Overrides>,
+    /// The traffic of the last hour.
+    pub(super) history: Mutex<History>,
     /// The configuration in force without its canaries.
     pub(super) base: Mutex<Arc<Config>>,
     pub(super) canaries: Mutex<Canaries>,
@@ -101,6 +106,7 @@ impl Service {
             journal,
             in_order: tokio::sync::Mutex::default(),
             words: Mutex::new(overrides),
+            history: Mutex::default(),
             base: Mutex::new(base),
             canaries: Mutex::new(canaries),
             drains: Mutex::default(),
@@ -354,6 +360,14 @@ impl Control for Service {
 
     async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {
         self.journal.events(after, limit, wait).await
+    }
+
+    async fn metrics(&self) -> metrics::Snapshot {
+        self.measure().await
+    }
+
+    async fn traffic(&self, points: usize) -> TrafficHistory {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).last(points)
     }
 }
 

@@ -153,7 +153,7 @@ fn traffic(counters: &Counters) -> TrafficStatus {
     }
 }
 
-const fn verdict(reason: Reason) -> VerdictKind {
+pub(super) const fn verdict(reason: Reason) -> VerdictKind {
     match reason {
         Reason::Forwarded => VerdictKind::Forward,
         Reason::PassNotIp | Reason::PassNotVip | Reason::PassLeaving => VerdictKind::Pass,
@@ -247,6 +247,7 @@ fn backend(facts: &Facts<'_>, status: &BackendStatus) -> BackendView {
         next_hop: hop.map(|hop| NextHop { interface: hop.interface.clone(), mac: hop.mac.to_string() }),
         packets: counter.packets,
         bytes: counter.bytes,
+        opening: counter.opening,
         flows,
         quiet_s,
         drained: effective.new == 0 && flows == 0 && found.is_some() && quiet_s >= DRAINED_AFTER_S,

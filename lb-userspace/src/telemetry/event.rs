@@ -1,12 +1,13 @@
 //! Events: everything that changes what the data plane does, with cause and timings.
 
 use crate::plan::state::State;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One line of the event journal.
 ///
 /// All `*_ns` fields are readings of `CLOCK_MONOTONIC` in nanoseconds.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Event {
     /// Number of the event, from 1, without gaps, over restarts of the daemon.
     pub seq: u64,
@@ -38,7 +39,7 @@ pub struct Event {
 }
 
 /// See [`Event::kind`].
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
     /// A backend's effective state changed.

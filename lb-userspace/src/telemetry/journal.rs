@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     event::{Event, NewEvent},
     journal_file::{self, JournalFile, MAX_FILE_BYTES, aged},
+    metrics::EventCounts,
 };
 use crate::{api::types::JournalStatus, runtime::clock::monotonic_ns};
 
@@ -64,6 +65,7 @@ struct Writer {
 struct Memory {
     events: VecDeque<Event>,
     status: JournalStatus,
+    counts: EventCounts,
 }
 
 impl Journal {
@@ -92,7 +94,7 @@ impl Journal {
         let status = JournalStatus { last_seq, skipped_lines: tail.skipped, ..JournalStatus::default() };
         let shared = Shared {
             writer: Mutex::new(Writer { file, next: last_seq + 1 }),
-            memory: Mutex::new(Memory { events: tail.events, status }),
+            memory: Mutex::new(Memory { events: tail.events, status, counts: EventCounts::new() }),
             added: Notify::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -167,6 +169,12 @@ impl Journal {
         }
     }
 
+    /// What was recorded since the journal was opened, in numbers.
+    #[must_use]
+    pub fn counts(&self) -> EventCounts {
+        lock(&self.shared.memory).counts.clone()
+    }
+
     /// Calls back for each event that the files of `state_dir` hold, oldest first. May take a second for a full journal.
     ///
     /// # Errors
@@ -187,6 +195,7 @@ impl Memory {
         self.status.last_seq += 1;
         let time = time_of_day(new.monotonic_ns);
         let event = new.numbered(self.status.last_seq, time);
+        self.counts.observe(&event);
         if self.events.len() >= MAX_EVENTS_IN_MEMORY {
             self.events.pop_front();
         }

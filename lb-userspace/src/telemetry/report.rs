@@ -14,7 +14,7 @@ use crate::config::{Config, Level};
 use crate::plan::state::State;
 
 /// What a report tells.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Report {
     /// From when on it was asked for.
     pub since: Timestamp,
@@ -34,7 +34,9 @@ pub struct Report {
 }
 
 /// What kind of thing a record is about.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// A service.
@@ -64,7 +66,7 @@ impl Kind {
 }
 
 /// One service, domain or backend.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Record {
     /// What it is.
     pub kind: Kind,

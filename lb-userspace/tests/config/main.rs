@@ -12,6 +12,7 @@ mod files;
 mod folder;
 mod forwarding_errors;
 mod hostile;
+mod http;
 mod json;
 mod limits;
 mod model;

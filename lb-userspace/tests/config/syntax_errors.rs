@@ -129,7 +129,7 @@ error: unknown key "chekc" in the file
    |
 14 | [[chekc]]
    |   ^^^^^
-   = help: did you mean "check"? known keys: "node", "topology", "client_regions", "check", "set", "service", "relay", "recovery""#,
+   = help: did you mean "check"? known keys: "node", "topology", "client_regions", "check", "set", "service", "relay", "recovery" and 1 more"#,
     );
 }
 

@@ -93,7 +93,7 @@ fn wrong_names_and_addresses_are_told_apart() {
     problem(daemon.post("/v1/domains/actions/fail", nowhere), ProblemKind::NotFound, "no domain");
     problem(daemon.get("/v1/backends/%ff"), ProblemKind::Invalid, "");
     problem(daemon.get("/v2/status"), ProblemKind::NoRoute, "/v2/status");
-    problem(daemon.get("/"), ProblemKind::NoRoute, "/");
+    problem(daemon.get("/v1"), ProblemKind::NoRoute, "/v1");
     problem(daemon.post("/v1/backends/w1r1b1/explode", body), ProblemKind::NoRoute, "explode");
     problem(daemon.post("/v1/status", body), ProblemKind::Method, "POST");
     problem(daemon.get("/v1/backends/w1r1b1/drain"), ProblemKind::Method, "GET");

@@ -27,6 +27,7 @@ use lb_userspace::{
     telemetry::{
         event::{Event, EventKind, NewEvent},
         journal::Journal,
+        metrics,
         report::{Kind, Record, Report},
     },
 };
@@ -279,6 +280,35 @@ impl Control for Fake {
     async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {
         self.journal.events(after, limit, wait).await
     }
+
+    async fn metrics(&self) -> metrics::Snapshot {
+        let status = self.status().await;
+        let world = self.world.lock().unwrap();
+        metrics::Snapshot {
+            status,
+            services: world.services.clone(),
+            backends: world.backends.clone(),
+            domains: world.domains.clone(),
+            guards: vec![guard("web")],
+            switches: world.switches.len() as u64,
+            notes: vec![("flow_established", 12)],
+            removed_entries: 3,
+            events: self.journal.counts(),
+        }
+    }
+
+    async fn traffic(&self, points: usize) -> TrafficHistory {
+        let zones = [("west/w1".to_owned(), 90.5)].into();
+        let point = TrafficPoint {
+            time: moment(),
+            packets: 90.5,
+            bytes: 9050.0,
+            new_flows: 9.0,
+            dropped: 0.5,
+            zones,
+        };
+        TrafficHistory { period_s: 5, points: vec![point; points.min(2)] }
+    }
 }
 
 /// A packet that a watcher sees.
@@ -387,6 +417,8 @@ impl Fake {
 pub(crate) struct Daemon {
     pub(crate) fake: Arc<Fake>,
     pub(crate) socket: PathBuf,
+    /// Where it listens over TCP.
+    pub(crate) http: std::net::SocketAddr,
     pub(crate) dir: TempDir,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -408,8 +440,9 @@ impl Daemon {
                 let runtime =
                     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
                 runtime.unwrap().block_on(async {
-                    let server = Server::bind(&socket).unwrap();
-                    ready.send(()).unwrap();
+                    let mut server = Server::bind(&socket).unwrap();
+                    server.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+                    ready.send(server.http().unwrap()).unwrap();
                     server
                         .serve(fake, async {
                             let _ = stopped.await;
@@ -418,8 +451,8 @@ impl Daemon {
                 });
             })
         };
-        is_ready.recv_timeout(PATIENCE).unwrap();
-        Self { fake, socket, dir, stop: Some(stop), thread: Some(thread) }
+        let http = is_ready.recv_timeout(PATIENCE).unwrap();
+        Self { fake, socket, http, dir, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Sends bytes and returns the status code and the body of the answer.
@@ -532,6 +565,7 @@ fn backend(name: &str, rack: &str, address: &str, health: HealthView, effective:
         next_hop: Some(NextHop { interface: "eth0".to_owned(), mac: "02:00:00:00:00:01".to_owned() }),
         packets: 1_234_567,
         bytes: 987_654_321,
+        opening: 4_321,
         flows: 12,
         quiet_s: 0,
         drained: false,

@@ -6,5 +6,7 @@ mod completions;
 mod fake;
 mod guard;
 mod help;
+mod observe;
+mod openapi;
 mod plan;
 mod tables;

@@ -1,4 +1,4 @@
-//! Other people's daemons in the lab's namespaces: BIRD as a BFD peer, dnsmasq as a name server.
+//! Other people's daemons in the lab's namespaces: BIRD as a BFD peer, dnsmasq as a name server, Prometheus.
 use super::{Lab, netns::Netns, process::Process};
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -60,6 +60,22 @@ impl Lab {
         let mut command = Command::new("bird");
         command.arg("-f").arg("-c").arg(file("conf")).arg("-s").arg(file("ctl")).arg("-P").arg(file("pid"));
         Process::start(&self.entry, netns, &name, &mut command).map(Running)
+    }
+
+    /// Starts Prometheus in a namespace with this configuration; it answers on this port of 127.0.0.1.
+    ///
+    /// # Errors
+    /// It is not installed.
+    pub fn start_prometheus(&self, netns: &Netns, config: &str, port: u16) -> Result<Running> {
+        let (file, data) = (self.directory().join("prometheus.yml"), self.directory().join("prometheus"));
+        fs::write(&file, config)?;
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", data.display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg("--log.level=warn");
+        Process::start(&self.entry, netns, "prometheus", &mut command).map(Running)
     }
 
     /// Starts dnsmasq in a namespace; it knows `web.example` and listens on this address only.

@@ -9,6 +9,7 @@
 //! backend; backends answer clients directly. Everything is removed when the [`Lab`] is dropped, when the process gets
 //! SIGINT, SIGTERM or SIGHUP, or, after a SIGKILL, by the next lab or [`clean`]. Many labs can stand side by side.
 mod answerer;
+mod browser;
 mod config;
 mod curl;
 mod cut;
@@ -25,6 +26,7 @@ mod wire;
 mod wiring;
 
 pub use answerer::{ANSWERED_INTERFACE, ANSWERED_PREFIX, Answerer};
+pub use browser::Browser;
 pub use config::{Check, ConfigOptions};
 pub use cut::{Cut, FaultTime, TunnelTraffic};
 pub use daemons::Running;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::canary::{Canary, CanaryOrder};
 
 /// The canary of a service: an element of `GET /v1/canaries`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct CanaryView {
     /// What it is: service, set, share in permille, steps, reason and since when.
     #[serde(flatten)]
@@ -16,7 +16,7 @@ pub struct CanaryView {
 }
 
 /// Body of `POST /v1/canaries`: begin a canary, or go to a share.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CanarySetRequest {
     /// The service.
@@ -33,7 +33,7 @@ pub struct CanarySetRequest {
 }
 
 /// Body of `POST /v1/canaries/{step|promote|abort}`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CanaryRequest {
     /// The service.

@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{NextHop, VerdictKind};
 use crate::config::Protocol;
 
 /// What to explain: `GET /v1/explain?src=IP:PORT&dst=IP:PORT&protocol=tcp&opening=true&from_relay=false`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainQuery {
     /// The client.
     pub src: SocketAddr,
@@ -24,7 +25,7 @@ pub struct ExplainQuery {
 }
 
 /// Where a packet goes and why: what the data plane's own code decides about it with the state of this moment.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// What was asked.
     pub query: ExplainQuery,
@@ -56,7 +57,7 @@ pub struct Explanation {
 }
 
 /// One step of a decision. Besides `kind` and `text`, a step carries what it is about.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainStep {
     /// What kind of step.
     pub kind: StepKind,
@@ -112,7 +113,7 @@ impl ExplainStep {
 }
 
 /// Kinds of steps, in the order of the datapath's stages.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepKind {
     /// The packet was read.
@@ -142,7 +143,7 @@ pub enum StepKind {
 }
 
 /// See [`Explanation::backend`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainBackend {
     /// Its name.
     pub name: String,
@@ -153,7 +154,7 @@ pub struct ExplainBackend {
 }
 
 /// See [`Explanation::outer`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Outer {
     /// Outer source, with the flow's entropy.
     pub source: IpAddr,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// The protection of one service: an element of `GET /v1/guards`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct GuardView {
     /// Name of the service.
     pub service: String,
@@ -43,7 +44,7 @@ pub struct GuardView {
 }
 
 /// See [`GuardView::per_source`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct PerSourceView {
     /// Length of the source prefix of an IPv4 client.
     pub v4: u8,
@@ -58,7 +59,7 @@ pub struct PerSourceView {
 }
 
 /// An emergency switch that is on: an element of `GET /v1/emergency`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SwitchView {
     /// What it is called, to take it back.
     pub name: String,
@@ -74,7 +75,7 @@ pub struct SwitchView {
 }
 
 /// Body of `POST /v1/emergency`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ThrowRequest {
     /// The switch. One of the same name that is on is replaced.
@@ -86,7 +87,7 @@ pub struct ThrowRequest {
 }
 
 /// Body of `POST /v1/emergency/clear`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClearRequest {
     /// Name of the switch.

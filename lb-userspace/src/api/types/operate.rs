@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -76,7 +77,7 @@ impl ActionTerms {
 macro_rules! action_request {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+        #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
         pub struct $name {
             $($(#[$field_doc])* pub $field: $type,)*
@@ -137,7 +138,9 @@ action_request! {
 }
 
 /// How far a drain is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum DrainState {
     /// Established flows are left, or nobody knows yet.
@@ -152,7 +155,7 @@ pub enum DrainState {
 ///
 /// Flows that are at home are in no table: of them only their packets are seen. One that is silent for longer than `quiet_s` is
 /// known to nobody.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DrainView {
     /// How far.
     pub state: DrainState,
@@ -172,7 +175,7 @@ pub struct DrainView {
 }
 
 /// What damping remembers.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DampingView {
     /// 1000 for each failure, halved in each half-life.
     pub penalty: u64,
@@ -184,7 +187,7 @@ pub struct DampingView {
 }
 
 /// The shift of a domain: an element of `GET /v1/shifts`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ShiftView {
     /// Path of the domain.
     pub domain: String,
@@ -204,7 +207,7 @@ pub struct ShiftView {
 }
 
 /// Body of `POST /v1/shifts`: shift a domain, or replace its shift.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShiftRequest {
     /// Path of the domain.
@@ -224,7 +227,7 @@ pub struct ShiftRequest {
 }
 
 /// Body of `POST /v1/shifts/extend`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShiftExtendRequest {
     /// Path of the domain.
@@ -236,7 +239,7 @@ pub struct ShiftExtendRequest {
 }
 
 /// Body of `POST /v1/shifts/cancel`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShiftCancelRequest {
     /// Path of the domain.

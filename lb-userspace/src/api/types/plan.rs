@@ -1,9 +1,10 @@
 //! Plans as they stand, and as they would come to stand.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A plan: an element of `GET /v1/plans` and `GET /v1/plans/{service}`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SteeredPlan {
     /// Name of the service.
     pub service: String,
@@ -36,7 +37,7 @@ pub struct SteeredPlan {
 }
 
 /// See [`SteeredPlan::pools`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SteeredPool {
     /// Its name.
     pub pool: String,
@@ -62,7 +63,7 @@ pub struct SteeredPool {
 }
 
 /// Body of `POST /v1/plans/simulate`.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SimulateRequest {
     /// What fails: `region=west`, `zone=west/w1`, `rack=west/w1/r1`, `backend=web-1`.
@@ -76,7 +77,7 @@ pub struct SimulateRequest {
 }
 
 /// Answer to `POST /v1/plans/simulate`: how things would come to stand. Nothing is changed.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Simulation {
     /// What fails.
     pub fail: Vec<String>,
@@ -89,7 +90,7 @@ pub struct Simulation {
 }
 
 /// See [`Simulation::plans`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SimulatedPlan {
     /// Name of the service.
     pub service: String,
@@ -106,7 +107,7 @@ pub struct SimulatedPlan {
 }
 
 /// See [`SimulatedPlan::pools`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SimulatedShare {
     /// Its name.
     pub pool: String,
@@ -117,7 +118,7 @@ pub struct SimulatedShare {
 }
 
 /// See [`Simulation::pools`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct SimulatedPool {
     /// Name of the service.
     pub service: String,

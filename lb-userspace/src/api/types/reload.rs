@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Answer of `POST /v1/reload`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Reloaded {
     /// The file that was read.
     pub file: PathBuf,
@@ -24,7 +25,7 @@ pub struct Reloaded {
 }
 
 /// Answer of `GET /v1/diff`.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Differences {
     /// Services by name.
     pub services: Changes,
@@ -46,7 +47,7 @@ pub struct Differences {
 }
 
 /// Names that come, go and change.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Changes {
     /// Only in the new configuration.
     pub added: Vec<String>,
@@ -57,7 +58,7 @@ pub struct Changes {
 }
 
 /// See [`Differences::tables`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TableChange {
     /// `service/pool`.
     pub pool: String,
@@ -70,7 +71,7 @@ pub struct TableChange {
 }
 
 /// See [`TableChange::members`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct MemberShare {
     /// The backend.
     pub backend: String,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{CanaryView, DrainView, ShiftView, SubjectName, VerdictKind};
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// Answer of `GET /v1/status`.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// The edge host.
     pub node: NodeStatus,
@@ -53,7 +54,7 @@ pub struct Status {
 }
 
 /// See [`Status::node`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct NodeStatus {
     /// Name of the edge host.
     pub name: String,
@@ -65,7 +66,7 @@ pub struct NodeStatus {
 }
 
 /// See [`Status::daemon`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DaemonStatus {
     /// Version of the program.
     pub version: String,
@@ -82,7 +83,7 @@ pub struct DaemonStatus {
 }
 
 /// See [`Status::config`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ConfigStatus {
     /// The file.
     pub file: PathBuf,
@@ -103,7 +104,7 @@ pub struct ConfigStatus {
 }
 
 /// See [`Status::flows`]. Counts are those of the last walk over the tables.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct FlowsStatus {
     /// Established flows in the flow table: those away from home, and in transition.
     pub entries: u64,
@@ -123,7 +124,7 @@ pub struct FlowsStatus {
 }
 
 /// See [`Status::xdp`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct XdpStatus {
     /// How the program is attached.
     pub mode: XdpMode,
@@ -134,7 +135,7 @@ pub struct XdpStatus {
 }
 
 /// See [`XdpStatus::interfaces`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct InterfaceStatus {
     /// The interface.
     pub name: String,
@@ -145,7 +146,7 @@ pub struct InterfaceStatus {
 }
 
 /// How many subjects are in which state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct StateCounts {
     /// In [`State::Up`].
     pub up: u64,
@@ -188,7 +189,7 @@ impl FromIterator<State> for StateCounts {
 }
 
 /// See [`Status::traffic`].
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct TrafficStatus {
     /// Packets sent to backends.
     pub forwarded_packets: u64,
@@ -199,7 +200,7 @@ pub struct TrafficStatus {
 }
 
 /// See [`TrafficStatus::reasons`].
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ReasonCount {
     /// Name of the reason (`lb_common::abi::reason`).
     pub reason: String,
@@ -212,7 +213,7 @@ pub struct ReasonCount {
 }
 
 /// See [`Status::control`].
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ControlStatus {
     /// How the thread is scheduled: `SCHED_FIFO`, or `SCHED_OTHER` with the reason.
     pub scheduling: String,
@@ -235,7 +236,7 @@ pub struct ControlStatus {
 }
 
 /// See [`Status::journal`].
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct JournalStatus {
     /// Number of the last event, 0 if there was none.
     pub last_seq: u64,
@@ -251,7 +252,7 @@ pub struct JournalStatus {
 }
 
 /// An operator's word with what it is about.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct OverrideView {
     /// What it is about.
     #[serde(flatten)]

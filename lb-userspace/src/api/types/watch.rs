@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::VerdictKind;
 
 /// What somebody wants to see: `GET /v1/watch?filter=TEXT&sample=N&snap=BYTES`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct WatchQuery {
     /// The terms, as `weir trace` takes them; empty for everything.
     pub filter: String,
@@ -18,7 +19,7 @@ pub struct WatchQuery {
 }
 
 /// One line of the answer.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "line", rename_all = "lowercase")]
 pub enum WatchLine {
     /// The first line: watching has begun.
@@ -43,7 +44,7 @@ pub enum WatchLine {
 }
 
 /// One packet and what became of it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct WatchedPacket {
     /// When it came.
     pub time: jiff::Timestamp,
@@ -117,7 +118,7 @@ pub struct WatchedPacket {
 }
 
 /// What kind of packet of its flow a packet is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PacketShape {
     /// A whole one.
@@ -131,7 +132,7 @@ pub enum PacketShape {
 }
 
 /// What gave a packet its backend.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PlacedBy {
     /// It is where its flow goes when everything is well.
@@ -167,7 +168,7 @@ impl PlacedBy {
 }
 
 /// What a packet had to do with the tables of flows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FlowUse {
     /// It was placed without, and left no entry.

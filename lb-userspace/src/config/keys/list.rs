@@ -500,4 +500,14 @@ pub const SECTIONS: &[Section] = &[
             ),
         ],
     ),
+    section(
+        &["http"],
+        "What is served over TCP, to read only: metrics, the status page, and of the API what tells.",
+        &[key(
+            "listen",
+            Text,
+            Nothing,
+            "Address and port, such as 127.0.0.1:9440; nothing is served over TCP without it.",
+        )],
+    ),
 ];

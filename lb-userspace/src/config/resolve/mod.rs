@@ -23,6 +23,7 @@ mod sets;
 mod shares;
 mod topology;
 
+use super::http;
 pub(crate) use shares::smallest_share_fits;
 
 use super::model::Config;
@@ -54,6 +55,7 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
     let places = plans::Places { topology: &topology, node: node.as_ref(), sets: &sets };
     let services = services::resolve(&raw.services, &clients.names, &places, report);
     let recovery = recovery::resolve(raw.recovery.as_ref(), report);
+    let http = http::resolve(raw.http.as_ref(), report);
     forwarding::check_reach(&services.reached, report);
     quic::check(&services.services, &sets, report);
     let tunnels = forwarding::any_tunnels(&services.services);
@@ -70,5 +72,6 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
         backends: sets.backend_names.arrange(sets.backends)?,
         services: services.names.arrange(services.services)?,
         recovery: recovery?,
+        http: http?,
     })
 }
