@@ -77,7 +77,7 @@ fn file_page() -> String {
             Content::Keys(keys) => keys.iter().for_each(|key| item(&mut page, key)),
             Content::Lists => paragraph(&mut page, "NAME = [\"...\", \"...\"] in each line."),
             Content::Tables => {
-                paragraph(&mut page, "NAME of a zone = [\"...\", \"...\"], its racks, in each line.")
+                paragraph(&mut page, "NAME of a zone = [\"...\", \"...\"], its racks, in each line.");
             }
         }
     }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::clock::monotonic_ns;
 
+/// How long a message waits for room. A service manager that does not read must not hold the daemon up.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Everything is in place.
 pub(super) fn ready() {
     send("READY=1");
@@ -21,7 +24,9 @@ pub(super) fn stopping() {
 
 /// The daemon is alive; see [`watchdog_period`].
 pub(super) fn alive() {
-    send("WATCHDOG=1");
+    // Where there is no room there are unread ones.
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let _ = notify(&path, "WATCHDOG=1", None);
 }
 
 /// Within which time the service manager wants to hear [`alive`], if it does (`sd_watchdog_enabled(3)`).
@@ -36,12 +41,13 @@ fn send(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return;
     };
-    if let Err(error) = notify(&path, state) {
+    if let Err(error) = notify(&path, state, Some(PATIENCE)) {
         tracing::warn!(%error, "cannot notify the service manager");
     }
 }
 
-fn notify(path: &std::ffi::OsStr, state: &str) -> std::io::Result<()> {
+/// Sends a message; where there is no room for it, waits so long, or not at all.
+fn notify(path: &std::ffi::OsStr, state: &str, patience: Option<Duration>) -> std::io::Result<()> {
     use std::os::{
         linux::net::SocketAddrExt,
         unix::{
@@ -53,5 +59,28 @@ fn notify(path: &std::ffi::OsStr, state: &str) -> std::io::Result<()> {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
         _ => SocketAddr::from_pathname(path)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(patience.is_none())?;
+    socket.set_write_timeout(patience)?;
+    socket.send_to_addr(state.as_bytes(), &address).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::ErrorKind, os::unix::net::UnixDatagram};
+
+    use super::*;
+
+    #[test]
+    fn a_service_manager_that_does_not_read_holds_nobody_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let full = (0..100_000).find_map(|_| notify(path.as_os_str(), "WATCHDOG=1", None).err());
+        assert_eq!(full.unwrap().kind(), ErrorKind::WouldBlock);
+        let late = notify(path.as_os_str(), "READY=1", Some(Duration::from_millis(10))).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::WouldBlock);
+        manager.recv(&mut [0; 64]).unwrap();
+        notify(path.as_os_str(), "READY=1", Some(PATIENCE)).unwrap();
+    }
 }
