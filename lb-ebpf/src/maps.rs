@@ -212,11 +212,20 @@ pub extern "C" fn weir_walk() -> u64 {
     steer::walk(&Maps, &request.walk(), &mut Silent).0
 }
 
-/// [`select::probe`] as a global function. Bit 0 of `flags`: opening; bit 1: ignore health.
+/// [`steer::traits`] as a global function, for the packet that [`weir_away`] was called for.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_probe(pool: u32, h: u64, first: u32, end: u32, flags: u32) -> u64 {
-    let request = Probe { pool, h, first, end, opening: flags & 1 != 0, ignore_health: flags & 2 != 0 };
+pub extern "C" fn weir_traits() -> u64 {
+    let Some(request) = last_request() else { return 0 };
+    steer::traits(&Maps, &request.walk())
+}
+
+/// [`select::probe`] as a global function, for the packet that [`weir_away`] was called for. Bit 0 of `flags`: opening; the upper half: [`Probe::eased`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn weir_probe(pool: u32, first: u32, end: u32, flags: u32) -> u64 {
+    let Some(&Away { h, .. }) = last_request() else { return Probed::INCONSISTENT };
+    let request = Probe { pool, h, first, end, opening: flags & 1 != 0, eased: flags >> 16 };
     select::probe(&Maps, &request, &mut Silent).0
 }
 
@@ -514,9 +523,14 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn traits(&self, _: &Walk) -> u64 {
+        weir_traits()
+    }
+
+    #[inline(always)]
     fn probe(&self, request: &Probe, _: &mut impl Trace) -> Probed {
-        let flags = request.opening as u32 | (request.ignore_health as u32) << 1;
-        Probed(weir_probe(request.pool, request.h, request.first, request.end, flags))
+        let flags = request.opening as u32 | request.eased << 16;
+        Probed(weir_probe(request.pool, request.first, request.end, flags))
     }
 
     #[inline(always)]

@@ -191,6 +191,16 @@ fn two_thousand_connections_live_through_every_operation() {
     done(&daemon, &["domain", "restore", "west/w1/r2", "--reason", "switch replaced"]);
     scene.lives("drains and restores");
 
+    // A rack is shifted away and comes back: established connections stay, whatever the share of new ones.
+    done(
+        &daemon,
+        &["shift", "rack", "west/w1/r2", "--to", "0%", "--for", "10m", "--reason", "new switch", "--force"],
+    );
+    assert!(scene.more().iter().all(|name| name.starts_with("w1r1")));
+    scene.lives("a shift");
+    done(&daemon, &["shift", "cancel", "west/w1/r2", "--reason", "new switch works"]);
+    scene.lives("the end of a shift");
+
     // A backend comes: a quarter of the homes move, no flow does.
     let second = live(quiet(), "all", 4093, "");
     let told = reload(&daemon, &second, &lab);

@@ -202,11 +202,14 @@ fn a_connection_is_shown_and_written_as_it_goes() {
     });
     capture.interrupt();
     is_back(&lab, edge);
-    as_it_came_and_left(
-        &pcapng::read(&fs::read(&file).unwrap()).unwrap(),
-        &other,
-        packets[0].time.as_nanosecond(),
-    );
+    let frames = pcapng::read(&fs::read(&file).unwrap()).unwrap();
+    as_it_came_and_left(&frames, &other, packets[0].time.as_nanosecond());
+    // Somebody else's reader takes it as well, and finds a packet in a packet in every second frame.
+    let read = Command::new("tcpdump").args(["-n", "-r", path]).output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    let lines = String::from_utf8(read.stdout).unwrap();
+    let tunnelled = lines.lines().filter(|line| line.contains(": IP ")).count();
+    assert_eq!((lines.lines().count(), tunnelled), (frames.len(), frames.len() / 2), "{lines}");
     daemon.sigterm().unwrap();
 }
 

@@ -1,7 +1,12 @@
 //! The guarantees about placement (DESIGN, section 3), as properties of the pure code over random topologies and histories.
 
 use lb_common::{
-    abi::{admission::Admission, plan::POOL_RELAY},
+    abi::{
+        admission::Admission,
+        limits::MAX_PLAN_STEPS,
+        plan::{PLAN_PANIC, POOL_RELAY},
+        service::{SERVICE_SPILLS, SERVICE_STEERED},
+    },
     datapath::{
         hash::flow_hash,
         parse::{Shape as PacketShape, Transport, Tuple},
@@ -153,6 +158,36 @@ fn words() -> impl Strategy<Value = Admission> {
     ]
 }
 
+/// What steers the one plan: shares, who goes on, whether health is believed.
+#[derive(Clone, Copy, Debug)]
+struct Steered {
+    shares: [u16; MAX_PLAN_STEPS],
+    leaves: [u8; MAX_PLAN_STEPS],
+    panic: bool,
+}
+
+fn steered() -> impl Strategy<Value = Steered> {
+    (any::<[u16; MAX_PLAN_STEPS]>(), any::<[u8; MAX_PLAN_STEPS]>(), any::<bool>()).prop_map(
+        |(mut shares, leaves, panic)| {
+            shares.sort_unstable();
+            Steered { shares, leaves, panic }
+        },
+    )
+}
+
+fn steer(tables: &mut ImageTables, steered: &Steered) {
+    let image = tables.image_mut();
+    image.services[0].flags |= SERVICE_SPILLS | SERVICE_STEERED;
+    let plan = &mut image.plans[0];
+    (plan.shares, plan.leaves) = (steered.shares, steered.leaves);
+    plan.eased = if steered.panic { PLAN_PANIC } else { 0 };
+}
+
+/// The step of the plan whose pool has a backend: pools are regions, in the order of the plan.
+fn step(image: &Image, backend: u32) -> u8 {
+    image.names.backends[backend as usize].as_bytes()[1] - b'0'
+}
+
 /// Back to everything, with the mark that flows may live elsewhere.
 const RESTORED: Admission = Admission::new(255, 255);
 
@@ -283,6 +318,98 @@ proptest! {
                     prop_assert!(relays >> region & 1 == 0, "flow {} was relayed on to region {}", flow, region);
                 }
             }
+        }
+    }
+
+    /// Raising a share of those who go on, or of those who start behind a step, moves flows only outward; who goes on is only
+    /// who finds its home shut, so that no flow of a member that is well moves because others failed (guarantee 2).
+    #[test]
+    fn steering_moves_flows_only_outward(
+        shape in shapes(),
+        down: Vec<prop::sample::Index>,
+        steered in steered(),
+        at in 0..MAX_PLAN_STEPS,
+        more: u8,
+        less: u16,
+    ) {
+        let steered = Steered { panic: false, ..steered };
+        let image = image(&shape, "drop");
+        let mut tables = ImageTables::new(image.clone());
+        steer(&mut tables, &steered);
+        let well = place_all(&tables, true);
+        for index in down.iter().take(4) {
+            set(&mut tables, pick(&image, *index), Admission::CLOSED);
+        }
+        let before = place_all(&tables, true);
+        let is_open = |backend: u32| down.iter().take(4).all(|index| !is_within(&image, backend, pick(&image, *index)));
+        for (flow, (well, before)) in well.iter().zip(&before).enumerate() {
+            if well.is_some_and(is_open) {
+                prop_assert_eq!(well, before, "flow {} left a home that admits it", flow);
+            }
+        }
+        let mut nobody_leaves = steered;
+        nobody_leaves.leaves.fill(0);
+        steer(&mut tables, &nobody_leaves);
+        let possible = place_all(&tables, true);
+        let mut leaving = steered;
+        leaving.leaves[at] = leaving.leaves[at].max(more);
+        steer(&mut tables, &leaving);
+        let after = place_all(&tables, true);
+        for (flow, (before, after)) in before.iter().zip(&after).enumerate() {
+            let (Some(before), Some(after)) = (before, after) else {
+                prop_assert_eq!(before, after, "flow {}", flow);
+                continue;
+            };
+            let only_pool = step(&image, *before) as usize == at && before != after;
+            prop_assert!(before == after || only_pool, "flow {} left step {} for {}", flow, step(&image, *before), step(&image, *after));
+        }
+        prop_assert!(possible.iter().zip(&after).all(|(possible, after)| possible.is_some() == after.is_some()), "nobody is refused for it");
+        for index in down.iter().take(4) {
+            set(&mut tables, pick(&image, *index), RESTORED);
+        }
+        prop_assert_eq!(&well, &place_all(&tables, true), "what returns has its flows again");
+        let mut spilling = leaving;
+        for share in &mut spilling.shares[..=at] {
+            *share = (*share).min(less);
+        }
+        steer(&mut tables, &spilling);
+        for (flow, (before, after)) in well.iter().zip(place_all(&tables, true)).enumerate() {
+            let (Some(before), Some(after)) = (*before, after) else { panic!("flow {flow} is refused") };
+            prop_assert!(before == after || step(&image, after) > step(&image, before), "flow {} came inward", flow);
+        }
+    }
+
+    /// Panic and everything else that steers sends no flow to what an operator took out, nor out of its plan (guarantee 6), and gives
+    /// every flow a place that health alone would refuse.
+    #[test]
+    fn panic_heeds_operators_and_stays_in_the_plan(
+        shape in shapes(),
+        steered in steered(),
+        words in prop::collection::vec((any::<prop::sample::Index>(), any::<bool>()), 0..6),
+        fail_open: bool,
+        opening: bool,
+        allowed in 1..4_u32,
+    ) {
+        let mut image = image(&shape, if fail_open { "fail-open" } else { "drop" });
+        image.plans[0].steps = image.plans[0].steps.min(allowed);
+        let steps = image.plans[0].steps;
+        let mut tables = ImageTables::new(image.clone());
+        steer(&mut tables, &steered);
+        let cells: Vec<_> = words.iter().map(|(index, held)| (pick(&image, *index), *held)).collect();
+        for &(cell, held) in &cells {
+            // The last word about a cell counts; an operator's outranks.
+            let by_operator = held || cells.iter().any(|&(other, held)| other == cell && held);
+            set(&mut tables, cell, if by_operator { Admission::CLOSED.held() } else { Admission::CLOSED });
+        }
+        let is_held = |backend: u32| cells.iter().any(|&(cell, held)| held && is_within(&image, backend, cell));
+        let in_plan = |backend: u32| u32::from(step(&image, backend)) < steps;
+        let left = (0..image.backends.len() as u32).any(|backend| in_plan(backend) && !is_held(backend));
+        for (flow, backend) in place_all(&tables, opening).into_iter().enumerate() {
+            if let Some(backend) = backend {
+                prop_assert!(!is_held(backend), "flow {} goes to what an operator took out", flow);
+                prop_assert!(in_plan(backend), "flow {} leaves its plan", flow);
+            }
+            prop_assert!(backend.is_some() || !steered.panic || !left, "flow {} is refused in panic", flow);
         }
     }
 

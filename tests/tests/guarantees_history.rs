@@ -25,6 +25,10 @@ enum Event {
     Walk,
     /// A service starts that share of its flows at the first step of its plan.
     Spill(prop::sample::Index, u16),
+    /// A service lets that share of the flows that a pool's first slot refuses go on at once, and believes health or not.
+    Steer(prop::sample::Index, u8, bool),
+    /// The daemon looks whether flags of spilling are still needed: not if nothing spills and a walk has begun since.
+    Tidy,
     /// So many flows open.
     Open(u8),
     /// So many flows close.
@@ -41,6 +45,9 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Walk),
         1 => (any::<prop::sample::Index>(), prop_oneof![Just(u16::MAX), any::<u16>()])
             .prop_map(|(service, share)| Event::Spill(service, share)),
+        1 => (any::<prop::sample::Index>(), prop_oneof![Just(0), Just(255), any::<u8>()], any::<bool>())
+            .prop_map(|(service, leaves, panic)| Event::Steer(service, leaves, panic)),
+        1 => Just(Event::Tidy),
         3 => (1_u8..40).prop_map(Event::Open),
         1 => (1_u8..40).prop_map(Event::Close),
         1 => (1_u16..200).prop_map(Event::Wait),
@@ -64,6 +71,8 @@ fn apply(world: &mut World, event: &Event) -> Result<(), String> {
         Event::TransitionEnds => world.end_transition(),
         Event::Walk => world.walk(),
         Event::Spill(service, share) => world.spill(*service, *share),
+        Event::Steer(service, leaves, panic) => world.steer(*service, *leaves, *panic),
+        Event::Tidy => world.tidy(),
         Event::Open(count) => world.open(*count)?,
         Event::Close(count) => world.close(*count)?,
         Event::Wait(seconds) => world.wait(*seconds),

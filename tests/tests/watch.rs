@@ -134,6 +134,7 @@ fn golden_packets_come_out_the_same_whether_somebody_watches_or_not() -> Result<
             shared.kernel.fill(&image)?;
             shared.kernel.forget()?;
             if judge(&mut shared, &image, &case, &control).is_err() {
+                eprintln!("{}: on its own", case.name);
                 let mut own = Watched::load(&image, &control, &WatchFilter::ALL)?;
                 judge(&mut own, &image, &case, &control).context(case.name)?;
             }

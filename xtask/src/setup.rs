@@ -34,7 +34,7 @@ const fn need(program: &'static str, packages: &'static [&'static str], purpose:
     Need { program, packages, purpose }
 }
 
-const NEEDS: [Need; 11] = [
+const NEEDS: [Need; 12] = [
     need("cc", &["gcc", "libc6-dev"], "linking"),
     need("ip", &["iproute2"], "namespaces and veth pairs of the lab"),
     need("nginx", &["nginx"], "the lab's backends"),
@@ -46,6 +46,7 @@ const NEEDS: [Need; 11] = [
     need("nsenter", &["util-linux"], "entering the lab's namespaces"),
     need("bird", &["bird2"], "peers of BFD sessions in tests"),
     need("dnsmasq", &["dnsmasq-base"], "a name server in tests"),
+    need("tcpdump", &["tcpdump"], "reading what `weir capture` writes, in a test"),
 ];
 
 /// What `verify` and the kernel test need besides. Only they ask for it: it is 40 MB.

@@ -59,6 +59,13 @@ impl Admission {
         (self.0 >> (8 * !opening as u32)) as u8
     }
 
+    /// As [`share`](Self::share), with 1 for a packet that may open a flow and 0 for any other.
+    #[must_use]
+    #[inline(always)]
+    pub const fn share_for(self, opening: u32) -> u8 {
+        (self.0 >> (8 * (opening & 1 ^ 1))) as u8
+    }
+
     /// Whether an operator's word stands.
     #[must_use]
     pub const fn is_held(self) -> bool {

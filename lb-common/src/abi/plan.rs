@@ -6,6 +6,10 @@ use super::limits::MAX_PLAN_STEPS;
 /// once never goes to such a pool.
 pub const POOL_RELAY: u16 = 1;
 
+/// [`PlanEntry::eased`]: what automation took out counts again for this plan, what an operator took out does not. All bits of both shares
+/// of a word: programs use it as it is, as a mask.
+pub const PLAN_PANIC: u32 = 0xffff;
+
 /// A pool: where its table lies in the slot array, and which admission word speaks for it. 16 bytes.
 #[repr(C, align(16))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,10 +35,14 @@ pub struct PlanEntry {
     /// Indices into the `POOLS` map, in order; `pools[0]` is `first`'s.
     pub pools: [u16; MAX_PLAN_STEPS],
     /// Cumulative share of flows that start at or before step i, in 1/65535: a flow starts at the first step whose
-    /// value is at least its second hash. 65535 from the first step on while nothing spills.
+    /// value is at least its second hash. 65535 from the first step on while nothing spills. Changed while the program runs.
     pub shares: [u16; MAX_PLAN_STEPS],
     /// Number of pools in the plan, 1 to [`MAX_PLAN_STEPS`].
     pub steps: u32,
-    /// Zero.
-    pub reserved: [u32; 3],
+    /// [`PLAN_PANIC`] or 0. Changed while the program runs; looked at only with
+    /// [`SERVICE_STEERED`](super::service::SERVICE_STEERED).
+    pub eased: u32,
+    /// For each step the share of the opening flows that the member at probe 0 of its pool refuses that go on to the next pool at
+    /// once, 0 (none) to 255 (all). Changed while the program runs.
+    pub leaves: [u8; MAX_PLAN_STEPS],
 }

@@ -11,7 +11,8 @@ pub const SERVICE_MULTI_PLAN: u32 = 1;
 pub const SERVICE_FAIL_OPEN: u32 = 2;
 /// [`ServiceEntry::flags`]: not a service but the VIP itself: key with protocol and port 0, for what has no port.
 pub const SERVICE_VIP_ONLY: u32 = 4;
-/// [`ServiceEntry::flags`]: the plan may start a flow at a step other than the first.
+/// [`ServiceEntry::flags`]: the plan may start a flow at a step other than the first. Set while the program runs, before shares say
+/// so, and cleared once no flow is known to live away from home because of them.
 pub const SERVICE_SPILLS: u32 = 8;
 /// [`ServiceEntry::flags`]: access lists, limits or a priority class apply: look at the service's guard.
 pub const SERVICE_GUARDED: u32 = 1 << 4;
@@ -27,6 +28,9 @@ pub const SERVICE_ARP: u32 = 1 << 8;
 /// [`SERVICE_VIP_ONLY`] not a service but where those of an address and protocol are listed: element
 /// [`ServiceEntry::plan_base`] of `PORT_RANGES`.
 pub const SERVICE_WIDE_PORTS: u32 = 1 << 9;
+/// [`ServiceEntry::flags`]: what goes away from home looks into its plan first: some flows leave a pool that is in part down, or health
+/// is not believed. Set and cleared while the program runs.
+pub const SERVICE_STEERED: u32 = 1 << 15;
 
 /// Mark in [`ServiceKey::protocol`]: the address is the first one of a VIP prefix. None of the protocols that services have, nor 0,
 /// becomes another one of them by the marks.

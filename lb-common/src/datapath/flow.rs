@@ -13,7 +13,7 @@ use super::{
     filter,
     ports::Tables,
     select,
-    steer::Away,
+    steer::{self, Away},
     trace::{Silent, Step, Trace},
 };
 use crate::{
@@ -88,7 +88,8 @@ pub fn known<T: Tables>(
     };
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
-    let admitted = select::admits(admissions, entry, request.h, false);
+    let admitted = select::admits(admissions, entry, request.h, false)
+        || select::admits_eased(admissions, entry, request.h, steer::eased(tables, request));
     trace.step(Step::FlowTable { table, backend: Some(backend), admitted });
     if !admitted {
         return Ok(Known::Refused);

@@ -102,6 +102,14 @@ pub const fn pool_byte(h: u64) -> u32 {
     share_byte(h, 0x0b_0017)
 }
 
+/// The bytes by which the steps of a plan, the first one lowest, judge whether a flow that their pool's first slot refuses goes on
+/// at once. One for each step: who leaves one pool is no likelier to leave the next.
+#[must_use]
+#[inline(always)]
+pub const fn leave_bytes(h: u64) -> u64 {
+    finish(h.rotate_left(16) ^ 0x8ebc_6af0_9c88_c6e3)
+}
+
 /// What a flow's byte must be less than to belong to a share: 0 for none, 256 for all (255).
 #[must_use]
 #[inline(always)]

@@ -303,6 +303,14 @@ pub trait Tables: Clock + Buckets + PrefixNodes {
     {
         steer::walk(self, request, trace)
     }
+    /// [`steer::traits`], for the same reason.
+    #[inline(always)]
+    fn traits(&self, request: &Walk) -> u64
+    where
+        Self: Sized,
+    {
+        steer::traits(self, request)
+    }
     /// [`select::probe`], for the same reason.
     #[inline(always)]
     fn probe(&self, request: &Probe, trace: &mut impl Trace) -> Probed

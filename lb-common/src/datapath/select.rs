@@ -44,11 +44,21 @@ const fn min(a: u32, b: u32) -> u32 {
     if b < a { b } else { a }
 }
 
-/// 1 if an operator took out a backend or a domain above it, else 0.
+/// A word as if automation had said nothing: that of an operator stays, any other one is open. With 0 for `eased` instead of
+/// [`PLAN_PANIC`](crate::abi::plan::PLAN_PANIC), the word as it is.
 #[inline(always)]
-fn is_held(admissions: &AdmissionWords, entry: &BackendEntry) -> u32 {
-    let [own, rack, zone, region] = words(admissions, entry);
-    ((own | rack | zone | region) & Admission::HELD) / Admission::HELD
+const fn unheld(word: u32, eased: u32) -> u32 {
+    // All ones without HELD, none with it. No branch: four in each probe are too many for the verifier. That goes both ways, too,
+    // where a number that is either 0 or -1 is masked by a constant (Linux 6.18): the mask comes from memory.
+    let held = (word / Admission::HELD) & 1;
+    word | (held.wrapping_sub(1) & eased)
+}
+
+/// A pool's word, eased as those of its members: see [`Probe::eased`].
+#[must_use]
+#[inline(always)]
+pub const fn as_operators_say(word: Admission, eased: u32) -> Admission {
+    Admission(unheld(word.0, eased))
 }
 
 /// Whether a backend and all its domains admit a flow.
@@ -56,6 +66,13 @@ fn is_held(admissions: &AdmissionWords, entry: &BackendEntry) -> u32 {
 #[inline(always)]
 pub fn admits(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, opening: bool) -> bool {
     admits_bit(admissions, entry, h, opening) != 0
+}
+
+/// Whether a backend and all its domains admit an established flow if words are eased: see [`Probe::eased`].
+#[must_use]
+#[inline(always)]
+pub fn admits_eased(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, eased: u32) -> bool {
+    admits_words(words(admissions, entry).map(|word| unheld(word, eased)), subject(entry), h, false) != 0
 }
 
 /// What can be told of a flow's admission without looking at the flow.
@@ -85,9 +102,14 @@ fn gate(admissions: &AdmissionWords, entry: &BackendEntry, opening: bool) -> Gat
 /// byte for domains is less than the limit of each.
 #[inline(always)]
 fn admits_bit(admissions: &AdmissionWords, entry: &BackendEntry, h: u64, opening: bool) -> u32 {
-    let [own, rack, zone, region] =
-        words(admissions, entry).map(|word| share_limit(Admission(word).share(opening)));
-    let own_byte = share_byte(h, subject(entry));
+    admits_words(words(admissions, entry), subject(entry), h, opening)
+}
+
+/// As [`admits_bit`], of the words of the backend with this [`subject`] and its domains.
+#[inline(always)]
+fn admits_words(words: [u32; 4], subject: u32, h: u64, opening: bool) -> u32 {
+    let [own, rack, zone, region] = words.map(|word| share_limit(Admission(word).share(opening)));
+    let own_byte = share_byte(h, subject);
     let byte = domain_byte(h);
     // The sign bit of each difference says "less". Four comparisons would be four branches, and each doubles what the
     // verifier has to walk through, for each probe.
@@ -216,8 +238,8 @@ pub struct Probe {
     pub end: u32,
     /// Whether the packet may open a flow.
     pub opening: bool,
-    /// Whether any member will do that no operator took out.
-    pub ignore_health: bool,
+    /// [`PLAN_PANIC`](crate::abi::plan::PLAN_PANIC) if only operators' words count, and not those of automation; else 0.
+    pub eased: u32,
 }
 
 /// Result of [`probe`] in one word, so that it fits a register where probing is a function of its own.
@@ -226,7 +248,8 @@ pub struct Probed(pub u64);
 
 impl Probed {
     const EXHAUSTED: u64 = u64::MAX;
-    const INCONSISTENT: u64 = u64::MAX - 1;
+    /// The maps contradict each other.
+    pub const INCONSISTENT: u64 = u64::MAX - 1;
 
     /// The member that takes the flow and how many refused before, if one does.
     ///
@@ -248,7 +271,7 @@ impl Probed {
 /// that the verifier wants set.
 #[inline(always)]
 pub fn probe<T: Tables>(tables: &T, request: &Probe, trace: &mut impl Trace) -> Probed {
-    let &Probe { h, first, end, opening, ignore_health, .. } = request;
+    let &Probe { h, first, end, opening, eased, .. } = request;
     let (Some(pool), Some(admissions)) = (tables.pool(request.pool), tables.admissions()) else {
         return Probed(Probed::INCONSISTENT);
     };
@@ -261,9 +284,9 @@ pub fn probe<T: Tables>(tables: &T, request: &Probe, trace: &mut impl Trace) -> 
         let Ok((backend, entry)) = member(tables, pool, probe_hash(h, probe)) else {
             return Probed(Probed::INCONSISTENT);
         };
-        // Bits and no branches, here too.
-        let free = ignore_health as u32 & !is_held(admissions, entry);
-        let taken = (admits_bit(admissions, entry, h, opening) | free) != 0;
+        // Bits and no branches, here too: of an operator's words all, of the others what is wanted.
+        let words = words(admissions, entry).map(|word| unheld(word, eased));
+        let taken = admits_words(words, subject(entry), h, opening) != 0;
         trace.step(Step::Probe { probe, backend, admission: combined(admissions, entry), taken });
         if taken {
             return Probed(backend as u64 | (probe as u64) << 32);

@@ -2,7 +2,7 @@
 
 use super::{
     flow::{self, FlowTable, Known},
-    hash::{pool_byte, share_limit, spill_hash},
+    hash::{leave_bytes, pool_byte, share_limit, spill_hash},
     parse::Transport,
     ports::Tables,
     select::{self, Home, NO_HOME, Probe},
@@ -13,11 +13,11 @@ use crate::abi::{
     backend::BackendEntry,
     flow::FlowWords,
     limits::{MAX_PLAN_STEPS, MAX_PROBES, MAX_THOROUGH_PROBES},
-    plan::{POOL_RELAY, PlanEntry, PoolEntry},
+    plan::{PLAN_PANIC, POOL_RELAY, PlanEntry, PoolEntry},
     reason::Reason,
     service::{
-        SERVICE_FAIL_OPEN, SERVICE_LEAVING, SERVICE_MULTI_PLAN, SERVICE_SPILLS, SERVICE_STICKY_UDP,
-        ServiceEntry,
+        SERVICE_FAIL_OPEN, SERVICE_LEAVING, SERVICE_MULTI_PLAN, SERVICE_SPILLS, SERVICE_STEERED,
+        SERVICE_STICKY_UDP, ServiceEntry,
     },
 };
 use crate::net::protocol;
@@ -265,7 +265,9 @@ fn try_away<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Re
 fn near<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result<Walked, Reason> {
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     let opening = request.opening();
-    if request.home == NO_HOME || (opening && starts_elsewhere(tables, request)) {
+    // A steered plan says which flows look where, and only the walk reads it.
+    let steered = request.service_flags & SERVICE_STEERED != 0;
+    if request.home == NO_HOME || steered || (opening && starts_elsewhere(tables, request)) {
         return Ok(Walked::UNDECIDED);
     }
     let admission = admissions.get(request.pool_admission as u16);
@@ -285,6 +287,15 @@ fn near<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result
 fn starts_elsewhere<T: Tables>(tables: &T, request: &Away) -> bool {
     request.service_flags & SERVICE_SPILLS != 0
         && tables.plan(request.plan).is_none_or(|plan| is_before_start(plan, 0, spill_hash(request.h)))
+}
+
+/// How words are eased for a packet: [`PLAN_PANIC`] if its plan has stopped believing health, else 0.
+#[inline(always)]
+pub fn eased<T: Tables>(tables: &T, request: &Away) -> u32 {
+    if request.service_flags & SERVICE_STEERED == 0 {
+        return 0;
+    }
+    tables.plan(request.plan).map_or(0, |plan| plan.eased)
 }
 
 /// Keeps the invariant of [`flow`] for a packet that may be a flow's first and that [`away`] or [`walk`] placed. Whether it was written down.
@@ -472,46 +483,113 @@ const PASS_THOROUGH: u32 = 2;
 /// For services that fail open, all of them whatever their health.
 const PASS_FAIL_OPEN: u32 = 3;
 
+/// What a walk must know of its packet and plan, in one word that is asked for at each step: what lives through the whole of a walk
+/// lies on the stack, and that is short. Bits are used without branches where that can be: each one that the verifier takes both ways
+/// doubles what is behind it.
+mod traits {
+    use crate::abi::plan::POOL_RELAY;
+
+    /// It came from another region: it may not enter pools with that flag.
+    pub(super) const RELAYED: u64 = POOL_RELAY as u64;
+    /// The packet may open a flow.
+    pub(super) const OPENING: u64 = 2;
+    /// The service fails open.
+    pub(super) const FAIL_OPEN: u64 = 4;
+    /// From here on one bit for each step: the flow goes on at once if the first slot of the step's pool refuses it.
+    pub(super) const GOES_ON_SHIFT: u32 = 8;
+    /// From here on [`PlanEntry::eased`](crate::abi::plan::PlanEntry::eased).
+    pub(super) const EASED_SHIFT: u32 = 16;
+    /// From here on what shares of the plan are compared with.
+    pub(super) const SPILL_SHIFT: u32 = 32;
+    /// From here on what shares of pools are compared with.
+    pub(super) const POOL_SHIFT: u32 = 48;
+}
+
+/// The traits of a packet and its plan, for [`walk`]: a word that means something to it alone.
+#[inline(always)]
+pub fn traits<T: Tables>(tables: &T, request: &Walk) -> u64 {
+    let Some(plan) = tables.plan(request.plan) else { return 0 };
+    let fail_open = request.service_flags & SERVICE_FAIL_OPEN != 0;
+    let mut traits = request.opening as u64 * traits::OPENING
+        + (request.origin as u64 & 1) * traits::RELAYED
+        + fail_open as u64 * traits::FAIL_OPEN
+        + ((pool_byte(request.h) as u64) << traits::POOL_SHIFT);
+    if request.opening {
+        // Shares of a plan say where flows open, and nothing of established ones: those start at the first step.
+        traits |= (spill_hash(request.h) as u64) << traits::SPILL_SHIFT;
+    }
+    if request.service_flags & SERVICE_STEERED != 0 {
+        traits |= (plan.eased as u64) << traits::EASED_SHIFT;
+        if request.opening {
+            traits |= (goes_on(plan, request.h) as u64) << traits::GOES_ON_SHIFT;
+        }
+    }
+    traits
+}
+
+/// One bit for each step: whether a flow that opens goes on to the next pool at once if the first slot of this one's pool refuses
+/// it. Raising the share of a step moves flows only outward, and none that its first slot admits.
+#[inline(always)]
+fn goes_on(plan: &PlanEntry, h: u64) -> u32 {
+    let mut bytes = leave_bytes(h);
+    let mut steps = 0;
+    let mut step = 0;
+    while step < MAX_PLAN_STEPS {
+        // The sign bit of the difference says "less".
+        steps |= ((bytes as u32 & 0xff).wrapping_sub(share_limit(plan.leaves[step])) >> 31) << step;
+        bytes >>= 8;
+        step += 1;
+    }
+    steps
+}
+
 #[inline(always)]
 fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Result<Walked, Reason> {
-    let &Walk { h, opening, origin, service_flags, .. } = request;
     let plan = tables.plan(request.plan).ok_or(Reason::Inconsistent)?;
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
-    // Shares of a plan say where flows open, and nothing of established ones: those start at the first step.
-    let h2 = if opening { spill_hash(h) } else { 0 };
     // One loop and not a function for each pass: what the verifier walks through is iterations times ways.
     for round in 0..PASSES * MAX_PLAN_STEPS as u32 {
         let (pass, step) = (round / MAX_PLAN_STEPS as u32, round % MAX_PLAN_STEPS as u32);
-        let ignore_health = pass == PASS_FAIL_OPEN;
-        if step >= plan.steps || (ignore_health && service_flags & SERVICE_FAIL_OPEN == 0) {
+        if step >= plan.steps {
             continue;
         }
-        let before = is_before_start(plan, step, h2);
+        let traits = tables.traits(request);
+        let fail_open = pass == PASS_FAIL_OPEN;
+        if fail_open && traits & traits::FAIL_OPEN == 0 {
+            break;
+        }
+        let before = is_before_start(plan, step, (traits >> traits::SPILL_SHIFT) as u16);
         if (pass == PASS_ONWARD && before) || (pass == PASS_BEFORE && !before) {
             continue;
         }
         let pool = pool_at(tables, plan, step)?;
-        if origin == Origin::Relay && pool.flags & POOL_RELAY != 0 {
+        if traits & traits::RELAYED & pool.flags as u64 != 0 {
             continue;
         }
+        let opening = (traits / traits::OPENING) as u32 & 1;
+        let eased = if fail_open { PLAN_PANIC } else { (traits >> traits::EASED_SHIFT) as u16 as u32 };
         let admission = admissions.get(pool.admission);
-        let entered = if ignore_health {
-            !admission.is_held()
-        } else {
-            pool_byte(h) < share_limit(admission.share(opening))
-        };
-        trace.step(Step::Pool { pool: pool.pool, admission, ignore_health, entered });
+        let counts = select::as_operators_say(admission, eased);
+        let entered = (traits >> traits::POOL_SHIFT) as u32 & 0xff < share_limit(counts.share_for(opening));
+        trace.step(Step::Pool { pool: pool.pool, admission, ignore_health: eased != 0, entered });
         if !entered {
             continue;
         }
-        let (first, end) =
-            if pass == PASS_THOROUGH { (MAX_PROBES, MAX_THOROUGH_PROBES) } else { (0, MAX_PROBES) };
-        let probe = Probe { pool: plan.pools[step as usize] as u32, h, first, end, opening, ignore_health };
+        // Who goes on at once tries the first slot only, until every pool was tried.
+        let goes_on = (traits as u32) >> traits::GOES_ON_SHIFT >> step & 1;
+        let (first, end) = if pass == PASS_THOROUGH {
+            (MAX_PROBES, MAX_THOROUGH_PROBES)
+        } else {
+            (0, MAX_PROBES - (MAX_PROBES - 1) * goes_on)
+        };
+        let (pool, opening) = (plan.pools[step as usize] as u32, opening != 0);
+        let probe = Probe { pool, h: request.h, first, end, opening, eased };
         if let Some((backend, probes)) = tables.probe(&probe, trace).taken()? {
             return Ok(Walked::placed(backend, round, probes));
         }
     }
-    Err(if origin == Origin::Relay { Reason::RelayRefused } else { Reason::AllDown })
+    let is_relayed = tables.traits(request) & traits::RELAYED != 0;
+    Err(if is_relayed { Reason::RelayRefused } else { Reason::AllDown })
 }
 
 /// Whether a flow starts behind `step`: at the first step whose cumulative share is not below the flow's second hash, at the

@@ -7,7 +7,7 @@
 use super::{
     ports::Tables,
     select::{self, NO_HOME},
-    steer::{Away, Origin},
+    steer::{self, Away, Origin},
     trace::{Step, Trace},
 };
 use crate::abi::{plan::POOL_RELAY, reason::Reason};
@@ -56,7 +56,8 @@ pub fn stays<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> R
     }
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
     let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
-    let taken = select::admits(admissions, entry, request.h, false);
+    let taken = select::admits(admissions, entry, request.h, false)
+        || select::admits_eased(admissions, entry, request.h, steer::eased(tables, request));
     trace.step(Step::OldHome { backend, taken });
     Ok(if taken { Some(backend) } else { None })
 }

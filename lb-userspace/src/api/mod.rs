@@ -16,6 +16,8 @@
 //! | `POST /v1/canaries`, with a [`types::CanarySetRequest`] | [`types::CanaryView`] |
 //! | `POST /v1/canaries/{step\|promote\|abort}`, with a [`types::CanaryRequest`] | [`types::CanaryView`] |
 //! | `GET /v1/guards`, `/v1/guards/{service}` | [`types::GuardView`] |
+//! | `GET /v1/plans?client=`, `/v1/plans/{service}?client=` | [`types::SteeredPlan`]s |
+//! | `POST /v1/plans/simulate`, with a [`types::SimulateRequest`] | [`types::Simulation`] |
 //! | `GET /v1/emergency` | [`types::SwitchView`] |
 //! | `POST /v1/emergency`, with a [`types::ThrowRequest`] | [`types::SwitchView`] |
 //! | `POST /v1/emergency/clear`, with a [`types::ClearRequest`] | [`types::SwitchView`] |
@@ -40,7 +42,8 @@ use tokio::sync::mpsc;
 use types::{
     Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
     ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest,
-    ShiftRequest, ShiftView, Status, SubjectName, SwitchView, ThrowRequest, WatchQuery,
+    ShiftRequest, ShiftView, SimulateRequest, Simulation, Status, SteeredPlan, SubjectName, SwitchView,
+    ThrowRequest, WatchQuery,
 };
 
 pub mod limits;
@@ -93,6 +96,15 @@ pub trait Control: Send + Sync + 'static {
     fn canary(&self, change: CanaryChange) -> impl Future<Output = Result<CanaryView, Problem>> + Send;
     /// How each service is protected, in any order.
     fn guards(&self) -> impl Future<Output = Vec<GuardView>> + Send;
+    /// Plans as they stand: of all services or of one, for all clients or for some (an address, a prefix or the name of a client
+    /// region).
+    fn plans(
+        &self,
+        service: Option<String>,
+        client: Option<String>,
+    ) -> impl Future<Output = Result<Vec<SteeredPlan>, Problem>> + Send;
+    /// How plans would come to stand. Changes nothing.
+    fn simulate(&self, request: SimulateRequest) -> impl Future<Output = Result<Simulation, Problem>> + Send;
     /// The emergency switches that are on, in any order.
     fn switches(&self) -> impl Future<Output = Vec<SwitchView>> + Send;
     /// Throws an emergency switch. The reason has been checked; the rest has not. The answer comes when the switch is in the data plane.

@@ -26,7 +26,7 @@ use super::{
     problem::{Problem, ProblemKind},
     types::{
         BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView, Reloaded,
-        ServiceView, Status, SwitchView, ThrowRequest,
+        ServiceView, SimulateRequest, Simulation, Status, SteeredPlan, SwitchView, ThrowRequest,
     },
     watch::{Lifetime, WatchParameters},
 };
@@ -56,6 +56,10 @@ pub fn router<C: Control>(control: Arc<C>) -> Router {
         .route("/v1/domains/{*path}", get(domain::<C>))
         .route("/v1/guards", get(guards::<C>))
         .route("/v1/guards/{service}", get(guard::<C>))
+        .route("/v1/plans", get(plans::<C>))
+        .route("/v1/plans/{service}", get(plans_of::<C>))
+        // A service may have that name.
+        .route("/v1/plans/simulate", get(plans_of_simulate::<C>).post(simulate::<C>))
         .route("/v1/emergency", get(switches::<C>).post(throw::<C>))
         .route("/v1/emergency/clear", post(clear::<C>))
         .route("/v1/explain", get(explain::<C>))
@@ -147,6 +151,47 @@ async fn guard<C: Control>(
     let name = segment(name)?;
     let found = app.control.guards().await.into_iter().find(|guard| guard.service == name);
     found.map(Json).ok_or_else(|| Problem::not_found("service", &name))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlansParameters {
+    client: Option<String>,
+}
+
+const PLANS_EXAMPLE: &str = "/v1/plans?client=198.51.100.0/24";
+
+async fn plans<C: Control>(
+    State(app): Shared<C>,
+    query: Result<Query<PlansParameters>, QueryRejection>,
+) -> Answer<Vec<SteeredPlan>> {
+    let PlansParameters { client } = parse_query(query, PLANS_EXAMPLE)?;
+    app.control.plans(None, client).await.map(Json)
+}
+
+async fn plans_of<C: Control>(
+    State(app): Shared<C>,
+    name: Result<Path<String>, PathRejection>,
+    query: Result<Query<PlansParameters>, QueryRejection>,
+) -> Answer<Vec<SteeredPlan>> {
+    let (name, PlansParameters { client }) = (segment(name)?, parse_query(query, PLANS_EXAMPLE)?);
+    app.control.plans(Some(name), client).await.map(Json)
+}
+
+async fn plans_of_simulate<C: Control>(
+    State(app): Shared<C>,
+    query: Result<Query<PlansParameters>, QueryRejection>,
+) -> Answer<Vec<SteeredPlan>> {
+    let PlansParameters { client } = parse_query(query, PLANS_EXAMPLE)?;
+    app.control.plans(Some("simulate".to_owned()), client).await.map(Json)
+}
+
+async fn simulate<C: Control>(
+    State(app): Shared<C>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Simulation> {
+    let request: SimulateRequest = parse_body(body, r#"{"fail": ["zone=west/w1"], "load": 1.5}"#)?;
+    app.control.simulate(request).await.map(Json)
 }
 
 async fn switches<C: Control>(State(app): Shared<C>) -> Json<Vec<SwitchView>> {

@@ -17,6 +17,7 @@ mod canary;
 mod explain;
 mod guard;
 mod operate;
+mod plan;
 mod reload;
 mod status;
 mod watch;
@@ -27,6 +28,9 @@ pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest
 pub use operate::{
     ActionTerms, BackendActionRequest, DampingView, DomainActionRequest, DrainState, DrainView,
     ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
+};
+pub use plan::{
+    SimulateRequest, SimulatedPlan, SimulatedPool, SimulatedShare, Simulation, SteeredPlan, SteeredPool,
 };
 pub use reload::{Changes, Differences, MemberShare, Reloaded, TableChange};
 pub use status::{

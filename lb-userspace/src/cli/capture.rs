@@ -13,7 +13,7 @@ use lb_common::abi::watch::MAX_SNAP;
 use super::{
     client::Client,
     output::Output,
-    trace::{Which, end, verdict},
+    trace::{Which, end, interrupts, verdict},
 };
 use crate::{
     api::types::{WatchLine, WatchedPacket},
@@ -63,6 +63,7 @@ struct Summary {
 
 pub(super) async fn run(args: &CaptureArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
     let is_stdout = args.file == Path::new("-");
+    let mut interrupts = interrupts()?;
     let mut stream = args.which.watch(client, args.snap).await?;
     let mut writer: Option<Writer<Box<dyn Write>>> = None;
     let mut summary = Summary::default();
@@ -70,10 +71,7 @@ pub(super) async fn run(args: &CaptureArgs, client: &Client, out: &mut Output) -
     while args.which.count.is_none_or(|count| summary.packets < count) {
         let line = tokio::select! {
             line = stream.next() => line?,
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                break;
-            }
+            _ = interrupts.recv() => break,
         };
         match stream.parse(&line)? {
             WatchLine::Begin { node, query } => {

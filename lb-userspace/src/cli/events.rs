@@ -97,6 +97,7 @@ fn line(event: &Event) -> String {
         EventKind::Canary => "canary ",
         EventKind::Emergency => "emergency ",
         EventKind::Shed => "shed ",
+        EventKind::Plan => "plan ",
         EventKind::Daemon => "node ",
     };
     let change = match (event.from, event.to) {

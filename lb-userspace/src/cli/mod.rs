@@ -6,20 +6,26 @@ use clap::{Args, Parser, Subcommand};
 
 pub mod agent;
 pub mod backend;
+pub mod bundle;
 pub mod canary;
 pub mod capture;
 pub mod check;
 pub mod client;
+pub mod completions;
+pub mod config;
 pub mod daemon;
 pub mod detach;
+pub mod doctor;
 pub mod domain;
 pub mod emergency;
 pub mod events;
 pub mod exit;
 pub mod explain;
 pub mod guard;
+pub mod manual;
 pub mod operate;
 pub mod output;
+pub mod plan;
 pub mod privilege;
 pub mod reload;
 pub mod report;
@@ -108,6 +114,9 @@ pub enum Command {
     /// Show how services are protected: access lists, limits, what was refused
     #[command(subcommand)]
     Guard(guard::GuardCommand),
+    /// Show where plans send new flows and why; simulate failures and load
+    #[command(subcommand)]
+    Plan(plan::PlanCommand),
     /// Throw and take back emergency switches: block, stop, shed, limit
     #[command(subcommand)]
     Emergency(emergency::EmergencyCommand),
@@ -123,11 +132,26 @@ pub enum Command {
     Report(report::ReportArgs),
     /// Take the XDP program off: forwarding ends
     Detach(detach::DetachArgs),
+    /// Look at this host for what may hurt, with remedies
+    Doctor(doctor::DoctorArgs),
+    /// Gather what helps those who are asked for help, without secrets
+    SupportBundle(bundle::BundleArgs),
+    /// Show a configuration with its defaults, or the schema of the file
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print the script by which a shell completes commands and live names
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Manual(manual::ManualArgs),
 }
 
 /// Runs the process's command line.
 #[must_use]
 pub fn main() -> ExitCode {
+    if completions::answer_shell() {
+        return ExitCode::Ok;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -154,6 +178,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Daemon(args) => done(daemon::run(&args))?,
         Command::Agent(args) => done(agent::run(args))?,
         Command::Detach(args) => done(detach::run(&args, &mut out))?,
+        Command::Doctor(args) => doctor::run(&args, &Client::new(&socket), &mut out)?,
+        Command::SupportBundle(args) => done(bundle::run(&args, &Client::new(&socket), &mut out))?,
+        Command::Config(command) => done(config::run(&command, &mut out))?,
+        Command::Completions(args) => done(completions::run(&args, &mut out))?,
+        Command::Manual(args) => done(manual::run(&args))?,
         asking => done(ask(asking, &Client::new(&socket), &mut out))?,
     };
     out.flush()?;
@@ -174,13 +203,22 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
             Command::Shift(command) => shift::run(command, client, out).await,
             Command::Canary(command) => canary::run(command, client, out).await,
             Command::Guard(command) => guard::run(command, client, out).await,
+            Command::Plan(command) => plan::run(command, client, out).await,
             Command::Emergency(command) => emergency::run(command, client, out).await,
             Command::Explain(args) => explain::run(&args, client, out).await,
             Command::Report(args) => report::run(&args, client, out).await,
             Command::Events(args) => events::run(&args, client, out).await,
             Command::Trace(args) => trace::run(&args, client, out).await,
             Command::Capture(args) => capture::run(&args, client, out).await,
-            Command::Check(_) | Command::Daemon(_) | Command::Agent(_) | Command::Detach(_) => {
+            Command::Check(_)
+            | Command::Daemon(_)
+            | Command::Agent(_)
+            | Command::Detach(_)
+            | Command::Doctor(_)
+            | Command::SupportBundle(_)
+            | Command::Config(_)
+            | Command::Completions(_)
+            | Command::Manual(_) => {
                 unreachable!("these do not speak to the daemon first")
             }
         }

@@ -1,8 +1,12 @@
 //! `weir trace`
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     client::{Client, Stream, encode},
@@ -73,12 +77,13 @@ impl Which {
 }
 
 pub(super) async fn run(args: &TraceArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    let mut interrupts = interrupts()?;
     let mut stream = args.which.watch(client, 0).await?;
     let mut left = args.which.count;
     while left != Some(0) {
         let line = tokio::select! {
             line = stream.next() => line?,
-            interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
+            _ = interrupts.recv() => return Ok(()),
         };
         let told: WatchLine = stream.parse(&line)?;
         match &told {
@@ -96,6 +101,11 @@ pub(super) async fn run(args: &TraceArgs, client: &Client, out: &mut Output) -> 
         }
     }
     Ok(())
+}
+
+/// Ctrl-C, from now on. One listener for all the time: between two of them a signal would be lost.
+pub(super) fn interrupts() -> io::Result<Signal> {
+    signal(SignalKind::interrupt())
 }
 
 /// Columns have fixed widths, so that what follows later lines up with what came before.

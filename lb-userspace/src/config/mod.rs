@@ -6,23 +6,28 @@
 
 mod checks;
 mod client_file;
+pub mod effective;
 mod endpoint;
 mod error;
 mod fields;
 mod forwarding;
 mod ids;
 mod key;
+pub mod keys;
 pub mod limits;
 mod load;
 mod model;
 mod prefix;
 mod protection;
 mod raw;
+mod raw_plan;
 mod raw_protection;
 mod raw_relay;
 mod relay;
 mod report;
 mod resolve;
+pub mod schema;
+mod sources;
 mod suggest;
 mod summary;
 
@@ -32,8 +37,8 @@ pub use error::{ConfigError, Place, Problem, Related};
 pub use forwarding::{Forwarding, Quic, QuicConfig, Reach, Udp};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
-    Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Pool, Protocol, Service, Set,
-    SetShare, Topology, XdpMode,
+    Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Plan, PlanMode, Pool, Protocol,
+    Service, Set, SetShare, Topology, XdpMode,
 };
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimits};

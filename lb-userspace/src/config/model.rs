@@ -82,6 +82,12 @@ pub struct Node {
     pub opening_entries: Option<u32>,
     /// Answers (echo replies, "too big") a second on each CPU; and as many once more to neighbours who ask for a VIP.
     pub answers_per_second: u32,
+    /// A plan stops believing health when less than this of what operators let in is healthy, in percent; 0 for never.
+    pub panic_threshold: u8,
+    /// Part of a pool's capacity that is used before flows spill, in percent, 1 to 100.
+    pub target_utilisation: u8,
+    /// Most of a pool's weight that checks of single backends take out, in percent; 100 for no bound.
+    pub max_ejected: u8,
     /// What this host takes from other regions.
     pub relay: Relay,
 }
@@ -211,10 +217,67 @@ pub struct Service {
     pub quic: Option<Quic>,
     /// Sorted by name; at least one.
     pub pools: Vec<Pool>,
-    /// For each client region, in the order of [`Config::client_regions`], the pools to try in order. Never empty.
-    pub plans: Vec<Vec<PoolIndex>>,
+    /// For each client region, in the order of [`Config::client_regions`], the pools to try in order.
+    pub plans: Vec<Plan>,
+    /// For each client region, in the order of [`Config::client_regions`], the regions that may serve it; none where all may. Every
+    /// plan is inside already. Empty if the service does not say.
+    pub residency: Vec<Option<Vec<DomainId>>>,
+    /// In percent, instead of the node's [`panic_threshold`](Node::panic_threshold).
+    pub panic_threshold: Option<u8>,
     /// Access lists, limits and priority class.
     pub protection: Protection,
+}
+
+/// The pools that take a client region's flows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order in which they are tried; one at least.
+    pub pools: Vec<PoolIndex>,
+    /// How flows leave the first one.
+    pub mode: PlanMode,
+}
+
+/// How flows leave the first pool of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanMode {
+    /// In part as soon as too few members are left for all.
+    Nearest,
+    /// Not at all while the healthy part is at least this, in thousandths; below it, all that its failed members leave.
+    ZoneAffine {
+        /// The bound, 1 to 1000.
+        permille: u16,
+    },
+    /// Never.
+    Strict,
+}
+
+impl PlanMode {
+    /// `nearest`, `zone-affine` or `strict`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nearest => "nearest",
+            Self::ZoneAffine { .. } => "zone-affine",
+            Self::Strict => "strict",
+        }
+    }
+}
+
+impl std::ops::Deref for Plan {
+    type Target = [PoolIndex];
+
+    fn deref(&self) -> &Self::Target {
+        &self.pools
+    }
+}
+
+impl Service {
+    /// The plans that the data plane has: one if it is the same for all client regions, else one for each of them.
+    #[must_use]
+    pub fn distinct_plans(&self) -> &[Plan] {
+        let is_one = self.plans.windows(2).all(|pair| pair[0] == pair[1]);
+        if is_one { &self.plans[..1] } else { &self.plans }
+    }
 }
 
 /// Transport protocol of a service.
@@ -252,6 +315,8 @@ pub struct Pool {
     pub canary: Option<SetShare>,
     /// Slots of the table, one of [`TABLE_SIZES`](super::limits::TABLE_SIZES).
     pub table_size: u32,
+    /// New flows a second from this host that all its members together take, if it was said.
+    pub capacity: Option<u64>,
     /// Whether its one set is of Weir hosts of another region.
     pub relay: bool,
 }

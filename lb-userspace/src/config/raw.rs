@@ -4,7 +4,8 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::fields::{At, Fields, Text, Texts, strings};
+use super::fields::{At, Fields, Text, Texts};
+use super::raw_plan::{RawPlan, read_lists};
 use super::raw_protection::RawProtection;
 use super::raw_relay::{RawNodeRelay, RawRelay};
 use super::report::{Finding, Report, Span, quote};
@@ -54,6 +55,9 @@ pub(super) struct RawNode<'a> {
     pub(super) opening_entries: Option<At<i64>>,
     pub(super) answers_per_second: Option<At<i64>>,
     pub(super) client_prefixes_file: Option<Text<'a>>,
+    pub(super) panic_threshold: Option<At<i64>>,
+    pub(super) target_utilisation: Option<At<i64>>,
+    pub(super) max_ejected: Option<At<i64>>,
     pub(super) relay: RawNodeRelay<'a>,
 }
 
@@ -148,6 +152,9 @@ pub(super) struct RawService<'a> {
     pub(super) quic: Option<RawQuic>,
     pub(super) pools: Vec<RawPool<'a>>,
     pub(super) plan: Option<RawPlan<'a>>,
+    /// `[service.residency]`.
+    pub(super) residency: Option<At<Vec<(Text<'a>, Texts<'a>)>>>,
+    pub(super) panic_threshold: Option<At<i64>>,
     pub(super) protection: RawProtection<'a>,
 }
 
@@ -159,6 +166,7 @@ pub(super) struct RawPool<'a> {
     pub(super) standby: Option<Texts<'a>>,
     pub(super) relay: Option<Text<'a>>,
     pub(super) table_size: Option<At<i64>>,
+    pub(super) capacity: Option<At<i64>>,
 }
 
 /// `[service.quic]`, or `[service.quic.rotation]`, which has none of its own.
@@ -167,12 +175,6 @@ pub(super) struct RawQuic {
     pub(super) config_id: Option<At<i64>>,
     pub(super) server_id_length: Option<At<i64>>,
     pub(super) rotation: Option<Box<RawQuic>>,
-}
-
-/// `[service.plan]`: client regions with the names of pools.
-pub(super) struct RawPlan<'a> {
-    pub(super) span: Span,
-    pub(super) entries: Vec<(Text<'a>, Texts<'a>)>,
 }
 
 impl<'a> RawConfig<'a> {
@@ -249,6 +251,9 @@ impl<'a> RawNode<'a> {
             opening_entries: fields.integer("opening_entries", report),
             answers_per_second: fields.integer("answers_per_second", report),
             client_prefixes_file: fields.string("client_prefixes_file", report),
+            panic_threshold: fields.integer("panic_threshold", report),
+            target_utilisation: fields.integer("target_utilisation", report),
+            max_ejected: fields.integer("max_ejected", report),
             relay: RawNodeRelay::read(&mut fields, report),
         };
         raw.mistyped = fields.mistyped;
@@ -377,6 +382,7 @@ impl<'a> RawService<'a> {
     fn read(mut fields: Fields<'a>, report: &mut Report) -> Self {
         let pools = fields.tables("pool", "[[service.pool]]", report);
         let plan = fields.table("plan", "[service.plan]", report);
+        let residency = fields.table("residency", "[service.residency]", report);
         let quic = fields.table("quic", "[service.quic]", report);
         let ports = fields.string("ports", report);
         let mut raw = Self {
@@ -397,7 +403,9 @@ impl<'a> RawService<'a> {
             udp: fields.string("udp", report),
             quic: quic.map(|f| RawQuic::read(f, report)),
             pools: pools.into_iter().map(|f| RawPool::read(f, report)).collect(),
-            plan: plan.map(|f| RawPlan { span: f.span.clone(), entries: read_lists(&f, report) }),
+            plan: plan.map(|f| RawPlan::read(&f, report)),
+            residency: residency.map(|f| At { span: f.span.clone(), value: read_lists(&f, report) }),
+            panic_threshold: fields.integer("panic_threshold", report),
             protection: RawProtection::read(&mut fields, report),
         };
         raw.mistyped = fields.mistyped;
@@ -423,6 +431,7 @@ impl<'a> RawPool<'a> {
             standby: fields.strings("standby", report),
             relay,
             table_size: fields.integer("table_size", report),
+            capacity: fields.integer("capacity_new_flows_per_second", report),
         };
         fields.finish(report);
         raw
@@ -458,13 +467,4 @@ impl RawQuic {
             rotation: None,
         }
     }
-}
-
-/// A table whose keys are names and whose values are lists of strings.
-fn read_lists<'a>(fields: &Fields<'a>, report: &mut Report) -> Vec<(Text<'a>, Texts<'a>)> {
-    let lists = fields.entries().filter_map(|(name, value, span)| {
-        let list = strings(value, span, &quote(name.value), report)?;
-        Some((name, list))
-    });
-    lists.collect()
 }

@@ -329,7 +329,8 @@ impl Names<'_> {
                 let name = self.pool_name(pool);
                 let text = match (entered, ignore_health) {
                     (true, true) => format!(
-                        "pool {name} is entered whatever its members' health, as the service fails open"
+                        "pool {name} is entered whatever its members' health: the service fails open, or the plan does not \
+                         believe health now"
                     ),
                     (true, false) => format!("pool {name} is entered"),
                     (false, _) => format!("pool {name} is passed over: it admits {}", shares(admission)),

@@ -170,6 +170,7 @@ impl Shape {
         let of = |bytes: usize| u64::from(entries) * bytes as u64;
         match self.kind {
             MapType::Array => of(value).next_multiple_of(PAGE),
+            MapType::RingBuf => entries.into(),
             MapType::LpmTrie => of(key + value + TRIE_OVERHEAD),
             _ => of(key + value + HASH_OVERHEAD),
         }

@@ -9,6 +9,7 @@ use lb_common::abi::counter::{backend_slot, reason_slot, service_slot};
 use lb_common::abi::pod::Pod;
 use lb_common::abi::reason::Reason;
 use lb_common::abi::root::Root;
+use lb_common::abi::service::{SERVICE_SPILLS, ServiceEntry};
 
 use super::counters::{add, sum};
 use super::flow_tables;
@@ -98,9 +99,22 @@ pub(super) fn keep_unclean(running: &Generation, next: &Generation) {
     }
 }
 
+/// Lets the next generation look into the flow table for services that spilled since it was filled.
+pub(super) fn keep_spilling(running: &Generation, next: &Generation) {
+    let at = std::mem::offset_of!(ServiceEntry, flags);
+    for index in 0..running.services.len() {
+        let flags = running.services.load_u32(index, at).unwrap_or(0);
+        // An index means one service for as long as it is configured.
+        if flags & SERVICE_SPILLS != 0 {
+            let _ = next.services.update_u32(index, at, |flags| flags | SERVICE_SPILLS);
+        }
+    }
+}
+
 /// What is left to do once the next generation is in place. What fails is told in the log: forwarding goes on.
 pub(super) fn finish(before: &Generation, now: &Generation) {
     keep_unclean(before, now);
+    keep_spilling(before, now);
     for table in [FLOWS, OPENINGS] {
         if !now.shares(before, table)
             && let Err(error) = flow_tables::copy(before.fd(table), now.fd(table))

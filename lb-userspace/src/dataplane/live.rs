@@ -42,14 +42,13 @@ pub struct LiveTables {
 struct Constant {
     buckets: Vec<ServiceBucket>,
     port_ranges: Vec<PortRanges>,
-    plans: Vec<PlanEntry>,
     pools: Vec<PoolEntry>,
     previous: Vec<PoolEntry>,
     /// Backends that server ids of QUIC name.
     quic: BTreeSet<u32>,
 }
 
-/// The live maps at one moment: root, services, admission words and backends are copies from when it was made; tables, client regions and
+/// The live maps at one moment: root, services, plans, admission words and backends are copies from when it was made; tables, client regions and
 /// flows are looked up in the maps. Nothing is written: what the decision code wants remembered, forgotten or counted is
 /// passed over.
 pub struct Observation {
@@ -59,6 +58,7 @@ pub struct Observation {
     guards: Vec<GuardEntry>,
     node_guard: Option<NodeGuard>,
     services: Vec<ServiceEntry>,
+    plans: Vec<PlanEntry>,
     backends: Vec<BackendEntry>,
     admissions: Box<AdmissionWords>,
 }
@@ -71,7 +71,6 @@ impl LiveTables {
         let constant = Constant {
             buckets: all(&generation.buckets),
             port_ranges: all(&generation.port_ranges),
-            plans: all(&generation.plans),
             pools: all(&generation.pools),
             previous: all(&generation.previous),
             quic: generation.quic_servers().iter().map(|(_, server)| server.backend).collect(),
@@ -100,6 +99,7 @@ impl LiveTables {
             guards: self.generation.guards.read_all(self.generation.guards.len()),
             node_guard: self.generation.node_guard.read(0),
             services: self.generation.services.read_all(self.generation.services.len()),
+            plans: self.generation.plans.read_all(self.generation.plans.len()),
             backends: self.generation.backends.read_all(self.generation.backends.len()),
             admissions,
         }
@@ -178,7 +178,7 @@ impl Tables for Observation {
     fn book_answers_ns(&self, _: Budget, _: u64) {}
 
     fn plan(&self, index: u32) -> Option<&PlanEntry> {
-        self.tables.constant.plans.get(index as usize)
+        self.plans.get(index as usize)
     }
 
     fn pool(&self, index: u32) -> Option<&PoolEntry> {

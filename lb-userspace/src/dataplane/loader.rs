@@ -35,6 +35,7 @@ use super::live::LiveTables;
 use super::netlink::Interface;
 use super::object::{ARRIVE_PROGRAM, EDGE, EDGE_PROGRAM, RELAY_PROGRAM};
 use super::pins::{PROGRAM, PROGRAM_NEXT, Pins, remove_folder};
+use super::steering::SteeringPort;
 use super::sys;
 use super::upkeep::Upkeep;
 use super::watch::Watch;
@@ -229,6 +230,12 @@ impl DataPlane {
         NextHopWriter::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
     }
 
+    /// Writes what steers flows, and reads what that takes.
+    #[must_use]
+    pub fn steering(&self) -> SteeringPort {
+        SteeringPort::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
+    }
+
     /// Reads counters.
     #[must_use]
     pub fn counters(&self) -> CounterReader {
@@ -344,6 +351,12 @@ impl Prepared {
         NextHopWriter::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
     }
 
+    /// Writes what steers flows, and reads what that takes.
+    #[must_use]
+    pub fn steering(&self) -> SteeringPort {
+        SteeringPort::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
+    }
+
     /// Attaches the program, or replaces the one that is attached, atomically: each packet sees either what ran before or
     /// this. Nothing happens to a data plane that was adopted.
     ///
@@ -356,6 +369,7 @@ impl Prepared {
             if let Some(before) = &before {
                 // As late as possible: what changed since the generation was filled.
                 handover::keep_unclean(before, &generation);
+                handover::keep_spilling(before, &generation);
             }
             let attached = links::ensure(&pins, (program.fd.as_fd(), program.id), &interfaces, mode);
             if let Err(error) = attached {

@@ -11,6 +11,7 @@
 //! | [`maps`] | memory-mapped arrays |
 //! | [`memory`](mod@memory) | how much memory the maps take |
 //! | [`writer`] | the words that change while programs run: admission and next hops |
+//! | [`steering`] | the words that change while programs run: what plans do about health and load |
 //! | [`guard`] | the words that change while programs run: emergency switches and shedding |
 //! | [`nexthop`] | keeps next hops: routes, neighbours and links by netlink |
 //! | `announce` | tells a flat network where VIPs are |
@@ -39,6 +40,7 @@ pub mod netlink;
 pub mod nexthop;
 pub mod object;
 pub mod pins;
+pub mod steering;
 mod sys;
 pub mod upkeep;
 pub mod watch;

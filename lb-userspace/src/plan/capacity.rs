@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use lb_common::datapath::hash::share_limit;
 
-use crate::config::{BackendId, Config, DomainId, PoolIndex, Service};
+use crate::config::{BackendId, Config, DomainId, Plan, PoolIndex, Service};
 
 /// Least part of the weight of a pool, in percent of what it has to carry, that must remain when a domain is shifted: at half of it, each
 /// backend that remains gets twice its flows.
@@ -154,7 +154,7 @@ fn remaining(service: &Service, pools: &[Room]) -> Vec<(Option<PoolIndex>, u64)>
     for plan in &service.plans {
         let Some(first) = plan.first() else { continue };
         let mut flows = pools[first.index()].built;
-        for pool in plan {
+        for pool in plan.iter() {
             let most: &mut f64 = handed.entry((first.index(), pool.index())).or_default();
             *most = most.max(flows);
             flows *= pools[pool.index()].over;
@@ -164,7 +164,7 @@ fn remaining(service: &Service, pools: &[Room]) -> Vec<(Option<PoolIndex>, u64)>
         let flows: f64 = handed.iter().filter(|((_, to), _)| *to == pool).map(|(_, flows)| flows).sum();
         (100.0 / (flows * pools[pool].most).max(1.0)).round() as u64
     };
-    let one = |plan: &Vec<PoolIndex>| {
+    let one = |plan: &Plan| {
         let (mut part, mut least) = (1.0, None);
         for pool in plan.iter().filter(|pool| pools[pool.index()].over < 1.0) {
             if part > 0.0 {

@@ -32,8 +32,8 @@ use super::prefix::{Prefix, PrefixBuilder, PrefixTableError};
 use super::tables::TableCache;
 use super::{index, keys};
 use crate::config::{
-    Backend, BackendId, ClientRegion, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Reach, Service,
-    Udp, Vip,
+    Backend, BackendId, ClientRegion, Config, IpPrefix, OnAllDown, Plan, Pool, Protocol, Reach, Service, Udp,
+    Vip,
 };
 
 /// Low bits of an IPv4 tunnel source that may carry entropy.
@@ -286,8 +286,8 @@ fn services(
     let mut first_pool = 0;
     for service in &config.services {
         let of_service = &pools[first_pool..first_pool + service.pools.len()];
-        let one_plan = service.plans.windows(2).all(|pair| pair[0] == pair[1]);
-        let distinct = if one_plan { &service.plans[..1] } else { &service.plans[..] };
+        let distinct = service.distinct_plans();
+        let one_plan = distinct.len() == 1;
         let plan_base = plans.len();
         if plan_base + distinct.len() > MAX_PLANS {
             return Err(CompileError::TooManyPlans { count: plan_base + distinct.len() });
@@ -318,8 +318,8 @@ fn services(
     Ok((entries, plans))
 }
 
-/// A plan over the pools of its service. Nothing spills: every flow starts at the first step.
-fn plan_entry(pools: &[PoolEntry], plan: &[PoolIndex]) -> PlanEntry {
+/// A plan over the pools of its service. Nothing is steered yet: every flow starts at the first step and stays where it can.
+fn plan_entry(pools: &[PoolEntry], plan: &Plan) -> PlanEntry {
     debug_assert!((1..=MAX_PLAN_STEPS).contains(&plan.len()), "the configuration bounds the steps of a plan");
     let mut entry = PlanEntry {
         first: pools[plan[0].index()],
@@ -327,7 +327,7 @@ fn plan_entry(pools: &[PoolEntry], plan: &[PoolIndex]) -> PlanEntry {
         steps: plan.len() as u32,
         ..PlanEntry::zeroed()
     };
-    for (step, pool) in entry.pools.iter_mut().zip(plan) {
+    for (step, pool) in entry.pools.iter_mut().zip(plan.iter()) {
         *step = pools[pool.index()].pool as u16;
     }
     entry

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lb_maglev::{Member, Table};
 
 use crate::api::types::{Changes, Differences, MemberShare, TableChange};
-use crate::config::{Backend, Config, Pool, Service, Set};
+use crate::config::{Backend, Config, DomainId, Pool, Service, Set};
 
 /// Members that a table's change lists.
 const LISTED_MEMBERS: usize = 20;
@@ -67,6 +67,9 @@ fn settings(old: &Config, new: &Config) -> Vec<String> {
         ("node.flow_idle", a.flow_idle != b.flow_idle),
         ("node.flow_entries", a.flow_entries != b.flow_entries),
         ("node.opening_entries", a.opening_entries != b.opening_entries),
+        ("node.panic_threshold", a.panic_threshold != b.panic_threshold),
+        ("node.target_utilisation", a.target_utilisation != b.target_utilisation),
+        ("node.max_ejected", a.max_ejected != b.max_ejected),
         ("node.answers_per_second", a.answers_per_second != b.answers_per_second),
         ("client_regions", old.client_regions != new.client_regions),
         ("check", old.checks != new.checks),
@@ -100,11 +103,22 @@ fn services(config: &Config) -> BTreeMap<String, String> {
         let plans: Vec<_> = service
             .plans
             .iter()
-            .map(|plan| plan.iter().map(|&pool| service[pool].name.as_str()).collect::<Vec<_>>())
+            .map(|plan| (plan.mode, plan.iter().map(|&pool| service[pool].name.as_str()).collect::<Vec<_>>()))
             .collect();
         // Indices and what pools consist of are told elsewhere; whatever else a service has counts.
-        let other = Service { name: String::new(), pools: Vec::new(), plans: Vec::new(), ..service.clone() };
-        format!("{other:?} {plans:?}")
+        let other = Service {
+            name: String::new(),
+            pools: Vec::new(),
+            plans: Vec::new(),
+            residency: Vec::new(),
+            ..service.clone()
+        };
+        let path = |&region: &DomainId| config.topology[region].path.as_str();
+        let regions = |regions: &Option<Vec<DomainId>>| {
+            regions.as_ref().map(|regions| regions.iter().map(path).collect::<Vec<_>>())
+        };
+        let residency: Vec<_> = service.residency.iter().map(regions).collect();
+        format!("{other:?} {plans:?} {residency:?}")
     };
     config.services.iter().map(|service| (service.name.clone(), text(service))).collect()
 }
@@ -134,7 +148,7 @@ fn pool_texts(config: &Config, pools: &Pools<'_>) -> BTreeMap<String, String> {
         let sets: Vec<_> = pool.sets.iter().map(|&set| config[set].name.as_str()).collect();
         let standby: Vec<_> = pool.standby.iter().map(|&set| config[set].name.as_str()).collect();
         let canary = pool.canary.map(|share| (config[share.set].name.as_str(), share.permille));
-        format!("{sets:?} {standby:?} {canary:?} {}", pool.table_size)
+        format!("{sets:?} {standby:?} {canary:?} {} {:?}", pool.table_size, pool.capacity)
     };
     pools.iter().map(|(name, (_, pool))| (name.clone(), text(pool))).collect()
 }

@@ -120,6 +120,8 @@ pub enum Cause {
     Reconciled,
     /// What recovered takes a larger share of new flows.
     Recovering,
+    /// Its pool cannot spare it: as much of the pool as may be is out already.
+    Spared,
     /// An operator's word was for a time, which is over.
     Expired {
         /// The reason that was given for it.
@@ -142,6 +144,7 @@ impl fmt::Display for Cause {
             Self::Unchecked => f.write_str("no check covers it any more: believed up"),
             Self::Operator { reason } => write!(f, "operator: {reason}"),
             Self::Reconciled => f.write_str("at start: the word in the data plane did not match"),
+            Self::Spared => f.write_str("checks fail, but max_ejected leaves it in: too many others are out"),
             Self::Recovering => f.write_str("it recovered, and has kept well"),
             Self::Expired { reason } => write!(f, "its time is over: {reason}"),
         }

@@ -20,6 +20,7 @@ pub mod ramp;
 pub mod shed;
 pub mod shift;
 pub mod state;
+pub mod steering;
 pub mod switches;
 pub mod tables;
 pub mod transition;

@@ -52,6 +52,11 @@ impl Shedder {
         Self { capacity: capacity.max(1) as f64, part: 0.0, offered: [0.0; CLASSES], active: false }
     }
 
+    /// Another capacity from now on, in new flows a second.
+    pub fn set_capacity(&mut self, capacity: u64) {
+        self.capacity = capacity.max(1) as f64;
+    }
+
     /// Whether an episode of shedding is under way.
     #[must_use]
     pub const fn is_active(&self) -> bool {

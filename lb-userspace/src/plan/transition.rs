@@ -12,11 +12,11 @@
 //! Nothing here needs names: what is pinned in the kernel is enough, so that a daemon that was killed, or another version,
 //! does the same.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use lb_common::abi::{
     admission::Admission,
-    backend::{BACKEND_LEAVING, BackendEntry},
+    backend::BackendEntry,
     limits::{
         ADMISSION_WORDS, MAX_BACKENDS, MAX_DOMAINS, MAX_PLANS, MAX_POOLS, MAX_SERVICES, MAX_SLOT_CHUNKS,
         SLOTS_PER_CHUNK,
@@ -28,17 +28,27 @@ use lb_common::abi::{
     },
     quic::{QuicServer, QuicServerKey},
     root::Root,
-    service::{SERVICE_GUARDED, SERVICE_LEAVING, SERVICE_VIP_ONLY, ServiceEntry},
+    service::{SERVICE_SPILLS, SERVICE_STEERED, SERVICE_VIP_ONLY, ServiceEntry},
 };
-use lb_maglev::{SLOT_MARK, is_marked, member_id};
+use lb_maglev::is_marked;
 use thiserror::Error;
 
-use super::ids::{BackendIndex, Endpoint, Front, Ids, ServiceIndex};
-use super::image::{Image, pool_admission_index};
+use super::ids::{BackendIndex, Endpoint, Front, ServiceIndex};
+use super::image::Image;
 use super::prefix::{PrefixBuilder, PrefixTableError, PrefixTables};
 use super::quic::{self, TakenPools};
 use super::words;
 use super::{index, keys};
+
+mod home;
+mod indices;
+mod leaving;
+
+pub use home::untracked;
+pub use indices::recover;
+
+use home::{Home, home, mark, regions};
+use indices::{backend_indices, ids, service_indices};
 
 /// Service entries at most: those of services, of their VIPs, and as many again that are leaving.
 const MAX_SERVICE_ENTRIES: usize = 4 * MAX_SERVICES;
@@ -165,171 +175,6 @@ pub enum TransitionError {
     },
 }
 
-/// The tables in which an untracked flow of one service and client region is at home.
-///
-/// "Untracked" is an established flow that the flow table does not know. Its home is, in each slot, the member of `PREVIOUS`
-/// where the slot is marked and the service is in transition, else the table's.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Home {
-    base: u32,
-    slots: u32,
-    /// The table of `PREVIOUS`, if it counts.
-    earlier: Option<u32>,
-}
-
-impl Home {
-    fn member(self, slots: &[u16], slot: u32) -> u16 {
-        let own = slots[(self.base + slot) as usize];
-        match self.earlier {
-            Some(earlier) if is_marked(own) => member_id(slots[(earlier + slot) as usize]),
-            _ => member_id(own),
-        }
-    }
-
-    fn marked(self, slots: &[u16], slot: u32) -> bool {
-        is_marked(slots[(self.base + slot) as usize])
-    }
-}
-
-/// Client regions that a service tells apart, now or in the transition that runs.
-fn regions(service: &ServiceEntry) -> u32 {
-    if service.previous_base == 0 { service.plans } else { service.plans.max(service.previous_plans.into()) }
-}
-
-/// The home of untracked flows, and whether an earlier transition could not be taken along.
-fn home(running: &Running, service: &ServiceEntry, region: u32) -> (Home, bool) {
-    let own = if region < service.plans { region } else { 0 };
-    let pool = running.plans[(service.plan_base + own) as usize].first;
-    let plain = Home { base: pool.table_base, slots: pool.table_slots, earlier: None };
-    let Some(first) = service.previous_base.checked_sub(1) else { return (plain, false) };
-    let at = first + if region < u32::from(service.previous_plans) { region } else { 0 };
-    let Some(previous) = running.previous.get(at as usize) else { return (plain, true) };
-    let by_other_regions = running.root.previous_clients != running.root.clients
-        && (service.plans > 1 || service.previous_plans > 1);
-    if previous.table_slots != pool.table_slots || by_other_regions {
-        return (plain, true);
-    }
-    (Home { earlier: Some(previous.table_base), ..plain }, false)
-}
-
-/// The backend at which an untracked flow of a service is at home. `None` without members.
-///
-/// `region` is the flow's client region, `before` that by the client regions before the last change. This is what the data
-/// plane does with an established packet that the flow table does not know, if everything is open.
-#[must_use]
-pub fn untracked(
-    running: &Running,
-    service: ServiceIndex,
-    (region, before): (u32, u32),
-    h: u64,
-) -> Option<BackendIndex> {
-    let entry = running.services.get(service.position())?;
-    let within = |region: u32, count: u32| if region < count { region } else { 0 };
-    if entry.plans == 0 {
-        return None;
-    }
-    let pool = running.plans.get((entry.plan_base + within(region, entry.plans)) as usize)?.first;
-    let slot = |pool: &PoolEntry| {
-        let at = pool.table_base + lb_maglev::reduce(h, pool.table_slots);
-        running.slots.get(at as usize).copied().filter(|_| pool.table_slots != 0)
-    };
-    let own = slot(&pool)?;
-    let previous = entry.previous_base.checked_sub(1).filter(|_| is_marked(own));
-    let previous = previous
-        .and_then(|first| {
-            running.previous.get((first + within(before, entry.previous_plans.into())) as usize)
-        })
-        .and_then(slot);
-    Some(BackendIndex(u32::from(member_id(previous.unwrap_or(own)))))
-}
-
-/// Gives an image that was compiled from the configuration of what runs the indices that run; `None` if they are not of one
-/// configuration.
-#[must_use]
-pub fn recover(image: &Image, running: &Running) -> Option<Ids> {
-    let backends = backend_indices(image, running);
-    let services = service_indices(image, running);
-    let is_same_backend = |(entry, &at): (&BackendEntry, &u32)| {
-        let old = running.backends.get(at as usize);
-        old.is_some_and(|old| old.flags & BACKEND_LEAVING == 0 && Endpoint::of(old) == Endpoint::of(entry))
-    };
-    let is_same_service = |(entry, &at): (&ServiceEntry, &u32)| {
-        let old = running.services.get(at as usize);
-        old.is_some_and(|old| old.flags & SERVICE_LEAVING == 0 && Front::of(old) == Front::of(entry))
-    };
-    let good = image.backends.iter().zip(&backends).all(is_same_backend)
-        && image.services.iter().zip(&services).all(is_same_service);
-    good.then(|| ids(image, &backends, &services))
-}
-
-fn ids(image: &Image, backends: &[u32], services: &[u32]) -> Ids {
-    let services = services[..image.names.services.len()].iter().copied().map(ServiceIndex).collect();
-    Ids::new(backends.iter().copied().map(BackendIndex).collect(), services)
-}
-
-/// The index of each backend of a compiled image, in its order.
-fn backend_indices(image: &Image, running: &Running) -> Vec<u32> {
-    assign(
-        &image.backends.iter().map(Endpoint::of).collect::<Vec<_>>(),
-        &running.backends.iter().map(Endpoint::of).collect::<Vec<_>>(),
-        |at| running.backends[at].flags & BACKEND_LEAVING != 0,
-    )
-}
-
-/// The index of each service entry of a compiled image, in its order.
-fn service_indices(image: &Image, running: &Running) -> Vec<u32> {
-    assign(
-        &image.services.iter().map(Front::of).collect::<Vec<_>>(),
-        &running.services.iter().map(Front::of).collect::<Vec<_>>(),
-        |at| running.services[at].flags & SERVICE_LEAVING != 0,
-    )
-}
-
-/// The index of each of `wanted`: that of the same identity in `present` if there is one, those that are not leaving first,
-/// else the lowest gap. Where several share an identity they get its indices in ascending order, so that the same assignment
-/// can be found again from what is in the maps.
-fn assign<K: Copy + Eq + std::hash::Hash>(
-    wanted: &[Option<K>],
-    present: &[Option<K>],
-    leaving: impl Fn(usize) -> bool,
-) -> Vec<u32> {
-    let mut known: HashMap<K, Vec<u32>> = HashMap::new();
-    for (at, key) in present.iter().enumerate() {
-        if let Some(key) = key {
-            known.entry(*key).or_default().push(at as u32);
-        }
-    }
-    for indices in known.values_mut() {
-        indices.sort_by_key(|&at| (leaving(at as usize), at));
-    }
-    let mut gaps = (0..).filter(|&at: &u32| present.get(at as usize).is_none_or(Option::is_none));
-    let mut of_key: HashMap<Option<K>, Vec<usize>> = HashMap::new();
-    for (position, key) in wanted.iter().enumerate() {
-        of_key.entry(*key).or_default().push(position);
-    }
-    let mut indices = vec![u32::MAX; wanted.len()];
-    let mut done = BTreeSet::new();
-    // In the order of `wanted`, so that gaps are filled in that order too.
-    for key in wanted {
-        let positions = &of_key[key];
-        if !done.insert(positions[0]) {
-            continue;
-        }
-        let mut own: Vec<u32> = key
-            .and_then(|key| known.get(&key))
-            .map(|own| own.iter().copied().take(positions.len()).collect())
-            .unwrap_or_default();
-        while own.len() < positions.len() {
-            own.extend(gaps.next());
-        }
-        own.sort_unstable();
-        for (&position, at) in positions.iter().zip(own) {
-            indices[position] = at;
-        }
-    }
-    indices
-}
-
 /// The image that may follow what runs.
 ///
 /// # Errors
@@ -423,6 +268,7 @@ impl<'a> Successor<'a> {
             entries[at as usize] = *entry;
         }
         self.carry_pool_marks(&mut entries);
+        self.carry_steering(&mut entries);
         let mut bases = HashMap::new();
         for &at in &leaving {
             entries[at] = self.take_along(at as u32, &self.running.services[at].clone(), &mut bases)?;
@@ -450,99 +296,32 @@ impl<'a> Successor<'a> {
         }
     }
 
+    /// What steers goes on as it is, until the daemon has looked anew: flows may be in the flow table because of it. Words of a plan
+    /// with another number of steps mean nothing to this one.
+    fn carry_steering(&mut self, entries: &mut [ServiceEntry]) {
+        for &at in &self.services {
+            let entry = &mut entries[at as usize];
+            let Some(running) = self.running.services.get(at as usize) else { continue };
+            if Front::of(running) != Front::of(entry) {
+                continue;
+            }
+            entry.flags |= running.flags & (SERVICE_SPILLS | SERVICE_STEERED);
+            if entry.plans != running.plans {
+                continue;
+            }
+            for (now, before) in plans_of(entry).zip(plans_of(running)) {
+                let (now, before) = (&mut self.image.plans[now], &self.running.plans[before]);
+                if now.steps == before.steps {
+                    (now.shares, now.leaves, now.eased) = (before.shares, before.leaves, before.eased);
+                }
+            }
+        }
+    }
+
     /// The running service at an index, if it is the same service.
     fn same_service(&self, at: u32, entry: &ServiceEntry) -> Option<&'a ServiceEntry> {
         let running: &'a Running = self.running;
         running.services.get(at as usize).filter(|service| Front::of(service) == Front::of(entry))
-    }
-
-    /// A service that left, over copies of its plans, pools and tables. `bases` says where a running table lies now.
-    fn take_along(
-        &mut self,
-        at: u32,
-        service: &ServiceEntry,
-        bases: &mut HashMap<(u32, u32), u32>,
-    ) -> Result<ServiceEntry, TransitionError> {
-        let mut entry = ServiceEntry {
-            flags: (service.flags | SERVICE_LEAVING) & !SERVICE_GUARDED,
-            // None: neither limits nor switches of a service are for what is left of another one.
-            guard: u16::MAX,
-            plan_base: self.image.plans.len() as u32,
-            ..*service
-        };
-        let mut pools: BTreeMap<u16, PoolEntry> = BTreeMap::new();
-        for plan in plans_of(service) {
-            let mut plan = self.running.plans[plan];
-            for step in plan.pools.iter_mut().take(plan.steps as usize) {
-                let pool = match pools.get(step) {
-                    Some(pool) => *pool,
-                    None => self.take_pool(&self.running.pools[usize::from(*step)].clone(), bases)?,
-                };
-                pools.insert(*step, pool);
-                self.taken.insert((at, u32::from(*step)), pool.pool);
-                *step = pool.pool as u16;
-            }
-            plan.first = self.image.pools[usize::from(plan.pools[0])];
-            self.image.plans.push(plan);
-        }
-        if self.image.plans.len() > MAX_PLANS {
-            return Err(TransitionError::TooManyPools);
-        }
-        if entry.plans > 0 {
-            entry.first = self.image.plans[entry.plan_base as usize].first;
-        }
-        if let Some(first) = service.previous_base.checked_sub(1) {
-            let range = first as usize..(first + u32::from(service.previous_plans)) as usize;
-            entry.previous_base = self.image.previous.len() as u32 + 1;
-            let running: &'a Running = self.running;
-            for &previous in &running.previous[range] {
-                let table_base = self.take_table(previous.table_base, previous.table_slots, bases)?;
-                self.image.previous.push(PoolEntry { table_base, ..previous });
-            }
-        }
-        Ok(entry)
-    }
-
-    fn take_pool(
-        &mut self,
-        pool: &PoolEntry,
-        bases: &mut HashMap<(u32, u32), u32>,
-    ) -> Result<PoolEntry, TransitionError> {
-        let number = self.image.pools.len();
-        if number >= MAX_POOLS {
-            return Err(TransitionError::TooManyPools);
-        }
-        let table_base = self.take_table(pool.table_base, pool.table_slots, bases)?;
-        let admission = pool_admission_index(number);
-        self.image.admission[admission] = self.running.admission[usize::from(pool.admission)];
-        let entry = PoolEntry { table_base, admission: admission as u16, pool: number as u32, ..*pool };
-        self.image.pools.push(entry);
-        Ok(entry)
-    }
-
-    fn take_table(
-        &mut self,
-        base: u32,
-        slots: u32,
-        bases: &mut HashMap<(u32, u32), u32>,
-    ) -> Result<u32, TransitionError> {
-        if let Some(&known) = bases.get(&(base, slots)) {
-            return Ok(known);
-        }
-        let table: Vec<_> = self.running.slots[base as usize..(base + slots) as usize].to_vec();
-        let at = self.append(&table)?;
-        bases.insert((base, slots), at);
-        Ok(at)
-    }
-
-    fn append(&mut self, table: &[u16]) -> Result<u32, TransitionError> {
-        let base = self.image.slots.len();
-        let count = base + table.len();
-        if count > MAX_SLOTS {
-            return Err(TransitionError::TooManySlots { count });
-        }
-        self.image.slots.extend_from_slice(table);
-        Ok(base as u32)
     }
 
     /// Marks slots and writes `PREVIOUS` for every service that goes on.
@@ -665,25 +444,6 @@ impl<'a> Successor<'a> {
         self.image.reserve_counters(Some(&self.running.root));
         Ok((self.image, self.report))
     }
-}
-
-/// Marks the slots of a table whose member is not where untracked flows were at home, and those that were marked. Returns
-/// whether any member differs.
-fn mark(now: &mut [u16], before: &[u16], home: Home, base: u32, slots: u32) -> bool {
-    let table = &mut now[base as usize..(base + slots) as usize];
-    if home.slots != slots {
-        table.iter_mut().for_each(|slot| *slot |= SLOT_MARK);
-        return home.slots != 0 && slots != 0;
-    }
-    let mut differs = false;
-    for (at, slot) in (0..).zip(table) {
-        let moved = home.member(before, at) != member_id(*slot);
-        differs |= moved;
-        if moved || home.marked(before, at) {
-            *slot |= SLOT_MARK;
-        }
-    }
-    differs
 }
 
 /// Puts other prefix tables behind a set of them; returns the number of the first one.

@@ -1,9 +1,14 @@
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::super::compile::compile;
 use super::*;
 use crate::config::Config;
-use lb_common::abi::service::SERVICE_STICKY_UDP;
+use lb_common::abi::{
+    backend::BACKEND_LEAVING,
+    service::{SERVICE_LEAVING, SERVICE_STICKY_UDP},
+};
+use lb_maglev::member_id;
 use proptest::prelude::*;
 
 const NODE: &str = r#"

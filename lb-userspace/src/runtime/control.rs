@@ -25,6 +25,7 @@ use crate::health::target::Targets;
 use crate::plan::planner::{AdmissionStore, InitialHealth, Order, Planner, Refusal, Subject, Words};
 use crate::plan::shift::{Shift, ShiftOrder};
 use crate::plan::state::{Moment, State};
+use crate::plan::steering::eject::Ejector;
 use crate::telemetry::event::NewEvent;
 
 pub use crate::health::prober::ProbingStatus;
@@ -96,6 +97,8 @@ pub enum SpawnError {
 /// A command for the thread.
 enum Command {
     Snapshot(oneshot::Sender<snapshot::Raw>),
+    /// Only answer.
+    Pulse(oneshot::Sender<()>),
     /// Make open words clean that were stored before this moment.
     Clean {
         before_ns: u64,
@@ -134,6 +137,8 @@ pub fn spawn(
     let (commands, command_queue) = sync_channel(COMMAND_QUEUE);
     let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
     let (judged, judged_watch) = watch::channel(false);
+    let (words, words_watch) = watch::channel(0);
+    let ejector = Ejector::new(&config, |id| planner.automatic(Subject::Backend(id)) == State::Down);
     let bell = Arc::new(
         EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(std::io::Error::from)?,
     );
@@ -151,13 +156,15 @@ pub fn spawn(
         stop: Arc::clone(&stop),
         events,
         judged,
+        words,
+        ejector,
     })?;
     std::thread::Builder::new().name("weir-control".to_owned()).spawn(move || {
         // Ends with this thread.
         let _elsewhere = elsewhere;
         worker.run(changes, facts);
     })?;
-    let shared = Shared { config, commands, bell, stop, judged: judged_watch };
+    let shared = Shared { config, commands, bell, stop, judged: judged_watch, words: words_watch };
     Ok((Handle(Arc::new(shared)), event_receiver))
 }
 
@@ -177,6 +184,7 @@ struct Shared {
     bell: Arc<EventFd>,
     stop: Arc<AtomicBool>,
     judged: watch::Receiver<bool>,
+    words: watch::Receiver<u64>,
 }
 
 impl Shared {
@@ -220,6 +228,16 @@ impl Handle {
         Ok(raw.name(&self.0.config))
     }
 
+    /// Comes back when the thread has come round to it: it is alive.
+    ///
+    /// # Errors
+    /// [`ActError::Busy`] or [`ActError::Stopped`].
+    pub async fn pulse(&self) -> Result<(), ActError> {
+        let (answer, alive) = oneshot::channel();
+        self.0.send(Command::Pulse(answer))?;
+        alive.await.map_err(|_| ActError::Stopped)
+    }
+
     /// Drains, fails or restores a backend or a domain, for a reason that goes into the journal.
     ///
     /// # Errors
@@ -257,6 +275,11 @@ impl Handle {
         let mut judged = self.0.judged.clone();
         let all = judged.wait_for(|&judged| judged);
         matches!(tokio::time::timeout(timeout, all).await, Ok(Ok(_)))
+    }
+
+    /// Tells whenever admission words changed: how many were stored so far.
+    pub fn words_stored(&self) -> watch::Receiver<u64> {
+        self.0.words.clone()
     }
 
     /// Ends the thread and the probes. The words in the data plane stay as they are.

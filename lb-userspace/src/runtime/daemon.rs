@@ -20,6 +20,7 @@ use crate::{
         lock::Lock,
         notify,
         overrides::Overrides,
+        privileges::Helper,
         program_log,
         service::{Parts, Service},
         switches::Switches,
@@ -31,14 +32,15 @@ use crate::{
     },
 };
 
-/// Runs the daemon until SIGTERM or SIGINT. Forwarding goes on after that as it was told last.
+/// Runs the daemon with this configuration, read from this file, until SIGTERM or SIGINT. Forwarding goes on after that as it was
+/// told last. The helper ends when the start is over.
 ///
 /// # Errors
 /// Whatever keeps it from starting, as typed errors that [`crate::cli::exit`] knows; then nothing has changed.
-pub async fn run(config_path: &Path) -> anyhow::Result<()> {
+pub async fn run(config_path: &Path, config: Config, helper: Helper) -> anyhow::Result<()> {
     // Before anything can fail half-way: a signal from now on is an orderly stop.
     let mut signals = Signals::new()?;
-    let base = Arc::new(Config::load(config_path)?);
+    let base = Arc::new(config);
     let node = &base.node;
     let _lock = Lock::acquire(&node.state_dir)?;
     let overrides = Overrides::load(&node.state_dir)?;
@@ -67,7 +69,7 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         let config_path = config_path.to_owned();
         let (base, journal) = (Arc::clone(&base), journal.clone());
         let parts = Parts { config_path, tenure, tables, journal, overrides, base, canaries };
-        serve(server, parts, &misfits, signals).await;
+        serve(server, parts, &misfits, signals, helper).await;
     } else {
         heir.give_up();
     }
@@ -77,8 +79,15 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
 }
 
 /// Serves the API until a signal says stop.
-async fn serve(server: Server, parts: Parts, misfits: &[(Canary, Misfit)], mut signals: Signals) {
-    let program_log = program_log::spawn(parts.tenure.data_plane.program_id());
+async fn serve(
+    server: Server,
+    parts: Parts,
+    misfits: &[(Canary, Misfit)],
+    mut signals: Signals,
+    helper: Helper,
+) {
+    let program_log = program_log::spawn(parts.tenure.data_plane.program_id(), &helper);
+    drop(helper);
     let node = &parts.tenure.config.node;
     tracing::info!(interfaces = node.interfaces.join(", "), socket = %node.socket.display(), "forwarding");
     let service = Arc::new(Service::new(parts));
@@ -86,6 +95,8 @@ async fn serve(server: Server, parts: Parts, misfits: &[(Canary, Misfit)], mut s
     notify::ready();
     let keeping = Arc::clone(&service);
     let keeper = tokio::spawn(async move { keeping.keep().await });
+    let feeding = Arc::clone(&service);
+    let feeder = tokio::spawn(async move { feeding.feed_watchdog().await });
     let reloading = Arc::clone(&service);
     let stopped = async {
         while signals.next().await == Told::Reload {
@@ -99,6 +110,7 @@ async fn serve(server: Server, parts: Parts, misfits: &[(Canary, Misfit)], mut s
     server.serve(Arc::clone(&service), stopped).await;
     notify::stopping();
     keeper.abort();
+    feeder.abort();
     if let Some(task) = program_log {
         task.abort();
     }

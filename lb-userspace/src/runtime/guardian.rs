@@ -16,6 +16,7 @@ use lb_common::abi::{
 
 use super::{
     clock::{as_ns, monotonic_ns},
+    steering::Fits,
     switches::{Held, Switches},
 };
 use crate::{
@@ -58,8 +59,10 @@ struct State {
 /// The overload controllers with what they measured last.
 struct Overload {
     node: Option<Shedder>,
-    /// For services with a capacity of their own: index and controller.
+    /// For services with a capacity of their own, or whose pools have one: index and controller.
     services: Vec<(usize, Shedder)>,
+    /// New flows a second of each service that fit into its pools, where not all do.
+    fits: Fits,
     /// New flows of each service, let in and shed, at the last step.
     last: Vec<(u64, u64)>,
     last_ns: u64,
@@ -69,8 +72,14 @@ struct Overload {
 
 impl Guardian {
     /// Puts the switches that stand into a data plane that is ready, before its first packet.
-    pub(super) fn new(config: Arc<Config>, guards: GuardPort, switches: Switches, journal: Journal) -> Self {
-        let overload = Overload::new(&config, &guards);
+    pub(super) fn new(
+        config: Arc<Config>,
+        guards: GuardPort,
+        switches: Switches,
+        fits: Fits,
+        journal: Journal,
+    ) -> Self {
+        let overload = Overload::new(&config, &guards, fits);
         let state = Mutex::new(State { config, guards, switches, overload });
         let guardian = Self { journal, state };
         guardian.expire();
@@ -202,25 +211,32 @@ impl Guardian {
         }
         let (offered, seconds) = overload.measure(config, guards, now_ns);
         let mut turned = Vec::new();
+        let was_shedding = overload.is_shedding;
+        overload.is_shedding = false;
+        let fits = overload.fits.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (index, shedder) in &mut overload.services {
             let service = &config.services[*index];
+            let most = service.protection.limits.max_new_flows.unwrap_or(u64::MAX);
+            shedder.set_capacity(fits.get(*index).copied().flatten().unwrap_or(u64::MAX).min(most));
             let mut by_class = [0.0; CLASSES];
             let class = service.protection.priority as usize;
             by_class[class] = offered[*index];
             let step = shedder.step(by_class, seconds);
             let until = if step.shares[class] == 0 { 0 } else { held_until };
             guards.shed_service(*index, step.shares[class], until);
+            // Who has no protection of its own is looked at only in an emergency.
+            overload.is_shedding |= step.shares[class] != 0 && !service.protection.is_guarded();
             turned.extend(step.turned.map(|began| (service.name.clone(), began, offered[*index])));
         }
-        let was_shedding = overload.is_shedding;
         if let Some(shedder) = &mut overload.node {
             let mut by_class = [0.0; CLASSES];
             for (service, offered) in config.services.iter().zip(&offered) {
                 by_class[service.protection.priority as usize] += offered;
             }
             let Step { shares, turned: node_turned } = shedder.step(by_class, seconds);
-            overload.is_shedding = shares != [0; CLASSES];
-            guards.shed(shares, if overload.is_shedding { held_until } else { 0 });
+            let sheds = shares != [0; CLASSES];
+            overload.is_shedding |= sheds;
+            guards.shed(shares, if sheds { held_until } else { 0 });
             let total = by_class.iter().sum::<f64>();
             turned.extend(node_turned.map(|began| (config.node.name.clone(), began, total)));
         }
@@ -333,13 +349,18 @@ impl State {
 }
 
 impl Overload {
-    fn new(config: &Config, guards: &GuardPort) -> Self {
-        let capacities = config.services.iter().map(|service| service.protection.limits.max_new_flows);
+    fn new(config: &Config, guards: &GuardPort, fits: Fits) -> Self {
+        let capacity = |service: &Service| {
+            let of_pools = service.pools.iter().any(|pool| pool.capacity.is_some()).then_some(u64::MAX);
+            service.protection.limits.max_new_flows.or(of_pools)
+        };
+        let capacities = config.services.iter().map(capacity);
         let services =
             capacities.enumerate().filter_map(|(i, most)| most.map(|most| (i, Shedder::new(most))));
         Self {
             node: config.node.max_new_flows.map(Shedder::new),
             services: services.collect(),
+            fits,
             last: (0..config.services.len()).map(|index| flows(guards, index)).collect(),
             last_ns: monotonic_ns(),
             is_shedding: false,

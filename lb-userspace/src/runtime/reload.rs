@@ -21,7 +21,7 @@ use crate::{
     },
     runtime::{
         clock::monotonic_ns,
-        notify,
+        notify, privileges,
         service::Service,
         switches::Switches,
         tenure::{Heir, Tenure},
@@ -105,6 +105,13 @@ impl Service {
                 ProblemKind::Conflict,
                 format!("a reload cannot change {}", differences.restart.join("; ")),
                 "take these changes back, or restart the daemon: systemctl restart weir",
+            ));
+        }
+        if let Some(missing) = privileges::given_up(&config) {
+            return Err(Problem::new(
+                ProblemKind::Conflict,
+                missing,
+                "take `user` out of the check, or restart the daemon, which then keeps it: systemctl restart weir",
             ));
         }
         // The walker writes into maps that are handed on, so it must not run for two generations.

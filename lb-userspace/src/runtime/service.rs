@@ -15,8 +15,8 @@ use crate::{
         problem::{Problem, ProblemKind},
         types::{
             Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
-            ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftView, Status, SubjectKind,
-            SubjectName, SwitchView, ThrowRequest, WatchQuery,
+            ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftView, SimulateRequest,
+            Simulation, Status, SteeredPlan, SubjectKind, SubjectName, SwitchView, ThrowRequest, WatchQuery,
         },
     },
     config::Config,
@@ -265,6 +265,18 @@ impl Control for Service {
 
     async fn guards(&self) -> Vec<GuardView> {
         self.tenure().guardian.guards()
+    }
+
+    async fn plans(
+        &self,
+        service: Option<String>,
+        client: Option<String>,
+    ) -> Result<Vec<SteeredPlan>, Problem> {
+        self.tenure().steering.plans(service.as_deref(), client.as_deref())
+    }
+
+    async fn simulate(&self, request: SimulateRequest) -> Result<Simulation, Problem> {
+        self.tenure().steering.simulate(&request)
     }
 
     async fn switches(&self) -> Vec<SwitchView> {

@@ -29,6 +29,7 @@ use crate::{
         control::{self, Handle},
         guardian::Guardian,
         overrides::Overrides,
+        steering::Steering,
         switches::Switches,
         walker::Walker,
     },
@@ -63,6 +64,8 @@ pub(super) struct Tenure {
     pub(super) walker: Walker,
     pub(super) guardian: Arc<Guardian>,
     watch: tokio::task::JoinHandle<()>,
+    pub(super) steering: Arc<Steering>,
+    steer: tokio::task::JoinHandle<()>,
     recorder: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -125,8 +128,11 @@ impl Heir {
     pub(super) fn begin(self, switches: Switches, journal: &Journal) -> anyhow::Result<Tenure> {
         let Self { config, digest, prepared, hops, control, recorder } = self;
         // Switches that stand are in the data plane before its first packet.
+        let steering = Steering::new(&config, prepared.steering(), prepared.guards(), journal.clone());
+        let steering = Arc::new(steering);
         let guardian =
-            Arc::new(Guardian::new(Arc::clone(&config), prepared.guards(), switches, journal.clone()));
+            Guardian::new(Arc::clone(&config), prepared.guards(), switches, steering.fits(), journal.clone());
+        let guardian = Arc::new(guardian);
         let data_plane = match prepared.put_in_place() {
             Ok(data_plane) => data_plane,
             Err(error) => {
@@ -138,9 +144,12 @@ impl Heir {
         let walker = Walker::start(&config, &data_plane, control.clone(), journal.clone())
             .context("cannot start the thread that walks the flow table")?;
         let watch = tokio::spawn(Arc::clone(&guardian).watch());
+        let steer = tokio::spawn(Arc::clone(&steering).watch(control.words_stored(), walker.walked()));
         Ok(Tenure {
             guardian,
             watch,
+            steering,
+            steer,
             counters: data_plane.counters(),
             live: data_plane.live(),
             config,
@@ -163,6 +172,7 @@ impl Tenure {
     /// Stops what watches and waits for its end, and until its events are written. The data plane stays as it is.
     pub(super) fn stop(&self) {
         self.watch.abort();
+        self.steer.abort();
         self.walker.stop();
         self.control.stop();
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -6,7 +6,10 @@
 
 use std::{
     io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -69,6 +72,8 @@ struct Shared {
     stopped: Mutex<bool>,
     wake: Condvar,
     state: Mutex<FlowState>,
+    /// See [`Walker::walked`].
+    walked_ns: Arc<AtomicU64>,
 }
 
 /// What the thread works with.
@@ -137,6 +142,11 @@ impl Walker {
     /// What is known now.
     pub(super) fn state(&self) -> FlowState {
         lock(&self.shared.state).clone()
+    }
+
+    /// When the last walk began that is over, by `CLOCK_MONOTONIC`: every entry that is older is found by the mark of its slot.
+    pub(super) fn walked(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.shared.walked_ns)
     }
 
     /// Ends the thread and waits for it, at most as long as one batch of entries takes.
@@ -237,6 +247,7 @@ impl Thread {
         found.needed.iter().for_each(|&slot| self.work.upkeep.mark(slot));
         // Every entry is found by its slot's mark now, so no open word is needed for one.
         self.work.control.make_clean(began_ns);
+        self.shared.walked_ns.store(began_ns, Ordering::Release);
         let mut marked = self.work.upkeep.marked();
         if !in_transition {
             let superfluous = found.superfluous(&marked);

@@ -55,6 +55,9 @@ pub enum EventKind {
     Emergency,
     /// The overload controller began or ended to shed new flows.
     Shed,
+    /// A plan began or ended to spill or to disbelieve health, or spills more or less than before; or a backend stays in that checks
+    /// would have taken out.
+    Plan,
     /// The daemon started, adopted a running data plane, stopped, or met a condition of its own.
     Daemon,
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lb_userspace::config::{Config, Forwarding, Priority, Rate, Reach, Summary, summary};
+use lb_userspace::config::{Config, Forwarding, PlanMode, Priority, Rate, Reach, Summary, summary};
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
@@ -23,8 +23,8 @@ fn every_example_validates() {
         }
     }
     assert_eq!(
-        seen, 9,
-        "checks, one-rack, protection, relay, three-zones, two-regions, gue, l2-dsr and quic"
+        seen, 10,
+        "checks, one-rack, protection, relay, steering, three-zones, two-regions, gue, l2-dsr and quic"
     );
 }
 
@@ -79,6 +79,23 @@ fn two_regions_sends_clients_home_first() {
     assert_eq!(plan_of("2001:db8:b::1"), ["east", "west"]);
     assert_eq!(plan_of("198.51.100.200"), ["west"], "the longer prefix wins");
     assert_eq!(plan_of("192.0.2.200"), ["west", "east"]);
+}
+
+#[test]
+fn steering_says_what_its_comments_promise() {
+    let config = load("steering.toml");
+    let web = &config[config.find_service("web").expect("the service is there")];
+    let plan = |client: &str| {
+        let plan = &web.plans[config.client_region_of(client.parse().expect("an address")).index()];
+        (plan.mode, plan.iter().map(|&pool| web[pool].name.as_str()).collect::<Vec<_>>())
+    };
+    assert_eq!(plan("192.0.2.200"), (PlanMode::Nearest, vec!["zone", "region", "east"]));
+    assert_eq!(plan("203.0.113.7"), (PlanMode::ZoneAffine { permille: 500 }, vec!["zone", "region"]));
+    assert_eq!(plan("198.51.100.7"), (PlanMode::Strict, vec!["east"]));
+    assert_eq!((web.panic_threshold, config.node.max_ejected), (Some(30), 40));
+    let v6 = &config[config.find_service("web-v6").expect("the service is there")];
+    let order: Vec<_> = v6.plans[0].iter().map(|&pool| v6[pool].name.as_str()).collect();
+    assert_eq!(order, ["zone", "region", "east"]);
 }
 
 #[test]

@@ -217,20 +217,6 @@ error: table_size 65537 of pool "west" of service "web" is too small: backend "b
 }
 
 #[test]
-fn several_pools_and_no_plan() {
-    refused(
-        &with(&[("[service.plan]\ndefault = [\"west\", \"east\"]\n", "")]),
-        r#"
-error: service "web" has several pools and no plan
-  --> weir.toml:37:1
-   |
-37 | [[service]]
-   | ^^^^^^^^^^^
-   = help: add [service.plan] below it with default = ["east", "west"], the pools in the order in which they are tried"#,
-    );
-}
-
-#[test]
 fn a_plan_without_default() {
     refused(
         &with(&[("default = [\"west\", \"east\"]", "west = [\"west\"]")]),

@@ -161,6 +161,25 @@ impl Control for Fake {
         vec![guard("web"), guard("mail")]
     }
 
+    async fn plans(
+        &self,
+        service: Option<String>,
+        client: Option<String>,
+    ) -> Result<Vec<SteeredPlan>, Problem> {
+        if client.as_deref() == Some("mars") {
+            return Err(Problem::new(ProblemKind::Invalid, "\"mars\" is no address", "give an address"));
+        }
+        match service.as_deref() {
+            None => Ok(vec![plan("web"), plan("simulate")]),
+            Some(name @ ("web" | "simulate")) => Ok(vec![plan(name)]),
+            Some(name) => Err(Problem::not_found("service", name)),
+        }
+    }
+
+    async fn simulate(&self, request: SimulateRequest) -> Result<Simulation, Problem> {
+        Ok(simulation(request))
+    }
+
     async fn switches(&self) -> Vec<SwitchView> {
         self.world.lock().unwrap().switches.clone()
     }
@@ -562,6 +581,58 @@ fn world() -> World {
         domains,
         switches: Vec::new(),
     }
+}
+
+fn plan(service: &str) -> SteeredPlan {
+    let pool = |pool: &str, healthy: f64, share: f64| SteeredPool {
+        pool: pool.to_owned(),
+        sets: vec![format!("{service}-{pool}")],
+        members: 4,
+        taking: 2,
+        healthy_percent: healthy,
+        capacity: (pool == "west").then_some(900),
+        arrivals: 70.0,
+        share_percent: share,
+        starts_percent: if pool == "west" { 100.0 } else { 0.0 },
+        leaves_percent: 100.0 - healthy,
+    };
+    SteeredPlan {
+        service: service.to_owned(),
+        client_region: "default".to_owned(),
+        mode: "zone-affine".to_owned(),
+        rho: Some(0.7),
+        residency: Some(vec!["west".to_owned(), "east".to_owned()]),
+        panic: false,
+        panic_threshold_percent: 50.0,
+        healthy_percent: 75.0,
+        demand: 100.0,
+        spilled_percent: 30.0,
+        unfit_percent: 0.0,
+        pools: vec![pool("west", 50.0, 70.0), pool("east", 100.0, 30.0)],
+        why: vec!["50 % of pool west take new flows".to_owned()],
+    }
+}
+
+fn simulation(request: SimulateRequest) -> Simulation {
+    let plan = SimulatedPlan {
+        service: "web".to_owned(),
+        client_region: "default".to_owned(),
+        demand: 150.0,
+        panic: false,
+        unfit_percent: 0.0,
+        pools: vec![SimulatedShare { pool: "west".to_owned(), now_percent: 100.0, then_percent: 35.0 }],
+    };
+    let pool = SimulatedPool {
+        service: "web".to_owned(),
+        pool: "west".to_owned(),
+        healthy_now_percent: 100.0,
+        healthy_then_percent: 25.0,
+        capacity: Some(225.0),
+        offered: 300.5,
+        arrivals: 52.5,
+        exceeds: true,
+    };
+    Simulation { fail: request.fail, load: request.load.unwrap_or(1.0), plans: vec![plan], pools: vec![pool] }
 }
 
 fn guard(service: &str) -> GuardView {

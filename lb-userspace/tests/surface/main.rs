@@ -2,7 +2,9 @@
 
 mod api;
 mod commands;
+mod completions;
 mod fake;
 mod guard;
 mod help;
+mod plan;
 mod tables;

@@ -3,8 +3,13 @@
 use super::scene::{Change, Scene};
 use lb_common::{
     abi::{
-        admission::Admission, backend::BackendEntry, limits::MAX_DOMAINS, reason::Reason, root::Root,
-        service::SERVICE_SPILLS,
+        admission::Admission,
+        backend::BackendEntry,
+        limits::{MAX_DOMAINS, MAX_PLAN_STEPS},
+        plan::PLAN_PANIC,
+        reason::Reason,
+        root::Root,
+        service::{SERVICE_SPILLS, SERVICE_STEERED},
     },
     datapath::{
         classify, filter,
@@ -60,8 +65,29 @@ pub(crate) struct World {
     /// Where each open flow lives.
     homes: BTreeMap<Flow, u32>,
     next: u32,
-    /// Services that spill, and which share of their flows starts at the first step.
-    spills: BTreeMap<usize, u16>,
+    /// Flows that are over, whose clients take the same ports again.
+    over: Vec<Flow>,
+    /// What steers each service.
+    steered: BTreeMap<usize, Steered>,
+}
+
+/// What steers a service.
+#[derive(Clone, Copy, Debug)]
+struct Steered {
+    /// Share of its flows that starts at the first step.
+    share: u16,
+    leaves: u8,
+    panic: bool,
+    /// It spilled, and no walk has seen all entries since.
+    flagged: bool,
+    /// A walk began since it stopped spilling.
+    walked: bool,
+}
+
+impl Default for Steered {
+    fn default() -> Self {
+        Self { share: u16::MAX, leaves: 0, panic: false, flagged: false, walked: false }
+    }
 }
 
 impl World {
@@ -72,7 +98,8 @@ impl World {
             now_ns: 1_000 << 30,
             homes: BTreeMap::new(),
             next: 0,
-            spills: BTreeMap::new(),
+            steered: BTreeMap::new(),
+            over: Vec::new(),
         };
         world.adjust();
         world
@@ -85,8 +112,8 @@ impl World {
     /// What the configuration cannot say yet: services that spill.
     fn adjust(&mut self) {
         self.tables.set_now_ns(self.now_ns);
-        let (spills, image) = (&self.spills, self.tables.image_mut());
-        adjust(image, spills);
+        let (steered, image) = (&self.steered, self.tables.image_mut());
+        adjust(image, steered);
     }
 
     pub(crate) fn limit(&self, flows: usize, openings: usize) {
@@ -152,6 +179,9 @@ impl World {
                 self.tables.set_filter(index, 0);
             }
         }
+        for steered in self.steered.values_mut() {
+            steered.walked |= steered.share == u16::MAX;
+        }
         let image = self.tables.image_mut();
         found.needed.iter().for_each(|&slot| image.slots[slot as usize] |= SLOT_MARK);
         if !in_transition {
@@ -179,9 +209,30 @@ impl World {
     }
 
     pub(crate) fn spill(&mut self, service: Index, share: u16) {
-        let present = self.scene.present();
-        self.spills.insert(present[service.index(present.len())], share);
+        let steered = self.steered(service);
+        steered.share = share;
+        steered.walked = false;
+        steered.flagged |= share != u16::MAX;
         self.adjust();
+    }
+
+    pub(crate) fn steer(&mut self, service: Index, leaves: u8, panic: bool) {
+        let steered = self.steered(service);
+        (steered.leaves, steered.panic) = (leaves, panic);
+        self.adjust();
+    }
+
+    /// What the daemon does when spilling has ended: see `runtime/steering.rs`.
+    pub(crate) fn tidy(&mut self) {
+        for steered in self.steered.values_mut() {
+            steered.flagged &= !(steered.share == u16::MAX && steered.walked);
+        }
+        self.adjust();
+    }
+
+    fn steered(&mut self, service: Index) -> &mut Steered {
+        let present = self.scene.present();
+        self.steered.entry(present[service.index(present.len())]).or_default()
     }
 
     pub(crate) fn wait(&mut self, seconds: u16) {
@@ -193,8 +244,12 @@ impl World {
     pub(crate) fn open(&mut self, count: u8) -> Result<(), String> {
         let present = self.scene.present();
         for _ in 0..count {
-            let flow = Flow { number: self.next, service: present[self.next as usize % present.len()] };
+            let fresh = Flow { number: self.next, service: present[self.next as usize % present.len()] };
             self.next += 1;
+            // Every third flow is the same tuple as one that is over: what is left of that one must not count.
+            let again =
+                self.over.pop().filter(|flow| self.next.is_multiple_of(3) && present.contains(&flow.service));
+            let flow = again.unwrap_or(fresh);
             let Ok(backend) = send(&self.tables, flow, Kind::Opening, &mut Silent) else { continue };
             self.homes.insert(flow, backend);
             if self.next.is_multiple_of(2) {
@@ -210,6 +265,9 @@ impl World {
         for (flow, backend) in first {
             self.check(flow, backend, Kind::Closing)?;
             self.homes.remove(&flow);
+            if !Scene::is_udp(flow.service) {
+                self.over.push(flow);
+            }
         }
         Ok(())
     }
@@ -248,7 +306,7 @@ impl World {
             let running = self.tables.image().backends.iter().find(same).ok_or("a backend is missing")?;
             backend.admission = running.admission;
         }
-        adjust(&mut image, &self.spills);
+        adjust(&mut image, &self.steered);
         let fresh = ImageTables::new(image);
         for number in 0..PROBES {
             for service in self.scene.present() {
@@ -297,13 +355,17 @@ impl World {
     }
 }
 
-fn adjust(image: &mut Image, spills: &BTreeMap<usize, u16>) {
+fn adjust(image: &mut Image, steered: &BTreeMap<usize, Steered>) {
     for entry in &mut image.services {
         let number = usize::from(u16::from_be_bytes(entry.port)).wrapping_sub(80);
-        let Some(share) = spills.get(&number) else { continue };
-        entry.flags |= SERVICE_SPILLS;
+        let Some(steered) = steered.get(&number) else { continue };
+        let flags = if steered.flagged { SERVICE_SPILLS } else { 0 }
+            | if steered.leaves != 0 || steered.panic { SERVICE_STEERED } else { 0 };
+        entry.flags = entry.flags & !(SERVICE_SPILLS | SERVICE_STEERED) | flags;
         for plan in &mut image.plans[entry.plan_base as usize..(entry.plan_base + entry.plans) as usize] {
-            plan.shares[0] = *share;
+            plan.shares[0] = steered.share;
+            plan.leaves = [steered.leaves; MAX_PLAN_STEPS];
+            plan.eased = if steered.panic { PLAN_PANIC } else { 0 };
         }
     }
 }

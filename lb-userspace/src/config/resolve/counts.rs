@@ -53,12 +53,7 @@ pub(super) fn within_tables(raw: &RawConfig<'_>, services: &[Option<Service>], r
         return;
     };
     let services = || services.iter().flatten();
-    // A service whose plans are all the same needs only one.
-    let plans_of = |service: &Service| match service.plans.split_first() {
-        Some((first, rest)) if rest.iter().any(|plan| plan != first) => service.plans.len(),
-        _ => 1,
-    };
-    let plans: usize = services().map(plans_of).sum();
+    let plans: usize = services().map(|service| service.distinct_plans().len()).sum();
     if plans > MAX_PLANS {
         report.add(|| {
             Finding::new(

@@ -13,6 +13,7 @@ mod counts;
 mod forwarding;
 mod names;
 mod node;
+mod plans;
 mod protection;
 mod quic;
 mod recovery;
@@ -50,7 +51,8 @@ pub(super) fn resolve(raw: &RawConfig<'_>, report: &mut Report) -> Option<Config
     let clients = clients::resolve(&raw.client_regions, report);
     let checks = checks::resolve(&raw.checks, report);
     let sets = sets::resolve(&raw.sets, &topology, &checks.names, report);
-    let services = services::resolve(&raw.services, &clients.names, &sets, report);
+    let places = plans::Places { topology: &topology, node: node.as_ref(), sets: &sets };
+    let services = services::resolve(&raw.services, &clients.names, &places, report);
     let recovery = recovery::resolve(raw.recovery.as_ref(), report);
     forwarding::check_reach(&services.reached, report);
     quic::check(&services.services, &sets, report);

@@ -8,6 +8,7 @@ use lb_common::abi::limits::DEFAULT_ANSWERS_PER_SECOND;
 
 use super::checks::{choice, parse_duration};
 use super::names::check_name;
+use super::plans::percent;
 use super::{clients, protection, relay, topology};
 use crate::config::fields::{At, Text, Texts};
 use crate::config::ids::DomainId;
@@ -68,6 +69,10 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
                 .help(format!("unix sockets allow {MAX_SOCKET_PATH_BYTES}; choose a shorter one"))
         });
     }
+    let panic_threshold = percent("panic_threshold", raw.panic_threshold.as_ref(), 0..=100, 50, report);
+    let target_utilisation =
+        percent("target_utilisation", raw.target_utilisation.as_ref(), 1..=100, 80, report);
+    let max_ejected = percent("max_ejected", raw.max_ejected.as_ref(), 0..=100, 100, report);
     Some(Node {
         name: raw.name.as_ref()?.value.to_owned(),
         region: region?,
@@ -85,6 +90,9 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
         flow_idle: flow_idle?,
         flow_entries: flow_entries?,
         opening_entries: opening_entries?,
+        panic_threshold: panic_threshold?,
+        target_utilisation: target_utilisation?,
+        max_ejected: max_ejected?,
         answers_per_second: answers_per_second?,
         relay: relay?,
     })

@@ -2,20 +2,20 @@
 
 use super::addresses;
 use super::checks::{choice, port};
-use super::clients::DEFAULT;
 use super::forwarding::{self, Reached};
 use super::names::{Kind, Names, called};
+use super::plans::{self, Places, percent};
 use super::protection;
 use super::quic;
 use super::sets::Sets;
 use super::shares;
 use crate::config::endpoint::{Ports, Vip};
-use crate::config::fields::{At, Text, Texts};
+use crate::config::fields::{At, Text};
 use crate::config::forwarding::Forwarding;
-use crate::config::ids::{PoolIndex, SetId};
-use crate::config::limits::{DEFAULT_TABLE_SIZE, MAX_PLAN_STEPS, TABLE_SIZES};
+use crate::config::ids::SetId;
+use crate::config::limits::{DEFAULT_TABLE_SIZE, MAX_RATE, TABLE_SIZES};
 use crate::config::model::{OnAllDown, Pool, Protocol, Service};
-use crate::config::raw::{RawPlan, RawPool, RawService};
+use crate::config::raw::{RawPool, RawService};
 use crate::config::report::{Finding, Report, Span, quote};
 
 /// All services.
@@ -41,7 +41,7 @@ pub(super) struct Endpoint {
 pub(super) fn resolve<'a>(
     raw: &[RawService<'a>],
     clients: &Names<'_>,
-    sets: &Sets<'_>,
+    places: &Places<'_>,
     report: &mut Report,
 ) -> Services<'a> {
     let kind = Kind { one: "service", many: "services" };
@@ -51,7 +51,7 @@ pub(super) fn resolve<'a>(
     let services = raw
         .iter()
         .map(|service| {
-            let resolved = resolve_one(service, clients, sets, &mut vips, report);
+            let resolved = resolve_one(service, clients, places, &mut vips, report);
             if let (Some(resolved), Some(address)) = (&resolved, &service.address) {
                 let span = service.reach.as_ref().map_or(&address.span, |text| &text.span).clone();
                 reached.push(Reached { vip: resolved.vip, reach: resolved.reach, span });
@@ -65,7 +65,7 @@ pub(super) fn resolve<'a>(
 fn resolve_one(
     raw: &RawService<'_>,
     clients: &Names<'_>,
-    sets: &Sets<'_>,
+    places: &Places<'_>,
     vips: &mut Vec<Endpoint>,
     report: &mut Report,
 ) -> Option<Service> {
@@ -96,8 +96,12 @@ fn resolve_one(
     }
     let pool_names = raw.pools.iter().map(|pool| pool.name.as_ref());
     let pool_names = Names::collect(Kind { one: "pool", many: "pools" }, pool_names, report);
-    let pools = resolve_pools(&who, raw, sets, report);
-    let plans = resolve_plans(&who, raw, &pool_names, clients, report);
+    let pools = resolve_pools(&who, raw, places.sets, report);
+    let (plans, residency) = plans::resolve(&who, raw, &pool_names, clients, places, report).unzip();
+    let panic_threshold = match &raw.panic_threshold {
+        None => Some(None),
+        given => percent("panic_threshold", given.as_ref(), 0..=100, 0, report).map(Some),
+    };
     let protection = protection::resolve(&who, &raw.protection, report);
     Some(Service {
         name: raw.name.as_ref()?.value.to_owned(),
@@ -111,6 +115,8 @@ fn resolve_one(
         quic: quic?,
         pools: pool_names.arrange(pools)?,
         plans: plans?,
+        residency: residency?,
+        panic_threshold: panic_threshold?,
         protection: protection?,
     })
 }
@@ -205,6 +211,7 @@ fn resolve_pool(
         });
     }
     ids.sort_unstable();
+    let capacity = capacity(&who, raw, report);
     let table_size = table_size(&who, raw, report)?;
     if ids.len() == texts().count() {
         check_shares(&who, raw, &ids, sets, table_size, report);
@@ -217,8 +224,24 @@ fn resolve_pool(
         standby: set_ids(standby)?,
         canary: None,
         table_size,
+        capacity: capacity?,
         relay: raw.relay.is_some(),
     })
+}
+
+/// The capacity, which may be absent: `Some(None)`.
+fn capacity(who: &str, raw: &RawPool<'_>, report: &mut Report) -> Option<Option<u64>> {
+    let Some(At { value, span }) = &raw.capacity else { return Some(None) };
+    let flows = u64::try_from(*value).ok().filter(|flows| (1..=MAX_RATE).contains(flows));
+    if flows.is_none() {
+        report.add(|| {
+            Finding::new(span, format!("capacity_new_flows_per_second = {value} of {who} is out of range")).help(
+                format!("it is what this host may send to all of the pool's backends, 1 to {MAX_RATE}; without it \
+                         the pool takes whatever comes"),
+            )
+        });
+    }
+    flows.map(Some)
 }
 
 /// The set that a pool names, or, if `wanted`, the group of another region's hosts.
@@ -318,118 +341,4 @@ fn check_shares(
             }
         }
     });
-}
-
-/// The plan of each client region, in the order of their ids; those that are not named have the default.
-fn resolve_plans(
-    who: &str,
-    raw: &RawService<'_>,
-    pools: &Names<'_>,
-    clients: &Names<'_>,
-    report: &mut Report,
-) -> Option<Vec<Vec<PoolIndex>>> {
-    let mut good = true;
-    let mut default = None;
-    let mut others: Vec<Option<Vec<PoolIndex>>> = vec![None; clients.iter().count()];
-    for (region, steps) in raw.plan.iter().flat_map(|plan| &plan.entries) {
-        let plan = resolve_plan(who, region, steps, pools, report);
-        good &= plan.is_some();
-        if region.value == DEFAULT {
-            default = plan;
-        } else if let Some(id) = find_client(who, region, clients, report) {
-            others[id] = plan;
-        } else {
-            good = false;
-        }
-    }
-    let names_default =
-        raw.plan.iter().flat_map(|plan| &plan.entries).any(|(region, _)| region.value == DEFAULT);
-    if !names_default {
-        match raw.pools.len() {
-            // Without pools there is a problem already.
-            0 => good = false,
-            _ if raw.mistyped => good = false,
-            1 => default = Some(vec![PoolIndex(0)]),
-            _ => {
-                good = false;
-                missing_default(who, raw, raw.plan.as_ref(), pools, report);
-            }
-        }
-    }
-    let default = default.filter(|_| good)?;
-    let others = others.into_iter().map(|plan| plan.unwrap_or_else(|| default.clone()));
-    Some(std::iter::once(default.clone()).chain(others).collect())
-}
-
-fn missing_default(
-    who: &str,
-    raw: &RawService<'_>,
-    plan: Option<&RawPlan<'_>>,
-    pools: &Names<'_>,
-    report: &mut Report,
-) {
-    report.add(|| {
-        let example = crate::config::report::quoted(pools.iter().take(MAX_PLAN_STEPS));
-        let line = format!("default = [{example}], the pools in the order in which they are tried");
-        match plan {
-            Some(plan) => Finding::new(&plan.span, format!("the plan of {who} has no \"default\""))
-                .help(format!("add {line}")),
-            None => Finding::new(&raw.span, format!("{who} has several pools and no plan"))
-                .help(format!("add [service.plan] below it with {line}")),
-        }
-    });
-}
-
-fn find_client(who: &str, region: &Text<'_>, clients: &Names<'_>, report: &mut Report) -> Option<usize> {
-    let id = clients.find(region.value);
-    if id.is_none() {
-        report.add(|| {
-            let message = format!(
-                "the plan of {who} names client region {}, which is not defined",
-                quote(region.value)
-            );
-            let known = std::iter::once(DEFAULT).chain(clients.iter());
-            Finding::new(&region.span, message).did_you_mean(region.value, "client regions", known)
-        });
-    }
-    id
-}
-
-fn resolve_plan(
-    who: &str,
-    region: &Text<'_>,
-    steps: &Texts<'_>,
-    pools: &Names<'_>,
-    report: &mut Report,
-) -> Option<Vec<PoolIndex>> {
-    let plan_name = format!("plan {} of {who}", quote(region.value));
-    if steps.value.is_empty() {
-        report.add(|| {
-            Finding::new(&steps.span, format!("{plan_name} names no pool"))
-                .help("name the pools in the order in which they are tried")
-        });
-        return None;
-    }
-    if steps.value.len() > MAX_PLAN_STEPS {
-        report.add(|| {
-            Finding::new(&steps.span, format!("{plan_name} names {} pools", steps.value.len()))
-                .help(format!("MAX_PLAN_STEPS is {MAX_PLAN_STEPS}; join sets into fewer pools"))
-        });
-        return None;
-    }
-    let mut plan: Vec<PoolIndex> = Vec::new();
-    for (step, text) in steps.value.iter().enumerate() {
-        let pool = pools.refer(&plan_name, text, report).and_then(PoolIndex::from_index);
-        let earlier = steps.value[..step].iter().find(|known| known.value == text.value);
-        match (pool, earlier) {
-            (Some(_), Some(first)) => report.add(|| {
-                Finding::new(&text.span, format!("{plan_name} names pool {} twice", quote(text.value)))
-                    .and(&first.span, "first named here")
-                    .help("remove one: a pool that was tried is not tried again")
-            }),
-            (Some(pool), None) => plan.push(pool),
-            (None, _) => {}
-        }
-    }
-    (plan.len() == steps.value.len()).then_some(plan)
 }

@@ -22,6 +22,7 @@ use crate::health::round::Round;
 use crate::plan::planner::{AdmissionStore, Change, Fact, Order, Planner, Subject, Tick};
 use crate::plan::shift::ShiftOrder;
 use crate::plan::state::State;
+use crate::plan::steering::eject::Ejector;
 use crate::runtime::clock::{Alarm, monotonic_ns};
 use crate::telemetry::event::{EventKind, NewEvent};
 
@@ -45,6 +46,8 @@ pub(super) struct Parts {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) events: mpsc::Sender<NewEvent>,
     pub(super) judged: watch::Sender<bool>,
+    pub(super) words: watch::Sender<u64>,
+    pub(super) ejector: Ejector,
 }
 
 /// A store that was done, to be told of when all stores are.
@@ -163,6 +166,9 @@ impl Worker {
             judged = true;
         }
         self.due();
+        if *self.parts.words.borrow() != self.stores {
+            self.parts.words.send_replace(self.stores);
+        }
         self.parts.prober.send(monotonic_ns());
         if judged {
             self.note_judged();
@@ -195,6 +201,9 @@ impl Worker {
                 // Whoever asked may have gone away meanwhile: then nobody misses the answer.
                 Ok(Command::Snapshot(answer)) => {
                     let _ = answer.send(self.snapshot());
+                }
+                Ok(Command::Pulse(answer)) => {
+                    let _ = answer.send(());
                 }
                 Ok(Command::Clean { before_ns }) => self.clean(before_ns),
                 Ok(Command::Act { subject, order, answer }) => {
@@ -297,12 +306,33 @@ impl Worker {
 
     fn believe(&mut self, facts: Vec<Fact>, decided_ns: u64) -> Vec<Done> {
         let mut done = Vec::new();
+        let mut spared = Vec::new();
         for fact in facts {
-            if let Some(change) = self.parts.planner.observe(fact, decided_ns) {
-                done.push(self.store(change, decided_ns));
+            if !self.parts.ejector.is_bounded() {
+                done.extend(self.observe(fact, decided_ns));
+                continue;
             }
+            let ruling = self.parts.ejector.rule(fact);
+            for fact in ruling.facts {
+                done.extend(self.observe(fact, decided_ns));
+            }
+            spared.extend(ruling.spared);
+        }
+        for (backend, pool) in spared {
+            let percent = self.parts.config.node.max_ejected;
+            let cause = format!(
+                "its checks fail, but it stays in: max_ejected = {percent} % of pool {pool} is out already"
+            );
+            let name = self.parts.config[backend].name.clone();
+            let event = NewEvent::daemon(name, cause, monotonic_ns());
+            self.emit(NewEvent { kind: EventKind::Plan, ..event });
         }
         done
+    }
+
+    fn observe(&mut self, fact: Fact, decided_ns: u64) -> Option<Done> {
+        let change = self.parts.planner.observe(fact, decided_ns)?;
+        Some(self.store(change, decided_ns))
     }
 
     fn store(&mut self, change: Change, decided_ns: u64) -> Done {

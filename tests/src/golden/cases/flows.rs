@@ -4,15 +4,18 @@ use super::{super::Change, *};
 use lb_common::{
     abi::{
         flow::FlowWords,
-        service::{SERVICE_LEAVING, SERVICE_STICKY_UDP},
+        plan::{PLAN_PANIC, PlanEntry},
+        service::{SERVICE_LEAVING, SERVICE_STEERED, SERVICE_STICKY_UDP},
     },
     datapath::flow::FlowTable,
     net::{mapped_words, protocol},
 };
+use lb_userspace::plan::image::Image;
 
 const VIP_MANY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
 const W1R1: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 21);
 const W1R2: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 21);
+const E1R1: Ipv4Addr = Ipv4Addr::new(10, 2, 1, 21);
 const PORT: u16 = 40_001;
 
 /// The flow from [`CLIENT`] to port 443 of [`VIP_MANY`].
@@ -28,7 +31,69 @@ fn many() -> FlowWords {
 }
 
 pub(super) fn all() -> Vec<Case> {
-    [leaving(), known(), transition(), sticky()].concat()
+    [leaving(), known(), transition(), sticky(), steered()].concat()
+}
+
+/// Makes the plans of a service do something.
+fn steer(image: &mut Image, service: &str, change: impl Fn(&mut PlanEntry)) {
+    let at = image.names.services.iter().position(|name| name == service).expect("the fixture has it");
+    let entry = &mut image.services[at];
+    entry.flags |= SERVICE_STEERED;
+    let plans = entry.plan_base as usize..(entry.plan_base + entry.plans) as usize;
+    image.plans[plans].iter_mut().for_each(change);
+}
+
+fn steered() -> Vec<Case> {
+    const PANIC: Change = Change::Image(|image| {
+        ["4in4", "many"].iter().for_each(|name| steer(image, name, |plan| plan.eased = PLAN_PANIC));
+    });
+    const ALL_LEAVE: Change = Change::Image(|image| steer(image, "many", |plan| plan.leaves = [255; 8]));
+    let syn = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, SYN, &[]));
+    let running = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, ACK, &[]));
+    let many_syn = ipv4(CLIENT, VIP_MANY, 6, &tcp(PORT, 443, SYN, &[]));
+    let many_running = ipv4(CLIENT, VIP_MANY, 6, &tcp(PORT, 443, ACK, &[]));
+    let failed = Change::Backend("v4", Admission::CLOSED);
+    let held = Change::Domain("west/w1", Admission::CLOSED.held());
+    let to_v4 = |inner: &[u8]| Expected::Tx(in4(4, 0, inner));
+    let mut cases = vec![
+        changed("in panic, a new flow to what failed", &[PANIC, failed], ethernet(V4, &syn), to_v4(&syn)),
+        changed(
+            "in panic, an established flow to what failed",
+            &[PANIC, failed],
+            ethernet(V4, &running),
+            to_v4(&running),
+        ),
+        changed(
+            "in panic, an operator's word stands",
+            &[PANIC, failed, held],
+            ethernet(V4, &syn),
+            Expected::Drop(Reason::AllDown),
+        ),
+    ];
+    // At two backends of three: one of them at least is not home.
+    for (name, backend, address) in [
+        ("in panic, a flow stays where it lives, first backend", "many-w1r1", W1R1),
+        ("in panic, a flow stays where it lives, second backend", "many-w1r2", W1R2),
+    ] {
+        let known = Change::Known(FlowTable::Flows, many(), backend);
+        let failed = Change::Domain("west/w1", Admission::CLOSED);
+        cases.push(changed(
+            name,
+            &[PANIC, Change::Marked("many/west"), known, failed],
+            ethernet(V4, &many_running),
+            Expected::Tx(in4_to(address, 4, 0, &many_running)),
+        ));
+    }
+    // Whichever of the west's three is home.
+    let down = |name| Change::Backend(name, Admission::new(0, 255));
+    let two = [ALL_LEAVE, down("many-w1r1"), down("many-w1r2"), down("many-w2r1")];
+    cases.push(changed(
+        "a pool that keeps nobody whom its first slot refuses",
+        &two,
+        ethernet(V4, &many_syn),
+        Expected::Tx(in4_to(E1R1, 4, 0, &many_syn)),
+    ));
+    cases
 }
 
 fn leaving() -> Vec<Case> {

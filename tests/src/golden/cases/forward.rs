@@ -4,6 +4,7 @@ use super::super::OWN;
 use super::unusual::{too_big4_of, too_big6_of};
 use super::*;
 use lb_common::abi::backend::BACKEND_ON_LINK;
+use lb_userspace::plan::image::Image;
 
 const VIP_GUE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 50);
 const VIP_GUE4_IN6: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 51);
@@ -335,6 +336,11 @@ fn to(backend: Ipv4Addr, inner: &[u8]) -> Expected {
 const CONFIG_2: u8 = 0x5f;
 const CONFIG_3: u8 = 0x60;
 
+fn close_quic_west(image: &mut Image) {
+    let pool = image.names.pools.iter().position(|name| name == "quic/west").expect("the fixture has it");
+    image.admission[usize::from(image.pools[pool].admission)] = Admission::CLOSED;
+}
+
 fn quic() -> Vec<Case> {
     let id = |last: u8| [CONFIG_2, 0x0a, 0x0b, 0x0c, last, 9, 9, 9, 9];
     let placed = |name, packet: Vec<u8>, backend| {
@@ -369,6 +375,12 @@ fn quic() -> Vec<Case> {
             &[Change::Backend("quic-1", Admission::CLOSED), Change::Backend("quic-3", Admission::CLOSED)],
             ethernet(V4, &short(CLIENT, 1, &id(0x0d))),
             to(QUIC_2, &short(CLIENT, 1, &id(0x0d))),
+        ),
+        changed(
+            "QUIC, the pool of its server takes no flows",
+            &[Change::Image(close_quic_west)],
+            ethernet(V4, &short(CLIENT, 1, &id(0x0d))),
+            to(QUIC_3, &short(CLIENT, 1, &id(0x0d))),
         ),
         changed(
             "QUIC, an id that cannot be routed goes by its tuple, as established",

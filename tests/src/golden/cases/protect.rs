@@ -304,6 +304,12 @@ fn switched() -> Vec<Case> {
         ),
         image("a blocked source asks for something odd", block_clients, &timestamp, emergency()),
         image(
+            "a blocked source pings an address that is none of ours",
+            block_clients,
+            &ethernet(V4, &ipv4(CLIENT, STRANGER, 1, &icmp(8, 0, b"idsq"))),
+            Expected::Pass(Reason::PassNotVip),
+        ),
+        image(
             "everybody of IPv6 is blocked, but not IPv4",
             |i| block(i, SCOPE_ALL, "2000::/3"),
             &ethernet(V4, &other),

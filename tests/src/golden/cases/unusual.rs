@@ -241,6 +241,7 @@ fn errors() -> Vec<Case> {
     let pieces6 =
         ipv6(VIP_6IN6, CLIENT6, 44, 60, &[fragment6(6, 0, true, 3), tcp(80, 40000, ACK, &[0; 20])].concat());
     let foreign = ipv4(STRANGER, CLIENT, 6, &tcp(80, 40000, ACK, b""));
+    let other_vip = ipv4(VIP_OPEN, CLIENT, 6, &tcp(80, 40000, ACK, b""));
     let no_service = ipv4(VIP_4IN4, CLIENT, 6, &tcp(81, 40000, ACK, b""));
     let ping = ipv4(VIP_4IN4, CLIENT, 1, &icmp(0, 0, b"idsq"));
     let drained = [Change::Backend("v4", Admission::new(0, 255))];
@@ -270,6 +271,7 @@ fn errors() -> Vec<Case> {
             Reason::IcmpUnmatched,
         ),
         refused("an error that quotes another host", error4(3, 1, [0; 4], &foreign), Reason::IcmpUnmatched),
+        refused("an error that quotes another VIP", error4(3, 1, [0; 4], &other_vip), Reason::IcmpUnmatched),
         refused("an error that quotes no service", error4(3, 1, [0; 4], &no_service), Reason::IcmpUnmatched),
         refused("an error that quotes a ping", error4(3, 1, [0; 4], &ping), Reason::IcmpUnmatched),
         refused("an error that quotes no ports", error4(3, 1, [0; 4], &answer[..23]), Reason::IcmpUnmatched),
