@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::exit;
 
 /// Objects that the binary embeds.
-const OBJECTS: [&str; 2] = ["edge", "agent"];
+const OBJECTS: [&str; 3] = ["edge", "agent", "watch"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=WEIR_BPF_DIR");

@@ -114,6 +114,21 @@ pub fn hand_over(transport: &Transport) -> Option<()> {
     Some(())
 }
 
+/// What was handed over, as it lies there; a word 10 of 0 says that nothing was since [`forget_handed_over`].
+#[inline(always)]
+pub fn handed_over() -> Option<&'static [u32; TRANSPORT_WORDS]> {
+    HANDED_OVER.get(0)
+}
+
+/// Makes what was handed over last look like nothing: no protocol has the number 0 that is handed over.
+#[inline(always)]
+pub fn forget_handed_over() {
+    if let Some(place) = HANDED_OVER.get_ptr_mut(0) {
+        // SAFETY: as in `hand_over`.
+        unsafe { (*place)[10] = 0 };
+    }
+}
+
 /// What was handed over.
 #[inline(always)]
 pub fn take_over() -> Option<Transport> {
@@ -178,14 +193,14 @@ pub extern "C" fn weir_away() -> u64 {
     steer::away(&Maps, request, &mut Silent).0
 }
 
-/// [`steer::settle`] as a global function, for the packet that [`weir_away`] was called for. The result means nothing.
+/// [`steer::settle`] as a global function, for the packet that [`weir_away`] was called for. 1 if it was written down.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn weir_settle(walked: u64) -> u64 {
-    if let Some(request) = last_request() {
-        steer::settle(&Maps, request, Walked(walked), &mut Silent);
+    match last_request() {
+        Some(request) => steer::settle(&Maps, request, Walked(walked), &mut Silent) as u64,
+        None => 0,
     }
-    0
 }
 
 /// [`steer::walk`] as a global function, for the packet that [`weir_away`] was called for: what lies in the scratch needs no
@@ -440,8 +455,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn settle(&self, _: &Away, walked: Walked, _: &mut impl Trace) {
-        weir_settle(walked.0);
+    fn settle(&self, _: &Away, walked: Walked, _: &mut impl Trace) -> bool {
+        weir_settle(walked.0) != 0
     }
 
     #[inline(always)]

@@ -8,4 +8,5 @@ pub mod golden;
 pub mod journal;
 pub mod lab;
 pub mod load;
+pub mod pcapng;
 pub mod verify;

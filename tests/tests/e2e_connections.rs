@@ -196,6 +196,9 @@ fn two_thousand_connections_live_through_every_operation() {
     let told = reload(&daemon, &second, &lab);
     assert_eq!((&told["changed"], &told["leaving_backends"]), (&true.into(), &0.into()), "{told}");
     assert_eq!(told["differences"]["backends"]["added"], serde_json::json!(["w1r2b2"]));
+    let built =
+        events(&daemon).into_iter().rev().find(|event| event.cause.starts_with("reloaded: ")).unwrap().cause;
+    assert!(built.contains("; 1 tables built,"), "one list of members changed: {built}");
     scene.lives("adding a backend");
     assert!(scene.more().contains("w1r2b2"));
     assert!(status(&daemon)["flows"]["transition_ends"].is_string());

@@ -4,6 +4,7 @@ mod bench;
 mod borders;
 mod build;
 mod demo;
+mod dist;
 mod fuzz;
 mod libtest;
 mod lint;
@@ -47,6 +48,8 @@ enum Verb {
     Lint,
     /// Search for inputs that break parse, process() or the agent, or on which program and pure code differ
     Fuzz(fuzz::Args),
+    /// Build the Debian package; `--try` installs, upgrades and removes it in a clean root
+    Dist(dist::Args),
     /// Boot real kernels and try every XDP program and the golden packets on each
     Verify(verify::Args),
     /// Measure, print a table and write target/bench/NAME.json
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Lint => lint::run(),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Dist(args) => dist::run(&args),
         Verb::Verify(args) => verify::run(&args),
         Verb::Bench(args) => bench::run(&args),
     };

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::{
     build::{self, HostBinaries},
+    dist,
     libtest::Counts,
     shell::{Cmd, find_program, require_root_or_sudo, step},
     smoke,
@@ -37,7 +38,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 ///
 /// Unit, property and golden tests, documentation tests, and the end-to-end tests in network namespaces (these need root:
 /// sudo is used otherwise); tests of the packet code once more under AddressSanitizer; the XDP programs on the emulated
-/// kernel of Debian 12 (`cargo xtask verify` tries more). Ends with a table of times and the line `N passed, N failed`. The exit status is not 0 when a
+/// kernel of Debian 12 (`cargo xtask verify` tries more); the Debian package. Ends with a table of times and the line `N passed, N failed`. The exit status is not 0 when a
 /// test failed or none ran.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  cargo xtask test                    everything\n  \
@@ -46,7 +47,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Args {
     /// Only tests whose name contains this
     filter: Option<String>,
-    /// Only this suite: `unit`, `e2e`, `doc`, `asan`, `kernel`, or the name of one file in tests/tests
+    /// Only this suite: `unit`, `e2e`, `doc`, `asan`, `kernel`, `package`, or the name of one file in tests/tests
     #[arg(long, value_name = "NAME")]
     suite: Option<String>,
 }
@@ -93,6 +94,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if is_chosen("kernel") {
         let title = "kernel of Debian 12, emulated";
         let (counts, time) = step(title, || smoke::kernel(&metadata.profile_dir(false)))?;
+        rows.push(Row { title: title.to_owned(), counts, time });
+    }
+    if is_chosen("package") {
+        let title = "the Debian package";
+        let (counts, time) = step(title, || dist::smoke(&binaries.weir))?;
         rows.push(Row { title: title.to_owned(), counts, time });
     }
     if tests.iter().any(|test| test.suite == "e2e") {

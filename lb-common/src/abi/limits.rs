@@ -79,6 +79,12 @@ pub const DEFAULT_ANSWERS_PER_SECOND: u32 = 1_000;
 pub const MAX_INTERFACES: usize = 64;
 /// Bytes of a QUIC server id.
 pub const MAX_QUIC_SERVER_ID_BYTES: usize = 15;
+/// Watchers of packets (`weir trace`, `weir capture`) at once.
+pub const MAX_WATCHERS: usize = 8;
+/// Packets a second that watchers see at most, for each CPU; what is more is counted as lost.
+pub const WATCHED_PER_SECOND: u32 = 20_000;
+/// Bytes of the ring buffer through which watched packets come, a power of two.
+pub const WATCH_RING_BYTES: u32 = 1 << 22;
 /// Source prefixes that emergency switches block at once.
 pub const MAX_BLOCKED: usize = 1_024;
 /// Places in each of the two rows of source buckets (2 MiB in all), where some service limits its source prefixes.

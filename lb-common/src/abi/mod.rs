@@ -21,6 +21,7 @@ pub mod quic;
 pub mod reason;
 pub mod root;
 pub mod service;
+pub mod watch;
 
 /// Version of everything in this module. Part of the pin path, and the first word of [`root::Root`].
 pub const ABI_VERSION: u32 = 2;

@@ -1,7 +1,5 @@
 //! Elements of the `NEXT` map: programs that the edge's programs go on to by tail call. Empty where nothing needs them.
 
-/// What is told of a packet that is watched.
-pub const NEXT_WATCH: u32 = 0;
 /// `weir_arrive`: packets for no VIP that may have been relayed to this host.
 pub const NEXT_ARRIVE: u32 = 1;
 /// `weir_relay`: relayed packets, out of their tunnel.

@@ -72,4 +72,8 @@ pod! {
     crate::abi::service::ServiceEntry = 64;
     crate::abi::service::PortRange = 8;
     crate::abi::service::PortRanges = 128;
+    crate::abi::watch::WatchControl = 32;
+    crate::abi::watch::WatchFilter = 128;
+    crate::abi::watch::WatchLost = 64;
+    crate::abi::watch::WatchRecord = 112;
 }

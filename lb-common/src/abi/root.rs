@@ -21,10 +21,7 @@ impl core::fmt::Debug for FlowHashKey {
 pub const FEATURE_WIDE_PORTS: u32 = 1;
 /// [`Root::features`]: some service has a VIP prefix.
 pub const FEATURE_VIP_PREFIXES: u32 = 1 << 1;
-/// [`Root::features`]: decisions are traced. Set and cleared while the program runs.
-pub const FEATURE_TRACE: u32 = 1 << 2;
-/// [`Root::features`]: packets are captured. Set and cleared while the program runs.
-pub const FEATURE_CAPTURE: u32 = 1 << 3;
+// Bits 2 and 3 are free.
 /// [`Root::features`]: an emergency switch is on, or new flows are being shed: look at every service's guard. Set and cleared
 /// while the program runs. The same bit as [`SERVICE_GUARDED`](super::service::SERVICE_GUARDED), so that one test covers both.
 pub const FEATURE_EMERGENCY: u32 = 1 << 4;

@@ -100,7 +100,7 @@ pub fn known<T: Tables>(
         note(tables, Note::FlowEstablished);
         trace.step(Step::Remembered { table: FlowTable::Flows });
     }
-    Ok(Known::At(backend))
+    Ok(Known::At(backend, table))
 }
 
 /// What the tables of flows know about an established flow.
@@ -110,26 +110,33 @@ pub enum Known {
     Nothing,
     /// It lives at a backend that refuses it now.
     Refused,
-    /// It lives at this backend.
-    At(u32),
+    /// It lives at this backend; the table that said so.
+    At(u32, FlowTable),
 }
 
 /// Writes down an untracked flow that was found to live where its home was before a transition, as far as the limit of
-/// inserts lets it.
+/// inserts lets it; whether it did.
 #[inline(always)]
-pub fn insert<T: Tables>(tables: &T, root: &Root, request: &Away, backend: u32, trace: &mut impl Trace) {
+pub fn insert<T: Tables>(
+    tables: &T,
+    root: &Root,
+    request: &Away,
+    backend: u32,
+    trace: &mut impl Trace,
+) -> bool {
     let now = tables.now_ns();
     let per_second = root.flow_inserts_per_second;
     if !tables.insert_allowance(|allowance| allowance.spend(now, per_second)) {
         note(tables, Note::FlowInsertLimited);
         trace.step(Step::InsertLimited);
-        return;
+        return false;
     }
     filter::announce(tables, root, request.h);
     let entry = FlowEntry { backend, seen: seen_at(now, request.closing()) };
     tables.remember(FlowTable::Flows, &request.key, entry);
     note(tables, Note::FlowInserted);
     trace.step(Step::Remembered { table: FlowTable::Flows });
+    true
 }
 
 /// Writes down a flow that opens where untracked flows do not go. What an earlier flow with the same tuple left in `FLOWS`

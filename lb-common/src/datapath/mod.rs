@@ -21,7 +21,7 @@
 //!
 //! [`unusual`] is the rest of [`parse`]: all but the ordinary TCP or UDP packet, with [`icmp`] and [`fragment`]. [`too_big`] and [`icmp`] answer, as
 //! often as [`answers`] allows. [`agent`] is the other end: what a backend does with what arrives. [`hash`] holds all hash
-//! functions; [`trace`] lets `weir explain` watch.
+//! functions; [`trace`] lets `weir explain` watch, [`watch`] `weir trace` and `weir capture`.
 
 pub mod admit;
 pub mod agent;
@@ -51,6 +51,7 @@ pub mod trace;
 pub mod transition;
 pub mod unusual;
 pub mod verdict;
+pub mod watch;
 
 use crate::abi::{reason::Reason, service::SERVICE_QUIC};
 use l2::Facts;
@@ -92,12 +93,14 @@ pub fn process_first<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: &m
                     Reason::PassNotVip => relay::or_pass(tables, Origin::Client),
                     _ => outcome,
                 };
+                trace.concluded(&outcome);
                 verdict::count(tables, &outcome, length);
                 return outcome;
             }
         },
     };
     let outcome = forward(packet, tables, &transport, Origin::Client, trace);
+    trace.concluded(&outcome);
     verdict::count(tables, &outcome, length);
     outcome
 }
@@ -113,12 +116,14 @@ pub fn process_relayed<P: Packet, T: Tables>(packet: &mut P, tables: &T, trace: 
             Unusual::Transport(transport) => transport,
             Unusual::Done(outcome) => {
                 let outcome = relay::never_passed(outcome);
+                trace.concluded(&outcome);
                 verdict::count(tables, &outcome, length);
                 return outcome;
             }
         },
     };
     let outcome = relay::never_passed(forward(packet, tables, &transport, Origin::Relay, trace));
+    trace.concluded(&outcome);
     verdict::count(tables, &outcome, length);
     outcome
 }
@@ -168,7 +173,10 @@ fn forward<P: Packet, T: Tables>(
         return outcome.drop(admit::reason(refused));
     }
     let placed = match tables.backend(by_id) {
-        Some(entry) if by_id != Found::NONE => Ok(Placement { backend: by_id, entry, home: false }),
+        Some(entry) if by_id != Found::NONE => {
+            trace.by_connection_id();
+            Ok(Placement { backend: by_id, entry, home: false })
+        }
         _ if transport.shape == Shape::LaterFragment => fragment::place(tables, transport),
         _ => steer::place(tables, service, transport, h, origin, trace),
     };

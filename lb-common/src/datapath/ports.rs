@@ -288,11 +288,11 @@ pub trait Tables: Clock + Buckets + PrefixNodes {
     }
     /// [`steer::settle`], for the same reason; of the packet that [`away`](Self::away) was last called for.
     #[inline(always)]
-    fn settle(&self, request: &Away, walked: Walked, trace: &mut impl Trace)
+    fn settle(&self, request: &Away, walked: Walked, trace: &mut impl Trace) -> bool
     where
         Self: Sized,
     {
-        steer::settle(self, request, walked, trace);
+        steer::settle(self, request, walked, trace)
     }
     /// [`steer::walk`]. A port so that the XDP program can make it a function that the verifier checks once, on its own, and
     /// not again for each way that leads there.

@@ -1,7 +1,7 @@
 //! Stage 3: which plan applies, and which of its pools takes the flow?
 
 use super::{
-    flow::{self, Known},
+    flow::{self, FlowTable, Known},
     hash::{pool_byte, share_limit, spill_hash},
     parse::Transport,
     ports::Tables,
@@ -82,14 +82,19 @@ pub fn place<'a, T: Tables>(
     };
     let request = Away::new(service, &first, transport, h, origin, plan_index, home);
     let mut walked = tables.away(&request, trace);
+    trace.placed(walked);
     if walked.is_undecided() {
         walked = tables.walk(&request.walk(), trace);
+        trace.placed(walked);
     }
     let Some(backend) = walked.backend() else {
         return Err(walked.reason());
     };
     if request.may_be_new() && !walked.is_known() {
-        tables.settle(&request, walked, trace);
+        let written = tables.settle(&request, walked, trace);
+        if written {
+            trace.remembered();
+        }
     }
     let entry = tables.backend(backend).ok_or(Reason::Inconsistent)?;
     Ok(Placement { backend, entry, home: walked.is_home() })
@@ -240,11 +245,13 @@ fn try_away<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Re
     if request.tracked() && !request.opening() {
         let root = tables.root().ok_or(Reason::Inconsistent)?;
         match flow::known(tables, root, request, trace)? {
-            Known::At(backend) => return Ok(Walked::known(backend)),
+            Known::At(backend, FlowTable::Flows) => return Ok(Walked::known(backend, How::Flows)),
+            Known::At(backend, FlowTable::Openings) => return Ok(Walked::known(backend, How::Openings)),
             Known::Nothing if transition::lasts(request) => {
                 if let Some(backend) = transition::stays(tables, request, trace)? {
-                    flow::insert(tables, root, request, backend, trace);
-                    return Ok(Walked::known(backend));
+                    let written = flow::insert(tables, root, request, backend, trace);
+                    let how = if written { How::OldHome } else { How::OldHomeLimited };
+                    return Ok(Walked::known(backend, how));
                 }
             }
             Known::Nothing | Known::Refused => {}
@@ -267,7 +274,7 @@ fn near<T: Tables>(tables: &T, request: &Away, trace: &mut impl Trace) -> Result
     }
     trace.step(Step::Pool { pool: request.pool, admission, ignore_health: false, entered: true });
     Ok(match select::probe_near(tables, admissions, request, trace)? {
-        Some((backend, probes)) => Walked::placed(backend, probes == 0, false),
+        Some((backend, probes)) => Walked::placed(backend, 0, probes),
         None => Walked::UNDECIDED,
     })
 }
@@ -280,11 +287,11 @@ fn starts_elsewhere<T: Tables>(tables: &T, request: &Away) -> bool {
         && tables.plan(request.plan).is_none_or(|plan| is_before_start(plan, 0, spill_hash(request.h)))
 }
 
-/// Keeps the invariant of [`flow`] for a packet that may be a flow's first and that [`away`] or [`walk`] placed.
+/// Keeps the invariant of [`flow`] for a packet that may be a flow's first and that [`away`] or [`walk`] placed. Whether it was written down.
 #[inline(always)]
-pub fn settle<T: Tables>(tables: &T, request: &Away, walked: Walked, trace: &mut impl Trace) {
+pub fn settle<T: Tables>(tables: &T, request: &Away, walked: Walked, trace: &mut impl Trace) -> bool {
     let (Some(root), Some(backend)) = (tables.root(), walked.backend()) else {
-        return;
+        return false;
     };
     // Whether an untracked flow would be looked for there.
     let mut expected = walked.is_home();
@@ -296,6 +303,7 @@ pub fn settle<T: Tables>(tables: &T, request: &Away, walked: Walked, trace: &mut
     } else {
         flow::remember_opening(tables, root, request, backend, trace);
     }
+    !expected
 }
 
 /// Input of [`walk`].
@@ -313,6 +321,23 @@ pub struct Walk {
     pub service_flags: u32,
 }
 
+/// Why a flow is known to live somewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum How {
+    /// The flow table says so.
+    Flows = 0,
+    /// The table of flows that are opening says so; it was moved to the flow table.
+    Openings = 1,
+    /// Its home was there before the last change of the configuration; it was written into the flow table.
+    OldHome = 2,
+    /// The same, but the limit of inserts was reached.
+    OldHomeLimited = 3,
+}
+
+// They fit their bits of the word.
+const _: () = assert!(PASSES as usize * MAX_PLAN_STEPS <= 32 && MAX_THOROUGH_PROBES <= 512);
+
 /// Result of [`walk`] in one word, so that it fits a register where the walk is a function of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Walked(pub u64);
@@ -322,16 +347,25 @@ impl Walked {
     const FAIL_OPEN: u64 = 1 << 33;
     const REFUSED: u64 = 1 << 34;
     const KNOWN: u64 = 1 << 35;
+    const ROUND_SHIFT: u32 = 37;
+    const PROBES_SHIFT: u32 = 42;
+    const HOW_SHIFT: u32 = 51;
 
     /// Nothing was found yet.
     const UNDECIDED: Self = Self(1 << 36);
     /// The maps contradict each other.
     pub const INCONSISTENT: Self = Self::refused(Reason::Inconsistent);
 
-    const fn placed(backend: u32, home: bool, fail_open: bool) -> Self {
-        let home = if home { Self::HOME } else { 0 };
-        let fail_open = if fail_open { Self::FAIL_OPEN } else { 0 };
-        Self(backend as u64 | home | fail_open)
+    /// Placed in a round of the walk, after so many members of the round's pool refused. Sums and no branches: the walk's frame is
+    /// small.
+    #[inline(always)]
+    const fn placed(backend: u32, round: u32, refused: u32) -> Self {
+        // The sign bit of "less one" says "none".
+        let home = ((round | refused).wrapping_sub(1) >> 31) as u64 * Self::HOME;
+        let last_resort = PASS_FAIL_OPEN * MAX_PLAN_STEPS as u32;
+        let fail_open = ((last_resort - 1).wrapping_sub(round) >> 31) as u64 * Self::FAIL_OPEN;
+        let place = (round as u64) << Self::ROUND_SHIFT | (refused as u64) << Self::PROBES_SHIFT;
+        Self(backend as u64 | home | fail_open | place)
     }
 
     const fn refused(reason: Reason) -> Self {
@@ -339,8 +373,31 @@ impl Walked {
     }
 
     /// The flow lives there.
-    const fn known(backend: u32) -> Self {
-        Self(backend as u64 | Self::KNOWN)
+    const fn known(backend: u32, how: How) -> Self {
+        Self(backend as u64 | Self::KNOWN | (how as u64) << Self::HOW_SHIFT)
+    }
+
+    /// The step of the plan whose pool took the flow, from 0. For those who watch; means nothing of a flow that is [known](Self::is_known).
+    #[must_use]
+    pub const fn step(self) -> u32 {
+        (self.0 >> Self::ROUND_SHIFT) as u32 % MAX_PLAN_STEPS as u32
+    }
+
+    /// How many slots of that pool's table were tried, the one that took it included.
+    #[must_use]
+    pub const fn probes(self) -> u32 {
+        ((self.0 >> Self::PROBES_SHIFT) as u32 & 0x1ff) + 1
+    }
+
+    /// Why the flow is [known](Self::is_known).
+    #[must_use]
+    pub const fn how(self) -> How {
+        match self.0 >> Self::HOW_SHIFT & 3 {
+            0 => How::Flows,
+            1 => How::Openings,
+            2 => How::OldHome,
+            _ => How::OldHomeLimited,
+        }
     }
 
     /// Whether nothing was found yet: a walk must follow.
@@ -451,7 +508,7 @@ fn try_walk<T: Tables>(tables: &T, request: &Walk, trace: &mut impl Trace) -> Re
             if pass == PASS_THOROUGH { (MAX_PROBES, MAX_THOROUGH_PROBES) } else { (0, MAX_PROBES) };
         let probe = Probe { pool: plan.pools[step as usize] as u32, h, first, end, opening, ignore_health };
         if let Some((backend, probes)) = tables.probe(&probe, trace).taken()? {
-            return Ok(Walked::placed(backend, round == 0 && probes == 0, ignore_health));
+            return Ok(Walked::placed(backend, round, probes));
         }
     }
     Err(if origin == Origin::Relay { Reason::RelayRefused } else { Reason::AllDown })

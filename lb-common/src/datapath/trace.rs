@@ -1,6 +1,6 @@
 //! Lets someone watch a decision. The XDP program passes [`Silent`], which compiles to nothing.
 
-use super::flow::FlowTable;
+use super::{flow::FlowTable, steer::Walked, verdict::Outcome};
 use crate::abi::admission::Admission;
 
 /// One step of a decision.
@@ -82,6 +82,22 @@ pub enum Step {
 pub trait Trace {
     /// A step was taken.
     fn step(&mut self, step: Step);
+    /// A packet that does not go straight home was placed so far; once more when a walk placed it at last.
+    #[inline(always)]
+    fn placed(&mut self, walked: Walked) {
+        let _ = walked;
+    }
+    /// This is what becomes of the packet.
+    #[inline(always)]
+    fn concluded(&mut self, outcome: &Outcome) {
+        let _ = outcome;
+    }
+    /// The packet's flow was written into the table of flows that are opening.
+    #[inline(always)]
+    fn remembered(&mut self) {}
+    /// The packet goes where its connection id says.
+    #[inline(always)]
+    fn by_connection_id(&mut self) {}
 }
 
 /// Watches nothing, at no cost.

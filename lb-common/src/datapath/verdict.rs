@@ -4,6 +4,7 @@ use super::ports::Tables;
 use crate::abi::{
     counter::{backend_slot, reason_slot, service_slot},
     reason::Reason,
+    watch::{VERDICT_ANSWER, VERDICT_DROP, VERDICT_FORWARD, VERDICT_PASS},
 };
 
 /// What the program does with a frame.
@@ -106,6 +107,21 @@ impl Outcome {
     pub(super) const fn forward(self, egress: u32, ingress: u32) -> Self {
         let verdict = if egress == ingress { Verdict::Tx } else { Verdict::Redirect(egress) };
         Self { verdict, reason: Reason::Forwarded, ..self }
+    }
+
+    /// All of it but the interface of a redirect in two words, as one BPF function hands it to another: see
+    /// [`watch::conclude`](super::watch::conclude).
+    #[must_use]
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        let kind = match self.verdict {
+            Verdict::Pass | Verdict::Arrival => VERDICT_PASS,
+            Verdict::Drop => VERDICT_DROP,
+            Verdict::Tx if self.reason as u32 != Reason::Forwarded as u32 => VERDICT_ANSWER,
+            Verdict::Tx | Verdict::Redirect(_) => VERDICT_FORWARD,
+        };
+        let what = self.reason as u64 & 0xff | (kind as u64) << 8 | (self.opening as u64) << 16;
+        [what, self.service as u64 | (self.backend as u64) << 32]
     }
 
     /// The service, where it is known.

@@ -1,4 +1,4 @@
-//! The lab's own programs: one that only passes, and one pair that cuts a cable at an exact instant.
+//! The lab's own programs: one that only passes, one pair that cuts a cable at an exact instant, and one that answers heartbeats.
 //!
 //! A veth only carries `XDP_TX` traffic of its peer while it has an XDP program itself, so every port that faces an
 //! edge or a backend needs `weir_pass` or `weir_cut`.
@@ -13,7 +13,15 @@ mod programs {
         maps::Array,
         programs::{TcContext, XdpContext},
     };
-    use lb_ebpf::LICENSE;
+    use lb_common::{
+        abi::{
+            ABI_VERSION,
+            agent::{AgentAddress, AgentReason, AgentRoot},
+            heartbeat,
+        },
+        datapath::{agent, ports::AgentTables, verdict::Verdict},
+    };
+    use lb_ebpf::{LICENSE, packet::Frame};
 
     /// CPUs that count into [`TOWARDS`]; a packet on a higher CPU is forwarded and not counted.
     const CPUS_MAX: u32 = 256;
@@ -62,6 +70,48 @@ mod programs {
             count();
         }
         (if is_cut() { TC_ACT_SHOT } else { TC_ACT_OK }) as i32
+    }
+
+    /// Answers every heartbeat, to whatever address it is: stands for thousands of agents.
+    #[xdp]
+    fn weir_answer(ctx: XdpContext) -> u32 {
+        let everyone = Everyone(AgentRoot {
+            abi_version: ABI_VERSION,
+            flags: 0,
+            heartbeat_port: heartbeat::DEFAULT_PORT.to_be_bytes(),
+            status: heartbeat::STATUS_OK,
+            reserved: 0,
+            gue_port: [0; 2],
+            reserved2: [0; 50],
+        });
+        match agent::process(&mut Frame(&ctx), &everyone) {
+            Verdict::Tx => xdp_action::XDP_TX,
+            Verdict::Pass => xdp_action::XDP_PASS,
+            Verdict::Drop | Verdict::Redirect(_) | Verdict::Arrival => xdp_action::XDP_DROP,
+        }
+    }
+
+    /// An agent with every address.
+    struct Everyone(AgentRoot);
+
+    impl AgentTables for Everyone {
+        #[inline(always)]
+        fn root(&self) -> Option<&AgentRoot> {
+            Some(&self.0)
+        }
+
+        #[inline(always)]
+        fn is_local(&self, _: &AgentAddress) -> bool {
+            true
+        }
+
+        #[inline(always)]
+        fn is_allowed_source(&self, _: &AgentAddress) -> bool {
+            true
+        }
+
+        #[inline(always)]
+        fn count(&self, _: AgentReason, _: u64) {}
     }
 
     fn is_cut() -> bool {

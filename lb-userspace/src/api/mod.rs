@@ -24,6 +24,7 @@
 //! | `GET /v1/explain?src=&dst=&protocol=&opening=` | [`types::Explanation`] |
 //! | `GET /v1/report?since_s=` | [`Report`] |
 //! | `GET /v1/events?after=&limit=&wait=` | [`Event`]s |
+//! | `GET /v1/watch?filter=&sample=&snap=` | [`types::WatchLine`]s, one JSON object a line, without end |
 //!
 //! Lists are JSON arrays, sorted by name. Errors are [`problem::Problem`].
 
@@ -33,11 +34,13 @@ use crate::{
     plan::state::Action,
     telemetry::{event::Event, report::Report},
 };
+use hyper::body::Bytes;
 use problem::Problem;
+use tokio::sync::mpsc;
 use types::{
     Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
     ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest,
-    ShiftRequest, ShiftView, Status, SubjectName, SwitchView, ThrowRequest,
+    ShiftRequest, ShiftView, Status, SubjectName, SwitchView, ThrowRequest, WatchQuery,
 };
 
 pub mod limits;
@@ -46,6 +49,7 @@ pub mod problem;
 pub mod router;
 pub mod server;
 pub mod types;
+pub mod watch;
 
 /// What is to be done about a shift.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -101,6 +105,9 @@ pub trait Control: Send + Sync + 'static {
     fn reload(&self) -> impl Future<Output = Result<Reloaded, Problem>> + Send;
     /// What a reload would do, with the configuration's own file or another one.
     fn diff(&self, file: Option<PathBuf>) -> impl Future<Output = Result<Differences, Problem>> + Send;
+    /// Shows packets: lines of JSON ([`types::WatchLine`]), as they come, until the receiver goes.
+    fn watch(&self, query: WatchQuery)
+    -> impl Future<Output = Result<mpsc::Receiver<Bytes>, Problem>> + Send;
     /// How often and how long what was down since then.
     fn report(&self, since: jiff::Timestamp) -> impl Future<Output = Result<Report, Problem>> + Send;
     /// Events, oldest first, at most `limit`: the first ones after number `after`, or, without it, the last ones of all.

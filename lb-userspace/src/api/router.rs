@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::Bytes,
     extract::{
         DefaultBodyLimit, Path, Query, Request, State,
@@ -28,6 +28,7 @@ use super::{
         BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView, Reloaded,
         ServiceView, Status, SwitchView, ThrowRequest,
     },
+    watch::{Lifetime, WatchParameters},
 };
 use crate::{config::Protocol, telemetry::event::Event};
 
@@ -64,6 +65,7 @@ pub fn router<C: Control>(control: Arc<C>) -> Router {
     let patient = Router::new()
         .route("/v1/events", get(events::<C>))
         .route("/v1/reload", post(reload::<C>))
+        .route("/v1/watch", get(watch::<C>))
         .merge(operations::patient_routes())
         .layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT + MAX_WAIT, request, next)));
     prompt
@@ -251,6 +253,16 @@ async fn events<C: Control>(
 
 async fn reload<C: Control>(State(app): Shared<C>) -> Answer<Reloaded> {
     app.control.reload().await.map(Json)
+}
+
+async fn watch<C: Control>(
+    State(app): Shared<C>,
+    lifetime: Option<Extension<Lifetime>>,
+    query: Result<Query<WatchParameters>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let query = parse_query(query, "/v1/watch?filter=port+443&sample=10&snap=0")?.query();
+    let lines = app.control.watch(query).await?;
+    Ok(super::watch::answer(lines, lifetime.as_deref()))
 }
 
 #[derive(Deserialize)]

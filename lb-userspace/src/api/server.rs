@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -38,6 +38,7 @@ use super::{
     Control,
     limits::{CONNECTION_LIFETIME, HEAD_TIMEOUT, LISTEN_BACKLOG, MAX_CONNECTIONS, STOP_TIMEOUT},
     router::router,
+    watch::Lifetime,
 };
 
 /// How long to wait after a connection could not be accepted: descriptors or memory are short.
@@ -110,10 +111,16 @@ impl Server {
                 () = &mut stop => break,
                 (permit, accepted) = accept => match accepted {
                     Ok((stream, _)) => {
-                        let connection = serve_connection(stream, router.clone(), stopping.clone());
+                        let lifetime = Lifetime::default();
+                        let router = router.clone().layer(Extension(lifetime.clone()));
+                        let connection = serve_connection(stream, router, stopping.clone());
                         connections.spawn(async move {
-                            // A client that does not take its answer in time is left alone.
-                            let _ = timeout(CONNECTION_LIFETIME, connection).await;
+                            tokio::pin!(connection);
+                            // A client that does not take its answer in time is left alone; an answer without end
+                            // sees to that itself.
+                            if timeout(CONNECTION_LIFETIME, &mut connection).await.is_err() && lifetime.is_endless() {
+                                connection.await;
+                            }
                             drop(permit);
                         });
                     }

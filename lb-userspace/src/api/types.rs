@@ -19,6 +19,7 @@ mod guard;
 mod operate;
 mod reload;
 mod status;
+mod watch;
 
 pub use canary::{CanaryChange, CanaryRequest, CanarySetRequest, CanaryView};
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
@@ -32,6 +33,7 @@ pub use status::{
     ConfigStatus, ControlStatus, DaemonStatus, FlowsStatus, InterfaceStatus, JournalStatus, NodeStatus,
     OverrideView, ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,
 };
+pub use watch::{FlowUse, PacketShape, PlacedBy, WatchLine, WatchQuery, WatchedPacket};
 
 /// What an action or an override is about.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

@@ -24,8 +24,8 @@ What a file can say stands in README.md; examples/checks.toml has every kind of 
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct CheckArgs {
-    /// The configuration
-    #[arg(long, default_value = DEFAULT_CONFIG, value_name = "FILE")]
+    /// The configuration: a file, or a folder of *.toml
+    #[arg(long, env = "WEIR_CONFIG", default_value = DEFAULT_CONFIG, value_name = "PATH")]
     pub config: PathBuf,
 }
 

@@ -222,6 +222,95 @@ impl Client {
     }
 }
 
+/// An answer that comes line by line and has no end of its own.
+#[derive(Debug)]
+pub struct Stream {
+    client: Client,
+    body: Incoming,
+    /// What came and is no whole line yet.
+    rest: Vec<u8>,
+    /// Drives the connection.
+    connection: tokio::task::JoinHandle<()>,
+}
+
+impl Client {
+    /// Asks for an answer that has no end.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn stream(&self, path: &str) -> Result<Stream, ClientError> {
+        let begin = async {
+            let stream =
+                UnixStream::connect(&self.socket).await.map_err(|error| self.cannot_connect(&error))?;
+            let (mut sender, connection) =
+                http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
+            let connection = tokio::spawn(async move { drop(connection.await) });
+            let request = Request::builder()
+                .uri(path)
+                .header(HOST, "weir")
+                .body(Full::new(Bytes::new()))
+                .map_err(|error| self.not_understood(error.to_string()))?;
+            let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
+            Ok::<_, ClientError>((response, connection))
+        };
+        let timed_out = || ClientError::TimedOut { socket: self.socket.clone(), after: TIMEOUT };
+        let (response, connection) = timeout(TIMEOUT, begin).await.map_err(|_| timed_out())??;
+        if response.status().is_success() {
+            let (client, body) = (self.clone(), response.into_body());
+            return Ok(Stream { client, body, rest: Vec::new(), connection });
+        }
+        let (status, json) = timeout(TIMEOUT, self.read(response)).await.map_err(|_| timed_out())??;
+        Err(match serde_json::from_slice::<Problem>(&json) {
+            Ok(problem) => ClientError::Problem(problem),
+            Err(_) => self.not_understood(format!("it has status {status} and is no problem report")),
+        })
+    }
+}
+
+impl Stream {
+    /// The next line, without its end. May be dropped before it is done: nothing is lost by that.
+    ///
+    /// # Errors
+    /// That the connection broke, or that a line is longer than [`MAX_ANSWER_BYTES`].
+    pub async fn next(&mut self) -> Result<Vec<u8>, ClientError> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.rest.drain(..=end).collect();
+                line.pop();
+                return Ok(line);
+            }
+            if self.rest.len() > MAX_ANSWER_BYTES {
+                return Err(ClientError::TooLarge { socket: self.client.socket.clone() });
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => self.rest.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Some(Err(error)) => return Err(self.client.broken(&error)),
+                None => return Err(self.ended("it ended")),
+            }
+        }
+    }
+
+    /// A line as a value.
+    ///
+    /// # Errors
+    /// If it is not one of this type.
+    pub fn parse<T: DeserializeOwned>(&self, line: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(line).map_err(|error| self.client.not_understood(error.to_string()))
+    }
+
+    /// The error that the answer has come to an end.
+    #[must_use]
+    pub fn ended(&self, cause: &str) -> ClientError {
+        ClientError::Connection { socket: self.client.socket.clone(), detail: cause.to_owned() }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
 impl Answer {
     /// The answer as a value.
     ///

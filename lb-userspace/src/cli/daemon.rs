@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::{DEFAULT_CONFIG, privilege};
 use crate::{
-    runtime::daemon,
+    config::Config,
+    runtime::{daemon, privileges},
     telemetry::log::{self, LogFormat},
 };
 
@@ -22,8 +23,8 @@ forwarding. WEIR_LOG sets what is logged: error, warn, info (default), debug, tr
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct DaemonArgs {
-    /// The configuration
-    #[arg(long, default_value = DEFAULT_CONFIG, value_name = "FILE")]
+    /// The configuration: a file, or a folder of *.toml
+    #[arg(long, env = "WEIR_CONFIG", default_value = DEFAULT_CONFIG, value_name = "PATH")]
     pub config: PathBuf,
     /// Form of the log on standard error
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -33,6 +34,11 @@ pub struct DaemonArgs {
 pub(super) fn run(args: &DaemonArgs) -> anyhow::Result<()> {
     log::init(args.log_format)?;
     privilege::require("daemon")?;
+    let helper = privileges::Helper::start()?;
+    privileges::reduce()?;
+    let config = Config::load(&args.config)?;
+    privileges::settle(&config)?;
+    tracing::debug!(capabilities = privileges::held().join(" "), "the rest was given up");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(daemon::run(&args.config))
+    runtime.block_on(daemon::run(&args.config, config, helper))
 }

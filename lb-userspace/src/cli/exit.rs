@@ -59,6 +59,10 @@ codes! {
     Deadline = 9, "a drain that was waited for has flows left, and its deadline has passed";
     /// What was waited for ended otherwise.
     Superseded = 10, "a drain that was waited for ended before it was drained";
+    /// `weir doctor` found something that costs.
+    Warnings = 11, "doctor found warnings";
+    /// `weir doctor` found something that is broken.
+    Errors = 12, "doctor found errors";
 }
 
 impl From<ExitCode> for std::process::ExitCode {
@@ -277,7 +281,7 @@ fn of_io(error: &io::Error, remedy: &str) -> Diagnosis {
 /// The exit codes as the help shows them.
 #[must_use]
 pub fn help() -> String {
-    let lines = ExitCode::ALL.iter().map(|code| format!("  {}  {}", *code as u8, code.text()));
+    let lines = ExitCode::ALL.iter().map(|code| format!("  {:<2} {}", *code as u8, code.text()));
     format!("Exit codes:\n{}", lines.collect::<Vec<_>>().join("\n"))
 }
 

@@ -6,17 +6,23 @@ use clap::{Args, Parser, Subcommand};
 
 pub mod agent;
 pub mod backend;
+pub mod bundle;
+pub mod capture;
 pub mod canary;
 pub mod check;
 pub mod client;
+pub mod completions;
+pub mod config;
 pub mod daemon;
 pub mod detach;
+pub mod doctor;
 pub mod domain;
 pub mod emergency;
 pub mod events;
 pub mod exit;
 pub mod explain;
 pub mod guard;
+pub mod manual;
 pub mod operate;
 pub mod output;
 pub mod privilege;
@@ -26,6 +32,7 @@ pub mod service;
 pub mod shift;
 pub mod status;
 mod times;
+pub mod trace;
 
 use client::Client;
 use exit::ExitCode;
@@ -111,17 +118,36 @@ pub enum Command {
     Emergency(emergency::EmergencyCommand),
     /// Show where a packet would go now, and why
     Explain(explain::ExplainArgs),
+    /// Show packets, one by one: what each is, and what becomes of it
+    Trace(trace::TraceArgs),
+    /// Write packets into a file, as they came and as they left
+    Capture(capture::CaptureArgs),
     /// Show what happened: every change of state with its cause and timings
     Events(events::EventsArgs),
     /// Show how often and for how long what was down: MTTF, MTTR, availability
     Report(report::ReportArgs),
     /// Take the XDP program off: forwarding ends
     Detach(detach::DetachArgs),
+    /// Look at this host for what may hurt, with remedies
+    Doctor(doctor::DoctorArgs),
+    /// Gather what helps those who are asked for help, without secrets
+    SupportBundle(bundle::BundleArgs),
+    /// Show a configuration with its defaults, or the schema of the file
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print the script by which a shell completes commands and live names
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Manual(manual::ManualArgs),
 }
 
 /// Runs the process's command line.
 #[must_use]
 pub fn main() -> ExitCode {
+    if completions::answer_shell() {
+        return ExitCode::Ok;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -148,6 +174,11 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Daemon(args) => done(daemon::run(&args))?,
         Command::Agent(args) => done(agent::run(args))?,
         Command::Detach(args) => done(detach::run(&args, &mut out))?,
+        Command::Doctor(args) => doctor::run(&args, &Client::new(&socket), &mut out)?,
+        Command::SupportBundle(args) => done(bundle::run(&args, &Client::new(&socket), &mut out))?,
+        Command::Config(command) => done(config::run(&command, &mut out))?,
+        Command::Completions(args) => done(completions::run(&args, &mut out))?,
+        Command::Manual(args) => done(manual::run(&args))?,
         asking => done(ask(asking, &Client::new(&socket), &mut out))?,
     };
     out.flush()?;
@@ -172,7 +203,17 @@ fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()
             Command::Explain(args) => explain::run(&args, client, out).await,
             Command::Report(args) => report::run(&args, client, out).await,
             Command::Events(args) => events::run(&args, client, out).await,
-            Command::Check(_) | Command::Daemon(_) | Command::Agent(_) | Command::Detach(_) => {
+            Command::Trace(args) => trace::run(&args, client, out).await,
+            Command::Capture(args) => capture::run(&args, client, out).await,
+            Command::Check(_)
+            | Command::Daemon(_)
+            | Command::Agent(_)
+            | Command::Detach(_)
+            | Command::Doctor(_)
+            | Command::SupportBundle(_)
+            | Command::Config(_)
+            | Command::Completions(_)
+            | Command::Manual(_) => {
                 unreachable!("these do not speak to the daemon first")
             }
         }

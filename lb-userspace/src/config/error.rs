@@ -52,6 +52,9 @@ pub struct Place {
     pub column: usize,
     /// In bytes from the start of the file.
     pub span: Range<usize>,
+    /// The file, where the configuration has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// The line that `line` names, cut to what fits on a screen.
     #[serde(skip)]
     excerpt: Excerpt,
@@ -104,12 +107,14 @@ impl Problem {
         let gutter = places.map(|place| place.line.to_string().len()).max().unwrap_or(0);
         match &self.place {
             Some(place) => {
+                let file = place.file.as_deref().unwrap_or(file);
                 write!(f, "\n{:gutter$}--> {file}:{}:{}", "", place.line, place.column)?;
                 place.render(gutter, '^', "", f)?;
             }
             None => write!(f, "\n --> {file}")?,
         }
         if let Some(Related { message, place }) = &self.related {
+            let file = place.file.as_deref().unwrap_or(file);
             write!(f, "\n{:gutter$}::: {file}:{}:{}", "", place.line, place.column)?;
             place.render(gutter, '-', message, f)?;
         }
@@ -166,6 +171,7 @@ impl<'t> Lines<'t> {
             line: row + 1,
             column: before + 1,
             span: start..end,
+            file: None,
             excerpt: Excerpt::of(line, before, marked.max(1)),
         }
     }

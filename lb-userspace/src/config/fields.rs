@@ -19,6 +19,20 @@ pub(super) type Text<'a> = At<&'a str>;
 /// A list of strings of the file.
 pub(super) type Texts<'a> = At<Vec<Text<'a>>>;
 
+#[cfg(test)]
+thread_local! {
+    /// Label and key of everything that this thread asked a table for.
+    static RECORD: std::cell::RefCell<Vec<(&'static str, &'static str)>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// What `read` asks tables for, as label and key.
+#[cfg(test)]
+pub(super) fn recorded(read: impl FnOnce()) -> Vec<(&'static str, &'static str)> {
+    RECORD.take();
+    read();
+    RECORD.take()
+}
+
 /// One table that is being read.
 pub(super) struct Fields<'a> {
     table: &'a DeTable<'a>,
@@ -39,6 +53,8 @@ impl<'a> Fields<'a> {
 
     fn value(&mut self, key: &'static str) -> Option<(&'a DeValue<'a>, Span)> {
         self.asked.push(key);
+        #[cfg(test)]
+        RECORD.with_borrow_mut(|record| record.push((self.label, key)));
         self.table.get(key).map(|value| (value.get_ref(), value.span()))
     }
 

@@ -11,6 +11,8 @@ pub use lb_maglev::TABLE_SIZES;
 
 /// Size of the file, in bytes.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
+/// Files of a configuration that is a folder.
+pub const MAX_CONFIG_FILES: usize = 256;
 /// Size of the file of client prefixes, in bytes.
 pub const MAX_CLIENT_FILE_BYTES: u64 = 128 << 20;
 /// Sets; each has at least one backend.

@@ -13,15 +13,15 @@ use super::model::Config;
 use super::raw::RawConfig;
 use super::report::{Finding, Report, Span, quote};
 use super::resolve::{expand, resolve};
+use super::sources::Sources;
 
 impl Config {
-    /// Reads and checks the file at `path`, and the files of its hash key and client prefixes if it names them.
+    /// Reads and checks the file at `path`, or all `*.toml` of the folder there as if they were one; and the files of its hash key and client prefixes if it names them.
     ///
     /// # Errors
     /// All problems that were found.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let name = path.display().to_string();
-        Self::parse(&read(path, &name)?, &name)
+        Self::of(&Sources::read(path)?)
     }
 
     /// Checks a file's text; `file_name` is how errors call it. Reads the files of its hash key and of
@@ -33,12 +33,17 @@ impl Config {
         if text.len() as u64 > MAX_CONFIG_BYTES {
             return Err(too_large(file_name));
         }
+        Self::of(&Sources::one(text.to_owned(), file_name))
+    }
+
+    /// Checks texts.
+    pub(super) fn of(sources: &Sources) -> Result<Self, ConfigError> {
         let mut report = Report::default();
-        let config = parse_tree(text, &mut report).and_then(|tree| {
+        let config = sources.tree(&mut report).and_then(|tree| {
             let raw = RawConfig::read(&tree, &mut report);
             let client_file = raw.node.as_ref().and_then(|node| node.client_prefixes_file.as_ref());
             let client_file = client_file.map(|text| PathBuf::from(text.value));
-            expand(raw, &mut report, |raw, report| resolve(raw, report)).map(|config| (config, client_file))
+            expand(raw, &mut report, resolve).map(|config| (config, client_file))
         });
         match config {
             Some((mut config, client_file)) if report.is_clean() => {
@@ -47,13 +52,13 @@ impl Config {
                 }
                 Ok(config)
             }
-            _ => Err(report.into_error(file_name, text)),
+            _ => Err(sources.blame(report.into_error(&sources.name, &sources.text))),
         }
     }
 }
 
 /// The text of a regular file that is neither too large nor binary.
-fn read(path: &Path, name: &str) -> Result<String, ConfigError> {
+pub(super) fn read(path: &Path, name: &str) -> Result<String, ConfigError> {
     let unreadable = |error: std::io::Error| {
         let remedy = match error.kind() {
             ErrorKind::NotFound => {
@@ -89,7 +94,7 @@ fn read(path: &Path, name: &str) -> Result<String, ConfigError> {
     })
 }
 
-fn too_large(name: &str) -> ConfigError {
+pub(super) fn too_large(name: &str) -> ConfigError {
     let message = format!("the configuration is larger than {} MiB", MAX_CONFIG_BYTES >> 20);
     ConfigError::of_file(
         name,
@@ -100,7 +105,7 @@ fn too_large(name: &str) -> ConfigError {
 
 /// The tree of a text. A parser that goes on after a mistake misreads what follows, so only the first mistake and
 /// duplicate keys, which mislead nobody, are reported.
-fn parse_tree<'t>(text: &'t str, report: &mut Report) -> Option<DeTable<'t>> {
+pub(super) fn parse_tree<'t>(text: &'t str, report: &mut Report) -> Option<DeTable<'t>> {
     let (tree, mut errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         return Some(tree.into_inner());

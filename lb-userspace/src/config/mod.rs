@@ -6,12 +6,14 @@
 
 mod checks;
 mod client_file;
+pub mod effective;
 mod endpoint;
 mod error;
 mod fields;
 mod forwarding;
 mod ids;
 mod key;
+pub mod keys;
 pub mod limits;
 mod load;
 mod model;
@@ -23,6 +25,8 @@ mod raw_relay;
 mod relay;
 mod report;
 mod resolve;
+pub mod schema;
+mod sources;
 mod suggest;
 mod summary;
 

@@ -100,6 +100,19 @@ impl Report {
         }
     }
 
+    /// Takes over what was found in a text that begins `by` bytes further on.
+    pub(super) fn absorb(&mut self, other: Self, by: usize) {
+        let moved = |span: &Span| span.start + by..span.end + by;
+        for finding in other.findings {
+            self.add(|| Finding {
+                span: moved(&finding.span),
+                related: finding.related.map(|(span, message)| (moved(&span), message)),
+                ..finding
+            });
+        }
+        self.omitted = self.omitted.saturating_add(other.omitted);
+    }
+
     /// Whether nothing was found.
     pub(super) fn is_clean(&self) -> bool {
         self.findings.is_empty()

@@ -381,11 +381,13 @@ impl Generation {
 
     /// Whether both have the same map under a name.
     pub(super) fn shares(&self, other: &Self, name: &str) -> bool {
-        let id = |generation: &Self| {
-            let fd = generation.fd(name).try_clone_to_owned().ok()?;
-            MapData::from_fd(fd).ok()?.info().ok().map(|info| info.id())
-        };
-        id(self).is_some() && id(self) == id(other)
+        self.map_id(name).is_some() && self.map_id(name) == other.map_id(name)
+    }
+
+    /// The kernel's number of a map.
+    pub(super) fn map_id(&self, name: &str) -> Option<u32> {
+        let fd = self.fd(name).try_clone_to_owned().ok()?;
+        MapData::from_fd(fd).ok()?.info().ok().map(|info| info.id())
     }
 }
 

@@ -37,6 +37,7 @@ use super::object::{ARRIVE_PROGRAM, EDGE, EDGE_PROGRAM, RELAY_PROGRAM};
 use super::pins::{PROGRAM, PROGRAM_NEXT, Pins, remove_folder};
 use super::sys;
 use super::upkeep::Upkeep;
+use super::watch::Watch;
 use super::writer::{AdmissionWriter, NextHopWriter};
 use crate::config::{Config, XdpMode};
 use crate::plan::ids::Ids;
@@ -234,6 +235,14 @@ impl DataPlane {
         CounterReader::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
     }
 
+    /// Puts the program that shows packets in the place of the edge's, until what is returned goes.
+    ///
+    /// # Errors
+    /// Why it cannot be done; the edge's own program goes on then.
+    pub fn watch(&self) -> Result<Watch, DataPlaneError> {
+        Watch::begin(Arc::clone(&self.generation), Arc::clone(&self.pins))
+    }
+
     /// The maps as the decision code reads them.
     #[must_use]
     pub fn live(&self) -> LiveTables {
@@ -401,7 +410,7 @@ fn adopt(target: &Target<'_>, features: u32) -> Result<(Start, u32), DataPlaneEr
     let info = ProgramInfo::from_pin(&pinned).map_err(|error| target.pins.bad(&pinned, error.to_string()))?;
     let mut ebpf = load_object(&[], |name| Some(current.join(name)))?;
     let own = load_program(&mut ebpf)?;
-    load_next(&mut ebpf, features)?;
+    load_next(&mut ebpf, features, NEXT, [ARRIVE_PROGRAM, RELAY_PROGRAM])?;
     let program_replaced = own.tag != info.tag();
     if program_replaced {
         let next = current.join(PROGRAM_NEXT);
@@ -445,7 +454,7 @@ fn build(
     let current = target.pins.current();
     let mut ebpf = load_object(&sizes, |name| handed.contains(&name).then(|| current.join(name)))?;
     let program = load_program(&mut ebpf)?;
-    load_next(&mut ebpf, image.root.features)?;
+    load_next(&mut ebpf, image.root.features, NEXT, [ARRIVE_PROGRAM, RELAY_PROGRAM])?;
     let mut generation = Generation::new(|name| take_map(&mut ebpf, name)).map_err(DataPlaneError::Load)?;
     if let Some((running, _)) = before {
         handover::copy(running, &generation, &mut image.root, &handed)
@@ -493,16 +502,21 @@ fn load_program(ebpf: &mut Ebpf) -> Result<Program, DataPlaneError> {
 
 /// Loads the programs that the edge's goes on to, as far as `features` of the root need them, and enters them into their map, which
 /// keeps them.
-fn load_next(ebpf: &mut Ebpf, features: u32) -> Result<(), DataPlaneError> {
+pub(super) fn load_next(
+    ebpf: &mut Ebpf,
+    features: u32,
+    map_name: &str,
+    [arrive, relay]: [&str; 2],
+) -> Result<(), DataPlaneError> {
     if features & FEATURE_RELAY == 0 {
         return Ok(());
     }
-    for (index, name) in [(NEXT_ARRIVE, ARRIVE_PROGRAM), (NEXT_RELAY, RELAY_PROGRAM)] {
+    for (index, name) in [(NEXT_ARRIVE, arrive), (NEXT_RELAY, relay)] {
         let fd = load_xdp(ebpf, name)?.fd().map_err(|error| DataPlaneError::load(&error))?;
         let fd = fd.try_clone().map_err(|error| DataPlaneError::load(&error))?;
         let map = ebpf
-            .map_mut(NEXT)
-            .ok_or_else(|| DataPlaneError::Load(format!("the object has no map {NEXT}")))?;
+            .map_mut(map_name)
+            .ok_or_else(|| DataPlaneError::Load(format!("the object has no map {map_name}")))?;
         let mut next = ProgramArray::try_from(map).map_err(|error| DataPlaneError::load(&error))?;
         next.set(index, &fd, 0).map_err(|error| DataPlaneError::load(&error))?;
     }

@@ -15,6 +15,7 @@
 //! | [`nexthop`] | keeps next hops: routes, neighbours and links by netlink |
 //! | `announce` | tells a flat network where VIPs are |
 //! | [`counters`] | reads counters |
+//! | [`watch`] | the program that shows packets, in the place of the edge's while somebody watches |
 //! | [`live`], [`explain`](mod@explain) | where a flow goes, by the decision code over the live maps |
 //!
 //! This is the only folder of the user side with `unsafe` code: the memory mapping and the bpf(2) calls that aya lacks.
@@ -40,6 +41,7 @@ pub mod object;
 pub mod pins;
 mod sys;
 pub mod upkeep;
+pub mod watch;
 pub mod writer;
 
 pub use error::{DataPlaneError, ErrorClass};

@@ -23,6 +23,8 @@ const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_XDP: u32 = 37;
 /// `enum bpf_link_type`: BPF_LINK_TYPE_XDP.
 const BPF_LINK_TYPE_XDP: u32 = 6;
+/// `BPF_F_REPLACE`: the program that is there must be the expected one.
+const BPF_F_REPLACE: u32 = 1 << 2;
 /// `XDP_FLAGS_SKB_MODE` of `linux/if_link.h`.
 pub(super) const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 /// `XDP_FLAGS_DRV_MODE`.
@@ -171,6 +173,21 @@ pub(super) fn create_link(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> 
 /// Replaces a link's program atomically.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = LinkAttributes { fd: number(link), target: number(program), third: 0, fourth: 0 };
+    bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// Replaces a link's program atomically, if it is the one that is expected; an error of kind `PermissionDenied` if it is another.
+pub(super) fn exchange_link(
+    link: BorrowedFd<'_>,
+    expected: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let mut attributes = LinkAttributes {
+        fd: number(link),
+        target: number(program),
+        third: BPF_F_REPLACE,
+        fourth: number(expected),
+    };
     bpf(BPF_LINK_UPDATE, &mut attributes).map(drop)
 }
 

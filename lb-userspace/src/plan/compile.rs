@@ -21,7 +21,6 @@ use lb_common::abi::{
     },
 };
 use lb_common::datapath::{encap::outer_sum, hash::expand_key};
-use lb_maglev::{Member, TableBuilder};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -30,6 +29,7 @@ use super::guard;
 use super::ids::Ids;
 use super::image::{Image, Names, pool_admission_index};
 use super::prefix::{Prefix, PrefixBuilder, PrefixTableError};
+use super::tables::TableCache;
 use super::{index, keys};
 use crate::config::{
     Backend, BackendId, ClientRegion, Config, IpPrefix, OnAllDown, Pool, PoolIndex, Protocol, Reach, Service,
@@ -153,7 +153,16 @@ pub enum CompileError {
 /// # Errors
 /// [`CompileError`] when a table cannot be built or a limit of the data plane is met.
 pub fn compile(config: &Config) -> Result<Image, CompileError> {
-    let (pools, slots) = pools(config)?;
+    compile_with(config, &mut TableCache::default())
+}
+
+/// [`compile`] with the tables of configurations before.
+///
+/// # Errors
+/// As for [`compile`].
+pub fn compile_with(config: &Config, tables: &mut TableCache) -> Result<Image, CompileError> {
+    tables.begin();
+    let (pools, slots) = pools(config, tables)?;
     let (services, plans) = services(config, &pools)?;
     let keys = keys::complete(config, services)?;
     let index = index::build(&keys.keys).ok_or(CompileError::ServiceIndex { count: keys.keys.len() })?;
@@ -217,13 +226,11 @@ pub fn compile(config: &Config) -> Result<Image, CompileError> {
 }
 
 /// All pools and the slot array. Pools with the same members and size share a table.
-fn pools(config: &Config) -> Result<(Vec<PoolEntry>, Vec<u16>), CompileError> {
+fn pools(config: &Config, tables: &mut TableCache) -> Result<(Vec<PoolEntry>, Vec<u16>), CompileError> {
     let count = config.services.iter().map(|s| s.pools.len()).sum();
     if count > MAX_POOLS {
         return Err(CompileError::TooManyPools { count });
     }
-    let mut builder = TableBuilder::new();
-    let mut table = Vec::new();
     let mut bases: HashMap<(Vec<(BackendId, u32)>, u32), u32> = HashMap::new();
     let mut pools = Vec::with_capacity(count);
     let mut slots = Vec::new();
@@ -237,8 +244,8 @@ fn pools(config: &Config) -> Result<(Vec<PoolEntry>, Vec<u16>), CompileError> {
             if after > MAX_SLOTS {
                 return Err(CompileError::TooManySlots { count: after });
             }
-            build_table(config, service, pool, &key.0, &mut builder, &mut table)?;
-            slots.extend_from_slice(&table);
+            let table = table(config, service, pool, &key.0, tables)?;
+            slots.extend(table.iter().map(|&position| key.0[usize::from(position)].0.index() as u16));
             bases.insert(key, base as u32);
             base as u32
         };
@@ -253,19 +260,16 @@ fn pools(config: &Config) -> Result<(Vec<PoolEntry>, Vec<u16>), CompileError> {
     Ok((pools, slots))
 }
 
-fn build_table(
+/// A pool's table, whose slots hold positions among its members.
+fn table<'t>(
     config: &Config,
     service: &Service,
     pool: &Pool,
     members: &[(BackendId, u32)],
-    builder: &mut TableBuilder,
-    table: &mut Vec<u16>,
-) -> Result<(), CompileError> {
-    let members: Vec<_> = members
-        .iter()
-        .map(|&(id, weight)| Member { name: &config[id].name, weight, id: id.index() as u16 })
-        .collect();
-    builder.build(&members, pool.table_size, table).map_err(|source| CompileError::Table {
+    tables: &'t mut TableCache,
+) -> Result<&'t [u16], CompileError> {
+    let members: Vec<_> = members.iter().map(|&(id, weight)| (config[id].name.as_str(), weight)).collect();
+    tables.table(&members, pool.table_size).map_err(|source| CompileError::Table {
         service: service.name.clone(),
         pool: pool.name.clone(),
         source,

@@ -317,3 +317,37 @@ fn what_the_data_plane_cannot_hold_is_refused_by_name() {
     let error = compile(&config).unwrap_err().to_string();
     assert!(error.contains("service `v0`") && error.contains("slots"), "{error}");
 }
+
+/// Many services over sets of their own.
+fn wide(services: std::ops::Range<usize>, changed: Option<usize>) -> Config {
+    let mut text = NODE.to_owned();
+    for s in services {
+        let weight = if changed == Some(s) { 70 } else { 100 };
+        let _ = writeln!(
+            text,
+            "[[set]]\nname = \"s{s:03}\"\ndomain = \"r0/z0\"\n\
+             [[set.backend]]\nname = \"b{s:03}x0\"\nrack = \"r0/z0/k0\"\naddress = \"10.1.{s}.1\"\nweight = {weight}\n\
+             [[set.backend]]\nname = \"b{s:03}x1\"\nrack = \"r0/z0/k0\"\naddress = \"10.1.{s}.2\"\n\
+             [[service]]\nname = \"v{s:03}\"\naddress = \"192.0.2.1\"\nport = {}\nprotocol = \"tcp\"\n\
+             [[service.pool]]\nname = \"p\"\nsets = [\"s{s:03}\"]\ntable_size = 4093",
+            80 + s
+        );
+    }
+    parse(&text)
+}
+
+#[test]
+fn a_change_of_one_pool_builds_one_table() {
+    let mut tables = TableCache::default();
+    let first = compile_with(&wide(0..100, None), &mut tables).unwrap();
+    assert_eq!(tables.built(), 100);
+    assert_eq!(compile_with(&wide(0..100, None), &mut tables).unwrap(), first);
+    assert_eq!(tables.built(), 100);
+    let changed = wide(0..100, Some(42));
+    assert_eq!(compile_with(&changed, &mut tables).unwrap(), compile(&changed).unwrap());
+    assert_eq!(tables.built(), 101);
+    // All backends have other ids when the first ones go; the tables are the same.
+    let fewer = wide(1..100, None);
+    assert_eq!(compile_with(&fewer, &mut tables).unwrap(), compile(&fewer).unwrap());
+    assert_eq!(tables.built(), 101);
+}

@@ -21,6 +21,8 @@ pub mod shed;
 pub mod shift;
 pub mod state;
 pub mod switches;
+pub mod tables;
 pub mod transition;
 pub mod walker;
+pub mod watch;
 mod words;

@@ -96,6 +96,8 @@ pub enum SpawnError {
 /// A command for the thread.
 enum Command {
     Snapshot(oneshot::Sender<snapshot::Raw>),
+    /// Only answer.
+    Pulse(oneshot::Sender<()>),
     /// Make open words clean that were stored before this moment.
     Clean {
         before_ns: u64,
@@ -218,6 +220,16 @@ impl Handle {
         self.0.send(Command::Snapshot(answer))?;
         let raw = raw.await.map_err(|_| ActError::Stopped)?;
         Ok(raw.name(&self.0.config))
+    }
+
+    /// Comes back when the thread has come round to it: it is alive.
+    ///
+    /// # Errors
+    /// [`ActError::Busy`] or [`ActError::Stopped`].
+    pub async fn pulse(&self) -> Result<(), ActError> {
+        let (answer, alive) = oneshot::channel();
+        self.0.send(Command::Pulse(answer))?;
+        alive.await.map_err(|_| ActError::Stopped)
     }
 
     /// Drains, fails or restores a backend or a domain, for a reason that goes into the journal.

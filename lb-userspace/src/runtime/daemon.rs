@@ -10,7 +10,8 @@ use crate::{
     dataplane::loader::{Options, Prepared, Start},
     plan::{
         canary::{self, Canary, Misfit},
-        compile::compile,
+        compile::compile_with,
+        tables::TableCache,
     },
     runtime::{
         canaries::Canaries,
@@ -19,6 +20,7 @@ use crate::{
         lock::Lock,
         notify,
         overrides::Overrides,
+        privileges::Helper,
         program_log,
         service::{Parts, Service},
         switches::Switches,
@@ -30,14 +32,15 @@ use crate::{
     },
 };
 
-/// Runs the daemon until SIGTERM or SIGINT. Forwarding goes on after that as it was told last.
+/// Runs the daemon with this configuration, read from this file, until SIGTERM or SIGINT. Forwarding goes on after that as it was
+/// told last. The helper ends when the start is over.
 ///
 /// # Errors
 /// Whatever keeps it from starting, as typed errors that [`crate::cli::exit`] knows; then nothing has changed.
-pub async fn run(config_path: &Path) -> anyhow::Result<()> {
+pub async fn run(config_path: &Path, config: Config, helper: Helper) -> anyhow::Result<()> {
     // Before anything can fail half-way: a signal from now on is an orderly stop.
     let mut signals = Signals::new()?;
-    let base = Arc::new(Config::load(config_path)?);
+    let base = Arc::new(config);
     let node = &base.node;
     let _lock = Lock::acquire(&node.state_dir)?;
     let overrides = Overrides::load(&node.state_dir)?;
@@ -48,7 +51,8 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
     let server = Server::bind(&node.socket)?;
     let (config, misfits) = canary::apply(&base, canaries.list());
     let config = Arc::new(config);
-    let image = compile(&config)?;
+    let mut tables = TableCache::default();
+    let image = compile_with(&config, &mut tables)?;
     let prepared = Prepared::new(&image, &Options::new(&config))?;
     let start = prepared.start();
     tracing::info!(node = node.name, ?start, "data plane ready");
@@ -64,8 +68,8 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
         journal.record(NewEvent::daemon(node.name.clone(), cause, monotonic_ns()));
         let config_path = config_path.to_owned();
         let (base, journal) = (Arc::clone(&base), journal.clone());
-        let parts = Parts { config_path, tenure, journal, overrides, base, canaries };
-        serve(server, parts, &misfits, signals).await;
+        let parts = Parts { config_path, tenure, tables, journal, overrides, base, canaries };
+        serve(server, parts, &misfits, signals, helper).await;
     } else {
         heir.give_up();
     }
@@ -75,8 +79,15 @@ pub async fn run(config_path: &Path) -> anyhow::Result<()> {
 }
 
 /// Serves the API until a signal says stop.
-async fn serve(server: Server, parts: Parts, misfits: &[(Canary, Misfit)], mut signals: Signals) {
-    let program_log = program_log::spawn(parts.tenure.data_plane.program_id());
+async fn serve(
+    server: Server,
+    parts: Parts,
+    misfits: &[(Canary, Misfit)],
+    mut signals: Signals,
+    helper: Helper,
+) {
+    let program_log = program_log::spawn(parts.tenure.data_plane.program_id(), &helper);
+    drop(helper);
     let node = &parts.tenure.config.node;
     tracing::info!(interfaces = node.interfaces.join(", "), socket = %node.socket.display(), "forwarding");
     let service = Arc::new(Service::new(parts));
@@ -84,6 +95,8 @@ async fn serve(server: Server, parts: Parts, misfits: &[(Canary, Misfit)], mut s
     notify::ready();
     let keeping = Arc::clone(&service);
     let keeper = tokio::spawn(async move { keeping.keep().await });
+    let feeding = Arc::clone(&service);
+    let feeder = tokio::spawn(async move { feeding.feed_watchdog().await });
     let reloading = Arc::clone(&service);
     let stopped = async {
         while signals.next().await == Told::Reload {
@@ -91,10 +104,13 @@ async fn serve(server: Server, parts: Parts, misfits: &[(Canary, Misfit)], mut s
             // What comes of it stands in journal and log.
             drop(tokio::spawn(async move { drop(service.reload().await) }));
         }
+        // Or their answers would go on while the server waits for their end.
+        tokio::task::block_in_place(|| reloading.watchers.end());
     };
     server.serve(Arc::clone(&service), stopped).await;
     notify::stopping();
     keeper.abort();
+    feeder.abort();
     if let Some(task) = program_log {
         task.abort();
     }

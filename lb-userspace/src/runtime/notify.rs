@@ -1,5 +1,7 @@
 //! Tells the service manager, if there is one, how things stand (`sd_notify(3)`).
 
+use std::time::Duration;
+
 use super::clock::monotonic_ns;
 
 /// Everything is in place.
@@ -15,6 +17,19 @@ pub(super) fn reloading() {
 /// The daemon is about to end.
 pub(super) fn stopping() {
     send("STOPPING=1");
+}
+
+/// The daemon is alive; see [`watchdog_period`].
+pub(super) fn alive() {
+    send("WATCHDOG=1");
+}
+
+/// Within which time the service manager wants to hear [`alive`], if it does (`sd_watchdog_enabled(3)`).
+pub(super) fn watchdog_period() -> Option<Duration> {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let for_us = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    let period = number("WATCHDOG_USEC").filter(|&period| period > 0 && for_us)?;
+    Some(Duration::from_micros(period))
 }
 
 fn send(state: &str) {

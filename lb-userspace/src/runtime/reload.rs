@@ -12,10 +12,16 @@ use crate::{
     },
     config::{Config, ConfigError},
     dataplane::loader::Options,
-    plan::{canary, compile::compile, difference::differences, transition::Report},
+    plan::{
+        canary,
+        compile::{CompileError, compile_with},
+        difference::differences,
+        image::Image,
+        transition::Report,
+    },
     runtime::{
         clock::monotonic_ns,
-        notify,
+        notify, privileges,
         service::Service,
         switches::Switches,
         tenure::{Heir, Tenure},
@@ -101,18 +107,25 @@ impl Service {
                 "take these changes back, or restart the daemon: systemctl restart weir",
             ));
         }
+        if let Some(missing) = privileges::given_up(&config) {
+            return Err(Problem::new(
+                ProblemKind::Conflict,
+                missing,
+                "take `user` out of the check, or restart the daemon, which then keeps it: systemctl restart weir",
+            ));
+        }
         // The walker writes into maps that are handed on, so it must not run for two generations.
         let state = old.walker.state();
         old.walker.stop();
         let heir = tokio::task::block_in_place(|| {
-            let image = compile(&config).map_err(anyhow::Error::from)?;
+            let (image, built) = self.compile(&config).map_err(anyhow::Error::from)?;
             let options = Options::new(&config);
             let prepared = old.data_plane.succeed(&image, &options, &state.unneeded)?;
-            Ok((image.digest, prepared))
+            Ok((image.digest, prepared, built))
         });
-        let heir = match heir {
-            Ok((digest, prepared)) => self.announce(&config, digest, prepared).await,
-            Err(error) => Err(error),
+        let (heir, built) = match heir {
+            Ok((digest, prepared, built)) => (self.announce(&config, digest, prepared).await, built),
+            Err(error) => (Err(error), 0),
         };
         let tenure = match heir {
             Ok(heir) => {
@@ -124,7 +137,7 @@ impl Service {
         match tenure {
             Ok(tenure) => {
                 let report = tenure.data_plane.report().clone();
-                let cause = describe(&report, &differences);
+                let cause = describe(&report, &differences, built);
                 let node = tenure.config.node.name.clone();
                 self.journal.record(NewEvent::daemon(node, cause, monotonic_ns()));
                 drop(tokio::task::spawn_blocking(move || old.stop()).await);
@@ -169,6 +182,14 @@ impl Service {
         Ok(tenure)
     }
 
+    /// Compiles a configuration, and says how many tables had to be built for it.
+    fn compile(&self, config: &Config) -> Result<(Image, u64), CompileError> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = tables.built();
+        let image = compile_with(config, &mut tables)?;
+        Ok((image, tables.built() - before))
+    }
+
     /// What a reload would do.
     pub(super) fn diff_now(&self, file: Option<PathBuf>) -> Result<Differences, Problem> {
         let file = file.unwrap_or_else(|| self.origin.config_path.clone());
@@ -183,7 +204,7 @@ impl Service {
             let config = Config::load(&file).map_err(|error| invalid(&error))?;
             let canaries = self.canaries.lock().unwrap_or_else(PoisonError::into_inner).list().to_vec();
             let (config, misfits) = canary::apply(&config, &canaries);
-            compile(&config).map_err(|error| refused(&error.into()))?;
+            self.compile(&config).map_err(|error| refused(&error.into()))?;
             let ends = |(canary, why): &(canary::Canary, canary::Misfit)| {
                 format!("{}: the canary of set {} ends: {why}", canary.service, canary.set)
             };
@@ -211,12 +232,12 @@ fn answer(
     }
 }
 
-fn describe(report: &Report, differences: &Differences) -> String {
+fn describe(report: &Report, differences: &Differences, built: u64) -> String {
     let counts = |what: &str, changes: &crate::api::types::Changes| {
         format!("{what} +{} -{} ~{}", changes.added.len(), changes.removed.len(), changes.changed.len())
     };
     let mut cause = format!(
-        "reloaded: {}, {}, {}; {} services in transition, {} slots marked",
+        "reloaded: {}, {}, {}; {built} tables built, {} services in transition, {} slots marked",
         counts("services", &differences.services),
         counts("backends", &differences.backends),
         counts("pools", &differences.pools),

@@ -6,6 +6,9 @@ use std::{
     time::Duration,
 };
 
+use hyper::body::Bytes;
+use tokio::sync::mpsc;
+
 use crate::{
     api::{
         Control, ShiftChange,
@@ -13,7 +16,7 @@ use crate::{
         types::{
             Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
             ExplainQuery, Explanation, GuardView, Reloaded, ServiceView, ShiftView, Status, SubjectKind,
-            SubjectName, SwitchView, ThrowRequest,
+            SubjectName, SwitchView, ThrowRequest, WatchQuery,
         },
     },
     config::Config,
@@ -21,6 +24,7 @@ use crate::{
     plan::{
         planner::{Order, Refusal, Subject},
         state::{Action, Override},
+        tables::TableCache,
     },
     runtime::{
         canaries::Canaries,
@@ -30,6 +34,7 @@ use crate::{
         reload::Reloads,
         tenure::Tenure,
         views::{self, Facts, Origin},
+        watch::Watchers,
     },
     telemetry::{
         event::Event,
@@ -42,6 +47,7 @@ use crate::{
 pub(super) struct Parts {
     pub(super) config_path: PathBuf,
     pub(super) tenure: Tenure,
+    pub(super) tables: TableCache,
     pub(super) journal: Journal,
     pub(super) overrides: Overrides,
     /// The configuration as the file says it.
@@ -52,7 +58,11 @@ pub(super) struct Parts {
 /// What the daemon started, behind [`Control`].
 pub struct Service {
     pub(super) origin: Origin,
-    pub(super) tenure: RwLock<Arc<Tenure>>,
+    pub(super) tenure: Arc<RwLock<Arc<Tenure>>>,
+    /// Tables that were built so far.
+    pub(super) tables: Mutex<TableCache>,
+    /// Who watches packets.
+    pub(super) watchers: Arc<Watchers>,
     /// A reload that is under way: what is said meanwhile is said to both.
     pub(super) coming: Mutex<Option<(Arc<Config>, Handle)>>,
     /// Held during a reload.
@@ -72,15 +82,19 @@ pub struct Service {
 impl Service {
     /// The service over everything that was started.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { config_path, tenure, journal, overrides, base, canaries } = parts;
+        let Parts { config_path, tenure, tables, journal, overrides, base, canaries } = parts;
         let now = jiff::Timestamp::now();
+        let adopted = matches!(tenure.data_plane.start(), Start::Adopted { .. });
+        let tenure = Arc::new(RwLock::new(Arc::new(tenure)));
         Self {
             origin: Origin {
                 config_path: std::path::absolute(&config_path).unwrap_or(config_path),
-                adopted: matches!(tenure.data_plane.start(), Start::Adopted { .. }),
+                adopted,
                 started: now,
             },
-            tenure: RwLock::new(Arc::new(tenure)),
+            watchers: Watchers::new(Arc::clone(&tenure)),
+            tenure,
+            tables: Mutex::new(tables),
             coming: Mutex::default(),
             reloading: tokio::sync::Mutex::default(),
             reloads: Mutex::new(Reloads::new(now)),
@@ -288,6 +302,18 @@ impl Control for Service {
 
     async fn diff(&self, file: Option<PathBuf>) -> Result<Differences, Problem> {
         self.diff_now(file)
+    }
+
+    async fn watch(&self, query: WatchQuery) -> Result<mpsc::Receiver<Bytes>, Problem> {
+        let watchers = Arc::clone(&self.watchers);
+        let joined = tokio::task::spawn_blocking(move || watchers.join(query)).await;
+        joined.unwrap_or_else(|error| {
+            Err(Problem::new(
+                ProblemKind::Internal,
+                format!("watching failed: {error}"),
+                "look into the daemon's log",
+            ))
+        })
     }
 
     async fn report(&self, since: jiff::Timestamp) -> Result<Report, Problem> {

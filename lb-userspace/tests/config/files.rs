@@ -57,9 +57,9 @@ fn a_directory_and_a_device() {
     refused(
         &folder.0,
         "
-error: the configuration is a directory
+error: the configuration is a folder without any *.toml
  --> FILE
- = help: name the file in it, such as weir.toml",
+ = help: put files into it, or name a file such as weir.toml",
     );
     refused(
         Path::new("/dev/zero"),

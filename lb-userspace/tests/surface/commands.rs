@@ -355,3 +355,40 @@ fn log_filter_that_is_none_is_refused() {
         weir().env("WEIR_LOG", "weir=loudly").args(["daemon", "--config", "/nonexistent"]).output().unwrap();
     fails(&output, 2, &["WEIR_LOG", "loudly"]);
 }
+
+#[test]
+fn watching_fails_with_a_reason() {
+    let daemon = Daemon::start();
+    fails(&daemon.weir(&["trace", "bad"]), 2, &["filter: no", "weir trace --help"]);
+    let unwritable = daemon.weir(&["capture", "-w", "/nowhere/f.pcapng"]);
+    fails(&unwritable, 1, &["cannot write /nowhere/f.pcapng", "No such file"]);
+    fails(&daemon.weir(&["capture", "-w", "f", "--snap", "1515"]), 2, &["--snap", "1514"]);
+    fails(&daemon.weir(&["trace", "--sample", "10"]), 2, &["1/N"]);
+    fails(&daemon.weir(&["trace", "-n", "0"]), 2, &["--count"]);
+}
+
+#[test]
+fn watching_ends_when_the_daemon_or_the_reader_does() {
+    let mut daemon = Daemon::start();
+    let trace = || {
+        let mut command = weir();
+        command.arg("--socket").arg(&daemon.socket).arg("trace");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        for _ in 0..3 {
+            assert!(lines.read_line(&mut String::new()).unwrap() > 1);
+        }
+        (child, lines)
+    };
+    let (interrupted, _lines) = trace();
+    let (left, _more) = trace();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(interrupted.id().try_into().unwrap()),
+        nix::sys::signal::Signal::SIGINT,
+    )
+    .unwrap();
+    let output = interrupted.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    daemon.stop();
+    fails(&left.wait_with_output().unwrap(), 4, &["connection to the daemon"]);
+}

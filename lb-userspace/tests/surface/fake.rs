@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use hyper::body::Bytes;
 use lb_common::abi::admission::Admission;
 use lb_userspace::{
     api::{Control, ShiftChange, problem::Problem, problem::ProblemKind, server::Server, types::*},
@@ -30,7 +31,7 @@ use lb_userspace::{
     },
 };
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// Longer than anything here takes, so that only a hang meets it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -211,6 +212,24 @@ impl Control for Fake {
         }
     }
 
+    async fn watch(&self, query: WatchQuery) -> Result<mpsc::Receiver<Bytes>, Problem> {
+        if query.filter == "bad" {
+            return Err(Problem::new(ProblemKind::Invalid, "filter: no", "see `weir trace --help`"));
+        }
+        let (sender, receiver) = mpsc::channel(8);
+        let mut lines = vec![WatchLine::Begin { node: "edge".to_owned(), query: query.clone() }];
+        lines.push(WatchLine::Packet(Box::new(watched(&query))));
+        lines.push(WatchLine::Lost { packets: 7 });
+        lines.push(WatchLine::Packet(Box::new(watched(&query))));
+        for line in lines {
+            let json = serde_json::to_string(&line).unwrap();
+            sender.try_send(format!("{json}\n").into()).unwrap();
+        }
+        // Goes when the client does.
+        tokio::spawn(async move { sender.closed().await });
+        Ok(receiver)
+    }
+
     async fn report(&self, since: jiff::Timestamp) -> Result<Report, Problem> {
         let record = |kind, name: &str, failures: u64| Record {
             kind,
@@ -240,6 +259,39 @@ impl Control for Fake {
 
     async fn events(&self, after: Option<u64>, limit: usize, wait: Duration) -> Vec<Event> {
         self.journal.events(after, limit, wait).await
+    }
+}
+
+/// A packet that a watcher sees.
+pub(crate) fn watched(query: &WatchQuery) -> WatchedPacket {
+    let hex = |byte: &str| (query.snap > 0).then(|| byte.repeat(query.snap.min(60) as usize));
+    WatchedPacket {
+        time: moment(),
+        arrived_ns: 5,
+        interface: "eth0".to_owned(),
+        length: 60,
+        src: Some("198.51.100.7".parse().unwrap()),
+        src_port: Some(40_000),
+        dst: Some("192.0.2.10".parse().unwrap()),
+        dst_port: Some(80),
+        protocol: Some("tcp".to_owned()),
+        shape: PacketShape::Whole,
+        opening: true,
+        relayed: false,
+        service: Some("web".to_owned()),
+        client_region: Some("west".to_owned()),
+        step: Some(0),
+        pool: Some("local".to_owned()),
+        probes: Some(2),
+        placed_by: Some(PlacedBy::Probing),
+        flow_table: FlowUse::Written,
+        backend: Some("w1r1b1".to_owned()),
+        verdict: VerdictKind::Forward,
+        reason: "forwarded".to_owned(),
+        egress: Some("eth1".to_owned()),
+        egress_length: Some(80),
+        arrived: hex("aa"),
+        left: hex("bb"),
     }
 }
 

@@ -59,7 +59,7 @@ fn exit_codes_are_in_the_help_and_never_change() {
     assert!(output.status.success());
     let help = String::from_utf8(output.stdout).unwrap();
     for code in ExitCode::ALL {
-        assert!(help.contains(&format!("  {}  {}", *code as u8, code.text())), "{code:?}\n{help}");
+        assert!(help.contains(&format!("  {:<2} {}", *code as u8, code.text())), "{code:?}\n{help}");
     }
     let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| *code as u8).collect();
     assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);

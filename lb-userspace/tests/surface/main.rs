@@ -2,6 +2,7 @@
 
 mod api;
 mod commands;
+mod completions;
 mod fake;
 mod guard;
 mod help;

@@ -319,3 +319,45 @@ fn events() {
         ]
     );
 }
+
+#[test]
+fn trace() {
+    let daemon = Daemon::start();
+    let output = daemon.weir(&["trace", "src", "198.51.100.7", "-n", "2"]);
+    assert!(output.status.success(), "{output:?}");
+    let expected = "
+TIME                         CLIENT                 TO                         SERVICE       REGION    PLACED       STEP        PROBES  FLOWS    BACKEND         VERDICT  REASON
+2026-05-01T12:00:00.250000Z  198.51.100.7:40000     192.0.2.10:80/tcp          web           west      probing      0 local     2       written  w1r1b1          forward  forwarded
+2026-05-01T12:00:00.250000Z  198.51.100.7:40000     192.0.2.10:80/tcp          web           west      probing      0 local     2       written  w1r1b1          forward  forwarded
+";
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(shown.trim_end(), expected.trim_matches('\n').trim_end(), "{shown}");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "7 packets more were too many to show\n");
+    let json = daemon.stdout(&["trace", "-n", "1", "--sample", "1/10", "udp", "-o", "json"]);
+    let lines: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["line"], "begin");
+    assert_eq!(lines[0]["query"], serde_json::json!({"filter": "udp", "sample": 10, "snap": 0}));
+    assert_eq!((&lines[1]["line"], &lines[1]["backend"]), (&"packet".into(), &"w1r1b1".into()));
+    assert_eq!(lines.len(), 2);
+}
+
+#[test]
+fn capture() {
+    let daemon = Daemon::start();
+    let file = daemon.dir.path().join("f.pcapng");
+    let path = file.to_str().unwrap();
+    let output = daemon.weir(&["capture", "-w", path, "-n", "2", "--snap", "60", "-o", "json"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "{\"packets\":2,\"frames\":4,\"lost\":7}\n");
+    let written = std::fs::read(&file).unwrap();
+    assert_eq!(written[..4], [0x0a, 0x0d, 0x0d, 0x0a]);
+    let count = |bytes: &[u8]| written.windows(bytes.len()).filter(|window| *window == bytes).count();
+    assert_eq!((count(&[0xaa; 60]), count(&[0xbb; 60])), (2, 2));
+    let comment = "forward: forwarded, service web, client 198.51.100.7:40000, region west, backend w1r1b1, \
+                   by probing, step 0, pool local, probes 2, flow table written";
+    assert_eq!(count(comment.as_bytes()), 4);
+    // To standard output: the same, and nothing else.
+    let output = daemon.weir(&["capture", "-w", "-", "-n", "2", "--snap", "60"]);
+    assert_eq!(output.stdout, written, "{output:?}");
+}

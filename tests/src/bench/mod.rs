@@ -1,10 +1,14 @@
 //! Benchmarks that need the lab. Each returns its measurements; the `lab` binary prints them as JSON.
+mod control;
 mod datapath;
 mod failover;
+mod socket;
 
+pub use control::control;
 pub use datapath::datapath;
 pub use failover::failover;
 
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 /// One line of a benchmark's result, over several runs.
@@ -36,6 +40,14 @@ impl Measurement {
         let (min, max) = (values[0], values[values.len() - 1]);
         let median = values[(values.len() - 1) / 2];
         Measurement { case: case.to_owned(), unit, value: median, min, median, max, runs: values.len() }
+    }
+}
+
+/// A number that the environment may set.
+fn setting(variable: &str, default: usize) -> Result<usize> {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().with_context(|| format!("{variable}={text} is no number")),
+        Err(_) => Ok(default),
     }
 }
 

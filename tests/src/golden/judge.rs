@@ -163,8 +163,16 @@ pub fn judge_pure(image: &Image, case: &Case) -> Result<()> {
 /// # Errors
 /// What is not as it must be, or what the kernel says.
 pub fn judge_program(kernel: &Kernel, image: &Image, case: &Case) -> Result<()> {
+    judge_named(kernel, EDGE_PROGRAM, image, case).map(drop)
+}
+
+/// [`judge_program`] of another program that does what the edge's does. What came out.
+///
+/// # Errors
+/// As for [`judge_program`].
+pub fn judge_named(kernel: &Kernel, program: &str, image: &Image, case: &Case) -> Result<Ran> {
     for frame in &case.before {
-        kernel.run(EDGE_PROGRAM, frame)?;
+        kernel.run(program, frame)?;
     }
     let before: Vec<Counter> =
         (0..image.counter_slots()).map(|slot| kernel.counter(slot)).collect::<Result<_>>()?;
@@ -175,9 +183,10 @@ pub fn judge_program(kernel: &Kernel, image: &Image, case: &Case) -> Result<()> 
         };
         kernel.remember(name, &flow.key(), &FlowEntry { backend, seen: 0 }, filter_index(image, &flow))?;
     }
-    let ran = kernel.run(EDGE_PROGRAM, &case.input)?;
+    let ran = kernel.run(program, &case.input)?;
     check(case, &ran)?;
     check_counters(image, case.input.len(), reason_of(&case.expected), |slot| {
         Ok(difference(&kernel.counter(slot)?, &before[slot as usize]))
-    })
+    })?;
+    Ok(ran)
 }

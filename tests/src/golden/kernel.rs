@@ -19,18 +19,24 @@ use lb_common::abi::{
     root::Root,
 };
 use lb_userspace::{
-    dataplane::object::{ARRIVE_PROGRAM, EDGE_PROGRAM, RELAY_PROGRAM},
+    dataplane::object::{
+        ARRIVE_PROGRAM, EDGE_PROGRAM, RELAY_PROGRAM, WATCH_ARRIVE_PROGRAM, WATCH_PROGRAM, WATCH_RELAY_PROGRAM,
+    },
     plan::image::Image,
 };
 use std::{os::fd::AsFd as _, time::Duration};
 
 /// The compiled edge object.
 pub static EDGE: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/edge"));
+/// The compiled object that shows packets.
+pub static WATCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/watch"));
 /// The compiled benchmark object.
 pub static BENCH: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/bench"));
 
 /// The edge's programs, those for relayed packets included. Without the latter, such packets are passed.
 pub const EDGE_AND_RELAY: [&str; 3] = [EDGE_PROGRAM, ARRIVE_PROGRAM, RELAY_PROGRAM];
+/// Those that take their places while somebody watches.
+pub const WATCH_AND_RELAY: [&str; 3] = [WATCH_PROGRAM, WATCH_ARRIVE_PROGRAM, WATCH_RELAY_PROGRAM];
 
 /// Largest frame that a test run hands back.
 const MAX_FRAME: usize = 4096;
@@ -80,6 +86,7 @@ impl Kernel {
             .map_max_entries("GUARD_COUNTS", cpus * size(image.guards.services.len()))
             .map_max_entries("BLOCKED", MAX_BLOCKED as u32)
             .map_max_entries("COUNTERS", cpus * stride)
+            .map_max_entries("WATCH_LOST", cpus)
             .map_max_entries("PREFIX_TABLES", size(image.prefix.tables.len()))
             .map_max_entries("PREFIX_ENTRIES", size(image.prefix.entries.len()))
             .map_max_entries("PREFIX_NODES", size(image.prefix.nodes.len()))
@@ -92,11 +99,16 @@ impl Kernel {
                 ebpf.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
             program.load().with_context(|| format!("loading {name}"))?;
         }
-        for (index, name) in [(NEXT_ARRIVE, ARRIVE_PROGRAM), (NEXT_RELAY, RELAY_PROGRAM)] {
+        for (map, index, name) in [
+            ("NEXT", NEXT_ARRIVE, ARRIVE_PROGRAM),
+            ("NEXT", NEXT_RELAY, RELAY_PROGRAM),
+            ("WATCH_NEXT", NEXT_ARRIVE, WATCH_ARRIVE_PROGRAM),
+            ("WATCH_NEXT", NEXT_RELAY, WATCH_RELAY_PROGRAM),
+        ] {
             if programs.contains(&name) {
                 let program: &Xdp = ebpf.program(name).context(name)?.try_into()?;
                 let fd = program.fd()?.try_clone()?;
-                ProgramArray::try_from(ebpf.map_mut("NEXT").context("NEXT")?)?.set(index, &fd, 0)?;
+                ProgramArray::try_from(ebpf.map_mut(map).context(map)?)?.set(index, &fd, 0)?;
             }
         }
         let mut kernel = Self { ebpf, cpus, stride };
@@ -236,6 +248,14 @@ impl Kernel {
             sum.dropped += one.dropped;
         }
         Ok(sum)
+    }
+
+    /// Takes a map out, for a handle of one's own.
+    ///
+    /// # Errors
+    /// There is none of the name.
+    pub fn take(&mut self, map: &str) -> Result<Map> {
+        self.ebpf.take_map(map).with_context(|| format!("no map {map}"))
     }
 
     /// Number of entries in a table of flows, `FLOWS` or `OPENINGS`.

@@ -145,6 +145,11 @@ impl Cutter {
     }
 }
 
+/// Attaches a program that answers all heartbeats, to whatever address they are, to a port of the calling thread's namespace.
+pub(super) fn attach_answerer(port: &str) -> Result<Vec<FdLink>> {
+    attach_xdp(&mut load()?, "weir_answer", &[port.to_owned()])
+}
+
 fn load() -> Result<Ebpf> {
     // No BTF of the kernel: nothing is relocated, and parsing it takes longer than raising a rack.
     EbpfLoader::new().btf(None).load(LAB_OBJECT).context("cannot load the lab's BPF object")

@@ -8,11 +8,13 @@
 //! All are namespaces with one veth to the router. VIPs are routed to the edge, and stand on the loopback of every
 //! backend; backends answer clients directly. Everything is removed when the [`Lab`] is dropped, when the process gets
 //! SIGINT, SIGTERM or SIGHUP, or, after a SIGKILL, by the next lab or [`clean`]. Many labs can stand side by side.
+mod answerer;
 mod config;
 mod curl;
 mod cut;
 mod daemons;
 mod echo;
+mod freeze;
 mod netns;
 mod nginx;
 mod process;
@@ -22,9 +24,11 @@ mod weir;
 mod wire;
 mod wiring;
 
+pub use answerer::{ANSWERED_INTERFACE, ANSWERED_PREFIX, Answerer};
 pub use config::{Check, ConfigOptions};
 pub use cut::{Cut, FaultTime, TunnelTraffic};
 pub use daemons::Running;
+pub use freeze::Frozen;
 pub use netns::Netns;
 pub use registry::clean;
 pub use topology::{Backend, Client, Edge, Rack, Shape, Topology, VIP_V4, VIP_V6, echo_vips, web_vips};

@@ -216,11 +216,11 @@ fn host_commands(v4: Ipv4Addr, v6: Ipv6Addr, extra: &[String]) -> Vec<String> {
 /// VIPs are routed to the edges; where regions have edges of their own, those of each client's region.
 fn route_vips(topology: &Topology, router: &Netns) -> Result<()> {
     if !topology.shape.regional_edges {
-        return router.ip(&vip_routes(topology.edges.iter(), ""));
+        return router.ip(&vip_routes(&topology.edges.iter().collect::<Vec<_>>(), ""));
     }
     for (number, client) in (100..).zip(&topology.clients) {
-        let edges = || topology.edges.iter().filter(|edge| edge.region == client.region);
-        router.ip(&vip_routes(edges(), &format!(" table {number}")))?;
+        let edges: Vec<_> = topology.edges.iter().filter(|edge| edge.region == client.region).collect();
+        router.ip(&vip_routes(&edges, &format!(" table {number}")))?;
         let rule = format!("rule add iif {} lookup {number} priority {number}", client_port(client));
         for family in ["-4", "-6"] {
             ip_batch(&["-n", router.name(), family], &[&rule])?;
@@ -229,9 +229,9 @@ fn route_vips(topology: &Topology, router: &Netns) -> Result<()> {
     Ok(())
 }
 
-fn vip_routes<'e>(edges: impl Iterator<Item = &'e Edge> + Clone, table: &str) -> [String; 2] {
+fn vip_routes(edges: &[&Edge], table: &str) -> [String; 2] {
     let hops = |via: &dyn Fn(&Edge) -> String| {
-        edges.clone().map(|edge| format!(" nexthop via {}", via(edge))).collect::<String>()
+        edges.iter().map(|edge| format!(" nexthop via {}", via(edge))).collect::<String>()
     };
     [
         format!("route add {VIP_PREFIX_V4}{table}{}", hops(&|edge| edge.v4.to_string())),

@@ -148,8 +148,7 @@ pub(super) fn resolve_node(raw: &RawNode<'_>, report: &mut Report) -> Option<Rel
                 list("relay_addresses", addresses, MAX_RELAY_ADDRESSES, report, |text, report| {
                     addresses::parse("a relay address", text, report)
                 });
-            let peers =
-                list("relay_peers", peers, MAX_RELAY_PEERS, report, |text, report| peer(text, report));
+            let peers = list("relay_peers", peers, MAX_RELAY_PEERS, report, peer);
             (addresses?, peers?)
         }
         (Some(addresses), None) => {

@@ -196,6 +196,9 @@ impl Worker {
                 Ok(Command::Snapshot(answer)) => {
                     let _ = answer.send(self.snapshot());
                 }
+                Ok(Command::Pulse(answer)) => {
+                    let _ = answer.send(());
+                }
                 Ok(Command::Clean { before_ns }) => self.clean(before_ns),
                 Ok(Command::Act { subject, order, answer }) => {
                     let _ = answer.send(self.act(subject, &order));

@@ -182,7 +182,7 @@ fn refused() -> Vec<Case> {
         down,
         Change::Image(|image| image.pools.iter_mut().for_each(|pool| pool.flags &= !POOL_RELAY)),
         Change::Image(|image| {
-            image.services.iter_mut().for_each(|service| service.first.flags &= !POOL_RELAY)
+            image.services.iter_mut().for_each(|service| service.first.flags &= !POOL_RELAY);
         }),
     ];
     vec![

@@ -1,0 +1,234 @@
+//! The daemon as a service: what it tells a service manager, and what it may still do once it runs.
+
+mod e2e_support;
+
+use e2e_support::{PATIENCE, config_path, done, quiet, raise, refused, start, status, text, until};
+use lb_tests::lab::{ConfigOptions, Daemon, Frozen, Lab, VIP_V4, weir_binary};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
+    path::Path,
+    time::Duration,
+};
+
+/// NET_ADMIN, NET_RAW, SYS_NICE, PERFMON and BPF.
+const KEPT: u64 = 1 << 12 | 1 << 13 | 1 << 23 | 1 << 38 | 1 << 39;
+/// KILL, SETGID and SETUID, for programs of other users.
+const FOR_OTHERS: u64 = 1 << 5 | 1 << 6 | 1 << 7;
+/// The watchdog's period; three pings go into it.
+const WATCHDOG: Duration = Duration::from_millis(900);
+
+/// A socket like a service manager's, and a program that starts `weir` with it.
+fn manager(lab: &Lab) -> (UnixDatagram, std::path::PathBuf) {
+    let path = lab.directory().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let script = lab.directory().join("managed");
+    let (path, weir) = (path.display(), weir_binary().unwrap());
+    let lines = format!(
+        "#!/bin/sh\nexport NOTIFY_SOCKET={path} WATCHDOG_USEC={}\nexec {} \"$@\"\n",
+        WATCHDOG.as_micros(),
+        weir.display()
+    );
+    fs::write(&script, lines).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    (socket, script)
+}
+
+/// The next message; none if there is none within the socket's timeout.
+fn message(socket: &UnixDatagram) -> Option<String> {
+    let mut buffer = [0; 256];
+    let length = socket.recv(&mut buffer).ok()?;
+    Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
+}
+
+/// The next message that is not the watchdog's.
+fn news(socket: &UnixDatagram) -> String {
+    loop {
+        let message = message(socket).expect("the daemon says something");
+        if message != "WATCHDOG=1" {
+            return message;
+        }
+    }
+}
+
+/// The capability sets of all threads, each once.
+fn sets(pid: i32, name: &str) -> BTreeSet<u64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let read = |path: &Path| fs::read_to_string(path.join("status")).ok();
+    threads
+        .filter_map(|thread| read(&thread.unwrap().path()))
+        .map(|status| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            u64::from_str_radix(line.trim(), 16).unwrap()
+        })
+        .collect()
+}
+
+#[track_caller]
+fn holds_only(daemon: &Daemon<'_>, expected: u64) {
+    // The thread that needs more for the start may be ending.
+    until("the start is over", || sets(daemon.pid(), "CapEff:") == [expected].into());
+    for set in ["CapPrm:", "CapBnd:"] {
+        assert_eq!(sets(daemon.pid(), set), [expected].into(), "{set}");
+    }
+    for set in ["CapInh:", "CapAmb:"] {
+        assert_eq!(sets(daemon.pid(), set), [0].into(), "{set}");
+    }
+}
+
+fn with(extra: &str) -> ConfigOptions {
+    ConfigOptions { extra: extra.to_owned(), ..quiet() }
+}
+
+fn serves(lab: &Lab, port: u16) {
+    let url = format!("http://{VIP_V4}:{port}/");
+    until("the service answers", || lab.curl_with("west", &["--max-time", "1", &url]).is_ok());
+}
+
+#[test]
+fn a_service_manager_hears_all_and_what_was_given_up_is_missed_by_no_reload() {
+    let lab = raise(1);
+    let (socket, managed) = manager(&lab);
+    let config = lab.write_config(&quiet()).unwrap();
+    let daemon = lab.start_other_daemon(&managed, 0, &config).unwrap();
+    assert_eq!(news(&socket), "READY=1");
+    daemon.wait_ready(PATIENCE).unwrap();
+    holds_only(&daemon, KEPT);
+    serves(&lab, 80);
+
+    // The control thread alone stands still: nothing but the watchdog can tell.
+    assert_eq!(message(&socket).as_deref(), Some("WATCHDOG=1"));
+    let frozen = Frozen::new(daemon.pid(), "weir-control").unwrap();
+    socket.set_read_timeout(Some(WATCHDOG)).unwrap();
+    let late = std::iter::from_fn(|| message(&socket)).count();
+    assert!(late <= 2, "{late} pings while the control thread stood still");
+    drop(frozen);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(message(&socket).as_deref(), Some("WATCHDOG=1"));
+
+    // Another generation of maps, programs, sockets, and a control thread with its priority.
+    let scheduling = status(&daemon)["control"]["scheduling"].clone();
+    let more = "\n[[service]]\nname = \"more\"\naddress = \"VIP\"\nport = 8080\nprotocol = \"tcp\"\nforwarding = \"gue\"\n\
+                [[service.pool]]\nname = \"all\"\nsets = [\"web-w1\"]\ntable_size = 4093\n\
+                [[check]]\nname = \"ping\"\nkind = \"icmp\"\ninterval = \"1s\"\n"
+        .replace("VIP", &VIP_V4.to_string());
+    lab.write_config(&with(&more)).unwrap();
+    done(&daemon, &["reload"]);
+    let reloading = news(&socket);
+    let began = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect(&reloading);
+    let now = lb_tests::clock::monotonic_ns() / 1_000;
+    assert!(began.parse::<u64>().unwrap() <= now, "{began} {now}");
+    assert_eq!(news(&socket), "READY=1");
+    assert!(daemon.cli(&["service", "show", "more"]).unwrap().status.success());
+    assert_eq!(status(&daemon)["control"]["scheduling"], scheduling);
+    serves(&lab, 80);
+    holds_only(&daemon, KEPT);
+
+    // What takes more than is left is refused, and nothing else than a restart helps.
+    let others = format!(
+        "{more}[[check]]\nname = \"mine\"\nkind = \"exec\"\ninterval = \"1s\"\ncommand = [\"/bin/true\"]\nuser = \"nobody\"\n"
+    );
+    lab.write_config(&with(&others)).unwrap();
+    refused(&daemon.cli(&["reload"]).unwrap(), 8, &["another user", "CAP_SETUID", "systemctl restart weir"]);
+    assert_eq!(news(&socket).split('\n').next(), Some("RELOADING=1"));
+    assert_eq!(news(&socket), "READY=1");
+
+    assert!(daemon.sigterm().unwrap().success());
+    assert_eq!(news(&socket), "STOPPING=1");
+    let daemon = start(&lab, &with(&others));
+    holds_only(&daemon, KEPT | FOR_OTHERS);
+    let said = text(&lab.weir(&["check", "--config", config_path(&lab).to_str().unwrap()]).unwrap());
+    assert!(said.contains("is valid"), "{said}");
+}
+
+/// What `weir doctor` finds, by check and severity, and what it exits with.
+fn doctor(lab: &Lab) -> (BTreeSet<(String, String)>, i32, String) {
+    let config = config_path(lab);
+    let output = lab.weir(&["doctor", "-o", "json", "--config", config.to_str().unwrap()]).unwrap();
+    let said = text(&output);
+    let findings: Vec<serde_json::Value> =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+    let word = |finding: &serde_json::Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    for finding in &findings {
+        let is_ok = finding["severity"] == "ok";
+        assert!(is_ok || finding["severity"] == "note" || finding["remedy"].is_string(), "{finding}");
+    }
+    let found = findings.iter().map(|finding| (word(finding, "check"), word(finding, "severity"))).collect();
+    (found, output.status.code().unwrap(), said)
+}
+
+fn has(found: &BTreeSet<(String, String)>, check: &str, severity: &str) -> bool {
+    found.contains(&(check.to_owned(), severity.to_owned()))
+}
+
+/// The exit code that the worst of these comes to.
+fn code(found: &BTreeSet<(String, String)>) -> i32 {
+    let any = |severity: &str| found.iter().any(|(_, of)| of == severity);
+    if any("error") {
+        10
+    } else if any("warning") {
+        9
+    } else {
+        0
+    }
+}
+
+#[test]
+fn doctor_finds_what_was_broken_and_a_bundle_tells_all_but_the_key() {
+    let lab = raise(1);
+    lab.write_config(&quiet()).unwrap();
+    // Without a daemon.
+    let (found, exit, said) = doctor(&lab);
+    assert!(has(&found, "daemon", "note") && has(&found, "config.file", "ok"), "{said}");
+    assert_eq!(exit, code(&found), "{said}");
+
+    let daemon = start(&lab, &quiet());
+    let (found, exit, said) = doctor(&lab);
+    for check in
+        ["daemon", "daemon.version", "xdp.mode", "mtu", "rp_filter", "pins.leftover", "state.lock", "driver"]
+    {
+        assert!(has(&found, check, "ok"), "{check}: {said}");
+    }
+    assert!(!has(&found, "rp_filter", "warning") && !has(&found, "mtu", "warning"), "{said}");
+    assert_eq!(exit, code(&found), "{said}");
+
+    // Two things that hurt, and one that is broken.
+    let edge = lab.edge_netns(0).unwrap();
+    edge.run(|| Ok(fs::write("/proc/sys/net/ipv4/conf/eth0/rp_filter", "1")?)).unwrap();
+    let leftover = lab.bpffs().join("edge-1/v1");
+    fs::create_dir(&leftover).unwrap();
+    fs::set_permissions(daemon.socket(), fs::Permissions::from_mode(0o777)).unwrap();
+    let (found, exit, said) = doctor(&lab);
+    assert!(has(&found, "rp_filter", "warning") && has(&found, "pins.leftover", "warning"), "{said}");
+    assert!(has(&found, "socket", "error") && exit == 12, "{said}");
+    let table = text(&lab.weir(&["doctor", "--config", config_path(&lab).to_str().unwrap()]).unwrap());
+    for words in ["sysctl -w net.ipv4.conf.all.rp_filter=2", "chmod o-w", leftover.to_str().unwrap()] {
+        assert!(table.contains(words), "{words}: {table}");
+    }
+    fs::set_permissions(daemon.socket(), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::remove_dir(&leftover).unwrap();
+
+    let bundle = lab.directory().join("bundle.tar.gz");
+    let config = config_path(&lab);
+    let arguments = ["support-bundle", bundle.to_str().unwrap(), "--config", config.to_str().unwrap()];
+    done(&daemon, &arguments);
+    assert_eq!(fs::metadata(&bundle).unwrap().permissions().mode() & 0o777, 0o600);
+    let key = fs::read_to_string(&config).unwrap();
+    let key = key.lines().find_map(|line| line.strip_prefix("hash_key = \"")).unwrap().trim_end_matches('"');
+    let unpacked = std::process::Command::new("tar").arg("-xzOf").arg(&bundle).output().unwrap();
+    let content = String::from_utf8_lossy(&unpacked.stdout);
+    assert_eq!(key.len(), 64);
+    assert!(!content.contains(key), "the bundle has the key");
+    for words in ["hash_key = \"redacted\"", "\"rp_filter\"", "ADMISSION", "started: ", "abi 2"] {
+        assert!(content.contains(words), "no {words} in the bundle");
+    }
+    let listed = std::process::Command::new("tar").arg("-tzf").arg(&bundle).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    for name in
+        ["status.json", "events.json", "config/effective.toml", "doctor.json", "maps.json", "versions.txt"]
+    {
+        assert!(listed.contains(&format!("/{name}\n")), "no {name} in {listed}");
+    }
+}
