@@ -138,12 +138,12 @@ impl Service {
         let CanaryChange { service, order: what, reason } = change;
         let base = self.base();
         let before = self.canaries.lock().unwrap_or_else(PoisonError::into_inner).list().to_vec();
-        let after =
-            order(&before, &service, what.clone(), &reason, jiff::Timestamp::now()).map_err(refused)?;
+        let after = order(&before, &service, what.clone(), &reason, jiff::Timestamp::now())
+            .map_err(|refusal| refused(&refusal))?;
         let is_its = |canary: &&Canary| canary.service == service;
         let (was, now) = (before.iter().find(is_its).cloned(), after.iter().find(is_its).cloned());
         if let Some(canary) = &now {
-            tokio::task::block_in_place(|| check(&base, canary)).map_err(refused)?;
+            tokio::task::block_in_place(|| check(&base, canary)).map_err(|refusal| refused(&refusal))?;
         }
         let (config, _) = apply(&base, &after);
         // On disk first: a daemon that dies now goes on with what was asked for.
@@ -225,8 +225,8 @@ fn view(canary: &Canary) -> CanaryView {
     }
 }
 
-fn refused(refusal: Refusal) -> Problem {
-    let (kind, remedy) = match &refusal {
+fn refused(refusal: &Refusal) -> Problem {
+    let (kind, remedy) = match refusal {
         Refusal::None(_) => (ProblemKind::NotFound, "`weir canary list` shows them"),
         Refusal::Misfit(Misfit::NoService(_)) => {
             (ProblemKind::NotFound, "`weir service list` shows the names")

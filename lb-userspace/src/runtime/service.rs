@@ -199,20 +199,23 @@ impl Control for Service {
 
     async fn backends(&self) -> Vec<BackendView> {
         let mut backends = self.view(views::backends).await;
+        // What was written down, with which drains are known: the planner's word has another beginning, by some moments.
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
         let drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
         for backend in &mut backends {
             let name = SubjectName { kind: SubjectKind::Backend, name: backend.name.clone() };
-            backend.health.drain = drains.view(&name, backend.health.word.as_ref());
+            backend.health.drain = drains.view(&name, words.get(&name));
         }
         backends
     }
 
     async fn domains(&self) -> Vec<DomainView> {
         let mut domains = self.view(views::domains).await;
+        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
         let drains = self.drains.lock().unwrap_or_else(PoisonError::into_inner);
         for domain in &mut domains {
             let name = SubjectName { kind: SubjectKind::Domain, name: domain.path.clone() };
-            domain.health.drain = drains.view(&name, domain.health.word.as_ref());
+            domain.health.drain = drains.view(&name, words.get(&name));
         }
         domains
     }

@@ -157,8 +157,11 @@ pub fn says_fail(cause: &str) -> bool {
 
 /// Adds to the cause of a start when the daemon before was last known to run.
 #[must_use]
-pub fn with_last_alive(cause: String, time: Option<jiff::Timestamp>) -> String {
-    time.map_or_else(|| cause.clone(), |time| format!("{cause}{LAST_ALIVE}{time}"))
+pub fn with_last_alive(mut cause: String, time: Option<jiff::Timestamp>) -> String {
+    if let Some(time) = time {
+        cause.push_str(&format!("{LAST_ALIVE}{time}"));
+    }
+    cause
 }
 
 /// When the daemon before was last known to run, from the cause of a start.

@@ -262,8 +262,9 @@ impl Control for Fake {
             mttr_s: (failures > 0).then_some(400.0),
             availability_percent: Some(99.868),
         };
+        assert!(since < jiff::Timestamp::now());
         Ok(Report {
-            since,
+            since: moment() - jiff::SignedDuration::from_hours(7 * 24),
             journal_since: Some(moment()),
             journal_truncated: true,
             until: moment(),

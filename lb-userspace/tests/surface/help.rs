@@ -62,7 +62,7 @@ fn exit_codes_are_in_the_help_and_never_change() {
         assert!(help.contains(&format!("  {:<2} {}", *code as u8, code.text())), "{code:?}\n{help}");
     }
     let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| *code as u8).collect();
-    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
     assert_eq!(ExitCode::Unreachable as u8, 4);
     assert_eq!(ExitCode::Refused as u8, 8);
 }

@@ -422,6 +422,7 @@ pub const SECTIONS: &[Section] = &[
         &[
             key("name", Text, Required, "Its name; the plan refers to it."),
             key("sets", Texts, Nothing, "The sets whose backends it has. This or relay has to be there."),
+            key("standby", Texts, Nothing, "Sets that take nothing until a canary begins."),
             key("relay", Text, Nothing, "The relay whose hosts it has."),
             key("table_size", Integers(&TABLE_SIZES), Is("65537"), "Slots of its table."),
             key("standby", Texts, Nothing, "Sets that take nothing unless a canary says so."),
