@@ -122,7 +122,7 @@ error: "path" has no meaning for check "heartbeat", of kind "tcp"
    |
 19 | path = "/"
    | ^^^^
-   = help: remove it; what a check of this kind takes: timeout, fall, jitter, port"#,
+   = help: remove it; what a check of this kind takes: timeout, fall, jitter, port, via, vip"#,
     );
     for (lines, key, remedy) in [
         ("kind = \"http\"\nverify = false", "verify", "kind = \"https\""),

@@ -62,7 +62,8 @@ fn the_schema_takes_every_example_and_refuses_mistakes() {
         assert!(errors.is_empty(), "{}: {errors:?}", example.display());
     }
     let good = as_json(&examples()[0]);
-    let mistakes: [(&str, fn(&mut Value)); 6] = [
+    type Mistake = (&'static str, fn(&mut Value));
+    let mistakes: [Mistake; 6] = [
         ("an unknown key", |v| v["node"]["nmae"] = "x".into()),
         ("a missing key", |v| drop(v["node"].as_object_mut().unwrap().remove("name"))),
         ("a missing table", |v| drop(v.as_object_mut().unwrap().remove("node"))),

@@ -303,7 +303,7 @@ error: unknown key "hashkey" in [node]
   |
 5 | hashkey = "****************************************************************"
   | ^^^^^^^
-  = help: did you mean "hash_key"? known keys: "name", "region", "zone", "interfaces", "mode", "hash_key", "hash_key_file", "tunnel_source_v4" and 14 more"#,
+  = help: did you mean "hash_key"? known keys: "name", "region", "zone", "interfaces", "mode", "hash_key", "hash_key_file", "tunnel_source_v4" and 17 more"#,
     );
 }
 

@@ -72,7 +72,9 @@ error: relay "far" is of region "west", this host's own
 
 #[test]
 fn what_cannot_be_is_refused_with_a_remedy() {
-    let cases: [(&[(&str, &str)], &str, &str); 19] = [
+    /// What is replaced in the file, what is refused, and the remedy.
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+    let cases: [Case<'_>; 19] = [
         (
             &[("region = \"east\"", "region = \"aest\"")],
             "relay \"far\" names region \"aest\", which the topology does not have",

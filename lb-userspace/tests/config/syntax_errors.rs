@@ -150,7 +150,7 @@ error: unknown key "knid" in [[check]]
    |
 16 | knid = "heartbeat"
    | ^^^^
-   = help: did you mean "kind"? known keys: "name", "kind", "port", "interval", "timeout", "fall", "rise", "jitter" and 24 more"#,
+   = help: did you mean "kind"? known keys: "name", "kind", "port", "interval", "timeout", "fall", "rise", "jitter" and 26 more"#,
     );
 }
 

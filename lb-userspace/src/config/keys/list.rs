@@ -269,6 +269,16 @@ const CHECK: &[Key] = &[
         &["bfd"],
         key("local", Texts, Told("as the route says"), "Source addresses, at most one of each family."),
     ),
+    of_kinds(
+        &["tcp"],
+        key(
+            "via",
+            Choice(&["direct", "tunnel"]),
+            Is("\"direct\""),
+            "The way of the probes: through the tunnel, as clients' packets go.",
+        ),
+    ),
+    of_kinds(&["tcp"], key("vip", Text, Nothing, "The virtual IP that is probed; with via = \"tunnel\".")),
 ];
 
 const SERVICE: &[Key] = &[
@@ -425,7 +435,6 @@ pub const SECTIONS: &[Section] = &[
             key("standby", Texts, Nothing, "Sets that take nothing until a canary begins."),
             key("relay", Text, Nothing, "The relay whose hosts it has."),
             key("table_size", Integers(&TABLE_SIZES), Is("65537"), "Slots of its table."),
-            key("standby", Texts, Nothing, "Sets that take nothing unless a canary says so."),
             key(
                 "capacity_new_flows_per_second",
                 RATE,
