@@ -176,9 +176,9 @@ fn has(found: &BTreeSet<(String, String)>, check: &str, severity: &str) -> bool 
 fn code(found: &BTreeSet<(String, String)>) -> i32 {
     let any = |severity: &str| found.iter().any(|(_, of)| of == severity);
     if any("error") {
-        10
+        12
     } else if any("warning") {
-        9
+        11
     } else {
         0
     }
