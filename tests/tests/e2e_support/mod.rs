@@ -168,7 +168,9 @@ pub(crate) fn events(daemon: &Daemon<'_>) -> Vec<Event> {
 /// What the last start said of itself.
 pub(crate) fn last_start(daemon: &Daemon<'_>) -> String {
     let mut starts = events(daemon).into_iter().filter(|event| event.cause.starts_with("started: "));
-    starts.next_back().expect("the daemon has started").cause
+    let cause = starts.next_back().expect("the daemon has started").cause;
+    // After a crash it goes on with when the daemon before was last alive.
+    cause.split("; the one before").next().unwrap_or_default().to_owned()
 }
 
 /// The folder of the first edge's pins.
