@@ -215,8 +215,8 @@ fn an_order_may_be_for_one_configuration_only() {
         let (status, _, text) = post(&daemon, path, &format!("If-Match: {bad}\r\n"), body);
         assert!(status == 412 && text.contains(&tag.replace('"', "\\\"")), "{bad}: {status} {text}");
     }
-    let keyed = format!("If-Match: \"0\"\r\nIdempotency-Key: k\r\n");
-    assert_eq!(post(&daemon, path, &keyed, body).0, 412);
+    let keyed = "If-Match: \"0\"\r\nIdempotency-Key: k\r\n";
+    assert_eq!(post(&daemon, path, keyed, body).0, 412);
     assert_eq!(daemon.fake.journal.status().last_seq, 0);
     for good in [tag, "*", &format!("\"x\", {tag}")] {
         assert_eq!(post(&daemon, path, &format!("If-Match: {good}\r\n"), body).0, 200, "{good}");

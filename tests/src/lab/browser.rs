@@ -103,7 +103,8 @@ impl Browser {
     /// It is refused, or not answered in time.
     pub fn call(&mut self, method: &str, parameters: Value) -> Result<Value> {
         self.last += 1;
-        let mut message = json!({"id": self.last, "method": method, "params": parameters});
+        let mut message = json!({"id": self.last, "method": method});
+        message["params"] = parameters;
         if let Some(session) = &self.session {
             message["sessionId"] = json!(session);
         }
