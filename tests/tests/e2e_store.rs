@@ -22,7 +22,8 @@ use std::{
 };
 
 /// Pinned maps that are no memory-mapped arrays of state: they can only be changed by bpf(2), which is counted.
-const NOT_MAPPED: [&str; 6] = ["BLOCKED", "FLOWS", "FRAGMENTS", "INTERFACES", "OPENINGS", "QUIC_SERVERS"];
+const NOT_MAPPED: [&str; 7] =
+    ["BLOCKED", "FLOWS", "FRAGMENTS", "INTERFACES", "NEXT", "OPENINGS", "QUIC_SERVERS"];
 /// Changes with every packet, and is nobody's decision.
 const COUNTERS: &str = "COUNTERS";
 /// Name of the thread that stores.
