@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         rows.push(run_and_count("asan lb-common, lb-maglev".to_owned(), &cmd)?);
     }
     if is_chosen("kernel") {
-        let title = "kernel of Debian 12, emulated";
+        let title = "kernel of Debian 13, emulated";
         let (counts, time) = step(title, || smoke::kernel(&metadata.profile_dir(false)))?;
         rows.push(Row { title: title.to_owned(), counts, time });
     }
