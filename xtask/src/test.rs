@@ -38,7 +38,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 ///
 /// Unit, property and golden tests, documentation tests, and the end-to-end tests in network namespaces (these need root:
 /// sudo is used otherwise); tests of the packet code once more under AddressSanitizer; the XDP programs on the emulated
-/// kernel of Debian 12 (`cargo xtask verify` tries more); the Debian package. Ends with a table of times and the line `N passed, N failed`. The exit status is not 0 when a
+/// kernel of Debian 13 (`cargo xtask verify` tries more); the Debian package. Ends with a table of times and the line `N passed, N failed`. The exit status is not 0 when a
 /// test failed or none ran.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  cargo xtask test                    everything\n  \
