@@ -136,6 +136,16 @@ pub enum Misfit {
         /// Its pool.
         pool: String,
     },
+    /// The table of its pool, as it is now, is too coarse for its share.
+    #[error("the table of pool {pool}, {slots} slots, is too coarse now for {} of its flows", percent(*permille))]
+    Coarse {
+        /// The pool.
+        pool: String,
+        /// Slots of its table.
+        slots: u32,
+        /// The share.
+        permille: u32,
+    },
     /// The configuration says the same.
     #[error("the configuration itself gives set {0} all flows of its pool now")]
     Fulfilled(String),
@@ -216,13 +226,18 @@ pub fn order(
     Ok(all)
 }
 
-/// Lays canaries over a configuration. The second value names those that do not go with it, and were left out.
+/// Lays canaries over a configuration. The second value names those that do not go with it, and were left out: what comes out can be
+/// compiled if the configuration can, so no canary keeps a daemon from starting.
 #[must_use]
 pub fn apply(base: &Config, canaries: &[Canary]) -> (Config, Vec<(Canary, Misfit)>) {
     let mut config = base.clone();
     let mut misfits = Vec::new();
     for canary in canaries {
         match place(base, canary) {
+            Ok((_, _, changed)) if is_too_coarse(base, &changed) => {
+                let Pool { name: pool, table_size: slots, .. } = changed;
+                misfits.push((canary.clone(), Misfit::Coarse { pool, slots, permille: canary.permille }));
+            }
             Ok((service, pool, changed)) => config.services[service].pools[pool] = changed,
             Err(misfit) => misfits.push((canary.clone(), misfit)),
         }
@@ -236,10 +251,8 @@ pub fn apply(base: &Config, canaries: &[Canary]) -> (Config, Vec<(Canary, Misfit
 /// [`Refusal::Misfit`], and [`Refusal::Coarse`] with the share that can be had instead.
 pub fn check(base: &Config, canary: &Canary) -> Result<(), Refusal> {
     let fits = |permille: u32| {
-        let (service, at, pool) = place(base, &Canary { permille, ..canary.clone() })?;
-        let weights = base.weights(&pool).into_iter().map(|(_, weight)| weight).collect();
-        let slots = base.services[service].pools[at].table_size;
-        Ok::<_, Misfit>((smallest_share_fits(weights, slots), pool))
+        let (_, _, pool) = place(base, &Canary { permille, ..canary.clone() })?;
+        Ok::<_, Misfit>((!is_too_coarse(base, &pool), pool))
     };
     let (does, pool) = match fits(canary.permille) {
         Err(Misfit::Fulfilled(_)) => return Ok(()),
@@ -251,6 +264,12 @@ pub fn check(base: &Config, canary: &Canary) -> Result<(), Refusal> {
     let achievable = (canary.permille + 1..=ALL).find(|&more| fits(more).is_ok_and(|(does, _)| does));
     let (set, permille, slots) = (canary.set.clone(), canary.permille, pool.table_size);
     Err(Refusal::Coarse { set, pool: pool.name, permille, slots, achievable })
+}
+
+/// Whether some member of a pool would get too few slots of its table.
+fn is_too_coarse(base: &Config, pool: &Pool) -> bool {
+    let weights = base.weights(pool).into_iter().map(|(_, weight)| weight).collect();
+    !smallest_share_fits(weights, pool.table_size)
 }
 
 /// The pool that a canary changes: indices of service and pool, and what the pool becomes.

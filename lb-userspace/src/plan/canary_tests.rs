@@ -132,7 +132,14 @@ fn a_share_that_the_table_is_too_coarse_for_is_refused_with_the_next_one_that_do
     assert!(achievable > 5 && refusal.to_string().contains(&percent(achievable)), "{refusal}");
     assert_eq!(check(&base, &one("s1", achievable).remove(0)), Ok(()));
     // The last word has the table's builder, and it says the same.
-    assert!(compile(&apply(&base, &one("s1", 5)).0).is_err());
+    let mut laid = base.clone();
+    let (service, pool, changed) = place(&base, &one("s1", 5)[0]).unwrap();
+    laid.services[service].pools[pool] = changed;
+    assert!(compile(&laid).is_err());
+    // One that was possible with the file before is left out, and named.
+    let (left, misfits) = apply(&base, &one("s1", 5));
+    assert_eq!(left, base);
+    assert!(matches!(misfits[..], [(_, Misfit::Coarse { permille: 5, slots: 4_093, .. })]), "{misfits:?}");
     assert!(compile(&apply(&base, &one("s1", achievable)).0).is_ok());
 }
 
