@@ -181,7 +181,12 @@ fn a_full_pool_spills_and_takes_its_flows_back() {
     });
     let mut kept = kept.unwrap();
     kept.assert_unbroken(&BTreeSet::new());
-    // They come back by 5 % a second.
+    // What was measured has to fade first; until then flows go on to spill. Then they come back by 5 % a second.
+    e2e::eventually("the demand fades", || {
+        let plan = plan(&daemon, "west");
+        ensure!(plan.demand < 50.0, "{plan:?}");
+        Ok(())
+    });
     for (what, most) in [("half of the flows come back", 50.0), ("all flows come back", 0.0)] {
         e2e::eventually(what, || {
             let plan = plan(&daemon, "west");
