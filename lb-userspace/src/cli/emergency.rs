@@ -6,6 +6,7 @@ use comfy_table::Cell;
 use super::{
     client::Client,
     output::{Output, moment, uptime},
+    times,
 };
 use crate::{
     api::{
@@ -153,28 +154,11 @@ fn parse_class(text: &str) -> Result<Priority, String> {
 }
 
 fn parse_percent(text: &str) -> Result<u32, String> {
-    let number = text.strip_suffix('%').unwrap_or(text).trim_end();
-    let percent = number.parse().ok().filter(|percent| (1..=100).contains(percent));
-    percent.ok_or_else(|| "write a whole number from 1 to 100, such as 50%".to_owned())
+    times::parse_percent(text, 1, 100).map(u32::from)
 }
 
 fn parse_seconds(text: &str) -> Result<u64, String> {
-    let form = || "write a whole number and a unit (s, m, h or d), such as 30s, 10m, 2h or 1d".to_owned();
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err(form()),
-    };
-    let seconds =
-        number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(form)?;
-    if seconds == 0 || seconds > MAX_SWITCH_TIME.as_secs() {
-        return Err(format!("a switch is on for 1 s to {} d", MAX_SWITCH_TIME.as_secs() / 86_400));
-    }
-    Ok(seconds)
+    times::parse_seconds(text, MAX_SWITCH_TIME)
 }
 
 pub(super) async fn run(command: EmergencyCommand, client: &Client, out: &mut Output) -> anyhow::Result<()> {
