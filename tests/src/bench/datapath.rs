@@ -29,7 +29,13 @@ use lb_userspace::{
     config::IpPrefix,
     plan::{guard::Blocked, image::Image},
 };
-use std::{fmt::Write as _, net::Ipv4Addr, net::Ipv6Addr, ops::Not as _, time::{Duration, Instant}};
+use std::{
+    fmt::Write as _,
+    net::Ipv4Addr,
+    net::Ipv6Addr,
+    ops::Not as _,
+    time::{Duration, Instant},
+};
 
 /// Packets that bring a case into its state: every flow at least once.
 const WARM: u32 = 1_000_000;
@@ -234,7 +240,10 @@ pub fn datapath() -> Result<Vec<Measurement>> {
     drop(bench);
     results.extend(flows::flows(fastest)?);
     results.extend(clients::client_regions(fastest)?);
-    ensure!(results.iter().any(|result| result.unit == "ns" && result.runs > 1), "no case was measured: see above");
+    ensure!(
+        results.iter().any(|result| result.unit == "ns" && result.runs > 1),
+        "no case was measured: see above"
+    );
     Ok(results)
 }
 
