@@ -239,7 +239,11 @@ impl Flights {
         outcomes: &mut Vec<Outcome>,
     ) -> Option<Judged> {
         let slot = self.oldest()?;
-        if self.flights[slot].judge_ns > now_ns || self.holds(slot, now_ns, testimony, ask) {
+        let is_news = self.is_news(slot);
+        let flight = &self.flights[slot];
+        // What was waited for may come before its time is up.
+        let is_due = flight.judge_ns <= now_ns || flight.hold.is_some() && !is_news;
+        if !is_due || is_news && self.holds(slot, now_ns, testimony, ask) {
             return None;
         }
         let flight = &mut self.flights[slot];
@@ -263,6 +267,13 @@ impl Flights {
         Some(Judged { since_ns: flight.sent_ns, due_ns, held_ns, stalled })
     }
 
+    /// Whether somebody is silent who was not so before.
+    fn is_news(&self, slot: usize) -> bool {
+        let fall = self.pacing.fall.max(1);
+        let silent = self.flights[slot].probes.iter().zip(&self.streaks);
+        silent.into_iter().any(|(probe, &streak)| matches!(probe, Probe::Waiting { .. }) && streak < fall)
+    }
+
     /// Whether a round that is due is not to be judged yet.
     fn holds(
         &mut self,
@@ -272,11 +283,6 @@ impl Flights {
         ask: &mut impl FnMut(u64),
     ) -> bool {
         let flight = &mut self.flights[slot];
-        let fall = self.pacing.fall.max(1);
-        let news = |(probe, streak): (&Probe, &u32)| matches!(probe, Probe::Waiting { .. }) && *streak < fall;
-        if !flight.probes.iter().zip(&self.streaks).any(news) {
-            return false;
-        }
         let hold = flight.hold.get_or_insert(Hold::new(now_ns));
         match hold.rule(self.pace, (flight.judge_ns, now_ns), testimony, ask) {
             Ruling::Believe => return false,

@@ -236,7 +236,10 @@ fn late_answers_of_a_round_say_that_others_may_follow() {
     flights.answer(1, 0, true, START_NS + 3 * MS + 20);
     assert_eq!(judge(&mut flights, &mut testimony, START_NS + 3 * MS + 20), None);
     flights.answer(1, 1, true, START_NS + 3 * MS + 30);
-    assert!(judge(&mut flights, &mut testimony, START_NS + 6 * MS + 20).is_some());
+    assert!(
+        judge(&mut flights, &mut testimony, START_NS + 3 * MS + 30).is_some(),
+        "nobody is missing any more"
+    );
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Answered { .. })), "{outcomes:?}");
 }
 
