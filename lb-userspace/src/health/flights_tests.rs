@@ -250,6 +250,10 @@ fn what_has_been_missing_for_long_is_no_reason_to_ask() {
     let (mut asked, mut outcomes) = (0, Vec::new());
     for index in 0..20 {
         let at_ns = START_NS + index * 3 * MS;
+        if index == 11 {
+            // It answers once; what follows is news again.
+            assert_eq!(flights.answer(11, 0, true, at_ns), Taken::InTime);
+        }
         while flights.judge(at_ns, &mut testimony, &mut |_| asked += 1, &mut outcomes).is_some() {}
         let tick = flights.tick(at_ns).expect("due");
         let round = tick.round.expect("there is room");
@@ -257,7 +261,7 @@ fn what_has_been_missing_for_long_is_no_reason_to_ask() {
         flights.set(round, 0, Probe::Waiting { sent_ns: at_ns });
         flights.sent(round, tick.due_ns, at_ns);
     }
-    assert_eq!(asked, PACING.fall);
+    assert_eq!(asked, 2 * PACING.fall);
 }
 
 #[test]

@@ -378,7 +378,9 @@ impl BfdProber {
                 }
                 Ruling::Wait(until_ns) => {
                     peer.session.expires_at(until_ns);
-                    self.held.push(index);
+                    if !self.held.contains(&index) {
+                        self.held.push(index);
+                    }
                 }
                 Ruling::Grace(at_ns) => {
                     peer.session.expires_at(at_ns);
