@@ -273,7 +273,7 @@ macro_rules! whole {
     ($($type:ty)*) => { $(impl Bound for $type {
         fn shown(&self) -> String {
             let digits = self.to_string();
-            let begin = |index: usize| index > 0 && (digits.len() - index) % 3 == 0;
+            let begin = |index: usize| index > 0 && (digits.len() - index).is_multiple_of(3);
             digits.chars().enumerate().flat_map(|(index, digit)| begin(index).then_some(',').into_iter().chain([digit])).collect()
         }
     })* };
