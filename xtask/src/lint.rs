@@ -119,7 +119,9 @@ fn documents() -> Result<()> {
     for folder in DOCUMENT_FOLDERS {
         for entry in fs::read_dir(root().join(folder)).with_context(|| format!("cannot list {folder}"))? {
             let path = Path::new(folder).join(entry?.file_name());
-            documents.extend(Some(path).filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+            documents.extend(
+                Some(path).filter(|path| path.extension().is_some_and(|extension| extension == "md")),
+            );
         }
     }
     documents.sort();

@@ -103,7 +103,10 @@ fn canary_stands_by() {
     let config = load("canary.toml");
     let pool = &config[config.find_service("web").expect("the service is there")].pools[0];
     let names = |sets: &[_]| sets.iter().map(|&set| config[set].name.clone()).collect::<Vec<_>>();
-    assert_eq!((names(&pool.sets), names(&pool.standby)), (vec!["web-blue".to_owned()], vec!["web-green".to_owned()]));
+    assert_eq!(
+        (names(&pool.sets), names(&pool.standby)),
+        (vec!["web-blue".to_owned()], vec!["web-green".to_owned()])
+    );
 }
 
 #[test]

@@ -30,7 +30,8 @@ fn file(path: &str) -> PathBuf {
 #[track_caller]
 fn current(name: &str, title: &str, body: &str) {
     let path = file("docs/reference").join(name);
-    let text = format!("<!-- Generated: see README.md in this folder. -->\n\n# {title}\n\n{}\n", body.trim_end());
+    let text =
+        format!("<!-- Generated: see README.md in this folder. -->\n\n# {title}\n\n{}\n", body.trim_end());
     if std::env::var_os("WEIR_BLESS").is_some() {
         fs::write(&path, &text).unwrap();
     }
@@ -95,13 +96,23 @@ fn reasons_are_current() {
     head(&mut out, &["number", "reason", "meaning"]);
     for reason in Reason::ALL {
         let name = reason.name();
-        row(&mut out, &[&(*reason as u32).to_string(), &format!("[`{name}`](../guide/troubleshooting.md#{name})"), &cell(&known[name])]);
+        row(
+            &mut out,
+            &[
+                &(*reason as u32).to_string(),
+                &format!("[`{name}`](../guide/troubleshooting.md#{name})"),
+                &cell(&known[name]),
+            ],
+        );
     }
     out += "\n## Notes\n\nWhat happened beside the verdict; `weir_notes_total` counts them.\n\n";
     let known = documented(&fs::read_to_string(file("lb-common/src/abi/counter.rs")).unwrap(), quoted);
     head(&mut out, &["number", "note", "meaning"]);
     for note in Note::ALL {
-        row(&mut out, &[&(*note as u32).to_string(), &format!("`{}`", note.name()), &cell(&known[note.name()])]);
+        row(
+            &mut out,
+            &[&(*note as u32).to_string(), &format!("`{}`", note.name()), &cell(&known[note.name()])],
+        );
     }
     current("reasons.md", "Reasons", &out);
 }
@@ -110,7 +121,9 @@ fn kind(of: Type) -> String {
     match of {
         Type::Text => "string".to_owned(),
         Type::Duration => "duration".to_owned(),
-        Type::Choice(choices) => choices.iter().map(|choice| format!("`\"{choice}\"`")).collect::<Vec<_>>().join(", "),
+        Type::Choice(choices) => {
+            choices.iter().map(|choice| format!("`\"{choice}\"`")).collect::<Vec<_>>().join(", ")
+        }
         Type::Texts => "list of strings".to_owned(),
         Type::Integer(first, last) => format!("{first} to {last}"),
         Type::Integers(all) => all.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
@@ -119,7 +132,9 @@ fn kind(of: Type) -> String {
 }
 
 fn fallback(key: &Key) -> String {
-    let value = |value: &str| value.strip_prefix('=').map_or_else(|| format!("`{value}`"), |key| format!("that of `{key}`"));
+    let value = |value: &str| {
+        value.strip_prefix('=').map_or_else(|| format!("`{value}`"), |key| format!("that of `{key}`"))
+    };
     match key.default {
         Fallback::Required => "**required**".to_owned(),
         Fallback::Nothing => String::new(),
@@ -152,7 +167,10 @@ fn keys_of_the_file_are_current() {
                         format!(" Only where `{other}` is {}.", values.join(", "))
                     });
                     let meaning = cell(&format!("{}{only}", key.text));
-                    row(&mut out, &[&format!("`{}`", key.name), &cell(&kind(key.of)), &cell(&fallback(key)), &meaning]);
+                    row(
+                        &mut out,
+                        &[&format!("`{}`", key.name), &cell(&kind(key.of)), &cell(&fallback(key)), &meaning],
+                    );
                 }
             }
         }
@@ -161,7 +179,8 @@ fn keys_of_the_file_are_current() {
 }
 
 fn commands(command: &clap::Command, path: &str, out: &mut String) {
-    for below in command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help") {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help")
+    {
         let path = format!("{path} {}", below.get_name());
         let about = below.get_about().map(ToString::to_string).unwrap_or_default();
         let arguments = below.get_positionals().map(|argument| format!(" {argument}")).collect::<String>();
@@ -173,7 +192,9 @@ fn commands(command: &clap::Command, path: &str, out: &mut String) {
 
 #[test]
 fn commands_are_current() {
-    let mut out = String::from("Each has `--help` with its options and examples, and a manual page: `man weir-backend-drain`.\n\n");
+    let mut out = String::from(
+        "Each has `--help` with its options and examples, and a manual page: `man weir-backend-drain`.\n\n",
+    );
     head(&mut out, &["command", "what it does", "short"]);
     let mut root = Cli::command();
     root.build();
@@ -196,8 +217,10 @@ fn metrics_are_current() {
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let Some((name, rest)) = line.split_once('{') else { continue };
         let names = rest.split("=\"").map(|part| part.rsplit([',', '"']).next().unwrap_or(part));
-        let names = names.filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
-        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        let names = names
+            .filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+        let family =
+            ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
         labels.entry(family).or_default().extend(names);
     }
     let mut out = String::from(
@@ -207,7 +230,9 @@ fn metrics_are_current() {
     head(&mut out, &["metric", "kind", "labels", "meaning"]);
     let mut families = text.lines().peekable();
     while let Some(line) = families.next() {
-        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else { continue };
+        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
+            continue;
+        };
         let kind = families.peek().and_then(|next| next.rsplit(' ').next()).unwrap();
         let own = labels.get(name).into_iter().flatten().map(|label| format!("`{label}`"));
         row(&mut out, &[&format!("`{name}`"), kind, &own.collect::<Vec<_>>().join(", "), &cell(help)]);
@@ -224,7 +249,9 @@ fn text(value: &Value) -> String {
 fn events_are_current() {
     let document = document();
     let schemas = &document["components"]["schemas"];
-    let mut out = String::from("One line of JSON in the journal for each; `weir events -o json` shows them.\n\n## Kinds\n\n");
+    let mut out = String::from(
+        "One line of JSON in the journal for each; `weir events -o json` shows them.\n\n## Kinds\n\n",
+    );
     head(&mut out, &["kind", "when"]);
     for kind in schemas["EventKind"]["oneOf"].as_array().unwrap() {
         row(&mut out, &[&format!("`{}`", kind["const"].as_str().unwrap()), &text(&kind["description"])]);
@@ -251,8 +278,17 @@ fn routes_are_current() {
     head(&mut out, &["method", "route", "tag", "what it does"]);
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
-            let tags: Vec<_> = operation["tags"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-            row(&mut out, &[&method.to_uppercase(), &format!("`{path}`"), &tags.join(", "), &text(&operation["summary"])]);
+            let tags: Vec<_> =
+                operation["tags"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+            row(
+                &mut out,
+                &[
+                    &method.to_uppercase(),
+                    &format!("`{path}`"),
+                    &tags.join(", "),
+                    &text(&operation["summary"]),
+                ],
+            );
         }
     }
     current("api.md", "API", &out);
@@ -296,7 +332,8 @@ fn constant(line: &str) -> Option<&str> {
 
 #[test]
 fn limits_are_current() {
-    let mut out = String::from("Meeting one is an error that names it, or a counted result.\n\n## Data plane\n\n");
+    let mut out =
+        String::from("Meeting one is an error that names it, or a counted result.\n\n## Data plane\n\n");
     head(&mut out, &["limit", "value", "of"]);
     bounds!(out, "lb-common/src/abi/limits.rs", lb_common::abi::limits:
         MAX_BACKENDS MAX_DOMAINS MAX_POOLS MAX_SERVICES MAX_PLAN_STEPS MAX_PLANS MAX_CLIENT_REGIONS MAX_CLIENT_PREFIXES MAX_LIST_PREFIXES

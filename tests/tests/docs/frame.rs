@@ -13,7 +13,9 @@ pub(crate) const USUAL: &str = "two-regions.toml";
 
 /// Names of all examples, sorted.
 pub(crate) fn examples() -> Vec<String> {
-    let entries = fs::read_dir(root().join("examples")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let entries = fs::read_dir(root().join("examples"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = entries.filter(|name| name.ends_with(".toml")).collect();
     names.sort();
     names
@@ -21,7 +23,8 @@ pub(crate) fn examples() -> Vec<String> {
 
 /// An example as a tree.
 pub(crate) fn load(name: &str) -> Result<Table, String> {
-    let text = fs::read_to_string(root().join("examples").join(name)).map_err(|error| format!("examples/{name}: {error}"))?;
+    let text = fs::read_to_string(root().join("examples").join(name))
+        .map_err(|error| format!("examples/{name}: {error}"))?;
     judge(&text)?;
     text.parse().map_err(|error| format!("{error}"))
 }
@@ -50,7 +53,11 @@ fn etc() -> &'static Path {
     ETC.get_or_init(|| {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("docs-etc");
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("hash.key"), "5f1d3c0e8a7b49262f6e1c5d0b9a8374e6d5c4b3a29180706f5e4d3c2b1a0918\n").unwrap();
+        fs::write(
+            folder.join("hash.key"),
+            "5f1d3c0e8a7b49262f6e1c5d0b9a8374e6d5c4b3a29180706f5e4d3c2b1a0918\n",
+        )
+        .unwrap();
         fs::write(folder.join("deny.txt"), "203.0.113.0/24\n").unwrap();
         fs::write(folder.join("clients.csv"), "203.0.113.0/24,east\n").unwrap();
         folder

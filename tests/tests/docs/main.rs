@@ -37,7 +37,8 @@ fn none(problems: &[String]) {
 }
 
 fn blocks<'d>(documents: &'d [Document], language: &str) -> Vec<(&'d Document, &'d Block)> {
-    let all = documents.iter().flat_map(|document| document.blocks.iter().map(move |block| (document, block)));
+    let all =
+        documents.iter().flat_map(|document| document.blocks.iter().map(move |block| (document, block)));
     all.filter(|(_, block)| block.language == language).collect()
 }
 
@@ -45,10 +46,12 @@ fn blocks<'d>(documents: &'d [Document], language: &str) -> Vec<(&'d Document, &
 fn every_block_has_a_known_language() {
     let documents = documents();
     assert!(documents.len() > 15, "{} documents: were they moved?", documents.len());
-    let all = documents.iter().flat_map(|document| document.blocks.iter().map(move |block| (document, block)));
+    let all =
+        documents.iter().flat_map(|document| document.blocks.iter().map(move |block| (document, block)));
     let unknown = all.filter(|(_, block)| !LANGUAGES.contains(&block.language.as_str()));
-    let problems: Vec<_> =
-        unknown.map(|(document, block)| format!("{}: language {:?}", document.at(block.line), block.language)).collect();
+    let problems: Vec<_> = unknown
+        .map(|(document, block)| format!("{}: language {:?}", document.at(block.line), block.language))
+        .collect();
     none(&problems);
 }
 
@@ -63,7 +66,11 @@ fn every_weir_command_in_a_block_parses() {
             if let Err(error) = Cli::try_parse_from(words) {
                 let text = error.to_string();
                 let line = document.at(block.line + command.line);
-                problems.push(format!("{line}: {}: {}", words.join(" "), text.lines().next().unwrap_or_default()));
+                problems.push(format!(
+                    "{line}: {}: {}",
+                    words.join(" "),
+                    text.lines().next().unwrap_or_default()
+                ));
             }
         }
     }
@@ -76,7 +83,10 @@ fn names_a_command(words: &[&str]) -> bool {
     let root = Cli::command();
     let mut command = &root;
     for word in words {
-        if !command.has_subcommands() || !word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') || word.starts_with('-') {
+        if !command.has_subcommands()
+            || !word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+            || word.starts_with('-')
+        {
             return true;
         }
         match command.find_subcommand(word) {
@@ -137,7 +147,8 @@ fn every_example_is_in_the_guide_and_a_configuration() {
 #[test]
 fn every_link_leads_somewhere() {
     let all = documents();
-    let anchors: BTreeMap<_, _> = all.iter().map(|document| (document.path.clone(), &document.anchors)).collect();
+    let anchors: BTreeMap<_, _> =
+        all.iter().map(|document| (document.path.clone(), &document.anchors)).collect();
     let (mut problems, mut seen) = (Vec::new(), 0);
     for document in &all {
         for (line, link) in &document.links {
@@ -145,7 +156,8 @@ fn every_link_leads_somewhere() {
                 continue;
             }
             seen += 1;
-            let (file, anchor) = link.split_once('#').map_or((link.as_str(), None), |(file, anchor)| (file, Some(anchor)));
+            let (file, anchor) =
+                link.split_once('#').map_or((link.as_str(), None), |(file, anchor)| (file, Some(anchor)));
             let target = if file.is_empty() { document.path.clone() } else { document.folder().join(file) };
             let Ok(target) = target.canonicalize() else {
                 problems.push(format!("{}: {link} is not there", document.at(*line)));
@@ -168,7 +180,8 @@ fn every_page_of_the_guide_is_in_its_list() {
     let list = all.iter().find(|document| document.name == "docs/guide/README.md").unwrap();
     let listed: BTreeSet<_> = list.links.iter().map(|(_, link)| link.as_str()).collect();
     let pages = all.iter().filter_map(|document| document.name.strip_prefix("docs/guide/"));
-    let missing: Vec<_> = pages.filter(|page| *page != "README.md" && !listed.contains(page)).map(str::to_owned).collect();
+    let missing: Vec<_> =
+        pages.filter(|page| *page != "README.md" && !listed.contains(page)).map(str::to_owned).collect();
     none(&missing);
 }
 
@@ -176,12 +189,16 @@ fn every_page_of_the_guide_is_in_its_list() {
 fn every_reason_has_its_section_and_no_other_has() {
     let text = fs::read_to_string(markdown::root().join("docs/guide/troubleshooting.md")).unwrap();
     let sections = text.split("\n### `").skip(1).map(|section| section.split_once('`').unwrap());
-    let sections: BTreeMap<&str, &str> = sections.map(|(name, rest)| (name, rest.split("\n#").next().unwrap())).collect();
+    let sections: BTreeMap<&str, &str> =
+        sections.map(|(name, rest)| (name, rest.split("\n#").next().unwrap())).collect();
     let named: BTreeSet<_> = sections.keys().copied().collect();
     let known: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
     assert_eq!(named, known);
     let says = |section: &str| section.contains("**Usual cause**");
-    let bare: Vec<_> = sections.iter().filter(|(name, text)| **name != "forwarded" && !says(text)).map(|(name, _)| (*name).to_owned());
+    let bare = sections
+        .iter()
+        .filter(|(name, text)| **name != "forwarded" && !says(text))
+        .map(|(name, _)| (*name).to_owned());
     none(&bare.collect::<Vec<_>>());
 }
 
@@ -196,7 +213,8 @@ fn judged(program: &str, args: &[&str], text: &str) -> Option<Result<(), String>
     };
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = || format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        || format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     Some(if output.status.success() { Ok(()) } else { Err(said()) })
 }
 
@@ -221,5 +239,8 @@ fn what_other_programs_read_is_well_formed() {
     }
     none(&problems);
     // `cargo xtask setup` installs BIRD and Prometheus for other tests, too.
-    assert!(["bird", "yaml", "sh"].iter().all(|language| seen.contains(language)), "only {seen:?} were looked at");
+    assert!(
+        ["bird", "yaml", "sh"].iter().all(|language| seen.contains(language)),
+        "only {seen:?} were looked at"
+    );
 }

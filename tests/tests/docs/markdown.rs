@@ -113,7 +113,11 @@ impl Document {
 
 /// How a link names a heading: lower case, without punctuation, with hyphens for spaces.
 fn anchor(heading: &str) -> String {
-    let kept = heading.to_lowercase().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>();
+    let kept = heading
+        .to_lowercase()
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+        .collect::<String>();
     kept.replace(' ', "-")
 }
 
@@ -122,8 +126,11 @@ pub(crate) fn documents() -> Vec<Document> {
     let root = root();
     let mut names = vec!["README.md".to_owned(), "ARCHITECTURE.md".to_owned(), "CHANGELOG.md".to_owned()];
     for folder in ["docs", "docs/guide", "docs/reference"] {
-        let entries = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut pages: Vec<_> = entries.filter(|name| name.ends_with(".md")).map(|name| format!("{folder}/{name}")).collect();
+        let entries = fs::read_dir(root.join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut pages: Vec<_> =
+            entries.filter(|name| name.ends_with(".md")).map(|name| format!("{folder}/{name}")).collect();
         pages.sort();
         names.extend(pages);
     }

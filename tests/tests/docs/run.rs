@@ -6,7 +6,7 @@ use crate::{
 use anyhow::{Result, ensure};
 use lb_tests::{
     e2e,
-    lab::{Daemon, Lab, VIP_V4, weir_binary, web_vips},
+    lab::{Daemon, Lab, VIP_V4, web_vips, weir_binary},
     load::SteadyLoad,
 };
 use lb_userspace::api::types::Status;
@@ -57,7 +57,11 @@ impl<'lab> Scene<'lab> {
         if self.example != name {
             fs::write(&self.config, adapted(self.lab, name))?;
             let output = self.daemon.cli(&["reload"])?;
-            ensure!(output.status.success(), "examples/{name} is refused: {}", String::from_utf8_lossy(&output.stderr));
+            ensure!(
+                output.status.success(),
+                "examples/{name} is refused: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             name.clone_into(&mut self.example);
             self.wait_until_it_serves();
         }
@@ -128,7 +132,8 @@ fn adapted(lab: &Lab, name: &str) -> String {
     frame::overlay(&mut whole, part.parse::<Table>().unwrap());
     for check in whole.get_mut("check").and_then(Value::as_array_mut).into_iter().flatten() {
         let check = check.as_table_mut().unwrap();
-        let calm = [("interval", Value::from("50ms")), ("timeout", Value::from("50ms")), ("fall", Value::from(5))];
+        let calm =
+            [("interval", Value::from("50ms")), ("timeout", Value::from("50ms")), ("fall", Value::from(5))];
         check.extend(calm.map(|(key, value)| (key.to_owned(), value)));
     }
     toml::to_string(&whole).unwrap()
@@ -162,7 +167,9 @@ fn blocks_marked_run_do_what_they_say() {
             }
         }
         if !blocks.is_empty() {
-            problems.extend(scene.left().into_iter().map(|left| format!("{} leaves behind: {left}", document.name)));
+            problems.extend(
+                scene.left().into_iter().map(|left| format!("{} leaves behind: {left}", document.name)),
+            );
         }
     }
     assert!(Path::new(&scene.work).join("web.pcapng").is_file(), "the guide captures packets");

@@ -60,9 +60,7 @@ pub(crate) fn commands(text: &str) -> Vec<Simple> {
                 Some(next) => reader.push(next),
                 None => {}
             },
-            (None, '#') if reader.word.is_none() => {
-                while chars.next_if(|c| *c != '\n').is_some() {}
-            }
+            (None, '#') if reader.word.is_none() => while chars.next_if(|c| *c != '\n').is_some() {},
             (None, '\n') => {
                 reader.end_command(line);
                 line += 1;
@@ -88,7 +86,8 @@ pub(crate) fn weir(words: &[String]) -> Option<&[String]> {
             _ => return None,
         };
     }
-    let end = rest.iter().position(|word| word.starts_with('>') || word.starts_with("2>")).unwrap_or(rest.len());
+    let end =
+        rest.iter().position(|word| word.starts_with('>') || word.starts_with("2>")).unwrap_or(rest.len());
     Some(&rest[..end])
 }
 
@@ -96,7 +95,8 @@ pub(crate) fn weir(words: &[String]) -> Option<&[String]> {
 fn commands_are_found_as_a_shell_would() {
     let text = "weir a 'b c' # weir no\nx | sudo weir \\\n  d -e \"f g\" > out\nfor h in 1 2; do\n  ssh \"$h\" weir i; done\nsystemctl restart weir\n";
     let found = commands(text);
-    let weirs: Vec<_> = found.iter().filter_map(|command| Some((command.line, weir(&command.words)?.join("|")))).collect();
+    let weirs: Vec<_> =
+        found.iter().filter_map(|command| Some((command.line, weir(&command.words)?.join("|")))).collect();
     let expected = [(1, "weir|a|b c"), (2, "weir|d|-e|f g"), (5, "weir|i")];
     assert_eq!(weirs, expected.map(|(line, words)| (line, words.to_owned())));
 }
