@@ -201,7 +201,7 @@ fn commands_are_current() {
     commands(&root, "weir", &mut out);
     out += "\n## Options of every command\n\n";
     head(&mut out, &["option", "meaning"]);
-    for option in Cli::command().get_arguments().filter(|option| option.is_global_set()) {
+    for option in root.get_arguments().filter(|option| option.is_global_set()) {
         let help = option.get_help().map(ToString::to_string).unwrap_or_default();
         row(&mut out, &[&format!("`{}`", cell(&option.to_string())), &cell(&help)]);
     }
@@ -211,6 +211,9 @@ fn commands_are_current() {
 #[test]
 fn metrics_are_current() {
     let daemon = Daemon::start();
+    // So that what tells of a canary has a sample, and with it labels.
+    let canary = r#"{"service":"web","set":"blue-2","permille":10,"reason":"for the reference"}"#;
+    assert_eq!(daemon.post("/v1/canaries", canary).0, 200);
     let (status, text) = daemon.get("/metrics");
     assert_eq!(status, 200);
     let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();

@@ -34,6 +34,8 @@ struct Scene<'lab> {
     work: PathBuf,
     /// The example that is in force.
     example: String,
+    /// What earlier pages left behind.
+    known: Vec<String>,
 }
 
 impl<'lab> Scene<'lab> {
@@ -47,7 +49,7 @@ impl<'lab> Scene<'lab> {
         fs::write(&config, adapted(lab, frame::USUAL)).unwrap();
         let daemon = lab.start_daemon(&config).unwrap();
         daemon.wait_ready(e2e::DEADLINE).unwrap();
-        let scene = Scene { lab, daemon, config, work, example: frame::USUAL.to_owned() };
+        let scene = Scene { lab, daemon, config, work, example: frame::USUAL.to_owned(), known: Vec::new() };
         scene.wait_until_it_serves();
         scene
     }
@@ -108,14 +110,16 @@ impl<'lab> Scene<'lab> {
         Ok(())
     }
 
-    /// What a page left behind: a reader who follows it has a host as before.
-    fn left(&self) -> Vec<String> {
+    /// What a page left behind: a reader who follows it should have a host as before.
+    fn left(&mut self) -> Vec<String> {
         let status: Status = e2e::status(&self.daemon);
-        let mut left: Vec<String> = status.overrides.iter().map(|word| format!("{word:?}")).collect();
-        left.extend(status.shifts.iter().map(|shift| format!("{shift:?}")));
-        left.extend(status.canaries.iter().map(|canary| format!("{canary:?}")));
+        let mut left: Vec<String> = status.overrides.iter().map(|word| format!("word {:?}", word.subject)).collect();
+        left.extend(status.shifts.iter().map(|shift| format!("shift of {}", shift.domain)));
+        left.extend(status.canaries.iter().map(|view| format!("canary of {}", view.canary.service)));
         let switches: Vec<serde_json::Value> = e2e::ask(&self.daemon, &["emergency", "list"]);
-        left.extend(switches.iter().map(ToString::to_string));
+        left.extend(switches.iter().map(|switch| format!("switch {}", switch["name"])));
+        left.retain(|thing| !self.known.contains(thing));
+        self.known.extend(left.iter().cloned());
         left
     }
 }
