@@ -113,7 +113,8 @@ impl<'lab> Scene<'lab> {
     /// What a page left behind: a reader who follows it should have a host as before.
     fn left(&mut self) -> Vec<String> {
         let status: Status = e2e::status(&self.daemon);
-        let mut left: Vec<String> = status.overrides.iter().map(|word| format!("word {:?}", word.subject)).collect();
+        let mut left: Vec<String> =
+            status.overrides.iter().map(|word| format!("word {:?}", word.subject)).collect();
         left.extend(status.shifts.iter().map(|shift| format!("shift of {}", shift.domain)));
         left.extend(status.canaries.iter().map(|view| format!("canary of {}", view.canary.service)));
         let switches: Vec<serde_json::Value> = e2e::ask(&self.daemon, &["emergency", "list"]);
