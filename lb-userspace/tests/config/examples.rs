@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lb_userspace::config::{Config, Forwarding, PlanMode, Priority, Rate, Reach, Summary, summary};
+use lb_userspace::config::{Config, Forwarding, PlanMode, Priority, Rate, Reach, SetId, Summary, summary};
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
@@ -102,7 +102,7 @@ fn steering_says_what_its_comments_promise() {
 fn canary_stands_by() {
     let config = load("canary.toml");
     let pool = &config[config.find_service("web").expect("the service is there")].pools[0];
-    let names = |sets: &[_]| sets.iter().map(|&set| config[set].name.clone()).collect::<Vec<_>>();
+    let names = |sets: &[SetId]| sets.iter().map(|&set| config[set].name.clone()).collect::<Vec<_>>();
     assert_eq!(
         (names(&pool.sets), names(&pool.standby)),
         (vec!["web-blue".to_owned()], vec!["web-green".to_owned()])

@@ -44,6 +44,11 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;")
 }
 
+/// Code in a cell: nothing but what ends the cell means anything there.
+fn code(text: &str) -> String {
+    format!("`{}`", text.replace('|', "\\|"))
+}
+
 fn row(out: &mut String, cells: &[&str]) {
     let _ = writeln!(out, "| {} |", cells.join(" | "));
 }
@@ -185,7 +190,7 @@ fn commands(command: &clap::Command, path: &str, out: &mut String) {
         let about = below.get_about().map(ToString::to_string).unwrap_or_default();
         let arguments = below.get_positionals().map(|argument| format!(" {argument}")).collect::<String>();
         let aliases: Vec<_> = below.get_visible_aliases().map(|alias| format!("`{alias}`")).collect();
-        row(out, &[&format!("`{path}{}`", cell(&arguments)), &cell(&about), &aliases.join(", ")]);
+        row(out, &[&code(&format!("{path}{arguments}")), &cell(&about), &aliases.join(", ")]);
         commands(below, &path, out);
     }
 }
@@ -203,7 +208,7 @@ fn commands_are_current() {
     head(&mut out, &["option", "meaning"]);
     for option in root.get_arguments().filter(|option| option.is_global_set()) {
         let help = option.get_help().map(ToString::to_string).unwrap_or_default();
-        row(&mut out, &[&format!("`{}`", cell(&option.to_string())), &cell(&help)]);
+        row(&mut out, &[&code(&option.to_string()), &cell(&help)]);
     }
     current("commands.md", "Commands", &out);
 }
