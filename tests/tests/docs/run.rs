@@ -144,6 +144,16 @@ fn adapted(lab: &Lab, name: &str) -> String {
     toml::to_string(&whole).unwrap()
 }
 
+/// Starts the agents of the backends that the usual example names; other examples that are run have the same hosts.
+fn start_agents(lab: &Lab) {
+    let text = toml::to_string(&frame::load(frame::USUAL).unwrap()).unwrap();
+    for backend in lab.topology().backend_names() {
+        if text.contains(&format!("\"{backend}\"")) {
+            lab.start_agent(&backend).unwrap();
+        }
+    }
+}
+
 fn marked(document: &Document) -> Vec<&Block> {
     document.blocks.iter().filter(|block| block.language == "sh" && block.is("run")).collect()
 }
@@ -151,7 +161,8 @@ fn marked(document: &Document) -> Vec<&Block> {
 #[test]
 fn blocks_marked_run_do_what_they_say() {
     let documents = documents();
-    let lab = e2e::raise();
+    let lab = Lab::builder().raise().unwrap_or_else(|error| panic!("{error:#}"));
+    start_agents(&lab);
     let mut scene = Scene::start(&lab);
     let load = SteadyLoad {
         kept: 4,
