@@ -18,7 +18,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::Pid;
 
 use crate::health::testimony::Testimony;
-use crate::runtime::clock::monotonic_ns;
+use crate::runtime::clock::{as_ns, monotonic_ns};
 use crate::runtime::control::raise_witness;
 
 /// CPUs that have a witness; on larger hosts the first ones have.
@@ -27,6 +27,8 @@ pub const MAX_WITNESSES: usize = 256;
 const STACK_BYTES: usize = 128 << 10;
 /// How long a datagram over the loopback interface may take.
 const LOOPBACK_TIMEOUT: Duration = Duration::from_millis(50);
+/// Time from one attempt to the next.
+const LOOPBACK_PAUSE: Duration = Duration::from_micros(100);
 /// After so many in a row that did not come back none is sent any more: somebody filters them.
 const LOOPBACK_LOST: u32 = 3;
 
@@ -188,20 +190,27 @@ fn witness(cpu: usize, desk: &Desk, stop: &AtomicBool, answers: &EventFd) {
 fn loopback() -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.connect(socket.local_addr()?)?;
-    socket.set_read_timeout(Some(LOOPBACK_TIMEOUT))?;
+    socket.set_nonblocking(true)?;
     pass(&socket, 0)?;
     Ok(socket)
 }
 
-/// Sends a number and takes it back.
+/// Sends a number until it comes back. The kernel takes packets in while it sends one: where it left that to a thread of ordinary
+/// priority, which gets no turn on a busy CPU, each attempt takes some of them in.
 fn pass(socket: &UdpSocket, number: u64) -> io::Result<()> {
-    socket.send(&number.to_be_bytes())?;
-    let mut datagram = [0; 8];
+    let end_ns = monotonic_ns() + as_ns(LOOPBACK_TIMEOUT);
     loop {
-        let length = socket.recv(&mut datagram)?;
-        if length == datagram.len() && datagram == number.to_be_bytes() {
-            return Ok(());
+        socket.send(&number.to_be_bytes())?;
+        let mut datagram = [0; 8];
+        while let Ok(length) = socket.recv(&mut datagram) {
+            if length == datagram.len() && datagram == number.to_be_bytes() {
+                return Ok(());
+            }
         }
+        if monotonic_ns() > end_ns {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(LOOPBACK_PAUSE);
     }
 }
 
