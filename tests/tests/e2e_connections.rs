@@ -4,9 +4,8 @@
 mod e2e_support;
 
 use e2e_support::*;
-use lb_common::abi::limits::FRAGMENT_AGE_NS;
 use lb_tests::{
-    lab::{ConfigOptions, Daemon, Lab, VIP_V4, weir_binary},
+    lab::{ConfigOptions, Daemon, Lab, VIP_V4},
     load::{
         LiveFlows, LiveServers, LiveUdpFlows, LiveUdpServers, QUIC_CONFIG_ID, QUIC_SERVER_ID_BYTES, UdpKind,
     },
@@ -17,7 +16,6 @@ use std::{
     collections::BTreeSet,
     fs,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
     thread,
     time::{Duration, Instant},
 };
@@ -144,23 +142,6 @@ impl<'lab> Scene<'lab> {
 fn reload(daemon: &Daemon<'_>, options: &ConfigOptions, lab: &Lab) -> Value {
     lab.write_config(options).unwrap();
     daemon.cli_json(&["reload"]).unwrap_or_else(|error| panic!("{error:#}\n{}", daemon.log_tail()))
-}
-
-/// A copy of the binary in which the edge's program differs by one constant: how long fragments are waited for.
-fn another_build(lab: &Lab) -> std::path::PathBuf {
-    let mut bytes = fs::read(weir_binary().unwrap()).unwrap();
-    // A load of a 64-bit constant: opcode, register, then both halves.
-    let [a, b, c, d, e, f, g, h] = FRAGMENT_AGE_NS.to_le_bytes();
-    let tail = [0, 0, a, b, c, d, 0, 0, 0, 0, e, f, g, h];
-    let loads: Vec<_> = (0..bytes.len() - 16)
-        .filter(|&at| bytes[at] == 0x18 && bytes[at + 1] < 10 && bytes[at + 2..at + 16] == tail)
-        .collect();
-    assert!(!loads.is_empty(), "the program has another form: find another constant to change");
-    loads.iter().for_each(|at| bytes[at + 4] ^= 1);
-    let path = lab.directory().join("weir-next");
-    fs::write(&path, bytes).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
 }
 
 fn without(names: &[&str]) -> ConfigOptions {

@@ -24,18 +24,23 @@ fn golden_packets_through_the_pure_code() -> Result<()> {
 #[test]
 fn golden_packets_through_the_xdp_program() -> Result<()> {
     let image = fixture()?;
-    // Loading takes much longer than running: what needs nothing special shares a program.
-    let shared = Kernel::load(EDGE, &EDGE_AND_RELAY, &image, 1024)?;
+    // Loading takes much longer than running, so one program serves them all, with maps made new for each. What it does not make new are
+    // limits: cases that are about them have a program of their own, and so has, once more, whatever went wrong.
+    let mut shared = Kernel::load(EDGE, &EDGE_AND_RELAY, &image, 1024)?;
+    let mut alone = 0;
     for case in cases::all() {
         let programs = if arrives(&image, &case)? { &EDGE_AND_RELAY[..] } else { &EDGE_AND_RELAY[..1] };
-        let image = changed(&image, &case)?;
-        if case.before.is_empty() && case.changes.is_empty() {
-            judge_program(&shared, &image, &case).context(case.name)?;
-        } else {
-            let kernel = Kernel::load(EDGE, programs, &image, 1024)?;
-            judge_program(&kernel, &image, &case).context(case.name)?;
+        let changed = changed(&image, &case)?;
+        let is_limited = changed.guards != image.guards;
+        if is_limited
+            || shared.renew(&changed).and_then(|()| judge_program(&shared, &changed, &case)).is_err()
+        {
+            alone += 1;
+            let kernel = Kernel::load(EDGE, programs, &changed, 1024)?;
+            judge_program(&kernel, &changed, &case).context(case.name)?;
         }
     }
+    println!("{alone} of {} with a program of their own", cases::all().len());
     Ok(())
 }
 

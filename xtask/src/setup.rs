@@ -61,6 +61,12 @@ const EMULATOR_NEEDS: [Need; 2] = [
 /// What `fuzz` needs besides.
 const FUZZER_NEEDS: [Need; 1] = [need("c++", &["g++"], "building libFuzzer")];
 
+/// What `dist --try` needs besides.
+const PACKAGE_NEEDS: [Need; 2] = [
+    need("debootstrap", &["debootstrap"], "clean roots to try the package in"),
+    need("systemd-nspawn", &["systemd-container"], "a real systemd to run the units"),
+];
+
 /// Debian's compiler with `core` for BPF, and what bpf-linker is built against.
 const BPF_PACKAGES: [&str; 9] = [
     "rustc-web",
@@ -117,6 +123,11 @@ pub(crate) fn ensure_emulator() -> Result<()> {
 /// Makes sure that libFuzzer can be built.
 pub(crate) fn ensure_fuzzer() -> Result<()> {
     ensure_programs("setup of the fuzzer", &FUZZER_NEEDS)
+}
+
+/// Makes sure that the package can be tried.
+pub(crate) fn ensure_clean_roots() -> Result<()> {
+    ensure_programs("setup of clean roots", &PACKAGE_NEEDS)
 }
 
 fn ensure_programs(title: &str, needs: &[Need]) -> Result<()> {
