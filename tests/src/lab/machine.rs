@@ -70,8 +70,8 @@ fn init_below(pid: i32) -> Option<i32> {
     children.split_whitespace().filter_map(|child| child.parse().ok()).find_map(|child| {
         let status = fs::read_to_string(format!("/proc/{child}/status")).ok()?;
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-        let mut numbers = numbers.split_whitespace().skip(1);
-        if numbers.next_back() == Some("1") { Some(child) } else { init_below(child) }
+        let numbers: Vec<&str> = numbers.split_whitespace().collect();
+        if let [_, .., "1"] = numbers[..] { Some(child) } else { init_below(child) }
     })
 }
 
