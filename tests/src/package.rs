@@ -4,7 +4,7 @@ use crate::{
     lab::{Check, ConfigOptions, Lab, Machine, VIP_V4, VIP_V6},
     load::Numbered,
 };
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lb_common::abi::ABI_VERSION;
 use nix::{
     sys::signal::{Signal, kill},
@@ -21,6 +21,8 @@ use std::{
 const UNIT: &str = "weir.service";
 const AGENT_UNIT: &str = "weir-agent.service";
 const CONFIG: &str = "etc/weir/weir.toml";
+/// Where the agent's unit is tried.
+const AGENT_INTERFACE: &str = "agent0";
 /// Where the packages lie in the root.
 const PACKAGES: [&str; 2] = ["var/tmp/first.deb", "var/tmp/second.deb"];
 const PORT: u16 = 9000;
@@ -49,8 +51,10 @@ pub fn run(root: &Path, first: &Path, second: &Path) -> Result<()> {
     ensure!(machine.property(UNIT, "ActiveState")? == "inactive", "installing started it");
     write_config(&lab, root, "")?;
     machine.done(&["weir", "check"])?;
-    machine.done(&["systemctl", "enable", "--now", "weir"])?;
+    // Whether that went well is seen by what follows, which also tells why not.
+    machine.run(&["systemctl", "enable", "--now", "weir"])?;
     is_active(&machine)?;
+    agent(&lab, &machine, root)?;
     security(&machine)?;
 
     let vips = [SocketAddr::from((VIP_V4, PORT)), SocketAddr::from((VIP_V6, PORT))];
@@ -126,12 +130,38 @@ fn until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> 
 }
 
 fn is_active(machine: &Machine) -> Result<()> {
-    let state = machine.property(UNIT, "ActiveState")?;
-    if state != "active" {
-        let log = machine.run(&["journalctl", "--no-pager", "--lines", "40", "--unit", UNIT])?;
-        anyhow::bail!("{UNIT} is {state}:\n{}", String::from_utf8_lossy(&log.stdout));
-    }
+    unit_is_active(machine, UNIT)?;
     machine.done(&["weir", "status"]).map(drop)
+}
+
+fn unit_is_active(machine: &Machine, unit: &str) -> Result<()> {
+    let state = machine.property(unit, "ActiveState")?;
+    if state != "active" {
+        let log = machine.run(&["journalctl", "--no-pager", "--lines", "40", "--unit", unit])?;
+        bail!("{unit} is {state}:\n{}", String::from_utf8_lossy(&log.stdout));
+    }
+    Ok(())
+}
+
+/// The agent's unit on an interface of its own: its program comes and goes with it.
+fn agent(lab: &Lab, machine: &Machine, root: &Path) -> Result<()> {
+    let arguments = format!("WEIR_AGENT_ARGS=\"--interface {AGENT_INTERFACE} --address 10.254.0.1\"\n");
+    fs::write(root.join("etc/default/weir-agent"), arguments)?;
+    lab.edge_netns(0)?.ip(&[
+        format!("link add {AGENT_INTERFACE} type veth peer name agent-peer"),
+        format!("address add 10.254.0.1/24 dev {AGENT_INTERFACE}"),
+        format!("link set {AGENT_INTERFACE} up"),
+        "link set agent-peer up".to_owned(),
+    ])?;
+    let is_attached =
+        || Ok(machine.done(&["ip", "link", "show", "dev", AGENT_INTERFACE])?.contains("prog/xdp"));
+    machine.run(&["systemctl", "start", AGENT_UNIT])?;
+    unit_is_active(machine, AGENT_UNIT)?;
+    until("the agent attaches its program", is_attached)?;
+    machine.done(&["systemctl", "stop", AGENT_UNIT])?;
+    ensure!(!is_attached()?, "the agent's program is left behind");
+    say("the agent's unit starts and stops, its program with it");
+    Ok(())
 }
 
 /// Waits for more datagrams, and that none of all so far was lost or went elsewhere.

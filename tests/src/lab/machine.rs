@@ -1,6 +1,10 @@
 //! A Debian root with systemd, booted in the namespace of an edge host: what runs there is a service of a real service manager.
-use super::{Lab, process::Process};
+use super::{Lab, process::Process, registry::ProcessId};
 use anyhow::{Context, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -48,7 +52,13 @@ impl Lab {
             if let Some(status) = machine.process.try_wait()? {
                 bail!("the machine ended with {status}:\n{}", machine.process.log_tail());
             }
-            machine.leader = init_below(machine.process.pid()).unwrap_or(0);
+            if machine.leader == 0
+                && let Some(leader) = init_below(machine.process.pid())
+            {
+                machine.leader = leader;
+                // It would outlive systemd-nspawn, if that is killed.
+                self.entry.record_process(ProcessId::of(leader)?)?;
+            }
             if machine.leader != 0 {
                 let said = machine.run(&["systemctl", "is-system-running"])?;
                 // Degraded: some unit that a container has no use for did not start.
@@ -73,6 +83,15 @@ fn init_below(pid: i32) -> Option<i32> {
         let numbers: Vec<&str> = numbers.split_whitespace().collect();
         if let [_, .., "1"] = numbers[..] { Some(child) } else { init_below(child) }
     })
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if self.leader != 0 {
+            // With the first process of a pid namespace all others go. Gone already is as good.
+            let _ = kill(Pid::from_raw(self.leader), Signal::SIGKILL);
+        }
+    }
 }
 
 impl Machine {
