@@ -9,4 +9,5 @@ mod help;
 mod observe;
 mod openapi;
 mod plan;
+mod reference;
 mod tables;
