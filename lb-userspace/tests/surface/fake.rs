@@ -37,6 +37,9 @@ use tokio::sync::{mpsc, oneshot};
 /// Longer than anything here takes, so that only a hang meets it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The reason of an action at which the daemon fails.
+pub(crate) const FAILS: &str = "this fails";
+
 /// The moment of everything that has one.
 pub(crate) fn moment() -> jiff::Timestamp {
     "2026-05-01T12:00:00.25Z".parse().unwrap()
@@ -87,6 +90,9 @@ impl Control for Fake {
         terms: ActionTerms,
         reason: String,
     ) -> Result<Acted, Problem> {
+        if reason == FAILS {
+            return Err(Problem::new(ProblemKind::Internal, "the disk is full", "make room"));
+        }
         let order = terms.order(action, reason.clone(), moment()).map_err(|detail| {
             Problem::new(ProblemKind::Invalid, detail, "see `weir backend drain --help`")
         })?;
