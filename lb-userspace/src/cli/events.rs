@@ -98,6 +98,7 @@ fn line(event: &Event) -> String {
         EventKind::Emergency => "emergency ",
         EventKind::Shed => "shed ",
         EventKind::Plan => "plan ",
+        EventKind::Flows => "flows on ",
         EventKind::Daemon => "node ",
     };
     let change = match (event.from, event.to) {
