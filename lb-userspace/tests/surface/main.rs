@@ -10,3 +10,4 @@ mod observe;
 mod openapi;
 mod plan;
 mod tables;
+mod terminal;
