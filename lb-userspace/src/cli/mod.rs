@@ -39,6 +39,7 @@ mod times;
 pub mod top;
 pub mod trace;
 mod watch;
+mod yaml;
 
 use client::Client;
 use exit::ExitCode;

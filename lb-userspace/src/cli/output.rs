@@ -8,6 +8,7 @@ use std::{
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 
+use super::yaml;
 use crate::{
     api::types::{HealthView, Shares},
     plan::state::{Action, State},
@@ -110,7 +111,7 @@ impl Output {
         if std::mem::replace(&mut self.is_begun, true) {
             self.sink.write_all(b"---\n")?;
         }
-        self.sink.write_all(yaml(json)?.as_bytes())
+        self.sink.write_all(yaml::from_json(json)?.as_bytes())
     }
 
     /// Writes what was kept of another output.
@@ -167,12 +168,6 @@ impl Output {
         }
         self.line(table.trim_fmt())
     }
-}
-
-/// A JSON document as YAML, with keys in the same order.
-fn yaml(json: &[u8]) -> io::Result<String> {
-    let value: serde_norway::Value = serde_json::from_slice(json)?;
-    serde_norway::to_string(&value).map_err(io::Error::other)
 }
 
 /// A cell with a number, aligned to the right.
@@ -292,19 +287,16 @@ mod tests {
     }
 
     #[test]
-    fn yaml_says_what_json_says_in_the_same_order() {
-        let mut out = Output::memory(Format::Yaml, false);
-        let documents = [r#"{"b":[{"n":"yes","v":18446744073709551615}],"a":{"t":"12:30","e":[]},"c":null}"#, "[]"];
-        for document in documents {
-            out.json(document.as_bytes()).unwrap();
-        }
-        let text = String::from_utf8(out.taken()).unwrap();
-        let (first, second) = text.split_once("---\n").unwrap();
-        assert!(first.find("b:").unwrap() < first.find("a:").unwrap(), "{text}");
-        for (yaml, json) in [(first, documents[0]), (second, documents[1])] {
-            let read: serde_json::Value = serde_norway::from_str(yaml).unwrap();
-            assert_eq!(read, serde_json::from_str::<serde_json::Value>(json).unwrap());
-        }
+    fn documents_that_follow_one_another_are_kept_apart() {
+        let written = |format| {
+            let mut out = Output::memory(format, false);
+            out.json(b"{\"a\":1}").unwrap();
+            out.raw(b"b: 2\n").unwrap();
+            out.json(b"[]").unwrap();
+            String::from_utf8(out.taken()).unwrap()
+        };
+        assert_eq!(written(Format::Yaml), "a: 1\n---\nb: 2\n---\n[]\n");
+        assert_eq!(written(Format::Json), "{\"a\":1}\nb: 2\n[]\n");
     }
 
     #[test]

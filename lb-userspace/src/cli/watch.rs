@@ -139,7 +139,7 @@ impl Shown {
         }
         if is_drawn {
             self.lost = lost;
-            let rows = crossterm::terminal::size().map_or(DEFAULT_ROWS, |(_, rows)| rows);
+            let rows = ratatui::crossterm::terminal::size().map_or(DEFAULT_ROWS, |(_, rows)| rows);
             let head = format!("{}  {:.0}", self.title, jiff::Timestamp::now());
             return write_out(frame(&head, self.lost.as_deref(), &self.text, rows).as_bytes());
         }

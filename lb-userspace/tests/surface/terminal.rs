@@ -158,7 +158,7 @@ fn yaml_says_what_json_says() {
     ] {
         let of = |format: &'static str| daemon.stdout(&[arguments, &["-o", format]].concat());
         let (json, yaml): (Value, Value) =
-            (serde_json::from_str(&of("json")).unwrap(), serde_norway::from_str(&of("yaml")).unwrap());
+            (serde_json::from_str(&of("json")).unwrap(), serde_saphyr::from_str(&of("yaml")).unwrap());
         assert_eq!(json, yaml, "{arguments:?}");
     }
 }

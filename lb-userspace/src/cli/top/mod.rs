@@ -6,8 +6,10 @@ use std::{
 };
 
 use clap::Args;
-use crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use ratatui::DefaultTerminal;
+use ratatui::{
+    DefaultTerminal,
+    crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc},

@@ -153,8 +153,8 @@ fn a_small_terminal_shows_tree_rates_and_events() {
     let mut model = model();
     let shown = lines(&model, SMALL);
     assert_eq!(shown[0], format!("{:<66} live 12:00:00", "weir edge-1 in west/w1, up 1 h 2 min, native on eth0"));
-    assert!(shown[1].starts_with("1.0k pkt/s  800 kbit/s  100 new/s  dropped 7.0/s (40 in all, most all_down)"), "{}", shown[1]);
-    assert!(shown[1].ends_with("flows 12…") || shown[1].ends_with("flows 12/65536"), "{}", shown[1]);
+    assert!(shown[1].starts_with("1.0k pkt/s  800 kbit/s  100 new/s  drops 7.0/s (40: all_down)"), "{}", shown[1]);
+    assert!(shown[1].ends_with("flows 12/65536"), "{}", shown[1]);
     assert!(shown[2].starts_with("backends 3 UP 1 DOWN   domains 3 UP 1 DOWN"), "{}", shown[2]);
     assert!(shown[3].starts_with("NAME ") && shown[3].contains(" SHARE TREND"), "{}", shown[3]);
     let tree: Vec<_> = shown[4..].iter().take_while(|line| !line.contains("events")).collect();
@@ -183,7 +183,7 @@ fn a_large_terminal_shows_all_that_and_why() {
     assert_eq!(shown.len(), 60);
     assert!(shown[3].contains("TAKES FLOWS") && shown[3].trim_end().ends_with("WHY"), "{}", shown[3]);
     assert_shows(&shown, "drained by operator: fans");
-    assert_shows(&shown, "50 % of new, 100 % of established");
+    assert_shows(&shown, " 50 % of new ");
     for name in ["w1r1b1", "w1r1b2", "w1r2b1", "e1r1b1"] {
         assert_shows(&shown, name);
     }

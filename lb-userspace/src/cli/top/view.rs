@@ -14,7 +14,7 @@ use super::{
     tree::Node,
 };
 use crate::{
-    api::types::StateCounts,
+    api::types::{Shares, StateCounts},
     cli::{
         events::{change, subject},
         output::{flows, rate, uptime},
@@ -30,7 +30,7 @@ const LEAST: (u16, u16) = (60, 12);
 const WIDE: u16 = 120;
 /// Levels of a sparkline.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-const KEYS: &str = " ↑↓ move  ←→⏎ open  / filter  d drain  s shift  r restore  e events  ? help  q quit";
+const KEYS: &str = " ↑↓ ←→ move  / filter  d drain  s shift  r restore  e events  ? help  q quit";
 
 /// How it is drawn.
 #[derive(Clone, Copy, Debug)]
@@ -141,9 +141,9 @@ fn header<'a>(model: &'a Model, theme: Theme, width: u16) -> Vec<Line<'a>> {
     let total = &model.total;
     let drops = match &total.worst {
         Some(worst) if total.drops > 0 => {
-            format!("  dropped {}/s ({} in all, most {worst})", rate(total.drops_per_second), total.drops)
+            format!("  drops {}/s ({}: {worst})", rate(total.drops_per_second), total.drops)
         }
-        _ => "  dropped 0/s".to_owned(),
+        _ => "  drops 0/s".to_owned(),
     };
     let traffic = vec![
         Span::styled(format!("{} pkt/s", rate(total.rates.packets)), BOLD),
@@ -279,12 +279,23 @@ fn row<'a>(model: &Model, node: &Node, columns: &Columns, theme: Theme) -> Line<
         Span::styled(trend(&points, columns.trend), theme.trend()),
     ];
     if columns.is_wide {
-        spans.push(Span::raw(format!(" {:>8} {} ", node.flows, fit(&flows(node.takes), 24))));
+        spans.push(Span::raw(format!(" {:>8} {} ", node.flows, fit(&takes(node.takes), 24))));
         spans.push(Span::styled(fit(&node.why, columns.why), theme.dim()));
     }
     let is_selected = model.selected.as_ref() == Some(&node.subject);
     let line = Line::from(spans);
     if is_selected { line.patch_style(REVERSED) } else { line }
+}
+
+/// Which flows are let through, in few words.
+fn takes(shares: Shares) -> String {
+    match (shares.new, shares.old) {
+        (255, 255) => "all".to_owned(),
+        (0, 255) => "established".to_owned(),
+        (0, 0) => "none".to_owned(),
+        (new, 255) => format!("{:.0} % of new", f64::from(new) * 100.0 / 256.0),
+        (_, _) => flows(shares),
+    }
 }
 
 /// A text that takes exactly so many columns.
