@@ -57,13 +57,13 @@ pub(super) fn flows(mut fastest: u64) -> Result<Vec<Measurement>> {
         eprintln!("bench datapath: {}", case.name);
         let image = golden::image(&configuration(setup))?;
         let kernel = Kernel::load(BENCH, &[BODY, EMPTY], &image, setup.flow_entries)?;
-        let mut bench = Bench { kernel, fastest };
+        let mut bench = Bench { kernel, fastest, next: 0 };
         if setup.flow_entries == MANY_FLOWS {
             // Every flow opens first.
             let opening = Case { kind: Kind::TwoPools { syn: true }, name: case.name.clone(), ..case };
             bench.warm(&image, &opening)?;
         }
-        results.push(bench.measure(&image, &case).with_context(|| case.name.clone())?);
+        results.extend(bench.measure(&image, &case).with_context(|| case.name.clone())?);
         fastest = bench.fastest;
     }
     Ok(results)
