@@ -6,7 +6,7 @@ use lb_tests::{
     load::SteadyLoad,
 };
 use lb_userspace::{
-    api::types::{DomainView, Flushed, FlowState, FlowsPage, Stats, StatsBy, Status},
+    api::types::{DomainView, FlowState, FlowsPage, Flushed, Stats, StatsBy, Status},
     plan::state::State,
     telemetry::event::{Event, EventKind},
 };
@@ -73,7 +73,9 @@ fn top_shows_a_rack_that_dies_and_drains_another_by_key() {
     top.press(&["/"]).unwrap();
     top.write(DRAINED).unwrap();
     top.press(&["Enter", "End"]).unwrap();
-    sees(&mut top, "only it is shown", |screen| !screen.contains("east") && screen.contains("filter: west/w1/r1"));
+    sees(&mut top, "only it is shown", |screen| {
+        !screen.contains("east") && screen.contains("filter: west/w1/r1")
+    });
     top.press(&["d"]).unwrap();
     sees(&mut top, "the question", |screen| screen.contains("Drain rack west/w1/r1"));
     top.press(&["Enter", "Enter"]).unwrap();
@@ -82,10 +84,14 @@ fn top_shows_a_rack_that_dies_and_drains_another_by_key() {
     top.press(&["Enter", "BSpace", "BSpace", "BSpace"]).unwrap();
     top.write("2h").unwrap();
     top.press(&["Enter"]).unwrap();
-    sees(&mut top, "whether really", |screen| screen.contains("drain rack west/w1/r1 for 2 h 0 min (new fans)?"));
+    sees(&mut top, "whether really", |screen| {
+        screen.contains("drain rack west/w1/r1 for 2 h 0 min (new fans)?")
+    });
     assert_eq!(e2e::state(&daemon, "domain", DRAINED), State::Up, "nobody said yes");
     top.press(&["y"]).unwrap();
-    sees(&mut top, "what it came to", |screen| screen.contains("domain west/w1/r1: UP -> DRAINING, in the data plane"));
+    sees(&mut top, "what it came to", |screen| {
+        screen.contains("domain west/w1/r1: UP -> DRAINING, in the data plane")
+    });
     sees(&mut top, "the state", line_with(&["▸ r1", "DRAIN"]));
     let status: Status = e2e::ask(&daemon, &["status"]);
     let word = &status.overrides[0];
@@ -103,7 +109,9 @@ fn top_shows_a_rack_that_dies_and_drains_another_by_key() {
     daemon.wait_ready(e2e::DEADLINE).unwrap();
     sees(&mut top, "that it is back", |screen| screen.contains("live "));
     top.resize((200, 60)).unwrap();
-    sees(&mut top, "more columns", |screen| screen.contains("TAKES FLOWS") && screen.contains("drained by operator: new fans"));
+    sees(&mut top, "more columns", |screen| {
+        screen.contains("TAKES FLOWS") && screen.contains("drained by operator: new fans")
+    });
     keep(&top, "top-large");
     top.press(&["/"]).unwrap();
     top.write(DRAINED).unwrap();
@@ -164,7 +172,11 @@ fn flows_away_from_home_are_shown_and_forgotten_and_nobody_elses() {
     for flow in &all.flows {
         assert!(flow.away && drained.contains(flow.home.as_ref().unwrap()), "{flow:?}");
         assert!(!drained.contains(&flow.backend) && clients.contains(&flow.src.ip()), "{flow:?}");
-        assert_eq!((flow.dst, &*flow.protocol, flow.service.as_deref()), (vip, "tcp", Some("web")), "{flow:?}");
+        assert_eq!(
+            (flow.dst, &*flow.protocol, flow.service.as_deref()),
+            (vip, "tcp", Some("web")),
+            "{flow:?}"
+        );
         assert!(PORTS.contains(&flow.src.port()) && flow.idle_s < 60 && !flow.relayed, "{flow:?}");
         assert_eq!(flow.state, FlowState::Established);
         assert!(seen.insert(flow.src), "{flow:?} is there twice");

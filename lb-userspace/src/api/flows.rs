@@ -16,7 +16,7 @@ use super::{
     limits::{DEFAULT_FLOWS, MAX_FLOWS},
     problem::{Problem, ProblemKind},
     router::{Answer, App, Shared, good_reason, parse_body, parse_query},
-    types::{Flushed, FlowsPage, FlowsQuery, FlushRequest},
+    types::{FlowsPage, FlowsQuery, FlushRequest, Flushed},
 };
 
 /// All of them; flushing may take longer than other requests.

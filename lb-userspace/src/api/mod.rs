@@ -51,9 +51,10 @@ use problem::Problem;
 use tokio::sync::mpsc;
 use types::{
     Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
-    ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, Reloaded, ServiceView,
-    ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest, Simulation, Stats, StatsBy,
-    Status, SteeredPlan, SubjectName, SwitchView, ThrowRequest, TrafficHistory, WatchQuery,
+    ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, Reloaded,
+    ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest,
+    Simulation, Stats, StatsBy, Status, SteeredPlan, SubjectName, SwitchView, ThrowRequest, TrafficHistory,
+    WatchQuery,
 };
 
 mod flows;

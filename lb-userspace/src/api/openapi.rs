@@ -13,9 +13,10 @@ use super::{
     problem::Problem,
     types::{
         Acted, BackendActionRequest, BackendView, CanaryRequest, CanarySetRequest, CanaryView, ClearRequest,
-        Differences, DomainActionRequest, DomainView, Explanation, FlowsPage, FlushRequest, Flushed, GuardView,
-        Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest,
-        Simulation, Stats, StatsBy, Status, SteeredPlan, SwitchView, ThrowRequest, TrafficHistory, WatchLine,
+        Differences, DomainActionRequest, DomainView, Explanation, FlowsPage, FlushRequest, Flushed,
+        GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
+        SimulateRequest, Simulation, Stats, StatsBy, Status, SteeredPlan, SwitchView, ThrowRequest,
+        TrafficHistory, WatchLine,
     },
 };
 use crate::telemetry::{event::Event, history::MAX_POINTS, report::Report};
@@ -240,7 +241,12 @@ fn look(types: &mut Types, paths: &mut Map<String, Value>) {
     let summary = "Packets as they come, one JSON object a line, without end.";
     get("ask", "/v1/watch", summary, watch, "application/x-ndjson", types.answer::<WatchLine>());
     let stats = vec![
-        ("by", "query", json!({"enum": StatsBy::ALL}), "What counters are told apart by; service if left out."),
+        (
+            "by",
+            "query",
+            json!({"enum": StatsBy::ALL}),
+            "What counters are told apart by; service if left out.",
+        ),
         (
             "over",
             "query",
@@ -250,7 +256,12 @@ fn look(types: &mut Types, paths: &mut Map<String, Value>) {
     ];
     get("look", "/v1/stats", "Counters and rates.", stats, json, types.answer::<Stats>());
     let flows = vec![
-        ("filter", "query", text(), "Which flows, as `weir flows list --help` says; all of them if left out."),
+        (
+            "filter",
+            "query",
+            text(),
+            "Which flows, as `weir flows list --help` says; all of them if left out.",
+        ),
         ("limit", "query", number(1, MAX_FLOWS), "At most so many; 100 if left out."),
         ("cursor", "query", text(), "That of the answer before, for the flows behind its."),
     ];

@@ -24,11 +24,11 @@ use tokio::{
 };
 
 use super::{
-    Control,
+    Control, flows,
     limits::{
         DEFAULT_EVENTS, MAX_BODY_BYTES, MAX_EVENTS, MAX_REASON_CHARS, MAX_WAIT, MAX_WAITING, REQUEST_TIMEOUT,
     },
-    flows, observe, operations,
+    observe, operations,
     problem::{Problem, ProblemKind},
     stats,
     types::{

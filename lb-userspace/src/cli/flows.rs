@@ -120,7 +120,8 @@ async fn list(args: &ListArgs, client: &Client, out: &mut Output) -> anyhow::Res
     let mut all = FlowsPage::default();
     loop {
         let limit = (args.limit - all.flows.len()).min(MAX_FLOWS);
-        let cursor = all.cursor.take().map_or_else(String::new, |cursor| format!("&cursor={}", encode(&cursor)));
+        let cursor =
+            all.cursor.take().map_or_else(String::new, |cursor| format!("&cursor={}", encode(&cursor)));
         let path = format!("/v1/flows?filter={filter}&limit={limit}{cursor}");
         let FlowsPage { flows, scanned, cursor } = client.get(&path).await?.parse()?;
         all.flows.extend(flows);
@@ -164,7 +165,9 @@ async fn flush(args: FlushArgs, client: &Client, out: &mut Output) -> anyhow::Re
         out.json(&answer.json)?;
     } else {
         let took = span(took_ns);
-        out.line(format_args!("{removed} of {scanned} flows flushed, {away} of them away from home, in {took}"))?;
+        out.line(format_args!(
+            "{removed} of {scanned} flows flushed, {away} of them away from home, in {took}"
+        ))?;
     }
     out.flush()?;
     if complete { Ok(()) } else { Err(Unfinished { removed }.into()) }

@@ -217,12 +217,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs a command that speaks to the daemon, once or again and again.
-fn ask(
-    command: Command,
-    watch: Option<Duration>,
-    client: &Client,
-    out: &mut Output,
-) -> anyhow::Result<()> {
+fn ask(command: Command, watch: Option<Duration>, client: &Client, out: &mut Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match watch {
@@ -233,38 +228,38 @@ fn ask(
 }
 
 async fn ask_once(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()> {
-        match command {
-            Command::Status => status::run(client, out).await,
-            Command::Reload => reload::reload(client, out).await,
-            Command::Diff(args) => reload::diff(&args, client, out).await,
-            Command::Service(command) => service::run(command, client, out).await,
-            Command::Backend(command) => backend::run(command, client, out).await,
-            Command::Domain(command) => domain::run(command, client, out).await,
-            Command::Shift(command) => shift::run(command, client, out).await,
-            Command::Canary(command) => canary::run(command, client, out).await,
-            Command::Guard(command) => guard::run(command, client, out).await,
-            Command::Plan(command) => plan::run(command, client, out).await,
-            Command::Emergency(command) => emergency::run(command, client, out).await,
-            Command::Explain(args) => explain::run(&args, client, out).await,
-            Command::Stats(args) => stats::run(&args, client, out).await,
-            Command::Flows(command) => flows::run(command, client, out).await,
-            Command::Report(args) => report::run(&args, client, out).await,
-            Command::Events(args) => events::run(&args, client, out).await,
-            Command::Trace(args) => trace::run(&args, client, out).await,
-            Command::Capture(args) => capture::run(&args, client, out).await,
-            Command::Check(_)
-            | Command::Daemon(_)
-            | Command::Agent(_)
-            | Command::Detach(_)
-            | Command::Doctor(_)
-            | Command::Top(_)
-            | Command::SupportBundle(_)
-            | Command::Config(_)
-            | Command::Completions(_)
-            | Command::Manual(_) => {
-                unreachable!("these do not speak to the daemon first")
-            }
+    match command {
+        Command::Status => status::run(client, out).await,
+        Command::Reload => reload::reload(client, out).await,
+        Command::Diff(args) => reload::diff(&args, client, out).await,
+        Command::Service(command) => service::run(command, client, out).await,
+        Command::Backend(command) => backend::run(command, client, out).await,
+        Command::Domain(command) => domain::run(command, client, out).await,
+        Command::Shift(command) => shift::run(command, client, out).await,
+        Command::Canary(command) => canary::run(command, client, out).await,
+        Command::Guard(command) => guard::run(command, client, out).await,
+        Command::Plan(command) => plan::run(command, client, out).await,
+        Command::Emergency(command) => emergency::run(command, client, out).await,
+        Command::Explain(args) => explain::run(&args, client, out).await,
+        Command::Stats(args) => stats::run(&args, client, out).await,
+        Command::Flows(command) => flows::run(command, client, out).await,
+        Command::Report(args) => report::run(&args, client, out).await,
+        Command::Events(args) => events::run(&args, client, out).await,
+        Command::Trace(args) => trace::run(&args, client, out).await,
+        Command::Capture(args) => capture::run(&args, client, out).await,
+        Command::Check(_)
+        | Command::Daemon(_)
+        | Command::Agent(_)
+        | Command::Detach(_)
+        | Command::Doctor(_)
+        | Command::Top(_)
+        | Command::SupportBundle(_)
+        | Command::Config(_)
+        | Command::Completions(_)
+        | Command::Manual(_) => {
+            unreachable!("these do not speak to the daemon first")
         }
+    }
 }
 
 fn done(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {

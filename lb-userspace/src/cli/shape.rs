@@ -101,9 +101,9 @@ fn watch() -> Arg {
 /// What is wrong, in words.
 pub(super) fn parse_period(text: &str) -> Result<Duration, String> {
     let seconds: Option<f64> = text.parse().ok().filter(|seconds| PERIODS.contains(seconds));
-    seconds
-        .map(Duration::from_secs_f64)
-        .ok_or_else(|| format!("write seconds from {} to {}, such as 2 or 0.5", PERIODS.start(), PERIODS.end()))
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| {
+        format!("write seconds from {} to {}, such as 2 or 0.5", PERIODS.start(), PERIODS.end())
+    })
 }
 
 fn period(matches: &ArgMatches) -> Option<Duration> {
@@ -138,7 +138,9 @@ mod tests {
         assert_eq!(watch(&["backend", "show", "--watch=10", "b1"]).unwrap(), seconds(10.0));
         assert_eq!(watch(&["backend", "show", "-w", "b1"]).unwrap(), seconds(2.0));
         assert_eq!(watch(&["stats"]).unwrap(), None);
-        for bad in [&["status", "-w=0"][..], &["status", "-w=x"], &["reload", "-w"], &["backend", "drain", "-w"]] {
+        for bad in
+            [&["status", "-w=0"][..], &["status", "-w=x"], &["reload", "-w"], &["backend", "drain", "-w"]]
+        {
             assert!(watch(bad).is_err(), "{bad:?}");
         }
     }

@@ -47,7 +47,11 @@ pub struct StatsArgs {
 const DEFAULT_OVER_S: u64 = 1;
 
 fn parse_over(text: &str) -> Result<u64, String> {
-    if text == "0s" { Ok(0) } else { parse_seconds(text, MAX_WAIT).map_err(|error| error.replace("0d", "30s")) }
+    if text == "0s" {
+        Ok(0)
+    } else {
+        parse_seconds(text, MAX_WAIT).map_err(|error| error.replace("0d", "30s"))
+    }
 }
 
 impl StatsArgs {
@@ -111,7 +115,12 @@ fn row(row: &StatsRow, is_by_reason: bool, has_rates: bool) -> Vec<Cell> {
     }
     let each = |count: Option<u64>| or_dash(count.map(|count| count.to_string()));
     let counts = &row.counts;
-    cells.extend([number(counts.packets), right(bytes(counts.bytes)), each(counts.opening), each(counts.dropped)]);
+    cells.extend([
+        number(counts.packets),
+        right(bytes(counts.bytes)),
+        each(counts.opening),
+        each(counts.dropped),
+    ]);
     cells
 }
 

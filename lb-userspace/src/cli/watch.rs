@@ -125,12 +125,7 @@ struct Shown {
 }
 
 impl Shown {
-    fn show(
-        &mut self,
-        next: anyhow::Result<Vec<u8>>,
-        is_drawn: bool,
-        out: &mut Output,
-    ) -> io::Result<()> {
+    fn show(&mut self, next: anyhow::Result<Vec<u8>>, is_drawn: bool, out: &mut Output) -> io::Result<()> {
         let lost = next.as_ref().err().map(ToString::to_string);
         let is_new = next.as_ref().is_ok_and(|text| *text != self.text);
         let is_first = self.text.is_empty();

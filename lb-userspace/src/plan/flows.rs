@@ -60,9 +60,9 @@ impl FlowFilter {
             is_first = false;
             let twice = match word {
                 "backend" | "state" => {
-                    let value = words.next().ok_or_else(|| {
-                        invalid(format!("filter: a name is missing behind `{word}`"))
-                    })?;
+                    let value = words
+                        .next()
+                        .ok_or_else(|| invalid(format!("filter: a name is missing behind `{word}`")))?;
                     match word {
                         "backend" => backend.replace(value.to_owned()).is_some(),
                         _ => state.replace(flow_state(value).map_err(invalid)?).is_some(),
@@ -291,7 +291,11 @@ table_size = 4093
         let entries = [
             (FlowTable::Openings, key([198, 51, 100, 7], 80), FlowEntry { backend: 0, seen: 10_000 }),
             (FlowTable::Flows, key([203, 0, 113, 9], 80), FlowEntry { backend: 1, seen: 9_000 }),
-            (FlowTable::Flows, key([203, 0, 113, 9], 81), FlowEntry { backend: 7, seen: 9_999 | FLOW_CLOSING }),
+            (
+                FlowTable::Flows,
+                key([203, 0, 113, 9], 81),
+                FlowEntry { backend: 7, seen: 9_999 | FLOW_CLOSING },
+            ),
         ];
         let look = |(table, key, entry): &(_, _, _)| {
             reader.look(*table, key, entry).map(|found| reader.view(key, entry, &found))
@@ -307,7 +311,10 @@ table_size = 4093
         assert_eq!((all[0].dst, &*all[0].protocol), ("192.0.2.10:80".parse().unwrap(), "tcp"));
         assert_eq!((all[0].service.as_deref(), &*all[0].backend, all[0].idle_s), (Some("web"), "a", 0));
         assert_eq!((all[1].state, all[1].idle_s), (FlowState::Established, 1_073));
-        assert_eq!((all[2].state, all[2].service.as_deref(), &*all[2].backend), (FlowState::Closing, None, "backend 7"));
+        assert_eq!(
+            (all[2].state, all[2].service.as_deref(), &*all[2].backend),
+            (FlowState::Closing, None, "backend 7")
+        );
         for flow in &all[..2] {
             assert_eq!(flow.away, flow.home.as_deref() != Some(&*flow.backend), "{flow:?}");
         }

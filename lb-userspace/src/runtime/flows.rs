@@ -104,7 +104,10 @@ fn cause(request: &FlushRequest, flushed: &Flushed) -> String {
     let Flushed { removed, away, complete, .. } = flushed;
     let which = if request.all { "all" } else { request.filter.trim() };
     let end = if *complete { "" } else { ", not to the end of the tables" };
-    format!("operator: flushed {removed} flows ({which}), {away} of them away from home{end}: {}", request.reason)
+    format!(
+        "operator: flushed {removed} flows ({which}), {away} of them away from home{end}: {}",
+        request.reason
+    )
 }
 
 fn select(filter: &str, tenure: &Tenure) -> Result<Selection, Problem> {
@@ -137,12 +140,7 @@ async fn on_a_thread<T: Send + 'static>(
     done.map_err(|error| failed(error.to_string()))
 }
 
-fn list(
-    tenure: &Tenure,
-    selection: Selection,
-    limit: usize,
-    mut cursor: Cursor,
-) -> io::Result<FlowsPage> {
+fn list(tenure: &Tenure, selection: Selection, limit: usize, mut cursor: Cursor) -> io::Result<FlowsPage> {
     let deadline = Instant::now() + LIST_TIME;
     let (observation, upkeep) = (tenure.live.observe(), tenure.data_plane.upkeep());
     let ids = tenure.data_plane.ids();

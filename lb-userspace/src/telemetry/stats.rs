@@ -60,8 +60,7 @@ fn reasons(
     });
     let seen = all.filter(|(_, counter)| counter.packets > 0);
     seen.map(|(reason, counter)| {
-        let counts =
-            StatsCounts { packets: counter.packets, bytes: counter.bytes, ..StatsCounts::default() };
+        let counts = StatsCounts { packets: counter.packets, bytes: counter.bytes, ..StatsCounts::default() };
         (reason.name().to_owned(), Some(verdict(*reason)), counts)
     })
     .collect()
@@ -215,7 +214,8 @@ sets = ["s"]
         assert_eq!(told(&at(StatsBy::Service)), [total, ("web", 400, Some(40), Some(7), None)]);
         let backends = [total, ("a", 100, Some(10), None, None), ("b", 300, Some(30), None, None)];
         assert_eq!(told(&at(StatsBy::Backend)), backends);
-        let racks = [total, ("west/w1/r1", 400, Some(40), None, None), ("west/w1/r2", 0, Some(0), None, None)];
+        let racks =
+            [total, ("west/w1/r1", 400, Some(40), None, None), ("west/w1/r2", 0, Some(0), None, None)];
         assert_eq!(told(&at(StatsBy::Rack)), racks);
         assert_eq!(told(&at(StatsBy::Zone))[1].0, "west/w1");
         assert_eq!(told(&at(StatsBy::Region))[1], ("west", 400, Some(40), None, None));
@@ -231,7 +231,10 @@ sets = ["s"]
         let service = between(StatsBy::Service, of(StatsBy::Service, 300, 1));
         assert_eq!(service.over_s, 2.0);
         let rates = service.rows[0].per_second.unwrap();
-        assert_eq!((rates.packets, rates.bytes, rates.opening, rates.dropped), (50.0, 5_000.0, Some(5.0), Some(3.0)));
+        assert_eq!(
+            (rates.packets, rates.bytes, rates.opening, rates.dropped),
+            (50.0, 5_000.0, Some(5.0), Some(3.0))
+        );
         assert_eq!(service.total.per_second, Some(rates));
         // A reason that counted nothing before did so between.
         let reason = between(StatsBy::Reason, of(StatsBy::Reason, 400, 0));

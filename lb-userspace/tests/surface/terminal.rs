@@ -207,7 +207,8 @@ fn a_pipe_gets_a_document_for_each_change_and_its_end_is_no_error() {
     let mut json = Watching::start(&daemon, &["backend", "list", "-w=0.2", "-o", "json"]);
     let mut lines = BufReader::new(json.0.stdout.take().unwrap()).lines();
     let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
-    let weights = |answer: &Value| answer.as_array().unwrap().iter().map(|b| b["weight"].clone()).collect::<Vec<_>>();
+    let weights =
+        |answer: &Value| answer.as_array().unwrap().iter().map(|b| b["weight"].clone()).collect::<Vec<_>>();
     assert_eq!(weights(&next())[2], json!(100));
     // Nothing comes while nothing changes: the next document is the next change.
     for weight in [7, 8] {

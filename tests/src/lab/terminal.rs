@@ -63,7 +63,8 @@ impl Terminal {
     fn tmux(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new("tmux");
         command.args(["-u", "-S"]).arg(&self.socket).args(arguments);
-        let output = command.env("LC_ALL", "C.UTF-8").env_remove("TMUX").output().context("cannot run tmux")?;
+        let output =
+            command.env("LC_ALL", "C.UTF-8").env_remove("TMUX").output().context("cannot run tmux")?;
         ensure!(output.status.success(), "tmux {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
     }
@@ -143,7 +144,8 @@ impl Terminal {
     /// What was seen, as a recording that `asciinema play` shows. Long pauses are shortened.
     pub fn recording(&self, title: &str) -> String {
         let (width, height) = self.size;
-        let mut text = format!("{}\n", json!({"version": 2, "width": width, "height": height, "title": title}));
+        let mut text =
+            format!("{}\n", json!({"version": 2, "width": width, "height": height, "title": title}));
         let (mut at, mut last) = (0.0, self.frames.first().map_or(0.0, |(time, _)| *time));
         for (time, painted) in &self.frames {
             at += (time - last).min(LONGEST_PAUSE);
@@ -194,7 +196,8 @@ impl Look {
                 49 => self.background = None,
                 38 | 48 => {
                     let index = numbers.next().filter(|kind| *kind == 5).and_then(|_| numbers.next());
-                    *(if number == 38 { &mut self.colour } else { &mut self.background }) = index.map(|i| i % 16);
+                    *(if number == 38 { &mut self.colour } else { &mut self.background }) =
+                        index.map(|i| i % 16);
                 }
                 _ => {}
             }
@@ -204,8 +207,8 @@ impl Look {
 
 /// The 16 colours of the picture, and those of what has none.
 const PALETTE: [&str; 16] = [
-    "#1d2021", "#e5534b", "#57ab5a", "#d9a032", "#539bf5", "#b083f0", "#39c5cf", "#c9d1d9", "#768390", "#ff6f66",
-    "#6bc46d", "#eac55f", "#6cb6ff", "#dcbdfb", "#56d4dd", "#ffffff",
+    "#1d2021", "#e5534b", "#57ab5a", "#d9a032", "#539bf5", "#b083f0", "#39c5cf", "#c9d1d9", "#768390",
+    "#ff6f66", "#6bc46d", "#eac55f", "#6cb6ff", "#dcbdfb", "#56d4dd", "#ffffff",
 ];
 const PAPER: &str = "#0d1117";
 const INK: &str = "#c9d1d9";
@@ -240,7 +243,8 @@ fn svg(painted: &str, size: (u16, u16)) -> String {
 
 /// Some cells of one look.
 fn run(svg: &mut String, text: &str, look: Look, (column, row): (usize, usize)) {
-    let colour = |index: Option<u8>, otherwise: &'static str| index.map_or(otherwise, |i| PALETTE[usize::from(i)]);
+    let colour =
+        |index: Option<u8>, otherwise: &'static str| index.map_or(otherwise, |i| PALETTE[usize::from(i)]);
     let (mut ink, mut paper) = (colour(look.colour, INK), colour(look.background, PAPER));
     if look.is_reversed {
         std::mem::swap(&mut ink, &mut paper);
@@ -249,7 +253,10 @@ fn run(svg: &mut String, text: &str, look: Look, (column, row): (usize, usize)) 
     let (x, y) = (column as f64 * CELL.0 + 10.0, row as f64 * CELL.1 + 10.0);
     if paper != PAPER && cells > 0.0 {
         let (width, height) = (cells * CELL.0, CELL.1);
-        let _ = writeln!(svg, "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{paper}\"/>");
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{paper}\"/>"
+        );
     }
     if text.trim().is_empty() {
         return;
@@ -274,7 +281,10 @@ mod tests {
     #[test]
     fn a_picture_has_the_text_where_it_was_in_its_colours() {
         let picture = svg("a\u{1b}[1;31mDOWN\u{1b}[0m <b>\n\u{1b}[7mselected\u{1b}[27m", (20, 2));
-        assert!(picture.contains("x=\"18.4\" y=\"23.5\" fill=\"#e5534b\"") && picture.contains("bold"), "{picture}");
+        assert!(
+            picture.contains("x=\"18.4\" y=\"23.5\" fill=\"#e5534b\"") && picture.contains("bold"),
+            "{picture}"
+        );
         assert!(picture.contains("&lt;b&gt;"), "{picture}");
         assert!(picture.contains(&format!("height=\"18\" fill=\"{INK}\"")), "{picture}");
         assert_eq!(picture.matches("<text").count(), 4);

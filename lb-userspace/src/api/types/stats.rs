@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::VerdictKind;
 
 /// What counters are told apart by.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize, JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum StatsBy {
     /// By service.

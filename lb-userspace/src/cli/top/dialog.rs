@@ -94,7 +94,9 @@ impl Dialog {
             SubjectKind::Domain => {
                 Ok(Self::new(What::Shift, node, &[("keep", "50%"), ("for", "2h"), ("reason", "")]))
             }
-            SubjectKind::Backend => Err("a backend cannot be shifted, only a rack, a zone or a region".to_owned()),
+            SubjectKind::Backend => {
+                Err("a backend cannot be shifted, only a rack, a zone or a region".to_owned())
+            }
         }
     }
 
@@ -107,7 +109,10 @@ impl Dialog {
             (Some(_), _) => What::Restore,
             (None, Some(_)) => What::CancelShift,
             (None, None) => {
-                return Err(format!("{} has neither a word of an operator nor a shift to take back", name_of(node)));
+                return Err(format!(
+                    "{} has neither a word of an operator nor a shift to take back",
+                    name_of(node)
+                ));
             }
         };
         Ok(Self::new(what, node, &[("reason", "")]))
@@ -143,7 +148,11 @@ impl Dialog {
                 format!("{} {}{lasts} ({reason})", action.name(), self.name)
             }
             Order::Shift { keep_percent, for_s, reason, .. } => {
-                format!("{} keeps {keep_percent} % of its new flows for {} ({reason})", self.name, uptime(*for_s))
+                format!(
+                    "{} keeps {keep_percent} % of its new flows for {} ({reason})",
+                    self.name,
+                    uptime(*for_s)
+                )
             }
             Order::CancelShift { reason, .. } => format!("end the shift of {} ({reason})", self.name),
         };
@@ -197,7 +206,12 @@ impl Dialog {
             parse_seconds(text, most).map_err(|error| (at, error))
         };
         let domain = self.subject.name.clone();
-        let act = |action, for_s| Order::Act { subject: self.subject.clone(), action, for_s, reason: reason.clone() };
+        let act = |action, for_s| Order::Act {
+            subject: self.subject.clone(),
+            action,
+            for_s,
+            reason: reason.clone(),
+        };
         Ok(match self.what {
             What::Drain => act(Action::Drain, Some(time(MAX_OVERRIDE_TIME)?)),
             What::Restore => act(Action::Restore, None),

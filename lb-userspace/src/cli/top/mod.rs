@@ -24,8 +24,8 @@ use crate::{
     api::{
         limits::{DEFAULT_EVENTS, MAX_EVENTS, MAX_WAIT},
         types::{
-            Acted, ActionTerms, BackendActionRequest, DomainActionRequest, ShiftCancelRequest, ShiftRequest, ShiftView,
-            SubjectKind,
+            Acted, ActionTerms, BackendActionRequest, DomainActionRequest, ShiftCancelRequest, ShiftRequest,
+            ShiftView, SubjectKind,
         },
     },
     telemetry::event::Event,
@@ -57,7 +57,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const QUEUE: usize = 64;
 
 /// Arguments of `weir top`.
-#[derive(Clone, PartialEq, Debug, Args)]
+#[derive(Clone, PartialEq, Eq, Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct TopArgs {
     /// Seconds from one look to the next
@@ -225,7 +225,9 @@ fn read_keys(to: mpsc::Sender<Message>) -> io::Result<()> {
     let read = move || {
         loop {
             let message = match event::read() {
-                Ok(event::Event::Key(key)) if key.kind != KeyEventKind::Release => key_of(key).map(Message::Key),
+                Ok(event::Event::Key(key)) if key.kind != KeyEventKind::Release => {
+                    key_of(key).map(Message::Key)
+                }
                 Ok(event::Event::Resize(..)) => Some(Message::Resized),
                 Ok(_) => None,
                 Err(_) => Some(Message::End),
@@ -281,7 +283,9 @@ async fn carry_out(client: &Client, order: Order) -> Result<String, ClientError>
             let Acted { subject, from, to, changed, decided_ns, stored_ns, .. } = answer.parse()?;
             let took = span(stored_ns.saturating_sub(decided_ns));
             Ok(match changed {
-                true => format!("{subject}: {} -> {}, in the data plane {took} later", from.name(), to.name()),
+                true => {
+                    format!("{subject}: {} -> {}, in the data plane {took} later", from.name(), to.name())
+                }
                 false => format!("{subject} is {} already", to.name()),
             })
         }

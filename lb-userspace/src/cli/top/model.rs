@@ -179,7 +179,8 @@ impl Model {
 
     fn total_of(&self, status: &Status, seconds: f64, opening: f64) -> Total {
         let drops: BTreeMap<_, _> = drops(status).collect();
-        let grown = |name: &str, count: u64| count - self.last.drops.get(name).copied().unwrap_or(0).min(count);
+        let grown =
+            |name: &str, count: u64| count - self.last.drops.get(name).copied().unwrap_or(0).min(count);
         let lately: u64 = drops.iter().map(|(name, count)| grown(name, *count)).sum();
         let worst = drops.iter().max_by_key(|(name, count)| (grown(name, **count), **count));
         let is_first = seconds <= 0.0;
@@ -231,7 +232,9 @@ impl Model {
     fn filtered(&self) -> Vec<&Node> {
         let wanted = self.filter.to_lowercase();
         let matches = |node: &Node| {
-            [node.subject.name.as_str(), &node.state()].iter().any(|text| text.to_lowercase().contains(&wanted))
+            [node.subject.name.as_str(), &node.state()]
+                .iter()
+                .any(|text| text.to_lowercase().contains(&wanted))
         };
         let mut shown = BTreeSet::new();
         let mut above: Vec<usize> = Vec::new();
@@ -275,7 +278,12 @@ impl Model {
         let index = self.nodes.iter().position(|node| node.subject == selected);
         let above = index.and_then(|index| {
             let visible: Vec<_> = self.visible().iter().map(|node| node.subject.clone()).collect();
-            self.nodes[..index].iter().rev().map(|node| &node.subject).find(|above| visible.contains(above)).cloned()
+            self.nodes[..index]
+                .iter()
+                .rev()
+                .map(|node| &node.subject)
+                .find(|above| visible.contains(above))
+                .cloned()
         });
         match above {
             Some(above) => self.selected = Some(above),
@@ -313,7 +321,9 @@ impl Last {
 /// Packets dropped, by reason.
 fn drops(status: &Status) -> impl Iterator<Item = (&str, u64)> {
     let reasons = status.traffic.reasons.iter();
-    reasons.filter(|count| count.verdict == VerdictKind::Drop).map(|count| (count.reason.as_str(), count.packets))
+    reasons
+        .filter(|count| count.verdict == VerdictKind::Drop)
+        .map(|count| (count.reason.as_str(), count.packets))
 }
 
 /// A subject as people say it: `rack west/w1/r1`, `backend w1r1b1`.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    api::types::{BackendView, DomainView, DrainState, HealthView, Shares, StateCounts, SubjectKind, SubjectName},
+    api::types::{
+        BackendView, DomainView, DrainState, HealthView, Shares, StateCounts, SubjectKind, SubjectName,
+    },
     cli::{backend, output::word},
     config::Level,
     plan::state::State,
@@ -75,8 +77,7 @@ pub(super) struct Node {
 impl Node {
     /// The state as it is shown: drains that came to their end, and what of new flows is let in where that is neither all nor none.
     pub(super) fn state(&self) -> String {
-        let is_drained =
-            self.health.drain.as_ref().is_some_and(|drain| drain.state == DrainState::Drained);
+        let is_drained = self.health.drain.as_ref().is_some_and(|drain| drain.state == DrainState::Drained);
         match (self.health.state, self.takes.new) {
             (State::Draining, _) if is_drained => "DRAINED".to_owned(),
             (state, 0 | 255) => state.name().to_owned(),

@@ -76,7 +76,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
         return frame.render_widget(Paragraph::new(text), area);
     }
     let events = if area.height < 18 { 0 } else { (area.height / 4).clamp(4, 16) };
-    let parts = [Constraint::Length(3), Constraint::Min(4), Constraint::Length(events), Constraint::Length(1)];
+    let parts =
+        [Constraint::Length(3), Constraint::Min(4), Constraint::Length(events), Constraint::Length(1)];
     let [head, body, below, foot] = Layout::vertical(parts).areas(area);
     frame.render_widget(Paragraph::new(header(model, theme, head.width)), head);
     if let Focus::Events(scrolled) = model.focus {
@@ -147,7 +148,11 @@ fn header<'a>(model: &'a Model, theme: Theme, width: u16) -> Vec<Line<'a>> {
     };
     let traffic = vec![
         Span::styled(format!("{} pkt/s", rate(total.rates.packets)), BOLD),
-        Span::raw(format!("  {}bit/s  {} new/s", spaced(rate(total.rates.bytes * 8.0)), rate(total.rates.opening))),
+        Span::raw(format!(
+            "  {}bit/s  {} new/s",
+            spaced(rate(total.rates.bytes * 8.0)),
+            rate(total.rates.opening)
+        )),
         Span::styled(drops, if total.drops_per_second > 0.0 { theme.bad() } else { Style::new() }),
     ];
     let remembered = Span::raw(format!("flows {}/{}", status.flows.entries, status.flows.capacity));
@@ -239,7 +244,8 @@ fn draw_tree(frame: &mut Frame<'_>, model: &Model, theme: Theme, area: Rect) {
         "SHARE",
         fit("TREND", columns.trend)
     );
-    let head = if columns.is_wide { format!("{head} {:>8} {:<24} WHY", "FLOWS", "TAKES FLOWS") } else { head };
+    let head =
+        if columns.is_wide { format!("{head} {:>8} {:<24} WHY", "FLOWS", "TAKES FLOWS") } else { head };
     let style = if theme.has_colour { BOLD.fg(Color::Blue) } else { BOLD.add_modifier(Modifier::UNDERLINED) };
     let mut lines = vec![Line::styled(fit(&head, usize::from(area.width)), style)];
     let visible = model.visible();
@@ -263,7 +269,8 @@ fn row<'a>(model: &Model, node: &Node, columns: &Columns, theme: Theme) -> Line<
     };
     let name = format!("{}{mark}{}", "  ".repeat(node.depth), node.label);
     let total = model.total.rates.packets;
-    let share = if total > 0.0 { format!("{:.0} %", node.rates.packets * 100.0 / total) } else { "-".to_owned() };
+    let share =
+        if total > 0.0 { format!("{:.0} %", node.rates.packets * 100.0 / total) } else { "-".to_owned() };
     let state = theme.state(node.health.state);
     let points: Vec<f64> = model.history_of(&node.subject).collect();
     let mut spans = vec![
@@ -372,9 +379,10 @@ fn footer<'a>(model: &'a Model, theme: Theme) -> Line<'a> {
     match &model.note {
         Some(note) if note.is_error => Line::styled(format!(" {}", note.text), theme.bad()),
         Some(note) => Line::styled(format!(" {}", note.text), BOLD),
-        None if !model.filter.is_empty() => {
-            Line::from(vec![Span::styled(format!(" filter: {}", model.filter), BOLD), Span::raw("  esc shows all again")])
-        }
+        None if !model.filter.is_empty() => Line::from(vec![
+            Span::styled(format!(" filter: {}", model.filter), BOLD),
+            Span::raw("  esc shows all again"),
+        ]),
         None => Line::styled(KEYS, theme.dim()),
     }
 }
