@@ -34,8 +34,8 @@ Examples:
   weir flows list src 198.51.100.0/24 and dst port 443
   weir flows list service web state established -o json
 
-Only flows that are not at home are remembered, and those of a service whose tables changed lately: on a healthy day there are none.
-HOME is the backend to which the flow would go without its entry; it is empty where that is the same one. IDLE is the time since the last packet,
+Only flows that are not at home are remembered, and those of a service whose tables changed lately: on a healthy day there are none. \
+HOME is the backend to which the flow would go without its entry; it is empty where that is the same one. IDLE is the time since the last packet, \
 to about a second. Flows come in no order that means anything, and those that come or go meanwhile may be missed.";
 const FLUSH_EXAMPLES: &str = "\
 Examples:
@@ -43,12 +43,12 @@ Examples:
   weir flows flush src 203.0.113.0/24 and state opening --reason 'left by a flood'
   weir flows flush --all --reason 'begin anew after the exercise'
 
-What it breaks: a flow that is forgotten goes home with its next packet. If home is another backend than the one that it was on (HOME in `weir flows
-list`), nobody knows it there: a TCP connection is reset, and the client has to open it again. Flows whose home takes none at all go where a
-new flow would. Entries of flows that are at home, or over, can go without harm. Nothing else changes: no backend is taken out, and flows that open
+What it breaks: a flow that is forgotten goes home with its next packet. If home is another backend than the one that it was on (HOME in `weir flows \
+list`), nobody knows it there: a TCP connection is reset, and the client has to open it again. Flows whose home takes none at all go where a \
+new flow would. Entries of flows that are at home, or over, can go without harm. Nothing else changes: no backend is taken out, and flows that open \
 away from home after that are remembered again.
 
-It needs a filter or --all, and a reason. It runs page by page beside everything else, for 30 s at most, and is written into the event journal with
+It needs a filter or --all, and a reason. It runs page by page beside everything else, for 30 s at most, and is written into the event journal with \
 what was flushed.";
 
 /// What to do with flows.

@@ -23,9 +23,9 @@ Examples:
   weir stats --by reason
   weir stats --by zone -o json
 
-Rates are what was counted in the time that --over says, by the counters of the data plane; the rest is counted since the program was
-attached, over every reload, restart and upgrade. PACKETS are those that were forwarded (by reason: all of the reason), bytes are those of the packets as
-they arrived. NEW are packets that may open a flow: TCP SYN, every UDP datagram. With --by reason nothing is left out: what was forwarded, dropped, passed
+Rates are what was counted in the time that --over says, by the counters of the data plane; the rest is counted since the program was \
+attached, over every reload, restart and upgrade. PACKETS are those that were forwarded (by reason: all of the reason), bytes are those of the packets as \
+they arrived. NEW are packets that may open a flow: TCP SYN, every UDP datagram. With --by reason nothing is left out: what was forwarded, dropped, passed \
 to the kernel, and answered. A packet that is dropped has no backend, so backends and domains have no drops.";
 
 /// Arguments of `weir stats`.
