@@ -9,5 +9,6 @@ mod help;
 mod observe;
 mod openapi;
 mod plan;
+mod reference;
 mod tables;
 mod terminal;
