@@ -90,7 +90,7 @@ total          12k   9.9M     40        0.5   123476  12.3 MB  402       17
     assert!(first.len() == 3 && first[1].starts_with("web "), "{first:?}");
     let counted = daemon.stdout(&["stats", "--over", "0s", "--by", "reason"]);
     assert!(counted.starts_with("REASON    VERDICT  PACKETS  "), "{counted}");
-    assert!(counted.contains("\nall_down  drop          17  1.7 kB"), "{counted}");
+    assert!(counted.contains("\nall_down  drop          17   1.7 kB"), "{counted}");
     for (query, detail) in [("over=31", "over is 31"), ("by=weather", "weather"), ("for=1", "for")] {
         problem(daemon.get(&format!("/v1/stats?{query}")), ProblemKind::Invalid, detail);
     }
