@@ -34,7 +34,7 @@ const fn need(program: &'static str, packages: &'static [&'static str], purpose:
     Need { program, packages, purpose }
 }
 
-const NEEDS: [Need; 15] = [
+const NEEDS: [Need; 16] = [
     need("cc", &["gcc", "libc6-dev"], "linking"),
     need("ip", &["iproute2"], "namespaces and veth pairs of the lab"),
     need("nginx", &["nginx"], "the lab's backends"),
@@ -49,6 +49,7 @@ const NEEDS: [Need; 15] = [
     need("prometheus", &["prometheus"], "a real Prometheus that scrapes the daemon in tests"),
     need("promtool", &["prometheus"], "checks of metrics and alert rules"),
     need("chromium", &["chromium"], "the status page in a real browser"),
+    need("tmux", &["tmux"], "a real terminal for `weir top` in a test"),
     need("tcpdump", &["tcpdump"], "reading what `weir capture` writes, in a test"),
 ];
 

@@ -125,7 +125,7 @@ pub(super) fn examine(args: &DoctorArgs, client: &Client) -> anyhow::Result<Vec<
 pub(super) fn run(args: &DoctorArgs, client: &Client, out: &mut Output) -> anyhow::Result<ExitCode> {
     let findings = examine(args, client)?;
     let worst = findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok);
-    if out.is_json() {
+    if out.is_data() {
         out.json(&serde_json::to_vec(&findings)?)?;
     } else {
         show(&findings, args.all, out)?;

@@ -128,6 +128,12 @@ impl Terms {
         Some(WatchFilter { service, sample: u32::MAX / every.max(1), ..self.filter })
     }
 
+    /// Whether a term is about what became of a packet.
+    #[must_use]
+    pub const fn is_about_fate(&self) -> bool {
+        self.filter.reasons != WatchFilter::ALL.reasons || self.filter.verdicts != WatchFilter::ALL.verdicts
+    }
+
     /// Name of the service, if there must be one.
     #[must_use]
     pub fn service(&self) -> Option<&str> {

@@ -316,6 +316,18 @@ impl Control for Fake {
         };
         TrafficHistory { period_s: 5, points: vec![point; points.min(2)] }
     }
+
+    async fn stats(&self, by: StatsBy, over: Duration) -> Stats {
+        crate::terminal::stats(by, over)
+    }
+
+    async fn flows(&self, query: FlowsQuery) -> Result<FlowsPage, Problem> {
+        crate::terminal::flows(&query)
+    }
+
+    async fn flush(&self, request: FlushRequest) -> Result<Flushed, Problem> {
+        crate::terminal::flush(&request)
+    }
 }
 
 /// A packet that a watcher sees.

@@ -11,3 +11,4 @@ mod openapi;
 mod plan;
 mod reference;
 mod tables;
+mod terminal;

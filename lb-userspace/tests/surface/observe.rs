@@ -25,7 +25,7 @@ fn ask(stream: &mut (impl Read + Write), request: &str) -> (u16, String, String)
     (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
 }
 
-fn over_tcp(daemon: &Daemon, method: &str, path: &str, host: &str) -> (u16, String, String) {
+pub(crate) fn over_tcp(daemon: &Daemon, method: &str, path: &str, host: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(daemon.http).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     ask(&mut stream, &format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))

@@ -152,6 +152,10 @@ fn what_is_answered_is_as_the_document_says() {
         ("get", "/v1/diff", "/v1/diff", None),
         ("get", "/v1/events", "/v1/events", None),
         ("get", "/v1/traffic", "/v1/traffic", None),
+        ("get", "/v1/stats?by=reason", "/v1/stats", None),
+        ("get", "/v1/stats?over=1", "/v1/stats", None),
+        ("get", "/v1/flows?limit=2", "/v1/flows", None),
+        ("post", "/v1/flows/flush", "/v1/flows/flush", body(r#"{"all":true,"reason":"r"}"#)),
         ("post", "/v1/reload", "/v1/reload", None),
     ] {
         let (status, text) = match method {
