@@ -18,6 +18,7 @@ use crate::{
     build::{self, HostBinaries},
     dist,
     libtest::Counts,
+    setup,
     shell::{Cmd, find_program, require_root_or_sudo, step},
     smoke,
     workspace::{Metadata, bpf_dir, host_cargo, root},
@@ -72,6 +73,9 @@ struct Row {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     require_root_or_sudo()?;
+    if selects(args.suite.as_deref(), "e2e", "e2e_api") {
+        setup::python::ensure()?;
+    }
     let metadata = build::set_up_and_build_bpf()?;
     let tests = step("build binaries and tests", || build_tests(&metadata, args.suite.as_deref()))?;
     let binaries = HostBinaries::in_dir(&metadata.profile_dir(false))?;

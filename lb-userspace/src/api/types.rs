@@ -17,6 +17,7 @@ use crate::{
 mod canary;
 mod explain;
 mod guard;
+mod log;
 mod operate;
 mod plan;
 mod reload;
@@ -27,6 +28,7 @@ mod watch;
 pub use canary::{CanaryChange, CanaryRequest, CanarySetRequest, CanaryView};
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
+pub use log::{LogChange, LogRequest, LogView};
 pub use operate::{
     ActionTerms, BackendActionRequest, DampingView, DomainActionRequest, DrainState, DrainView,
     ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,

@@ -8,6 +8,7 @@ pub mod daemon;
 mod drains;
 mod guardian;
 pub mod host;
+mod host_views;
 mod keeper;
 pub mod lock;
 mod measure;

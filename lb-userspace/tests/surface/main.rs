@@ -1,6 +1,7 @@
 //! The API over a real socket, and the command line as a real process, against a daemon whose world is a table.
 
 mod api;
+mod attack;
 mod commands;
 mod completions;
 mod fake;
@@ -10,3 +11,4 @@ mod observe;
 mod openapi;
 mod plan;
 mod tables;
+mod tls;

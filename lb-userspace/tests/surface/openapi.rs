@@ -153,10 +153,16 @@ fn what_is_answered_is_as_the_document_says() {
         ("get", "/v1/events", "/v1/events", None),
         ("get", "/v1/traffic", "/v1/traffic", None),
         ("post", "/v1/reload", "/v1/reload", None),
+        ("get", "/v1/plans", "/v1/plans", None),
+        ("get", "/v1/log", "/v1/log", None),
+        ("put", "/v1/log", "/v1/log", body(r#"{"filter":"debug","for_s":60}"#)),
+        ("delete", "/v1/log", "/v1/log", None),
+        ("get", "/v1/config", "/v1/config", None),
+        ("get", "/v1/doctor", "/v1/doctor", None),
     ] {
         let (status, text) = match method {
             "get" => daemon.get(path),
-            _ => daemon.post(path, body.as_deref().unwrap_or_default()),
+            method => daemon.order(method, path, body.as_deref().unwrap_or_default()),
         };
         assert_eq!(status, 200, "{path}: {text}");
         let operation = &served["paths"][said][method];
