@@ -23,11 +23,11 @@ struct Setup {
 
 const USUAL: Setup = Setup { services: 1, backends: 100, flow_entries: FEW_FLOWS };
 
-/// Measures flows away from home, and other numbers of services and backends. `fastest` is the fastest bracket so far.
+/// Measures flows away from home, and other numbers of services and backends.
 ///
 /// # Errors
 /// As for [`datapath`](super::datapath).
-pub(super) fn flows(mut fastest: u64) -> Result<Vec<Measurement>> {
+pub(super) fn flows() -> Result<Vec<Measurement>> {
     let case = |name: &str, kind, down| Case {
         name: name.to_owned(),
         kind,
@@ -57,14 +57,13 @@ pub(super) fn flows(mut fastest: u64) -> Result<Vec<Measurement>> {
         eprintln!("bench datapath: {}", case.name);
         let image = golden::image(&configuration(setup))?;
         let kernel = Kernel::load(BENCH, &[BODY, EMPTY], &image, setup.flow_entries)?;
-        let mut bench = Bench { kernel, fastest };
+        let mut bench = Bench { kernel, next: 0 };
         if setup.flow_entries == MANY_FLOWS {
             // Every flow opens first.
             let opening = Case { kind: Kind::TwoPools { syn: true }, name: case.name.clone(), ..case };
             bench.warm(&image, &opening)?;
         }
-        results.push(bench.measure(&image, &case).with_context(|| case.name.clone())?);
-        fastest = bench.fastest;
+        results.push(bench.measure(&image, &case).with_context(|| case.name.clone())?.case);
     }
     Ok(results)
 }
