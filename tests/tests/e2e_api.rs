@@ -198,6 +198,7 @@ fn schemathesis_finds_nothing_that_the_document_does_not_say() {
     let authority = Authority::new(&lab);
     let daemon = start(&lab, authority.table("\"ops\""));
     let mut command = Command::new(&program);
+    command.args(["--config-file", root().join("tests/schemathesis.toml").to_str().unwrap()]);
     command.arg("run").arg(root().join("docs/openapi.json")).current_dir(lab.directory());
     command.args(["--url", &format!("https://127.0.0.1:{PORT}"), "--tls-verify", &authority.path("ca.pem")]);
     command.args([

@@ -226,7 +226,14 @@ fn look(types: &mut Types, paths: &mut Map<String, Value>) {
     get("ask", "/v1/plans/simulate", summary, client(), json, steered);
     get("ask", "/v1/log", "What the daemon logs.", vec![], json, types.answer::<LogView>());
     let summary = "The configuration in force with its defaults, without secrets.";
-    get("ask", "/v1/config", summary, vec![], json, serde_json::json!({"type": "object"}));
+    get(
+        "ask",
+        "/v1/config",
+        summary,
+        vec![],
+        json,
+        serde_json::json!({"type": "object", "additionalProperties": {}}),
+    );
     let summary = "What of the host may hurt, with remedies.";
     get("ask", "/v1/doctor", summary, vec![], json, types.answer::<Vec<Finding>>());
     let since = vec![(
@@ -259,29 +266,33 @@ fn look(types: &mut Types, paths: &mut Map<String, Value>) {
 
 /// What changes something.
 fn operate(types: &mut Types, paths: &mut Map<String, Value>) {
-    let mut order =
-        |method, path: &str, summary, parameters: Vec<Parameter>, body: Option<Value>, answer: Value| {
-            let mut operation = operation("operate", summary, parameters);
-            let headers = [
-                (
-                    "Idempotency-Key",
-                    json!({"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_CHARS}),
-                    "Done once for each key: sent again, the first answer comes again.",
-                ),
-                ("If-Match", text(), "Done only if the configuration in force has this ETag."),
-            ];
-            for (name, schema, words) in headers {
-                let header = json!({"name": name, "in": "header", "schema": schema, "description": words});
-                operation["parameters"].as_array_mut().expect("made as one").push(header);
-            }
-            if let Some(body) = body {
-                operation["requestBody"] =
-                    json!({"required": true, "content": {"application/json": {"schema": body}}});
-            }
-            let content = json!({"application/json": {"schema": answer}});
-            operation["responses"] = json!({"200": {"description": "Done.", "content": content}});
-            add(paths, path, method, operation);
-        };
+    let mut order = |method,
+                     path: &str,
+                     summary,
+                     parameters: Vec<Parameter>,
+                     body: Option<Value>,
+                     answer: Value| {
+        let mut operation = operation("operate", summary, parameters);
+        let headers = [
+            (
+                "Idempotency-Key",
+                json!({"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_CHARS, "pattern": "^[!-~]+$"}),
+                "Done once for each key: sent again, the first answer comes again.",
+            ),
+            ("If-Match", text(), "Done only if the configuration in force has this ETag."),
+        ];
+        for (name, schema, words) in headers {
+            let header = json!({"name": name, "in": "header", "schema": schema, "description": words});
+            operation["parameters"].as_array_mut().expect("made as one").push(header);
+        }
+        if let Some(body) = body {
+            operation["requestBody"] =
+                json!({"required": true, "content": {"application/json": {"schema": body}}});
+        }
+        let content = json!({"application/json": {"schema": answer}});
+        operation["responses"] = json!({"200": {"description": "Done.", "content": content}});
+        add(paths, path, method, operation);
+    };
     let (body, answer) = (types.body::<LogRequest>(), types.answer::<LogView>());
     order("put", "/v1/log", "Log by another filter for a while.", vec![], Some(body), answer.clone());
     order("delete", "/v1/log", "Log as at the start again.", vec![], None, answer);

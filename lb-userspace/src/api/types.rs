@@ -14,6 +14,10 @@ use crate::{
     plan::state::{Action, Override, State},
 };
 
+/// What a reason looks like: something in it, and nothing that steers a terminal (ECMA-262, as JSON Schema has it).
+pub(crate) const REASON_PATTERN: &str =
+    "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$";
+
 mod canary;
 mod explain;
 mod guard;

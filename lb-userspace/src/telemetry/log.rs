@@ -196,11 +196,12 @@ fn parse(text: &str) -> Result<EnvFilter, LogError> {
     }
     // `EnvFilter` takes any word for the name of a module: a misspelt level would log nothing.
     let is_level = |word: &str| word.parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
-    let bad = text.split(',').map(str::trim).find(|part| match part.rsplit_once('=') {
+    let text = text.split(',').map(str::trim).collect::<Vec<_>>().join(",");
+    let bad = text.split(',').find(|part| match part.rsplit_once('=') {
         Some((_, level)) => !is_level(level.trim()),
         None => !is_level(part),
     });
-    match (bad, EnvFilter::try_new(text)) {
+    match (bad, EnvFilter::try_new(&text)) {
         (Some(bad), _) => refused(format!("\"{}\" is no level, and none of a module", bad.escape_debug())),
         (None, Ok(filter)) => Ok(filter),
         (None, Err(error)) => refused(error.to_string()),

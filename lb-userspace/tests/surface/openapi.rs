@@ -63,6 +63,10 @@ fn check(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<()
         let target = document.pointer(reference.trim_start_matches('#'));
         return check(document, target.ok_or_else(|| format!("{at}: no {reference}"))?, value, at);
     }
+    // Whatever it is.
+    if schema.as_object().is_some_and(serde_json::Map::is_empty) {
+        return Ok(());
+    }
     for choice in ["anyOf", "oneOf"] {
         if let Some(choices) = schema[choice].as_array()
             && schema.get("properties").is_none()

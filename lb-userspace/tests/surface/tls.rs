@@ -2,12 +2,14 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::TcpStream,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Output,
     sync::Arc,
+    thread,
+    time::Instant,
 };
 
 use lb_userspace::{
@@ -221,11 +223,13 @@ fn without_a_good_certificate_there_is_no_connection() {
     let daemon = Daemon::start_with(pki.https(&[name("ops@example.net")]));
     for (number, who) in [None, Some("expired"), Some("stranger")].into_iter().enumerate() {
         let error = on(&mut pki.connect(&daemon, who), "GET /v1/status", "", "").unwrap_err();
-        assert!(
-            error.to_string().contains("fatal alert") || error.kind() == std::io::ErrorKind::ConnectionReset,
-            "{error}"
-        );
-        assert_eq!(refused(&daemon, "handshake"), number as u64 + 1);
+        let closed = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+        assert!(closed || error.to_string().contains("fatal alert"), "{error}");
+        let deadline = Instant::now() + PATIENCE;
+        while refused(&daemon, "handshake") != number as u64 + 1 {
+            assert!(Instant::now() < deadline, "{who:?} was not counted");
+            thread::yield_now();
+        }
     }
     // No TLS at all.
     let mut plain = TcpStream::connect(daemon.http).unwrap();
@@ -351,7 +355,7 @@ fn the_command_line_asks_another_host() {
     let nobody = run(None, &["status"]);
     assert!(code(&nobody) == 4 && err(&nobody).contains("--cert and --key"), "{nobody:?}");
     let foreign = remote(&daemon, &pki, &other.file("ca.pem"), Some("ops"), &["status"]);
-    assert!(code(&foreign) == 4 && err(&foreign).contains("UnknownIssuer"), "{foreign:?}");
+    assert!(code(&foreign) == 4 && err(&foreign).contains("invalid peer certificate"), "{foreign:?}");
     for (arguments, part) in [
         (&["--server", "edge-1", "status"][..], "https://edge-1.example.net:9440"),
         (
