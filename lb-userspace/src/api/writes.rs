@@ -138,7 +138,7 @@ pub(super) async fn guard<C: Control>(
     request: Request,
     next: Next,
 ) -> Response {
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
+    if !matches!(*request.method(), Method::POST | Method::PUT | Method::DELETE) {
         return next.run(request).await;
     }
     let answer = match key_of(request.headers()) {
