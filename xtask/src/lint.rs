@@ -23,8 +23,9 @@ use crate::{
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
-/// Documents whose `cargo xtask` commands must exist.
+/// Documents whose `cargo xtask` commands must exist, and folders of such.
 const DOCUMENTS: [&str; 2] = ["README.md", "ARCHITECTURE.md"];
+const DOCUMENT_FOLDERS: [&str; 2] = ["docs", "docs/guide"];
 
 pub(crate) fn run() -> Result<()> {
     let metadata = Metadata::load()?;
@@ -114,10 +115,21 @@ fn documents() -> Result<()> {
     let cli = crate::Cli::command();
     let verbs: BTreeSet<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
     let mut unknown = Vec::new();
-    for document in DOCUMENTS {
-        let Ok(text) = fs::read_to_string(root().join(document)) else {
+    let mut documents: Vec<PathBuf> = DOCUMENTS.iter().map(PathBuf::from).collect();
+    for folder in DOCUMENT_FOLDERS {
+        for entry in fs::read_dir(root().join(folder)).with_context(|| format!("cannot list {folder}"))? {
+            let path = Path::new(folder).join(entry?.file_name());
+            documents.extend(
+                Some(path).filter(|path| path.extension().is_some_and(|extension| extension == "md")),
+            );
+        }
+    }
+    documents.sort();
+    for document in documents {
+        let Ok(text) = fs::read_to_string(root().join(&document)) else {
             continue;
         };
+        let document = document.display();
         let named = verbs_named_in(&text).into_iter().filter(|verb| !verbs.contains(verb.as_str()));
         unknown
             .extend(named.map(|verb| format!("{document} names `cargo xtask {verb}`, which does not exist")));

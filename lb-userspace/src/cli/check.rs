@@ -18,7 +18,7 @@ Examples:
   weir check --config weir.toml
   weir check --config weir.toml -o json
 
-What a file can say stands in README.md; examples/checks.toml has every kind of check.";
+What a file can say stands in weir.toml(5); examples/checks.toml has every kind of check.";
 
 /// Arguments of `weir check`.
 #[derive(Clone, PartialEq, Eq, Debug, Args)]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lb_userspace::config::{Config, Forwarding, PlanMode, Priority, Rate, Reach, Summary, summary};
+use lb_userspace::config::{Config, Forwarding, PlanMode, Priority, Rate, Reach, SetId, Summary, summary};
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
@@ -23,8 +23,8 @@ fn every_example_validates() {
         }
     }
     assert_eq!(
-        seen, 10,
-        "checks, one-rack, protection, relay, steering, three-zones, two-regions, gue, l2-dsr and quic"
+        seen, 11,
+        "canary, checks, one-rack, protection, relay, steering, three-zones, two-regions, gue, l2-dsr and quic"
     );
 }
 
@@ -96,6 +96,17 @@ fn steering_says_what_its_comments_promise() {
     let v6 = &config[config.find_service("web-v6").expect("the service is there")];
     let order: Vec<_> = v6.plans[0].iter().map(|&pool| v6[pool].name.as_str()).collect();
     assert_eq!(order, ["zone", "region", "east"]);
+}
+
+#[test]
+fn canary_stands_by() {
+    let config = load("canary.toml");
+    let pool = &config[config.find_service("web").expect("the service is there")].pools[0];
+    let names = |sets: &[SetId]| sets.iter().map(|&set| config[set].name.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        (names(&pool.sets), names(&pool.standby)),
+        (vec!["web-blue".to_owned()], vec!["web-green".to_owned()])
+    );
 }
 
 #[test]

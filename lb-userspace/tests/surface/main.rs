@@ -10,5 +10,6 @@ mod help;
 mod observe;
 mod openapi;
 mod plan;
+mod reference;
 mod tables;
 mod tls;

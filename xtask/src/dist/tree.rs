@@ -20,6 +20,8 @@ const FILES: [(&str, &str, u32); 11] = [
     ("packaging/prerm", "DEBIAN/prerm", 0o755),
     ("packaging/postrm", "DEBIAN/postrm", 0o755),
 ];
+/// Folders of documents that README.md leads to.
+const DOCUMENTS: [&str; 3] = ["docs", "docs/guide", "docs/reference"];
 /// Files that dpkg does not overwrite once they were changed.
 const CONFFILES: [&str; 2] = ["/etc/default/weir", "/etc/default/weir-agent"];
 /// Shells and where they look for completions.
@@ -54,6 +56,15 @@ pub(super) fn lay_out(tree: &Path, weir: &Path, version: &str, architecture: &st
         let path = entry?.path();
         let name = path.file_name().context("an example has a name")?;
         copy(&path, &tree.join("usr/share/doc/weir/examples").join(name), 0o644)?;
+    }
+    for folder in DOCUMENTS {
+        for entry in fs::read_dir(root().join(folder))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "md" || extension == "png") {
+                let name = path.file_name().context("a document has a name")?;
+                copy(&path, &tree.join("usr/share/doc/weir").join(folder).join(name), 0o644)?;
+            }
+        }
     }
     // The binary knows its own commands and keys best.
     let tell = |args: &[&str]| Cmd::new(weir).args(args).read();
