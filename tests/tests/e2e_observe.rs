@@ -202,11 +202,11 @@ fn the_status_page_shows_a_dying_zone_to_eyes_ears_and_fingers() {
     );
     sees(&mut browser, "document.querySelectorAll('#ribbons .ribbon').length === 4");
     sees(&mut browser, "document.querySelectorAll('#chart .area').length === 4");
-    // Four services, each with a plan for each of two client regions, all of it in its first pool.
+    // Four services, each with plans for two client regions and for all others, all of them in their first pools.
     sees(
         &mut browser,
-        "document.querySelectorAll('.steered').length === 8 && document.querySelectorAll('.split i').length === 16 && \
-         document.querySelector('#plans-text').textContent === '8 plans, none spills'",
+        "document.querySelectorAll('.steered').length === 12 && document.querySelectorAll('.split i').length === 24 && \
+         document.querySelector('#plans-text').textContent === '12 plans, none spills'",
     );
     let picture = |browser: &mut Browser, name: &str| browser.screenshot(&pictures().join(name)).unwrap();
     picture(&mut browser, "status-healthy.png");

@@ -23,7 +23,8 @@ const span = (s) => s >= 172800 ? Math.floor(s / 86400) + " days" : s >= 7200 ? 
 const clock = (t, seconds = true) => new Date(t).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: seconds ? "2-digit" : undefined, hour12: false });
 const many = (n, one, more) => n === 1 ? "1 " + one : n + " " + (more || one + "s");
 const whole = (percent) => pct(percent / 100);
-const planName = (p) => p.client_region === "default" ? p.service : `${p.service} for ${p.client_region}`;
+const clients = (p) => p.client_region !== "default" ? p.client_region : now.plans.some((o) => o.service === p.service && o !== p) ? "all others" : "all clients";
+const planName = (p) => `${p.service} for ${clients(p)}`;
 const zoneOf = (rack) => rack.split("/").slice(0, 2).join("/");
 const last = (path) => path.slice(path.lastIndexOf("/") + 1);
 
@@ -324,7 +325,7 @@ function makePlan() {
 
 /** Where the new flows of one client region go: a bar with a part for each pool, and the same in words. */
 function drawPlan(e, plan) {
-  set(e.querySelector(".who"), plan.client_region === "default" ? "all clients" : plan.client_region);
+  set(e.querySelector(".who"), clients(plan));
   const panic = e.querySelector(".panic"); state(panic, plan.panic ? "DOWN" : "UP"); panic.hidden = !plan.panic;
   set(e.querySelector(".mode"), `${plan.mode} · ${whole(plan.healthy_percent)} healthy · ${si(plan.demand)} new flows/s`);
   const spill = e.querySelector(".spill"); spill.dataset.is = plan.unfit_percent > 0 ? "less" : "more";
