@@ -202,6 +202,12 @@ fn the_status_page_shows_a_dying_zone_to_eyes_ears_and_fingers() {
     );
     sees(&mut browser, "document.querySelectorAll('#ribbons .ribbon').length === 4");
     sees(&mut browser, "document.querySelectorAll('#chart .area').length === 4");
+    // Four services, each with plans for two client regions and for all others, all of them in their first pools.
+    sees(
+        &mut browser,
+        "document.querySelectorAll('.steered').length === 12 && document.querySelectorAll('.split i').length === 24 && \
+         document.querySelector('#plans-text').textContent === '12 plans, none spills'",
+    );
     let picture = |browser: &mut Browser, name: &str| browser.screenshot(&pictures().join(name)).unwrap();
     picture(&mut browser, "status-healthy.png");
 
@@ -224,9 +230,29 @@ fn the_status_page_shows_a_dying_zone_to_eyes_ears_and_fingers() {
         "document.querySelector('.zone[data-key=\"west/w2\"] .delta').dataset.is === 'less' && \
          document.querySelector('.zone[data-key=\"west/w1\"] .delta').dataset.is === 'more'",
     );
+    // Half of west is left, which keeps 70 % of what comes to it: the page says so, and why, to fingers and ears as well.
+    sees(
+        &mut browser,
+        "[...document.querySelectorAll('.steered')].filter((e) => e.querySelector('.who').textContent === 'west' && \
+         e.querySelector('.spill').textContent === '30 % spilled' && \
+         e.querySelector('.pools').textContent.startsWith('west 70 % · 4/8')).length === 4",
+    );
+    browser.value("document.querySelector('.steered summary').focus()").unwrap();
+    browser.press("Enter").unwrap();
+    sees(
+        &mut browser,
+        "document.querySelector('.steered details').open && \
+         document.querySelector('.steered .reasons').checkVisibility() && \
+         document.querySelector('.steered .reasons').textContent.includes('of pool west take new flows')",
+    );
+    browser.press("Enter").unwrap();
+    browser.value("document.activeElement.blur(); scrollTo(0, 0)").unwrap();
     picture(&mut browser, "status-light.png");
     browser.look(1360, 1000, "dark").unwrap();
     picture(&mut browser, "status-dark.png");
+    browser.value("document.querySelector('#services').scrollIntoView()").unwrap();
+    picture(&mut browser, "status-services.png");
+    browser.value("scrollTo(0, 0)").unwrap();
     browser.look(390, 844, "dark").unwrap();
     sees(&mut browser, "document.documentElement.scrollWidth <= 390");
     picture(&mut browser, "status-phone.png");

@@ -1,6 +1,8 @@
 //! `cargo xtask setup`: looks for what building, the lab and the tests need, and installs what is missing on Debian 12
 //! and 13. Elsewhere it says exactly what to install.
 
+pub(crate) mod python;
+
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +16,8 @@ use crate::{
 /// Install what building and testing need.
 ///
 /// Looks first and installs only what is missing, printing each command that it runs. On Debian 12 and 13: packages by
-/// apt (the compiler for XDP programs comes from Debian's security archive), and bpf-linker below target/tools.
+/// apt (the compiler for XDP programs comes from Debian's security archive), and bpf-linker and schemathesis (from PyPI) below
+/// target/tools.
 /// Elsewhere: tells what to install.
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
@@ -34,7 +37,7 @@ const fn need(program: &'static str, packages: &'static [&'static str], purpose:
     Need { program, packages, purpose }
 }
 
-const NEEDS: [Need; 15] = [
+const NEEDS: [Need; 16] = [
     need("cc", &["gcc", "libc6-dev"], "linking"),
     need("ip", &["iproute2"], "namespaces and veth pairs of the lab"),
     need("nginx", &["nginx"], "the lab's backends"),
@@ -49,6 +52,7 @@ const NEEDS: [Need; 15] = [
     need("prometheus", &["prometheus"], "a real Prometheus that scrapes the daemon in tests"),
     need("promtool", &["prometheus"], "checks of metrics and alert rules"),
     need("chromium", &["chromium"], "the status page in a real browser"),
+    need("tmux", &["tmux"], "a real terminal for `weir top` in a test"),
     need("tcpdump", &["tcpdump"], "reading what `weir capture` writes, in a test"),
 ];
 
@@ -86,6 +90,7 @@ const SECURITY_SOURCES_FILE: &str = "/etc/apt/sources.list.d/weir-security.sourc
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let toolchain = ensure(args)?;
+    python::ensure()?;
     eprintln!("Ready. XDP programs: {}", toolchain.describe());
     Ok(())
 }

@@ -49,6 +49,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     require_root_or_sudo()?;
     let toolchain = setup::ensure(&setup::Args::default())?;
+    if selects(args.suite.as_deref(), "e2e", "e2e_api") {
+        setup::python::ensure()?;
+    }
     let metadata = Metadata::load()?;
     // Each takes a build or a boot: not for a few tests that someone chose by name.
     let is_chosen = |suite| match args.suite.as_deref() {

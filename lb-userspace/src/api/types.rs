@@ -14,19 +14,28 @@ use crate::{
     plan::state::{Action, Override, State},
 };
 
+/// What a reason looks like: something in it, and nothing that steers a terminal (ECMA-262, as JSON Schema has it).
+pub(crate) const REASON_PATTERN: &str =
+    "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$";
+
 mod canary;
 mod explain;
+mod flows;
 mod guard;
+mod log;
 mod operate;
 mod plan;
 mod reload;
+mod stats;
 mod status;
 mod traffic;
 mod watch;
 
 pub use canary::{CanaryChange, CanaryRequest, CanarySetRequest, CanaryView};
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
+pub use flows::{FlowState, FlowView, FlowsPage, FlowsQuery, FlushRequest, Flushed};
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
+pub use log::{LogChange, LogRequest, LogView};
 pub use operate::{
     ActionTerms, BackendActionRequest, DampingView, DomainActionRequest, DrainState, DrainView,
     ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
@@ -35,6 +44,7 @@ pub use plan::{
     SimulateRequest, SimulatedPlan, SimulatedPool, SimulatedShare, Simulation, SteeredPlan, SteeredPool,
 };
 pub use reload::{Changes, Differences, MemberShare, Reloaded, TableChange};
+pub use stats::{Stats, StatsBy, StatsCounts, StatsRates, StatsRow};
 pub use status::{
     ConfigStatus, ControlStatus, DaemonStatus, FlowsStatus, InterfaceStatus, JournalStatus, NodeStatus,
     OverrideView, ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,

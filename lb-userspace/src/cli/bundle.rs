@@ -109,7 +109,7 @@ pub(super) fn run(args: &BundleArgs, client: &Client, out: &mut Output) -> anyho
     let bundle = gather(args, client)?;
     let (members, missing) = (bundle.members.len(), bundle.missing.clone());
     bundle.write(&folder, file).with_context(|| format!("cannot write {}", path.display()))?;
-    if out.is_json() {
+    if out.is_data() {
         return Ok(
             out.json(&serde_json::to_vec(&json!({ "file": path, "members": members, "missing": missing }))?)?
         );
@@ -139,6 +139,9 @@ fn gather(args: &BundleArgs, client: &Client) -> anyhow::Result<Bundle> {
         ("shifts", "/v1/shifts"),
         ("guards", "/v1/guards"),
         ("emergency", "/v1/emergency"),
+        ("plans", "/v1/plans"),
+        ("canaries", "/v1/canaries"),
+        ("log", "/v1/log"),
     ] {
         let answer = runtime.block_on(client.get(path));
         bundle.add(&format!("{name}.json"), answer.map(|answer| answer.json.to_vec()).map_err(Into::into));

@@ -6,10 +6,15 @@ use lb_common::abi::reason::Reason;
 
 use super::{clock::monotonic_ns, service::Service, views};
 use crate::{
-    api::{Control, types::VerdictKind},
+    api::{
+        Control,
+        types::{Stats, StatsBy, VerdictKind},
+    },
     telemetry::{
         history::{PERIOD_S, Totals},
         metrics,
+        stats::{Tally, stats, tally},
+        metrics_steering::Api,
     },
 };
 
@@ -51,17 +56,38 @@ impl Service {
         let notes = tenure.counters.notes().into_iter().map(|(note, count)| (note.name(), count)).collect();
         let (guards, switches) = (tenure.guardian.guards(), tenure.guardian.switches().len() as u64);
         let events = self.journal.counts();
+        let plans = tenure.steering.plans(None, None).unwrap_or_default();
+        let api = Api { refused: self.https.refused(), certificate_expires: self.https.expires() };
         self.view(|facts| metrics::Snapshot {
             status,
             services: views::services(facts),
             backends: views::backends(facts),
             domains: views::domains(facts),
             guards,
+            plans,
+            api,
             switches,
             notes,
             removed_entries: facts.flows.found.as_ref().map_or(0, |found| found.removed),
             events,
         })
         .await
+    }
+
+    /// Counters, and what they grow by in a time for which is waited.
+    pub(super) async fn stats_over(&self, by: StatsBy, over: Duration) -> Stats {
+        let mut before = None;
+        if !over.is_zero() {
+            before = Some(self.tally(by));
+            tokio::time::sleep(over).await;
+        }
+        let (now, now_ns) = self.tally(by);
+        stats(now, now_ns, jiff::Timestamp::now(), before)
+    }
+
+    fn tally(&self, by: StatsBy) -> (Tally, u64) {
+        let tenure = self.tenure();
+        let now_ns = monotonic_ns();
+        (tally(&tenure.config, &tenure.counters.read(), by, views::verdict), now_ns)
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{
     event::{Event, EventKind},
+    metrics_steering::{self, Api},
     metrics_text::{
         Kind::{Counter, Gauge, Histogram},
         Text,
@@ -14,7 +15,7 @@ use super::{
     reactions::{BOUNDS_S, Direction, Phase, Reactions},
 };
 use crate::{
-    api::types::{BackendView, DomainView, GuardView, ServiceView, Shares, Status, VerdictKind},
+    api::types::{BackendView, DomainView, GuardView, ServiceView, Shares, Status, SteeredPlan, VerdictKind},
     plan::state::State,
 };
 
@@ -64,6 +65,10 @@ pub struct Snapshot {
     pub domains: Vec<DomainView>,
     /// How services are protected.
     pub guards: Vec<GuardView>,
+    /// Plans as they stand.
+    pub plans: Vec<SteeredPlan>,
+    /// What the API counts of itself.
+    pub api: Api,
     /// Emergency switches that are on.
     pub switches: u64,
     /// What was noted beside verdicts.
@@ -91,6 +96,8 @@ pub fn render(snapshot: &Snapshot) -> String {
     flows(&mut text, snapshot);
     control(&mut text, &snapshot.status);
     events(&mut text, snapshot);
+    metrics_steering::steering(&mut text, snapshot);
+    metrics_steering::api(&mut text, &snapshot.api);
     text.finish()
 }
 
