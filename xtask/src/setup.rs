@@ -37,7 +37,7 @@ const fn need(program: &'static str, packages: &'static [&'static str], purpose:
     Need { program, packages, purpose }
 }
 
-const NEEDS: [Need; 15] = [
+const NEEDS: [Need; 16] = [
     need("cc", &["gcc", "libc6-dev"], "linking"),
     need("ip", &["iproute2"], "namespaces and veth pairs of the lab"),
     need("nginx", &["nginx"], "the lab's backends"),
@@ -52,6 +52,7 @@ const NEEDS: [Need; 15] = [
     need("prometheus", &["prometheus"], "a real Prometheus that scrapes the daemon in tests"),
     need("promtool", &["prometheus"], "checks of metrics and alert rules"),
     need("chromium", &["chromium"], "the status page in a real browser"),
+    need("tmux", &["tmux"], "a real terminal for `weir top` in a test"),
     need("tcpdump", &["tcpdump"], "reading what `weir capture` writes, in a test"),
 ];
 
@@ -63,6 +64,12 @@ const EMULATOR_NEEDS: [Need; 2] = [
 
 /// What `fuzz` needs besides.
 const FUZZER_NEEDS: [Need; 1] = [need("c++", &["g++"], "building libFuzzer")];
+
+/// What `dist --try` needs besides.
+const PACKAGE_NEEDS: [Need; 2] = [
+    need("debootstrap", &["debootstrap"], "clean roots to try the package in"),
+    need("systemd-nspawn", &["systemd-container"], "a real systemd to run the units"),
+];
 
 /// Debian's compiler with `core` for BPF, and what bpf-linker is built against.
 const BPF_PACKAGES: [&str; 9] = [
@@ -121,6 +128,11 @@ pub(crate) fn ensure_emulator() -> Result<()> {
 /// Makes sure that libFuzzer can be built.
 pub(crate) fn ensure_fuzzer() -> Result<()> {
     ensure_programs("setup of the fuzzer", &FUZZER_NEEDS)
+}
+
+/// Makes sure that the package can be tried.
+pub(crate) fn ensure_clean_roots() -> Result<()> {
+    ensure_programs("setup of clean roots", &PACKAGE_NEEDS)
 }
 
 fn ensure_programs(title: &str, needs: &[Need]) -> Result<()> {

@@ -17,6 +17,10 @@ pub const LISTEN_BACKLOG: i32 = 128;
 pub const MAX_EVENTS: usize = 1_000;
 /// Events in one answer when the request does not say.
 pub const DEFAULT_EVENTS: usize = 100;
+/// Flows in one answer.
+pub const MAX_FLOWS: usize = 1_000;
+/// Flows in one answer when the request does not say.
+pub const DEFAULT_FLOWS: usize = 100;
 /// How long a request may wait for an event.
 pub const MAX_WAIT: Duration = Duration::from_secs(30);
 /// Connections of one address over TCP that are served at once; more are closed.

@@ -29,6 +29,9 @@
 //! | `GET /v1/events/stream?after=` | [`Event`]s as they come, as server-sent events |
 //! | `GET /v1/watch?filter=&sample=&snap=` | [`types::WatchLine`]s, one JSON object a line, without end |
 //! | `GET /v1/traffic?points=` | [`types::TrafficHistory`] |
+//! | `GET /v1/stats?by=&over=` | [`types::Stats`] |
+//! | `GET /v1/flows?filter=&limit=&cursor=` | [`types::FlowsPage`] |
+//! | `POST /v1/flows/flush`, with a [`types::FlushRequest`] | [`types::Flushed`] |
 //! | `GET /v1/log` | [`types::LogView`] |
 //! | `PUT /v1/log`, with a [`types::LogRequest`]; `DELETE /v1/log` | [`types::LogView`] |
 //! | `GET /v1/config` | the configuration in force with its defaults, without secrets |
@@ -54,12 +57,14 @@ use problem::Problem;
 use tokio::sync::mpsc;
 use types::{
     Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
-    ExplainQuery, Explanation, GuardView, LogChange, LogView, Reloaded, ServiceView, ShiftCancelRequest,
-    ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest, Simulation, Status, SteeredPlan,
-    SubjectName, SwitchView, ThrowRequest, TrafficHistory, WatchQuery,
+    ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, LogChange, LogView, Reloaded,
+    ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest,
+    Simulation, Stats, StatsBy, Status, SteeredPlan, SubjectName, SwitchView, ThrowRequest, TrafficHistory,
+    WatchQuery,
 };
 
 mod access;
+mod flows;
 mod host;
 pub mod https;
 pub mod limits;
@@ -70,6 +75,7 @@ mod peers;
 pub mod problem;
 pub mod router;
 pub mod server;
+mod stats;
 mod tcp;
 pub mod types;
 pub mod watch;
@@ -161,4 +167,10 @@ pub trait Control: Send + Sync + 'static {
     fn doctor(&self) -> impl Future<Output = Result<Vec<Finding>, Problem>> + Send;
     /// The traffic of the last hour, at most so many points.
     fn traffic(&self, points: usize) -> impl Future<Output = TrafficHistory> + Send;
+    /// Counters now, and what they grow by in `over`, for which the answer then waits.
+    fn stats(&self, by: StatsBy, over: Duration) -> impl Future<Output = Stats> + Send;
+    /// Flows that the tables of flows hold.
+    fn flows(&self, query: FlowsQuery) -> impl Future<Output = Result<FlowsPage, Problem>> + Send;
+    /// Forgets flows. The reason has been checked, and that there is either a filter or "all".
+    fn flush(&self, request: FlushRequest) -> impl Future<Output = Result<Flushed, Problem>> + Send;
 }

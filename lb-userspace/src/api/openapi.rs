@@ -9,13 +9,14 @@ use schemars::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    limits::{MAX_BODY_BYTES, MAX_EVENTS, MAX_IDEMPOTENCY_KEY_CHARS, MAX_WAIT},
+    limits::{MAX_BODY_BYTES, MAX_EVENTS, MAX_FLOWS, MAX_IDEMPOTENCY_KEY_CHARS, MAX_WAIT},
     problem::Problem,
     types::{
         Acted, BackendActionRequest, BackendView, CanaryRequest, CanarySetRequest, CanaryView, ClearRequest,
-        Differences, DomainActionRequest, DomainView, Explanation, GuardView, LogRequest, LogView, Reloaded,
-        ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest,
-        Simulation, Status, SteeredPlan, SwitchView, ThrowRequest, TrafficHistory, WatchLine,
+        Differences, DomainActionRequest, DomainView, Explanation, FlowsPage, FlushRequest, Flushed,
+        GuardView, LogRequest, LogView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
+        SimulateRequest, Simulation, Stats, StatsBy, Status, SteeredPlan, SwitchView, ThrowRequest,
+        TrafficHistory, WatchLine,
     },
 };
 use crate::cli::doctor::Finding;
@@ -260,6 +261,34 @@ fn look(types: &mut Types, paths: &mut Map<String, Value>) {
     ];
     let summary = "Packets as they come, one JSON object a line, without end.";
     get("ask", "/v1/watch", summary, watch, "application/x-ndjson", types.answer::<WatchLine>());
+    let stats = vec![
+        (
+            "by",
+            "query",
+            json!({"enum": StatsBy::ALL}),
+            "What counters are told apart by; service if left out.",
+        ),
+        (
+            "over",
+            "query",
+            number(0, MAX_WAIT.as_secs() as usize),
+            "Seconds over which rates are measured: the answer comes after them; none if left out.",
+        ),
+    ];
+    get("look", "/v1/stats", "Counters and rates.", stats, json, types.answer::<Stats>());
+    let flows = vec![
+        (
+            "filter",
+            "query",
+            text(),
+            "Which flows, as `weir flows list --help` says; all of them if left out.",
+        ),
+        ("limit", "query", number(1, MAX_FLOWS), "At most so many; 100 if left out."),
+        ("cursor", "query", text(), "That of the answer before, for the flows behind its."),
+    ];
+    let summary = "Flows that are remembered, in no order: those away from home, and in transition. Go on for as long as there is a \
+                   cursor.";
+    get("ask", "/v1/flows", summary, flows, json, types.answer::<FlowsPage>());
     let file = vec![("file", "query", text(), "Another file than the daemon's own.")];
     get("ask", "/v1/diff", "What a reload would do.", file, json, types.answer::<Differences>());
 }
@@ -324,6 +353,9 @@ fn operate(types: &mut Types, paths: &mut Map<String, Value>) {
     post("/v1/canaries/{action}", "Go on with a canary, or end it.", step, Some(body), answer);
     let (body, answer) = (types.body::<SimulateRequest>(), types.answer::<Simulation>());
     post("/v1/plans/simulate", "How plans would come to stand; changes nothing.", vec![], Some(body), answer);
+    let (body, answer) = (types.body::<FlushRequest>(), types.answer::<Flushed>());
+    let summary = "Forget flows: those that are away from home break, unless the backend at home knows them.";
+    post("/v1/flows/flush", summary, vec![], Some(body), answer);
     let (body, answer) = (types.body::<ThrowRequest>(), types.answer::<SwitchView>());
     post("/v1/emergency", "Throw an emergency switch.", vec![], Some(body), answer);
     let (body, answer) = (types.body::<ClearRequest>(), types.answer::<SwitchView>());

@@ -24,12 +24,13 @@ use tokio::{
 };
 
 use super::{
-    Control, access, host,
+    Control, access, flows, host,
     limits::{
         DEFAULT_EVENTS, MAX_BODY_BYTES, MAX_EVENTS, MAX_REASON_CHARS, MAX_WAIT, MAX_WAITING, REQUEST_TIMEOUT,
     },
     observe, operations,
     problem::{Problem, ProblemKind},
+    stats,
     types::{
         BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView, Reloaded,
         ServiceView, SimulateRequest, Simulation, Status, SteeredPlan, SwitchView, ThrowRequest,
@@ -94,13 +95,15 @@ pub fn router<C: Control>(control: Arc<C>, surface: Surface, stopping: watch::Re
             .merge(operations::routes()),
     };
     let prompt = prompt.layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT, request, next)));
-    let patient = Router::new().route("/v1/events", get(events::<C>));
+    let patient =
+        Router::new().route("/v1/events", get(events::<C>)).route("/v1/stats", get(stats::stats::<C>));
     let patient = match surface {
         Surface::ReadOnly => patient,
         Surface::All => patient
             .route("/v1/reload", post(reload::<C>))
             .route("/v1/watch", get(watch::<C>))
-            .merge(operations::patient_routes()),
+            .merge(operations::patient_routes())
+            .merge(flows::patient_routes()),
     };
     let patient =
         patient.layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT + MAX_WAIT, request, next)));

@@ -20,17 +20,20 @@ pub(crate) const REASON_PATTERN: &str =
 
 mod canary;
 mod explain;
+mod flows;
 mod guard;
 mod log;
 mod operate;
 mod plan;
 mod reload;
+mod stats;
 mod status;
 mod traffic;
 mod watch;
 
 pub use canary::{CanaryChange, CanaryRequest, CanarySetRequest, CanaryView};
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
+pub use flows::{FlowState, FlowView, FlowsPage, FlowsQuery, FlushRequest, Flushed};
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
 pub use log::{LogChange, LogRequest, LogView};
 pub use operate::{
@@ -41,6 +44,7 @@ pub use plan::{
     SimulateRequest, SimulatedPlan, SimulatedPool, SimulatedShare, Simulation, SteeredPlan, SteeredPool,
 };
 pub use reload::{Changes, Differences, MemberShare, Reloaded, TableChange};
+pub use stats::{Stats, StatsBy, StatsCounts, StatsRates, StatsRow};
 pub use status::{
     ConfigStatus, ControlStatus, DaemonStatus, FlowsStatus, InterfaceStatus, JournalStatus, NodeStatus,
     OverrideView, ReasonCount, StateCounts, Status, TrafficStatus, XdpStatus,

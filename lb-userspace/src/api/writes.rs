@@ -222,3 +222,7 @@ async fn expected<C: Control>(control: &C, headers: &HeaderMap) -> Result<(), Pr
         Problem::new(ProblemKind::Precondition, detail, "look at `weir status`, then decide again")
     })
 }
+
+#[cfg(test)]
+#[path = "writes_tests.rs"]
+mod tests;

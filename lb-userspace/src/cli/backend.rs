@@ -74,7 +74,7 @@ pub(super) async fn run(command: BackendCommand, client: &Client, out: &mut Outp
     match command {
         BackendCommand::List => {
             let answer = client.get("/v1/backends").await?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             let backends: Vec<BackendView> = answer.parse()?;
@@ -84,7 +84,7 @@ pub(super) async fn run(command: BackendCommand, client: &Client, out: &mut Outp
         }
         BackendCommand::Show { name } => {
             let answer = client.get(&format!("/v1/backends/{}", encode(&name))).await?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             show(&answer.parse()?, out)
@@ -99,7 +99,7 @@ async fn act(said: Said, client: &Client, out: &mut Output) -> anyhow::Result<()
     let Said { action, name, reason, terms, wait } = said;
     let path = format!("/v1/backends/{}/{}", encode(&name), action.name());
     let answer = client.post(&path, &BackendActionRequest::new(reason, terms)).await?;
-    if !(wait && out.is_json()) {
+    if !(wait && out.is_data()) {
         operate::show(&answer, out)?;
         out.flush()?;
     }
@@ -125,7 +125,7 @@ fn row(backend: &BackendView) -> Vec<Cell> {
 }
 
 /// Why it does not take all flows: the operator, its checks, the domain that limits it, and the way to it.
-fn why(backend: &BackendView) -> String {
+pub(super) fn why(backend: &BackendView) -> String {
     let mut causes = vec![word(&backend.health)];
     if backend.health.word.is_none() {
         let failing = backend.checks.iter().filter(|check| check.state == CheckState::Failing);

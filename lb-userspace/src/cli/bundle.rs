@@ -109,7 +109,7 @@ pub(super) fn run(args: &BundleArgs, client: &Client, out: &mut Output) -> anyho
     let bundle = gather(args, client)?;
     let (members, missing) = (bundle.members.len(), bundle.missing.clone());
     bundle.write(&folder, file).with_context(|| format!("cannot write {}", path.display()))?;
-    if out.is_json() {
+    if out.is_data() {
         return Ok(
             out.json(&serde_json::to_vec(&json!({ "file": path, "members": members, "missing": missing }))?)?
         );

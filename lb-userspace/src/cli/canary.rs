@@ -143,7 +143,7 @@ pub(super) async fn run(command: CanaryCommand, client: &Client, out: &mut Outpu
         CanaryCommand::Abort { service, reason } => ("abort", CanaryRequest { service, reason, back: false }),
     };
     let answer = client.post_patiently(&format!("/v1/canaries/{action}"), &request, PATIENCE).await?;
-    if action == "abort" && !out.is_json() {
+    if action == "abort" && !out.is_data() {
         let view: CanaryView = answer.parse()?;
         return Ok(out.line(format!("{}: all is as the configuration says", view.canary.service))?);
     }
@@ -151,7 +151,7 @@ pub(super) async fn run(command: CanaryCommand, client: &Client, out: &mut Outpu
 }
 
 fn show(answer: &Answer, out: &mut Output) -> anyhow::Result<()> {
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&answer.json)?);
     }
     let CanaryView { canary, next_permille } = answer.parse()?;
@@ -167,7 +167,7 @@ fn show(answer: &Answer, out: &mut Output) -> anyhow::Result<()> {
 
 async fn list(client: &Client, out: &mut Output) -> anyhow::Result<()> {
     let answer = client.get("/v1/canaries").await?;
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&answer.json)?);
     }
     let canaries: Vec<CanaryView> = answer.parse()?;

@@ -13,7 +13,7 @@ use lb_common::abi::watch::MAX_SNAP;
 use super::{
     client::Client,
     output::Output,
-    trace::{Which, end, interrupts, verdict},
+    trace::{Which, end, interrupts, note, verdict},
 };
 use crate::{
     api::types::{WatchLine, WatchedPacket},
@@ -80,7 +80,7 @@ pub(super) async fn run(args: &CaptureArgs, client: &Client, out: &mut Output) -
                 let begun = Writer::new(open(&args.file)?, APPLICATION, &comment, args.snap);
                 writer = Some(begun.with_context(|| cannot_write(&args.file))?);
                 if !is_stdout {
-                    eprintln!("writing to {}; Ctrl-C ends it", args.file.display());
+                    note(format_args!("writing to {}; Ctrl-C ends it", args.file.display()));
                 }
             }
             WatchLine::Packet(packet) => {
@@ -102,11 +102,11 @@ pub(super) async fn run(args: &CaptureArgs, client: &Client, out: &mut Output) -
             }
         }
     }
-    if out.is_json() && !is_stdout {
+    if out.is_data() && !is_stdout {
         out.json(&serde_json::to_vec(&summary)?)?;
     } else {
         let Summary { packets, frames, lost } = summary;
-        eprintln!("{packets} packets in {frames} frames written, {lost} more were too many");
+        note(format_args!("{packets} packets in {frames} frames written, {lost} more were too many"));
     }
     ended.map_or(Ok(()), |error| Err(error.into()))
 }

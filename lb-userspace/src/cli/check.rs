@@ -42,7 +42,7 @@ pub(super) fn run(args: &CheckArgs, out: &mut Output) -> anyhow::Result<ExitCode
         Ok(config) => {
             let checked =
                 Checked { summary: config::summary(&config), memory: memory(&config, possible_cpus()?)? };
-            if out.is_json() {
+            if out.is_data() {
                 out.json(&serde_json::to_vec(&checked)?)?;
             } else {
                 out.line(format_args!("{} is valid", args.config.display()))?;
@@ -51,7 +51,7 @@ pub(super) fn run(args: &CheckArgs, out: &mut Output) -> anyhow::Result<ExitCode
             }
             Ok(ExitCode::Ok)
         }
-        Err(error) if out.is_json() => {
+        Err(error) if out.is_data() => {
             out.json(&serde_json::to_vec(&error)?)?;
             Ok(ExitCode::Config)
         }

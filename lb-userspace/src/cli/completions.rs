@@ -9,7 +9,10 @@ use clap_complete::{
 };
 use serde_json::Value;
 
+use lb_common::abi::reason::Reason;
+
 use super::{Cli, DEFAULT_SOCKET, client::Client, output::Output};
+use crate::api::types::FlowState;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,7 +57,17 @@ enum Names {
     Backends,
     Domains,
     Switches,
+    /// Words of a filter: terms, and behind `service` and `backend` their names.
+    Terms,
 }
+
+/// Words with which a term begins, and those that a state can be.
+const TERMS: [&str; 12] =
+    ["host", "src", "dst", "port", "tcp", "udp", "sctp", "proto", "service", "reason", "verdict", "and"];
+/// Those of flows, which have no reason and no verdict.
+const FLOW_TERMS: [&str; 12] =
+    ["host", "src", "dst", "port", "tcp", "udp", "sctp", "proto", "service", "backend", "state", "and"];
+const VERDICTS: [&str; 4] = ["pass", "drop", "answer", "forward"];
 
 impl Names {
     /// Where the API has them, and under which key.
@@ -64,6 +77,7 @@ impl Names {
             Self::Backends => ("/v1/backends", "name"),
             Self::Domains => ("/v1/domains", "path"),
             Self::Switches => ("/v1/emergency", "name"),
+            Self::Terms => ("", ""),
         }
     }
 
@@ -73,6 +87,7 @@ impl Names {
             "service" => return Some(Self::Services),
             "backend" => return Some(Self::Backends),
             "domain" => return Some(Self::Domains),
+            "filter" => return Some(Self::Terms),
             _ if !argument.is_positional() => return None,
             _ => {}
         }
@@ -134,8 +149,32 @@ fn with_names(mut command: Command, path: &mut Vec<String>) -> Command {
 
 fn candidates(names: Names, current: &OsStr) -> Vec<CompletionCandidate> {
     let current = current.to_string_lossy();
-    let found = live(names).unwrap_or_default().into_iter().filter(|name| name.starts_with(&*current));
+    let all = match names {
+        Names::Terms => terms(&std::env::args().collect::<Vec<_>>()),
+        names => live(names).unwrap_or_default(),
+    };
+    let found = all.into_iter().filter(|name| name.starts_with(&*current));
     found.take(MAX_NAMES).map(CompletionCandidate::new).collect()
+}
+
+/// What a filter may go on with, by the word before the one that is being completed. Shells say where that is: the words of the line come behind
+/// `--`, and its number in a variable; the last word, where a shell does not say it.
+fn terms(arguments: &[String]) -> Vec<String> {
+    let begin = arguments.iter().position(|word| word == "--").map_or(0, |at| at + 1);
+    let line = &arguments[begin..];
+    let at = std::env::var("_CLAP_COMPLETE_INDEX").ok().and_then(|at| at.parse::<usize>().ok());
+    let at = at.unwrap_or(line.len().saturating_sub(1)).min(line.len());
+    let is_about_flows = line.iter().any(|word| word == "flows" || word == "fl");
+    let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
+    match at.checked_sub(1).and_then(|before| line.get(before)).map(String::as_str) {
+        Some("service") => live(Names::Services).unwrap_or_default(),
+        Some("backend") => live(Names::Backends).unwrap_or_default(),
+        Some("state") => FlowState::ALL.iter().map(|state| state.name().to_owned()).collect(),
+        Some("verdict") => owned(&VERDICTS),
+        Some("reason") => Reason::ALL.iter().map(|reason| reason.name().to_owned()).collect(),
+        _ if is_about_flows => owned(&FLOW_TERMS),
+        _ => owned(&TERMS),
+    }
 }
 
 /// The names that the daemon knows now.

@@ -61,10 +61,10 @@ pub(super) fn run(command: &ConfigCommand, client: &Client, out: &mut Output) ->
             Ok(out.line(toml::to_string(&answer.parse::<toml::Table>()?)?.trim_end())?)
         }
         ConfigCommand::Schema => Ok(out.line(serde_json::to_string_pretty(&schema::schema())?)?),
-        ConfigCommand::Show(args) if args.effective || out.is_json() => {
+        ConfigCommand::Show(args) if args.effective || out.is_data() => {
             let mut root = effective::effective(&args.config)?;
             effective::redact(&mut root);
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&serde_json::to_vec(&root)?)?);
             }
             Ok(out.line(toml::to_string(&root)?.trim_end())?)

@@ -47,7 +47,7 @@ pub(super) fn run(args: &DetachArgs, out: &mut Output) -> anyhow::Result<()> {
         .map(|directory| Lock::acquire(&directory))
         .transpose()?;
     let detached = pins::detach(&bpffs)?;
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&serde_json::to_vec(&detached)?)?);
     }
     let Detached { interfaces, removed } = detached;

@@ -157,7 +157,7 @@ fn asked(client: &Client) -> anyhow::Result<Vec<Finding>> {
 pub(super) fn run(args: &DoctorArgs, client: &Client, out: &mut Output) -> anyhow::Result<ExitCode> {
     let findings = if client.is_remote() { asked(client)? } else { examine(args, client)? };
     let worst = findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok);
-    if out.is_json() {
+    if out.is_data() {
         out.json(&serde_json::to_vec(&findings)?)?;
     } else {
         show(&findings, args.all, out)?;

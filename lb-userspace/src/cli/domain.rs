@@ -70,7 +70,7 @@ pub(super) async fn run(command: DomainCommand, client: &Client, out: &mut Outpu
     match command {
         DomainCommand::List => {
             let answer = client.get("/v1/domains").await?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             let domains: Vec<DomainView> = answer.parse()?;
@@ -80,7 +80,7 @@ pub(super) async fn run(command: DomainCommand, client: &Client, out: &mut Outpu
         }
         DomainCommand::Show { path } => {
             let answer = client.get(&format!("/v1/domains/{}", encode(&path))).await?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             show(&answer.parse()?, out)
@@ -96,7 +96,7 @@ async fn act(said: Said, client: &Client, out: &mut Output) -> anyhow::Result<()
     let path = format!("/v1/domains/actions/{}", action.name());
     let request = DomainActionRequest { domain: name.clone(), ..DomainActionRequest::new(reason, terms) };
     let answer = client.post(&path, &request).await?;
-    if !(wait && out.is_json()) {
+    if !(wait && out.is_data()) {
         operate::show(&answer, out)?;
         out.flush()?;
     }

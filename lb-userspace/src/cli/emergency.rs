@@ -166,7 +166,7 @@ pub(super) async fn run(command: EmergencyCommand, client: &Client, out: &mut Ou
         EmergencyCommand::List => return list(client, out).await,
         EmergencyCommand::Clear { name, reason } => {
             let answer = client.post("/v1/emergency/clear", &ClearRequest { name, reason }).await?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             let view: SwitchView = answer.parse()?;
@@ -183,7 +183,7 @@ pub(super) async fn run(command: EmergencyCommand, client: &Client, out: &mut Ou
     };
     let request = ThrowRequest { switch, for_s: why.for_s, reason: why.reason };
     let answer = client.post("/v1/emergency", &request).await?;
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&answer.json)?);
     }
     let view: SwitchView = answer.parse()?;
@@ -192,7 +192,7 @@ pub(super) async fn run(command: EmergencyCommand, client: &Client, out: &mut Ou
 
 async fn list(client: &Client, out: &mut Output) -> anyhow::Result<()> {
     let answer = client.get("/v1/emergency").await?;
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&answer.json)?);
     }
     let switches: Vec<SwitchView> = answer.parse()?;

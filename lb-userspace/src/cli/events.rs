@@ -55,11 +55,11 @@ pub(super) async fn run(args: &EventsArgs, client: &Client, out: &mut Output) ->
     if count == 0 {
         events.clear();
     }
-    if out.is_json() && !follow {
+    if out.is_data() && !follow {
         let json: &[u8] = if count == 0 { b"[]" } else { &answer.json };
         return Ok(out.json(json)?);
     }
-    if !out.is_json() {
+    if !out.is_data() {
         out.line(HEADER)?;
     }
     show(&events, out)?;
@@ -79,7 +79,7 @@ const HEADER: &str = "TIME                      SEQ     SUBJECT                 
 
 fn show(events: &[Event], out: &mut Output) -> anyhow::Result<()> {
     for event in events {
-        if out.is_json() {
+        if out.is_data() {
             out.json(&serde_json::to_vec(event)?)?;
         } else {
             out.line(line(event))?;
@@ -88,7 +88,8 @@ fn show(events: &[Event], out: &mut Output) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-fn line(event: &Event) -> String {
+/// What an event is about, as people say it.
+pub(super) fn subject(event: &Event) -> String {
     let kind = match event.kind {
         EventKind::BackendState => "backend ",
         EventKind::DomainState => "domain ",
@@ -98,21 +99,31 @@ fn line(event: &Event) -> String {
         EventKind::Emergency => "emergency ",
         EventKind::Shed => "shed ",
         EventKind::Plan => "plan ",
+        EventKind::Flows => "flows on ",
         EventKind::Daemon => "node ",
     };
-    let change = match (event.from, event.to) {
+    format!("{kind}{}", event.subject)
+}
+
+/// From which state to which.
+pub(super) fn change(event: &Event) -> String {
+    match (event.from, event.to) {
         (Some(from), Some(to)) => format!("{} -> {}", from.name(), to.name()),
         (None, Some(to)) => to.name().to_owned(),
         _ => "-".to_owned(),
-    };
+    }
+}
+
+fn line(event: &Event) -> String {
     let between = |from: Option<u64>, to: Option<u64>| {
         from.zip(to).map_or_else(|| "-".to_owned(), |(from, to)| span(to.saturating_sub(from)))
     };
     format!(
-        "{:<24}  {:<6}  {:<24}  {change:<20}  {:<9}  {:<9}  {}",
+        "{:<24}  {:<6}  {:<24}  {:<20}  {:<9}  {:<9}  {}",
         moment(event.time),
         event.seq,
-        format!("{kind}{}", event.subject),
+        subject(event),
+        change(event),
         between(event.evidence_ns, event.decided_ns),
         between(event.decided_ns, event.stored_ns),
         event.cause

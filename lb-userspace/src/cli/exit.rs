@@ -2,7 +2,10 @@
 
 use std::{error::Error, io};
 
-use super::{client::ClientError, operate::WaitError, privilege::PrivilegeError, remote::RemoteError};
+use super::{
+    client::ClientError, flows::Unfinished, operate::WaitError, privilege::PrivilegeError, remote::RemoteError,
+    top::NoTerminal,
+};
 use crate::{
     api::{
         https::TlsError,
@@ -122,6 +125,12 @@ fn known(error: &(dyn Error + 'static)) -> Option<Diagnosis> {
             return is(ExitCode::Superseded, "weir events says who or what ended it");
         }
         None => {}
+    }
+    if error.is::<NoTerminal>() {
+        return is(ExitCode::Usage, "weir status --watch and weir stats --watch -o json go into a pipe");
+    }
+    if error.is::<Unfinished>() {
+        return is(ExitCode::Failure, "give the command again; weir flows list shows what is left");
     }
     if let Some(error) = error.downcast_ref::<PrivilegeError>() {
         return Some(Diagnosis { code: ExitCode::Privilege, remedy: Some(error.remedy()) });

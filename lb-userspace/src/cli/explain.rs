@@ -79,7 +79,7 @@ pub(super) async fn run(args: &ExplainArgs, client: &Client, out: &mut Output) -
         !established
     );
     let answer = client.get(&path).await?;
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&answer.json)?);
     }
     let explanation: Explanation = answer.parse()?;

@@ -43,7 +43,7 @@ pub(super) async fn run(command: GuardCommand, client: &Client, out: &mut Output
     match command {
         GuardCommand::List => {
             let answer = client.get("/v1/guards").await?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             let guards: Vec<GuardView> = answer.parse()?;
@@ -52,7 +52,7 @@ pub(super) async fn run(command: GuardCommand, client: &Client, out: &mut Output
         }
         GuardCommand::Show { service } => {
             let answer = client.get(&format!("/v1/guards/{}", encode(&service))).await?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             show(&answer.parse()?, out)

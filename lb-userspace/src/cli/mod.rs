@@ -1,8 +1,8 @@
 //! The command line: one file for each noun, [`client`] speaks to the daemon, [`exit`] knows what errors come to.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser as _, Subcommand};
 
 pub mod agent;
 pub mod backend;
@@ -21,6 +21,7 @@ pub mod emergency;
 pub mod events;
 pub mod exit;
 pub mod explain;
+pub mod flows;
 pub mod guard;
 pub mod log;
 pub mod manual;
@@ -32,10 +33,15 @@ pub mod reload;
 pub mod remote;
 pub mod report;
 pub mod service;
+mod shape;
 pub mod shift;
+pub mod stats;
 pub mod status;
 mod times;
+pub mod top;
 pub mod trace;
+mod watch;
+mod yaml;
 
 use client::Client;
 use exit::ExitCode;
@@ -51,6 +57,8 @@ Examples:
   weir check --config weir.toml
   weir daemon --config weir.toml
   weir status
+  weir top
+  weir stats --by backend --watch
   weir reload
   weir backend list
   weir domain drain west/w1 --reason 'moving racks'
@@ -58,16 +66,27 @@ Examples:
   weir explain 198.51.100.7:40000 192.0.2.10:80/tcp
   weir events --follow";
 
-/// Regional access-layer load balancer: an XDP data plane, its daemon, and the command line that steers it.
-#[derive(Clone, PartialEq, Eq, Debug, Parser)]
-#[command(name = "weir", version, after_long_help = format!("{EXAMPLES}\n\n{}", exit::help()))]
+/// The command line: what [`shape`] makes of it, which adds short names and `--watch`.
+#[derive(Clone, PartialEq, Debug)]
 pub struct Cli {
     /// What holds for every command.
-    #[command(flatten)]
     pub global: Global,
     /// What to do.
-    #[command(subcommand)]
     pub command: Command,
+    /// How often to do it again; not at all without.
+    pub watch: Option<Duration>,
+}
+
+/// Regional access-layer load balancer: an XDP data plane, its daemon, and the command line that steers it.
+#[derive(Debug, clap::Parser)]
+#[command(name = "weir", version, after_long_help = format!("{EXAMPLES}\n\n{}", exit::help()))]
+struct Line {
+    /// What holds for every command.
+    #[command(flatten)]
+    global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    command: Command,
 }
 
 /// Options of every command.
@@ -79,7 +98,7 @@ pub struct Global {
     /// Another host's daemon.
     #[command(flatten)]
     pub remote: remote::Remote,
-    /// Tables for people, or JSON for programs
+    /// Tables for people; JSON or YAML for programs
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Format,
 }
@@ -127,6 +146,13 @@ pub enum Command {
     Emergency(emergency::EmergencyCommand),
     /// Show where a packet would go now, and why
     Explain(explain::ExplainArgs),
+    /// Show counters and rates: by service, backend, rack, zone, region, or by what became of packets
+    Stats(stats::StatsArgs),
+    /// Show the tree of domains with rates and states as they change, and act on it by keys
+    Top(top::TopArgs),
+    /// Show the flows that are remembered; forget some of them
+    #[command(subcommand)]
+    Flows(flows::FlowsCommand),
     /// Show packets, one by one: what each is, and what becomes of it
     Trace(trace::TraceArgs),
     /// Write packets into a file, as they came and as they left
@@ -179,7 +205,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let Cli { global: Global { socket, remote, output }, command } = cli;
+    let Cli { global: Global { socket, remote, output }, command, watch } = cli;
     let mut out = Output::stdout(output);
     let code = match command {
         Command::Check(args) => check::run(&args, &mut out)?,
@@ -191,47 +217,58 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config(command) => done(config::run(&command, &remote.client(&socket)?, &mut out))?,
         Command::Completions(args) => done(completions::run(&args, &mut out))?,
         Command::Manual(args) => done(manual::run(&args))?,
-        asking => done(ask(asking, &remote.client(&socket)?, &mut out))?,
+        Command::Top(args) => done(top::run(&args, &remote.client(&socket)?, &out))?,
+        asking => done(ask(asking, watch, &remote.client(&socket)?, &mut out))?,
     };
     out.flush()?;
     Ok(code)
 }
 
-/// Runs a command that speaks to the daemon.
-fn ask(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+/// Runs a command that speaks to the daemon, once or again and again.
+fn ask(command: Command, watch: Option<Duration>, client: &Client, out: &mut Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        match command {
-            Command::Status => status::run(client, out).await,
-            Command::Reload => reload::reload(client, out).await,
-            Command::Diff(args) => reload::diff(&args, client, out).await,
-            Command::Service(command) => service::run(command, client, out).await,
-            Command::Backend(command) => backend::run(command, client, out).await,
-            Command::Domain(command) => domain::run(command, client, out).await,
-            Command::Shift(command) => shift::run(command, client, out).await,
-            Command::Canary(command) => canary::run(command, client, out).await,
-            Command::Guard(command) => guard::run(command, client, out).await,
-            Command::Plan(command) => plan::run(command, client, out).await,
-            Command::Emergency(command) => emergency::run(command, client, out).await,
-            Command::Explain(args) => explain::run(&args, client, out).await,
-            Command::Report(args) => report::run(&args, client, out).await,
-            Command::Log(command) => log::run(command, client, out).await,
-            Command::Events(args) => events::run(&args, client, out).await,
-            Command::Trace(args) => trace::run(&args, client, out).await,
-            Command::Capture(args) => capture::run(&args, client, out).await,
-            Command::Check(_)
-            | Command::Daemon(_)
-            | Command::Agent(_)
-            | Command::Detach(_)
-            | Command::Doctor(_)
-            | Command::SupportBundle(_)
-            | Command::Config(_)
-            | Command::Completions(_)
-            | Command::Manual(_) => {
-                unreachable!("these do not speak to the daemon first")
-            }
+        match watch {
+            Some(period) => watch::run(command, period, client, out).await,
+            None => ask_once(command, client, out).await,
         }
     })
+}
+
+async fn ask_once(command: Command, client: &Client, out: &mut Output) -> anyhow::Result<()> {
+    match command {
+        Command::Status => status::run(client, out).await,
+        Command::Reload => reload::reload(client, out).await,
+        Command::Diff(args) => reload::diff(&args, client, out).await,
+        Command::Service(command) => service::run(command, client, out).await,
+        Command::Backend(command) => backend::run(command, client, out).await,
+        Command::Domain(command) => domain::run(command, client, out).await,
+        Command::Shift(command) => shift::run(command, client, out).await,
+        Command::Canary(command) => canary::run(command, client, out).await,
+        Command::Guard(command) => guard::run(command, client, out).await,
+        Command::Plan(command) => plan::run(command, client, out).await,
+        Command::Emergency(command) => emergency::run(command, client, out).await,
+        Command::Explain(args) => explain::run(&args, client, out).await,
+        Command::Stats(args) => stats::run(&args, client, out).await,
+        Command::Flows(command) => flows::run(command, client, out).await,
+        Command::Report(args) => report::run(&args, client, out).await,
+        Command::Log(command) => log::run(command, client, out).await,
+        Command::Events(args) => events::run(&args, client, out).await,
+        Command::Trace(args) => trace::run(&args, client, out).await,
+        Command::Capture(args) => capture::run(&args, client, out).await,
+        Command::Check(_)
+        | Command::Daemon(_)
+        | Command::Agent(_)
+        | Command::Detach(_)
+        | Command::Doctor(_)
+        | Command::Top(_)
+        | Command::SupportBundle(_)
+        | Command::Config(_)
+        | Command::Completions(_)
+        | Command::Manual(_) => {
+            unreachable!("these do not speak to the daemon first")
+        }
+    }
 }
 
 fn done(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {

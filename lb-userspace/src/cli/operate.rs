@@ -137,7 +137,7 @@ impl From<ForArgs> for ActionTerms {
 
 /// Says what an action came to.
 pub(super) fn show(answer: &Answer, out: &mut Output) -> anyhow::Result<()> {
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&answer.json)?);
     }
     let Acted { subject, action, from, to, changed, decided_ns, stored_ns, left_s, .. } = answer.parse()?;
@@ -202,10 +202,10 @@ pub(super) async fn wait(path: &str, name: &str, client: &Client, out: &mut Outp
             if drain.state == DrainState::DeadlinePassed {
                 return Err(WaitError::Deadline { name: name.to_owned(), left: how }.into());
             }
-            if out.is_json() && drain.state == DrainState::Drained {
+            if out.is_data() && drain.state == DrainState::Drained {
                 return Ok(out.json(&answer.json)?);
             }
-            if !out.is_json() && how != last {
+            if !out.is_data() && how != last {
                 out.line(format!("{name}: {how}"))?;
                 out.flush()?;
                 last = how;

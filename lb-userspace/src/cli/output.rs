@@ -8,6 +8,7 @@ use std::{
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 
+use super::yaml;
 use crate::{
     api::types::{HealthView, Shares},
     plan::state::{Action, State},
@@ -19,8 +20,10 @@ pub enum Format {
     /// Tables for people.
     #[default]
     Table,
-    /// JSON for programs: the API's answer as it is.
+    /// JSON for programs: the API's answer as it is, one document a line.
     Json,
+    /// YAML for programs and people: the same as JSON; documents that follow one another begin with `---`.
+    Yaml,
 }
 
 /// Where the output goes.
@@ -28,7 +31,36 @@ pub struct Output {
     /// Its form.
     pub format: Format,
     colour: bool,
-    writer: Box<dyn Write>,
+    sink: Sink,
+    /// Whether a document was written already.
+    is_begun: bool,
+}
+
+enum Sink {
+    Stdout(io::Stdout),
+    /// For what is looked at before it is shown.
+    Memory(Vec<u8>),
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout(stdout) => stdout.write(bytes),
+            Self::Memory(memory) => memory.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(stdout) => stdout.flush(),
+            Self::Memory(_) => Ok(()),
+        }
+    }
+}
+
+/// Whether what is written to a terminal may have colours: unless `NO_COLOR` is set to something (<https://no-color.org>).
+pub(super) fn wants_colour() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 impl Output {
@@ -36,14 +68,27 @@ impl Output {
     #[must_use]
     pub fn stdout(format: Format) -> Self {
         let stdout = io::stdout();
-        let colour = stdout.is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { format, colour, writer: Box::new(stdout) }
+        let colour = stdout.is_terminal() && wants_colour();
+        Self { format, colour, sink: Sink::Stdout(stdout), is_begun: false }
+    }
+
+    /// Output that is kept; see [`taken`](Self::taken).
+    pub(super) const fn memory(format: Format, colour: bool) -> Self {
+        Self { format, colour, sink: Sink::Memory(Vec::new()), is_begun: false }
+    }
+
+    /// What was written and kept.
+    pub(super) fn taken(self) -> Vec<u8> {
+        match self.sink {
+            Sink::Stdout(_) => Vec::new(),
+            Sink::Memory(memory) => memory,
+        }
     }
 
     /// Whether programs read it.
     #[must_use]
-    pub fn is_json(&self) -> bool {
-        self.format == Format::Json
+    pub fn is_data(&self) -> bool {
+        self.format != Format::Table
     }
 
     /// Writes one line.
@@ -51,16 +96,30 @@ impl Output {
     /// # Errors
     /// If it cannot be written.
     pub fn line(&mut self, text: impl fmt::Display) -> io::Result<()> {
-        writeln!(self.writer, "{text}")
+        writeln!(self.sink, "{text}")
     }
 
-    /// Writes JSON as it is, as one line.
+    /// Writes a JSON document: as it is, as one line, or as YAML.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn json(&mut self, json: &[u8]) -> io::Result<()> {
-        self.writer.write_all(json)?;
-        self.writer.write_all(b"\n")
+        if self.format != Format::Yaml {
+            self.sink.write_all(json)?;
+            return self.sink.write_all(b"\n");
+        }
+        if std::mem::replace(&mut self.is_begun, true) {
+            self.sink.write_all(b"---\n")?;
+        }
+        self.sink.write_all(yaml::from_json(json)?.as_bytes())
+    }
+
+    /// Writes what was kept of another output.
+    pub(super) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.format == Format::Yaml && std::mem::replace(&mut self.is_begun, true) {
+            self.sink.write_all(b"---\n")?;
+        }
+        self.sink.write_all(bytes)
     }
 
     /// Writes a table without borders.
@@ -89,7 +148,7 @@ impl Output {
     /// # Errors
     /// If it cannot be written.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
+        self.sink.flush()
     }
 
     fn new_table(&self) -> Table {
@@ -185,6 +244,22 @@ pub(super) fn uptime(seconds: u64) -> String {
     }
 }
 
+/// A rate in the unit that suits it: `0`, `0.4`, `12`, `3.4k`, `1.2M`.
+pub(super) fn rate(per_second: f64) -> String {
+    const UNITS: [&str; 5] = ["", "k", "M", "G", "T"];
+    let mut value = per_second.max(0.0);
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1_000.0;
+        unit += 1;
+    }
+    match (unit, value) {
+        (0, value) if value < 0.05 => "0".to_owned(),
+        (_, value) if value < 9.95 => format!("{value:.1}{}", UNITS[unit]),
+        (_, value) => format!("{value:.0}{}", UNITS[unit]),
+    }
+}
+
 /// A number of bytes in the unit that suits it.
 pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
@@ -204,11 +279,24 @@ mod tests {
     #[test]
     fn colour_is_there_exactly_when_it_is_wanted() {
         for colour in [false, true] {
-            let out = Output { format: Format::Table, colour, writer: Box::new(io::sink()) };
+            let out = Output::memory(Format::Table, colour);
             let mut table = out.new_table();
             table.add_row(vec![state(State::Down)]);
             assert_eq!(table.to_string().contains('\u{1b}'), colour);
         }
+    }
+
+    #[test]
+    fn documents_that_follow_one_another_are_kept_apart() {
+        let written = |format| {
+            let mut out = Output::memory(format, false);
+            out.json(b"{\"a\":1}").unwrap();
+            out.raw(b"b: 2\n").unwrap();
+            out.json(b"[]").unwrap();
+            String::from_utf8(out.taken()).unwrap()
+        };
+        assert_eq!(written(Format::Yaml), "a: 1\n---\nb: 2\n---\n[]\n");
+        assert_eq!(written(Format::Json), "{\"a\":1}\nb: 2\n[]\n");
     }
 
     #[test]
@@ -218,6 +306,10 @@ mod tests {
             ["0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB"]
         );
         assert_eq!(bytes(u64::MAX), "18446.7 PB");
+        assert_eq!(
+            [0.0, 0.04, 0.4, 9.94, 9.96, 999.4, 999.6, 1_234.0, 12_345.0, 9.9e15].map(rate),
+            ["0", "0", "0.4", "9.9", "10", "999", "1.0k", "1.2k", "12k", "9900T"]
+        );
         assert_eq!([999, 1_000, 1_500_000, 2_000_000_000].map(span), ["999 ns", "1.0 us", "1.5 ms", "2.0 s"]);
         assert_eq!([59, 60, 3_661, 90_000].map(uptime), ["59 s", "1 min 0 s", "1 h 1 min", "1 d 1 h"]);
         assert_eq!(flows(Shares { new: 128, old: 255 }), "50 % of new, 100 % of established");

@@ -89,7 +89,7 @@ pub(super) async fn run(command: PlanCommand, client: &Client, out: &mut Output)
     match command {
         PlanCommand::List => {
             let answer = client.get("/v1/plans").await?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             list(&answer.parse::<Vec<SteeredPlan>>()?, out)
@@ -97,7 +97,7 @@ pub(super) async fn run(command: PlanCommand, client: &Client, out: &mut Output)
         PlanCommand::Show { service, client: clients } => {
             let query = clients.map_or_else(String::new, |clients| format!("?client={}", encode(&clients)));
             let answer = client.get(&format!("/v1/plans/{}{query}", encode(&service))).await?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             for (index, plan) in answer.parse::<Vec<SteeredPlan>>()?.iter().enumerate() {
@@ -111,7 +111,7 @@ pub(super) async fn run(command: PlanCommand, client: &Client, out: &mut Output)
         PlanCommand::Simulate(SimulateArgs { fail, load, service }) => {
             let load = load.map(|Load(thousandths)| f64::from(thousandths) / 1_000.0);
             let answer = client.post("/v1/plans/simulate", &SimulateRequest { fail, load, service }).await?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             simulated(&answer.parse()?, out)

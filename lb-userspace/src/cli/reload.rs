@@ -43,7 +43,7 @@ pub struct DiffArgs {
 
 pub(super) async fn reload(client: &Client, out: &mut Output) -> anyhow::Result<()> {
     let answer = client.post_patiently("/v1/reload", &serde_json::json!({}), PATIENCE).await?;
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&answer.json)?);
     }
     let Reloaded { file, changed, moved_services, leaving_backends, leaving_services, differences, .. } =
@@ -74,7 +74,7 @@ pub(super) async fn diff(args: &DiffArgs, client: &Client, out: &mut Output) -> 
         path = format!("{path}?file={}", encode(&std::path::absolute(file)?.to_string_lossy()));
     }
     let answer = client.get(&path).await?;
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&answer.json)?);
     }
     let differences: Differences = answer.parse()?;

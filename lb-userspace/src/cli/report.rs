@@ -45,7 +45,7 @@ fn parse_since(text: &str) -> Result<u64, String> {
 pub(super) async fn run(args: &ReportArgs, client: &Client, out: &mut Output) -> anyhow::Result<()> {
     let path = format!("/v1/report?since_s={}", args.since);
     let answer = client.get_patiently(&path, PATIENCE).await?;
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&answer.json)?);
     }
     let report: Report = answer.parse()?;

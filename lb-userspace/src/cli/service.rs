@@ -40,7 +40,7 @@ pub(super) async fn run(command: ServiceCommand, client: &Client, out: &mut Outp
     match command {
         ServiceCommand::List => {
             let answer = client.get("/v1/services").await?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             let services: Vec<ServiceView> = answer.parse()?;
@@ -49,7 +49,7 @@ pub(super) async fn run(command: ServiceCommand, client: &Client, out: &mut Outp
         }
         ServiceCommand::Show { name } => {
             let answer = client.get(&format!("/v1/services/{}", encode(&name))).await?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             show(&answer.parse()?, out)

@@ -141,7 +141,7 @@ pub(super) async fn run(command: ShiftCommand, client: &Client, out: &mut Output
         ShiftCommand::Cancel { domain, reason, force } => {
             let request = ShiftCancelRequest { domain, reason, force };
             let answer = client.post("/v1/shifts/cancel", &request).await?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             let view: ShiftView = answer.parse()?;
@@ -159,7 +159,7 @@ async fn shift(level: Level, args: ShiftArgs, client: &Client, out: &mut Output)
 }
 
 fn show(answer: &Answer, out: &mut Output) -> anyhow::Result<()> {
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&answer.json)?);
     }
     let view: ShiftView = answer.parse()?;
@@ -172,7 +172,7 @@ fn show(answer: &Answer, out: &mut Output) -> anyhow::Result<()> {
 
 async fn list(client: &Client, out: &mut Output) -> anyhow::Result<()> {
     let answer = client.get("/v1/shifts").await?;
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&answer.json)?);
     }
     let shifts: Vec<ShiftView> = answer.parse()?;

@@ -25,7 +25,7 @@ const SHORT_DIGEST: usize = 12;
 
 pub(super) async fn run(client: &Client, out: &mut Output) -> anyhow::Result<()> {
     let answer = client.get("/v1/status").await?;
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&answer.json)?);
     }
     let status: Status = answer.parse()?;

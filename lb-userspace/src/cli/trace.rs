@@ -87,10 +87,10 @@ pub(super) async fn run(args: &TraceArgs, client: &Client, out: &mut Output) -> 
         };
         let told: WatchLine = stream.parse(&line)?;
         match &told {
-            _ if out.is_json() => out.json(&line)?,
+            _ if out.is_data() => out.json(&line)?,
             WatchLine::Begin { .. } => out.line(HEADER)?,
             WatchLine::Packet(packet) => out.line(row(packet))?,
-            WatchLine::Lost { packets } => eprintln!("{packets} packets more were too many to show"),
+            WatchLine::Lost { packets } => note(format_args!("{packets} packets more were too many to show")),
             WatchLine::End { .. } => {}
         }
         out.flush()?;
@@ -101,6 +101,12 @@ pub(super) async fn run(args: &TraceArgs, client: &Client, out: &mut Output) -> 
         }
     }
     Ok(())
+}
+
+/// Tells people something beside the output. If nobody reads it, that is fine.
+pub(super) fn note(text: impl std::fmt::Display) {
+    use io::Write as _;
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Ctrl-C, from now on. One listener for all the time: between two of them a signal would be lost.

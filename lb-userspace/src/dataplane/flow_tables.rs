@@ -12,6 +12,8 @@ const KEY: usize = size_of::<FlowKey>();
 const VALUE: usize = size_of::<FlowEntry>();
 /// Elements that one call copies. A bucket with more, which no hash has, ends the walk with an error.
 const BATCH: usize = 4096;
+/// Entries of a page at most. More than any bucket has.
+const PAGE: usize = 1024;
 
 /// Calls `each` for every entry of a flow table. Entries that come or go meanwhile may be missed, all others come once or, where
 /// the kernel has no batches, at least once.
@@ -39,6 +41,24 @@ pub(super) fn walk(map: BorrowedFd<'_>, mut each: impl FnMut(&FlowKey, &FlowEntr
             None => return Ok(()),
         }
     }
+}
+
+/// Entries of one page, and where the next page begins, if there is one.
+pub(super) type Page = (Vec<(FlowKey, FlowEntry)>, Option<u32>);
+
+/// A page of a flow table: [`PAGE`] entries or some less; the first one without `from`. Entries that come or go between two pages may be
+/// missed, all others are in one of them.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn page(map: BorrowedFd<'_>, from: Option<u32>) -> io::Result<Page> {
+    let (mut keys, mut values) = (vec![[0; KEY]; PAGE], vec![[0; VALUE]; PAGE]);
+    let (count, next) = sys::look_up_batch(map, from.map(sys::Batch::from_number), &mut keys, &mut values)?;
+    let pairs = keys.iter().zip(&values).take(count);
+    let read = |(key, value): (&[u8; KEY], &[u8; VALUE])| {
+        Some((FlowKey::from_bytes(key)?, FlowEntry::from_bytes(value)?))
+    };
+    Ok((pairs.filter_map(read).collect(), next.map(sys::Batch::number)))
 }
 
 /// Before kernel 5.6: key by key. A key that goes while it is looked at sends the kernel back to the first one, so the walk is

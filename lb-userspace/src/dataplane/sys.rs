@@ -258,6 +258,18 @@ pub(super) fn next_key<const K: usize>(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Batch(u32);
 
+impl Batch {
+    /// As a number that may be kept and brought back. One that no batch ever began with finds some other place, or the end.
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// See [`number`](Self::number).
+    pub(super) const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+}
+
 /// Copies a batch of elements of a hash; the first without `from`. Returns how many, and where the next batch begins, if there
 /// is one. An error `ENOSPC` when the elements of one bucket do not fit; `EINVAL` before kernel 5.6.
 pub(super) fn look_up_batch<const K: usize, const V: usize>(

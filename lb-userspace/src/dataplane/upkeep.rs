@@ -53,6 +53,18 @@ impl Upkeep {
         flow_tables::walk(self.generation.fd(name(table)), each)
     }
 
+    /// Some entries of a table of flows, and where to go on for more; from the beginning without `from`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn page(
+        &self,
+        table: FlowTable,
+        from: Option<u32>,
+    ) -> io::Result<(Vec<(FlowKey, FlowEntry)>, Option<u32>)> {
+        flow_tables::page(self.generation.fd(name(table)), from)
+    }
+
     /// Removes a flow from a table of flows.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ pub mod compile;
 pub mod difference;
 pub mod facts;
 mod flow_map;
+pub mod flows;
 mod forwarding;
 pub mod guard;
 pub mod ids;

@@ -89,11 +89,8 @@ impl<'t, T: Tables> Walk<'t, T> {
     /// Takes one entry in.
     pub fn entry(&mut self, table: FlowTable, key: &FlowKey, entry: &FlowEntry) -> Verdict {
         let closed = entry.seen & FLOW_CLOSING != 0 || table == FlowTable::Openings;
-        // The clock's units wrap around within 31 bits.
-        let age = self.now.wrapping_sub(entry.seen & !FLOW_CLOSING) & !FLOW_CLOSING;
-        // An entry that was written after the walk began seems to be as old as can be.
-        let is_new = age > FLOW_CLOSING / 2;
-        if !is_new && age > if closed { self.closed_idle } else { self.idle } {
+        let most = if closed { self.closed_idle } else { self.idle };
+        if age(self.now, entry.seen).is_some_and(|age| age > most) {
             self.found.removed += 1;
             return Verdict::Remove;
         }
@@ -122,15 +119,24 @@ impl<'t, T: Tables> Walk<'t, T> {
 
 /// A flow's home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Home {
+pub(super) struct Home {
     slot: u32,
-    member: u32,
+    pub(super) member: u32,
     marked: bool,
     in_transition: bool,
 }
 
+/// How long ago an entry was [seen](FlowEntry::seen), in units of 2^30 ns, at a moment in these units; `None` if that is to come: it was
+/// written after the moment was read.
+pub(super) const fn age(now: u32, seen: u32) -> Option<u32> {
+    // The clock's units wrap around within 31 bits.
+    let age = now.wrapping_sub(seen & !FLOW_CLOSING) & !FLOW_CLOSING;
+    // What is to come seems to be as old as can be.
+    if age > FLOW_CLOSING / 2 { None } else { Some(age) }
+}
+
 /// The home of a flow by the tables as they are; `None` for a flow of no service.
-fn home<T: Tables>(tables: &T, tuple: &Tuple, h: u64) -> Option<Home> {
+pub(super) fn home<T: Tables>(tables: &T, tuple: &Tuple, h: u64) -> Option<Home> {
     let root = tables.root()?;
     let (_, service) = classify::service(tables, root, tuple)?;
     let mut pool = service.first;
@@ -152,7 +158,8 @@ fn home<T: Tables>(tables: &T, tuple: &Tuple, h: u64) -> Option<Home> {
     })
 }
 
-fn tuple(key: &FlowKey) -> Tuple {
+/// The 5-tuple of a key.
+pub(super) fn tuple(key: &FlowKey) -> Tuple {
     let ([a, b], [c, d]) = (key.source_port, key.destination_port);
     Tuple {
         source: address_words(&key.source),

@@ -128,6 +128,12 @@ impl Terms {
         Some(WatchFilter { service, sample: u32::MAX / every.max(1), ..self.filter })
     }
 
+    /// Whether a term is about what became of a packet.
+    #[must_use]
+    pub const fn is_about_fate(&self) -> bool {
+        self.filter.reasons != WatchFilter::ALL.reasons || self.filter.verdicts != WatchFilter::ALL.verdicts
+    }
+
     /// Name of the service, if there must be one.
     #[must_use]
     pub fn service(&self) -> Option<&str> {
@@ -237,6 +243,38 @@ mod tests {
         ] {
             let filter = Terms::parse(text).unwrap().filter;
             assert_eq!((matches(&filter, &packet, 0), matches(&filter, &v6, 0)), (of_v4, of_v6), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_filter_is_for_a_service_and_a_sample_of_the_configuration_that_runs() {
+        let text = "[node]\nname = \"e\"\nregion = \"r\"\ninterfaces = [\"eth0\"]\ntunnel_source_v4 = \"10.255.0.0/16\"\n\
+                    hash_key = \"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"\n[topology.r]\nz = [\"k\"]\n\
+                    [[set]]\nname = \"s\"\ndomain = \"r/z/k\"\nchecks = []\n[[set.backend]]\nname = \"b\"\nrack = \"r/z/k\"\n\
+                    address = \"10.1.0.1\"\n"
+            .to_owned();
+        let service = |name: &str, port: u16| {
+            format!(
+                "[[service]]\nname = \"{name}\"\naddress = \"192.0.2.10\"\nport = {port}\nprotocol = \"tcp\"\n\
+                 [[service.pool]]\nname = \"p\"\nsets = [\"s\"]\n"
+            )
+        };
+        let config = Config::parse(&(text + &service("mail", 25) + &service("web", 80)), "t").unwrap();
+        let ids = crate::plan::compile::compile(&config).unwrap().ids;
+        let filter = |text: &str, every| Terms::parse(text).unwrap().filter(&config, &ids, every);
+        let index = |name: &str| ids.service(config.find_service(name).unwrap()).0;
+        assert_ne!(index("mail"), index("web"));
+        for name in ["mail", "web"] {
+            assert_eq!(filter(&format!("service {name}"), 1).unwrap().service, index(name));
+        }
+        assert_eq!(filter("tcp", 1).unwrap().service, WatchFilter::ANY_SERVICE);
+        assert_eq!(
+            filter("service gone", 1),
+            None,
+            "whose service is not there sees nothing, not everything"
+        );
+        for (every, most) in [(1, u32::MAX), (2, u32::MAX / 2), (1_000, u32::MAX / 1_000), (0, u32::MAX)] {
+            assert_eq!(filter("", every).unwrap().sample, most, "one of {every}");
         }
     }
 

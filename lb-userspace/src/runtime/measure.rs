@@ -6,10 +6,14 @@ use lb_common::abi::reason::Reason;
 
 use super::{clock::monotonic_ns, service::Service, views};
 use crate::{
-    api::{Control, types::VerdictKind},
+    api::{
+        Control,
+        types::{Stats, StatsBy, VerdictKind},
+    },
     telemetry::{
         history::{PERIOD_S, Totals},
         metrics,
+        stats::{Tally, stats, tally},
         metrics_steering::Api,
     },
 };
@@ -68,5 +72,22 @@ impl Service {
             events,
         })
         .await
+    }
+
+    /// Counters, and what they grow by in a time for which is waited.
+    pub(super) async fn stats_over(&self, by: StatsBy, over: Duration) -> Stats {
+        let mut before = None;
+        if !over.is_zero() {
+            before = Some(self.tally(by));
+            tokio::time::sleep(over).await;
+        }
+        let (now, now_ns) = self.tally(by);
+        stats(now, now_ns, jiff::Timestamp::now(), before)
+    }
+
+    fn tally(&self, by: StatsBy) -> (Tally, u64) {
+        let tenure = self.tenure();
+        let now_ns = monotonic_ns();
+        (tally(&tenure.config, &tenure.counters.read(), by, views::verdict), now_ns)
     }
 }

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod control;
 pub mod daemon;
 mod drains;
+mod flows;
 mod guardian;
 pub mod host;
 mod host_views;

@@ -16,9 +16,9 @@ use crate::{
         problem::{Problem, ProblemKind},
         types::{
             Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
-            ExplainQuery, Explanation, GuardView, LogChange, LogView, Reloaded, ServiceView, ShiftView,
-            SimulateRequest, Simulation, Status, SteeredPlan, SubjectKind, SubjectName, SwitchView,
-            ThrowRequest, TrafficHistory, WatchQuery,
+            ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, LogChange, LogView, Reloaded,
+            ServiceView, ShiftView, SimulateRequest, Simulation, Stats, StatsBy, Status, SteeredPlan,
+            SubjectKind, SubjectName, SwitchView, ThrowRequest, TrafficHistory, WatchQuery,
         },
     },
     cli::doctor::Finding,
@@ -87,6 +87,8 @@ pub struct Service {
     pub(super) canaries: Mutex<Canaries>,
     /// How far drains are.
     pub(super) drains: Mutex<Drains>,
+    /// Held while the tables of flows are listed or flushed, so that only one thread does so.
+    pub(super) paging: tokio::sync::Mutex<()>,
     /// The certificates of the TCP listener.
     pub(super) https: Arc<Https>,
     /// The configuration in force as its files say it, with its defaults, without secrets.
@@ -120,6 +122,7 @@ impl Service {
             base: Mutex::new(base),
             canaries: Mutex::new(canaries),
             drains: Mutex::default(),
+            paging: tokio::sync::Mutex::default(),
             https,
             effective: Mutex::new(effective),
         }
@@ -395,6 +398,18 @@ impl Control for Service {
 
     async fn traffic(&self, points: usize) -> TrafficHistory {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).last(points)
+    }
+
+    async fn stats(&self, by: StatsBy, over: Duration) -> Stats {
+        self.stats_over(by, over).await
+    }
+
+    async fn flows(&self, query: FlowsQuery) -> Result<FlowsPage, Problem> {
+        self.flows_now(query).await
+    }
+
+    async fn flush(&self, request: FlushRequest) -> Result<Flushed, Problem> {
+        self.flush_now(request).await
     }
 }
 

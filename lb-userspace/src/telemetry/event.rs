@@ -59,6 +59,8 @@ pub enum EventKind {
     /// A plan began or ended to spill or to disbelieve health, or spills more or less than before; or a backend stays in that checks
     /// would have taken out.
     Plan,
+    /// An operator flushed flows from the tables of flows.
+    Flows,
     /// The daemon started, adopted a running data plane, stopped, or met a condition of its own.
     Daemon,
 }

@@ -11,3 +11,4 @@ pub mod metrics_text;
 pub mod pcapng;
 pub mod reactions;
 pub mod report;
+pub mod stats;

@@ -45,6 +45,9 @@ use tokio::sync::{mpsc, oneshot};
 /// Longer than anything here takes, so that only a hang meets it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The reason of an action at which the daemon fails.
+pub(crate) const FAILS: &str = "this fails";
+
 /// The moment of everything that has one.
 pub(crate) fn moment() -> jiff::Timestamp {
     "2026-05-01T12:00:00.25Z".parse().unwrap()
@@ -96,6 +99,9 @@ impl Control for Fake {
         terms: ActionTerms,
         reason: String,
     ) -> Result<Acted, Problem> {
+        if reason == FAILS {
+            return Err(Problem::new(ProblemKind::Internal, "the disk is full", "make room"));
+        }
         let order = terms.order(action, reason.clone(), moment()).map_err(|detail| {
             Problem::new(ProblemKind::Invalid, detail, "see `weir backend drain --help`")
         })?;
@@ -341,6 +347,18 @@ impl Control for Fake {
             zones,
         };
         TrafficHistory { period_s: 5, points: vec![point; points.min(2)] }
+    }
+
+    async fn stats(&self, by: StatsBy, over: Duration) -> Stats {
+        crate::terminal::stats(by, over)
+    }
+
+    async fn flows(&self, query: FlowsQuery) -> Result<FlowsPage, Problem> {
+        crate::terminal::flows(&query)
+    }
+
+    async fn flush(&self, request: FlushRequest) -> Result<Flushed, Problem> {
+        crate::terminal::flush(&request)
     }
 }
 

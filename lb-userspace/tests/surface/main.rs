@@ -12,4 +12,5 @@ mod openapi;
 mod plan;
 mod reference;
 mod tables;
+mod terminal;
 mod tls;

@@ -14,7 +14,7 @@ use lb_userspace::{
     telemetry::event::Event,
 };
 
-use crate::fake::{Daemon, PATIENCE};
+use crate::fake::{Daemon, FAILS, PATIENCE};
 
 /// Status, head in lower case, body.
 fn ask(stream: &mut (impl Read + Write), request: &str) -> (u16, String, String) {
@@ -25,7 +25,7 @@ fn ask(stream: &mut (impl Read + Write), request: &str) -> (u16, String, String)
     (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_ascii_lowercase(), body.to_owned())
 }
 
-fn over_tcp(daemon: &Daemon, method: &str, path: &str, host: &str) -> (u16, String, String) {
+pub(crate) fn over_tcp(daemon: &Daemon, method: &str, path: &str, host: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(daemon.http).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     ask(&mut stream, &format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
@@ -215,6 +215,23 @@ fn an_order_with_a_key_is_done_once() {
     assert_eq!(post(&daemon, path, "Idempotency-Key: a-1\r\n", body).0, 200);
     assert_eq!(seq(), 3, "the oldest key is forgotten first, and only beyond the limit");
     assert_eq!(daemon.fake.most_acting.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn what_failed_may_be_tried_again_with_its_key_and_a_key_is_of_one_order() {
+    let daemon = Daemon::start();
+    let (path, key) = ("/v1/backends/w1r2b1/drain", "Idempotency-Key: f\r\n");
+    let failing = format!("{{\"reason\":\"{FAILS}\"}}");
+    for _ in 0..2 {
+        let (status, head, _) = post(&daemon, path, key, &failing);
+        assert!(status == 500 && !head.contains("replayed"), "{head}");
+    }
+    // Nothing is remembered of it, not even what it was.
+    let body = r#"{"reason":"fans"}"#;
+    assert_eq!(post(&daemon, path, key, body).0, 200);
+    // The same words about another backend are another order.
+    assert_eq!(post(&daemon, "/v1/backends/w1r1b1/drain", key, body).0, 422);
+    assert_eq!(daemon.fake.journal.status().last_seq, 1);
 }
 
 #[test]

@@ -3,6 +3,7 @@ use crate::markdown::{Block, root};
 use lb_userspace::config::Config;
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -58,10 +59,24 @@ fn etc() -> &'static Path {
             "5f1d3c0e8a7b49262f6e1c5d0b9a8374e6d5c4b3a29180706f5e4d3c2b1a0918\n",
         )
         .unwrap();
+        tls(&folder.join("tls"));
         fs::write(folder.join("deny.txt"), "203.0.113.0/24\n").unwrap();
         fs::write(folder.join("clients.csv"), "203.0.113.0/24,east\n").unwrap();
         folder
     })
+}
+
+/// A certificate of `edge-1` and its key, and authorities of clients.
+fn tls(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["edge-1".to_owned()]).unwrap();
+    for (name, text) in
+        [("edge-1.pem", cert.pem()), ("clients.pem", cert.pem()), ("edge-1.key", signing_key.serialize_pem())]
+    {
+        fs::write(folder.join(name), text).unwrap();
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
 }
 
 /// Lays a part over a whole. Of tables that may repeat, one with the name of another is laid over that, one without a name over the

@@ -160,3 +160,7 @@ fn secrets(path: &Path) -> Vec<Finding> {
     let bits = if file.is_dir() { 0o007 } else { 0o077 };
     mode("secrets.mode", file, bits, "the hash key is for root alone").into_iter().collect()
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
