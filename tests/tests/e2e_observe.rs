@@ -237,22 +237,9 @@ fn the_status_page_shows_a_dying_zone_to_eyes_ears_and_fingers() {
          e.querySelector('.spill').textContent === '30 % spilled' && \
          e.querySelector('.pools').textContent.startsWith('west 70 % · 4/8')).length === 4",
     );
-    browser.value("document.querySelector('.steered summary').focus()").unwrap();
-    browser.press("Enter").unwrap();
-    sees(
-        &mut browser,
-        "document.querySelector('.steered details').open && \
-         document.querySelector('.steered .reasons').checkVisibility() && \
-         document.querySelector('.steered .reasons').textContent.includes('of pool west take new flows')",
-    );
-    browser.press("Enter").unwrap();
-    browser.value("document.activeElement.blur(); scrollTo(0, 0)").unwrap();
     picture(&mut browser, "status-light.png");
     browser.look(1360, 1000, "dark").unwrap();
     picture(&mut browser, "status-dark.png");
-    browser.value("document.querySelector('#services').scrollIntoView()").unwrap();
-    picture(&mut browser, "status-services.png");
-    browser.value("scrollTo(0, 0)").unwrap();
     browser.look(390, 844, "dark").unwrap();
     sees(&mut browser, "document.documentElement.scrollWidth <= 390");
     picture(&mut browser, "status-phone.png");
@@ -280,6 +267,17 @@ fn the_status_page_shows_a_dying_zone_to_eyes_ears_and_fingers() {
     );
     browser.press("Escape").unwrap();
     sees(&mut browser, "!document.querySelector('#detail').matches(':popover-open')");
+
+    // Why a plan stands as it does.
+    browser.value("document.querySelector('.steered summary').focus()").unwrap();
+    browser.press("Enter").unwrap();
+    sees(
+        &mut browser,
+        "document.querySelector('.steered details').open && \
+         document.querySelector('.steered .reasons').checkVisibility() && \
+         document.querySelector('.steered .reasons').textContent.includes('of pool west take new flows')",
+    );
+    browser.press("Enter").unwrap();
 
     // By ear: landmarks, headings, and every backend with its state in words.
     let heard = browser.heard().unwrap();

@@ -107,18 +107,19 @@ pub fn router<C: Control>(control: Arc<C>, surface: Surface, stopping: watch::Re
     };
     let patient =
         patient.layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT + MAX_WAIT, request, next)));
-    let all = prompt
-        .merge(patient)
-        .fallback(no_route)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
-    let all = match surface {
-        Surface::ReadOnly => all,
-        Surface::All => all.layer(middleware::from_fn_with_state(
+    let routes = prompt.merge(patient);
+    let routes = match surface {
+        Surface::ReadOnly => routes,
+        Surface::All => routes.layer(middleware::from_fn_with_state(
             Arc::new(Writes::new(Arc::clone(&app.control))),
             writes::guard::<C>,
         )),
     };
+    // What no route takes is told before anything else, so these come after the guard.
+    let all = routes
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
     all.with_state(app)
 }
 
