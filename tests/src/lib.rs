@@ -8,5 +8,6 @@ pub mod golden;
 pub mod journal;
 pub mod lab;
 pub mod load;
+pub mod package;
 pub mod pcapng;
 pub mod verify;

@@ -4,8 +4,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use lb_tests::{
     bench, demo,
     lab::{self, ConfigOptions, Cut, Lab, VIP_V4},
+    package,
 };
 use std::{
+    path::PathBuf,
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -41,6 +43,15 @@ enum Verb {
         #[arg(long)]
         weir: bool,
     },
+    /// Try the package under a real systemd, under load: `cargo xtask dist --try` does
+    Package {
+        /// A Debian root with systemd in it
+        root: PathBuf,
+        /// The package
+        first: PathBuf,
+        /// The package, of a later version
+        second: PathBuf,
+    },
     /// Remove what labs have left whose process is gone
     Clean,
 }
@@ -68,6 +79,9 @@ fn main() -> ExitCode {
         Verb::Demo { fault } => demo(fault),
         Verb::Bench { name } => bench(name),
         Verb::Up { weir } => up(weir),
+        Verb::Package { root, first, second } => {
+            package::run(&root, &first, &second).map(|()| ExitCode::SUCCESS)
+        }
         Verb::Clean => clean(),
     };
     result.unwrap_or_else(|error| {

@@ -4,9 +4,8 @@
 mod e2e_support;
 
 use e2e_support::*;
-use lb_common::abi::limits::FRAGMENT_AGE_NS;
 use lb_tests::{
-    lab::{ConfigOptions, Daemon, Lab, VIP_V4, weir_binary},
+    lab::{ConfigOptions, Daemon, Lab, VIP_V4},
     load::{
         LiveFlows, LiveServers, LiveUdpFlows, LiveUdpServers, QUIC_CONFIG_ID, QUIC_SERVER_ID_BYTES, UdpKind,
     },
@@ -17,7 +16,6 @@ use std::{
     collections::BTreeSet,
     fs,
     net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
     thread,
     time::{Duration, Instant},
 };
@@ -44,6 +42,17 @@ fn udp_vips() -> [SocketAddr; 2] {
 
 /// Services for live connections and flows, each with one pool over the west, and whatever else.
 fn live(options: ConfigOptions, pool: &str, table_size: u32, more: &str) -> ConfigOptions {
+    live_with(options, pool, table_size, "", more)
+}
+
+/// The same with lines behind the pool; a capacity is for the live service alone.
+fn live_with(
+    options: ConfigOptions,
+    pool: &str,
+    table_size: u32,
+    lines_of_pool: &str,
+    more: &str,
+) -> ConfigOptions {
     let quic =
         format!("[service.quic]\nconfig_id = {QUIC_CONFIG_ID}\nserver_id_length = {QUIC_SERVER_ID_BYTES}\n");
     let services = [
@@ -52,13 +61,26 @@ fn live(options: ConfigOptions, pool: &str, table_size: u32, more: &str) -> Conf
         ("quic", QUIC_PORT, "udp", &quic),
     ];
     let mut extra = more.to_owned();
+    let uncapped: String =
+        lines_of_pool.lines().filter(|l| !l.starts_with("capacity")).map(|l| format!("{l}\n")).collect();
     for (name, port, protocol, lines) in services {
+        let lines_of_pool = if name == "live" { lines_of_pool } else { &uncapped };
         extra += &format!(
             "\n[[service]]\nname = \"{name}\"\naddress = \"{VIP_V4}\"\nport = {port}\nprotocol = \"{protocol}\"\n{lines}\
-             [[service.pool]]\nname = \"{pool}\"\nsets = [\"web-w1\"]\ntable_size = {table_size}\n"
+             [[service.pool]]\nname = \"{pool}\"\nsets = [\"web-w1\"]\ntable_size = {table_size}\n{lines_of_pool}"
         );
     }
     ConfigOptions { extra, quic_server_ids: true, ..options }
+}
+
+/// A second pool in the east behind the first one, which has a capacity if one is given.
+fn with_the_east(capacity: Option<u32>) -> String {
+    let capacity =
+        capacity.map_or_else(String::new, |flows| format!("capacity_new_flows_per_second = {flows}\n"));
+    format!(
+        "{capacity}[[service.pool]]\nname = \"far\"\nsets = [\"web-e1\"]\ntable_size = 4093\n\
+         [service.plan]\ndefault = [\"all\", \"far\"]\n"
+    )
 }
 
 fn other_service() -> String {
@@ -77,6 +99,7 @@ struct Scene<'lab> {
     quic: LiveUdpFlows,
     /// Those that were opened on the way.
     later: Vec<LiveFlows>,
+    later_quic: Vec<LiveUdpFlows>,
     next_port: u16,
     backends: std::collections::BTreeMap<u16, String>,
 }
@@ -100,6 +123,7 @@ impl<'lab> Scene<'lab> {
             sticky,
             quic,
             later: Vec::new(),
+            later_quic: Vec::new(),
             next_port: FLOWS.end,
             backends,
         }
@@ -109,7 +133,9 @@ impl<'lab> Scene<'lab> {
     #[track_caller]
     fn lives(&self, after: &str) {
         let udp: [&LiveFlows; 2] = [&self.sticky, &self.quic];
-        let all: Vec<_> = std::iter::once(&self.flows).chain(&self.later).chain(udp).collect();
+        let later_quic = self.later_quic.iter().map(|flows| &**flows);
+        let all: Vec<_> =
+            std::iter::once(&self.flows).chain(&self.later).chain(udp).chain(later_quic).collect();
         let rounds: Vec<_> = all.iter().map(|flows| flows.next_round() + 1).collect();
         let deadline = Instant::now() + ROUND;
         for (flows, round) in all.iter().zip(rounds) {
@@ -136,6 +162,14 @@ impl<'lab> Scene<'lab> {
         backends
     }
 
+    /// Opens QUIC connections, which live on as well; returns which backends they went to.
+    fn more_quic(&mut self, ports: std::ops::Range<u16>) -> BTreeSet<String> {
+        let flows = self.lab.live_udp_flows("west", UdpKind::Quic, udp_vips()[1], ports).unwrap();
+        let backends = flows.backends().into_values().collect();
+        self.later_quic.push(flows);
+        backends
+    }
+
     fn backends_now(&self) -> BTreeSet<&str> {
         self.backends.values().map(String::as_str).collect()
     }
@@ -146,25 +180,68 @@ fn reload(daemon: &Daemon<'_>, options: &ConfigOptions, lab: &Lab) -> Value {
     daemon.cli_json(&["reload"]).unwrap_or_else(|error| panic!("{error:#}\n{}", daemon.log_tail()))
 }
 
-/// A copy of the binary in which the edge's program differs by one constant: how long fragments are waited for.
-fn another_build(lab: &Lab) -> std::path::PathBuf {
-    let mut bytes = fs::read(weir_binary().unwrap()).unwrap();
-    // A load of a 64-bit constant: opcode, register, then both halves.
-    let [a, b, c, d, e, f, g, h] = FRAGMENT_AGE_NS.to_le_bytes();
-    let tail = [0, 0, a, b, c, d, 0, 0, 0, 0, e, f, g, h];
-    let loads: Vec<_> = (0..bytes.len() - 16)
-        .filter(|&at| bytes[at] == 0x18 && bytes[at + 1] < 10 && bytes[at + 2..at + 16] == tail)
-        .collect();
-    assert!(!loads.is_empty(), "the program has another form: find another constant to change");
-    loads.iter().for_each(|at| bytes[at + 4] ^= 1);
-    let path = lab.directory().join("weir-next");
-    fs::write(&path, bytes).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
-}
-
 fn without(names: &[&str]) -> ConfigOptions {
     ConfigOptions { without: names.iter().map(|&name| name.to_owned()).collect(), ..quiet() }
+}
+
+/// The part of new connections to the live service that leaves its first pool, in percent.
+fn spilled(daemon: &Daemon<'_>) -> f64 {
+    daemon.cli_json(&["plan", "show", "live"]).unwrap()[0]["spilled_percent"].as_f64().unwrap()
+}
+
+fn is_far(backend: &str) -> bool {
+    backend.starts_with('e')
+}
+
+/// A second region takes what the first one cannot: by health, by an operator's shift of the whole zone, by load; and gives it back.
+fn spills_and_shifts(daemon: &Daemon<'_>, scene: &mut Scene<'_>) {
+    let (plain, full) = (with_the_east(None), with_the_east(Some(20)));
+    reload(daemon, &live_with(quiet(), "all", 4093, &plain, ""), scene.lab);
+    scene.lives("a second pool");
+    assert!(!scene.more().iter().any(|name| is_far(name)));
+
+    // Half of the zone drains: the other half keeps 70 % of the new flows.
+    done(daemon, &["domain", "drain", "west/w1/r2", "--reason", "power"]);
+    until("it spills by health", || (spilled(daemon) - 30.0).abs() < 1.0);
+    let opened = [scene.more(), scene.more_quic(35_000..35_060)];
+    for backends in &opened {
+        assert!(backends.iter().any(|name| is_far(name)), "{backends:?}");
+        assert!(backends.iter().any(|name| name.starts_with("w1r1")), "{backends:?}");
+    }
+    scene.lives("spill by health");
+    done(daemon, &["domain", "restore", "west/w1/r2", "--reason", "power is back"]);
+    until("all is well", || spilled(daemon) == 0.0);
+    scene.lives("the end of spill by health");
+
+    // The whole zone is shifted away, and half of it comes back first.
+    let shift =
+        |keep| ["shift", "zone", "west/w1", "--to", keep, "--for", "10m", "--reason", "cooling", "--force"];
+    done(daemon, &shift("0%"));
+    assert!(scene.more().iter().all(|name| is_far(name)), "a zone that is shifted away takes no new flows");
+    assert!(scene.more_quic(35_060..35_120).iter().all(|name| is_far(name)));
+    scene.lives("a shift of the zone");
+    done(daemon, &shift("50%"));
+    let half = scene.more();
+    assert!(half.iter().any(|name| is_far(name)) && !half.iter().all(|name| is_far(name)), "{half:?}");
+    done(daemon, &["shift", "cancel", "west/w1", "--reason", "cooled"]);
+    scene.lives("the end of a shift of the zone");
+
+    // More new flows than the first pool has room for.
+    reload(daemon, &live_with(quiet(), "all", 4093, &full, ""), scene.lab);
+    let mut port = 23_000;
+    until("it spills by load", || {
+        // These are over at once: only their number counts.
+        drop(scene.lab.live_flows("west", vip(), port..port + 100).unwrap());
+        port = if port < 28_000 { port + 100 } else { 23_000 };
+        spilled(daemon) > 20.0
+    });
+    let spilled_to = scene.more();
+    assert!(spilled_to.iter().any(|name| is_far(name)), "{spilled_to:?}");
+    scene.lives("spill by load");
+    // Without a capacity nothing spills, and without the second pool there is nowhere to spill to.
+    reload(daemon, &live(quiet(), "all", 4093, ""), scene.lab);
+    assert!(!scene.more().iter().any(|name| is_far(name)));
+    scene.lives("the end of spill by load, and of the pool where flows live");
 }
 
 #[test]
@@ -213,6 +290,8 @@ fn two_thousand_connections_live_through_every_operation() {
     assert!(scene.more().contains("w1r2b2"));
     assert!(status(&daemon)["flows"]["transition_ends"].is_string());
 
+    spills_and_shifts(&daemon, &mut scene);
+
     // Another weight while that transition runs, then another table, then a service more.
     let weighed = ConfigOptions { weights: [("w1r1b2".into(), 30)].into(), ..quiet() };
     reload(&daemon, &live(weighed.clone(), "all", 4093, ""), &lab);
@@ -239,7 +318,7 @@ fn two_thousand_connections_live_through_every_operation() {
     fs::write(config_path(&lab), good.replace("edge-1.sock", "other.sock")).unwrap();
     refused(&daemon.cli(&["reload"]).unwrap(), 8, &["node.socket", "restart"]);
     let config = &status(&daemon)["config"];
-    assert_eq!((&config["reloads"], &config["failed_reloads"]), (&4.into(), &2.into()), "{config}");
+    assert_eq!((&config["reloads"], &config["failed_reloads"]), (&7.into(), &2.into()), "{config}");
     fs::write(config_path(&lab), &good).unwrap();
 
     // The daemon is restarted, killed, and another binary goes on.
@@ -299,7 +378,22 @@ fn a_transition_ends_and_leaves_only_the_marks_that_flows_need() {
     until("marks go", || (1..200).contains(&state()["marked_slots"].as_u64().unwrap()));
     let entries = state()["entries"].as_u64().unwrap();
     assert!((10..200).contains(&entries), "{}", state());
-    let round = flows.next_round() + 1;
-    until("they live on", || flows.has_ended(round));
-    assert!(flows.broken().is_empty() && servers.wrong().is_empty(), "{:?}", flows.broken());
+    // Connections that open while their home drains live elsewhere. Once it is back, and a walk has made its word clean, nothing but the
+    // marks of their slots says so.
+    done(&daemon, &["backend", "drain", "w1r1b1", "--reason", "fans"]);
+    let away = lab.live_flows("west", vip(), 21_000..21_100).unwrap();
+    done(&daemon, &["backend", "restore", "w1r1b1", "--reason", "fans replaced"]);
+    let home = |port: &u16| {
+        let [source, to] = [format!("198.51.100.10:{port}"), format!("{}/tcp", vip())];
+        let told = daemon.cli_json(&["explain", &source, &to]).unwrap();
+        let mut texts = told["steps"].as_array().unwrap().iter().filter_map(|step| step["text"].as_str());
+        texts.find(|text| text.starts_with("home is ")).unwrap_or_default().to_owned()
+    };
+    let its: Vec<u16> = (1..100).filter(|port| home(port).starts_with("home is w1r1b1,")).take(3).collect();
+    until("its word is clean again", || its.iter().any(|port| home(port).ends_with("always was open")));
+    for flows in [&flows, &away] {
+        let round = flows.next_round() + 1;
+        until("they live on", || flows.has_ended(round));
+        assert!(flows.broken().is_empty() && servers.wrong().is_empty(), "{:?}", flows.broken());
+    }
 }

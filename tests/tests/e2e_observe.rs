@@ -202,6 +202,12 @@ fn the_status_page_shows_a_dying_zone_to_eyes_ears_and_fingers() {
     );
     sees(&mut browser, "document.querySelectorAll('#ribbons .ribbon').length === 4");
     sees(&mut browser, "document.querySelectorAll('#chart .area').length === 4");
+    // Four services, each with plans for two client regions and for all others, all of them in their first pools.
+    sees(
+        &mut browser,
+        "document.querySelectorAll('.steered').length === 12 && document.querySelectorAll('.split i').length === 24 && \
+         document.querySelector('#plans-text').textContent === '12 plans, none spills'",
+    );
     let picture = |browser: &mut Browser, name: &str| browser.screenshot(&pictures().join(name)).unwrap();
     picture(&mut browser, "status-healthy.png");
 
@@ -223,6 +229,13 @@ fn the_status_page_shows_a_dying_zone_to_eyes_ears_and_fingers() {
         &mut browser,
         "document.querySelector('.zone[data-key=\"west/w2\"] .delta').dataset.is === 'less' && \
          document.querySelector('.zone[data-key=\"west/w1\"] .delta').dataset.is === 'more'",
+    );
+    // Half of west is left, which keeps 70 % of what comes to it: the page says so, and why, to fingers and ears as well.
+    sees(
+        &mut browser,
+        "[...document.querySelectorAll('.steered')].filter((e) => e.querySelector('.who').textContent === 'west' && \
+         e.querySelector('.spill').textContent === '30 % spilled' && \
+         e.querySelector('.pools').textContent.startsWith('west 70 % · 4/8')).length === 4",
     );
     picture(&mut browser, "status-light.png");
     browser.look(1360, 1000, "dark").unwrap();
@@ -254,6 +267,17 @@ fn the_status_page_shows_a_dying_zone_to_eyes_ears_and_fingers() {
     );
     browser.press("Escape").unwrap();
     sees(&mut browser, "!document.querySelector('#detail').matches(':popover-open')");
+
+    // Why a plan stands as it does.
+    browser.value("document.querySelector('.steered summary').focus()").unwrap();
+    browser.press("Enter").unwrap();
+    sees(
+        &mut browser,
+        "document.querySelector('.steered details').open && \
+         document.querySelector('.steered .reasons').checkVisibility() && \
+         document.querySelector('.steered .reasons').textContent.includes('of pool west take new flows')",
+    );
+    browser.press("Enter").unwrap();
 
     // By ear: landmarks, headings, and every backend with its state in words.
     let heard = browser.heard().unwrap();

@@ -1,12 +1,20 @@
-//! The daemon as a service: what it tells a service manager, and what it may still do once it runs.
+//! The daemon as a service: what it tells a service manager, what it may still do once it runs, and that nobody notices how often it
+//! is restarted and upgraded.
 
 mod e2e_support;
 
-use e2e_support::{PATIENCE, config_path, done, quiet, raise, refused, start, status, text, until};
-use lb_tests::lab::{ConfigOptions, Daemon, Frozen, Lab, VIP_V4, weir_binary};
+use e2e_support::{
+    PATIENCE, another_build, config_path, done, drops, last_start, leaked, link, quiet, raise, refused,
+    start, status, text, uncounted, until,
+};
+use lb_tests::{
+    lab::{ConfigOptions, Daemon, Frozen, Lab, VIP_V4, VIP_V6, weir_binary},
+    load::LiveFlows,
+};
 use std::{
     collections::BTreeSet,
     fs,
+    net::SocketAddr,
     os::unix::{fs::PermissionsExt, net::UnixDatagram},
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, channel},
@@ -240,4 +248,100 @@ fn doctor_finds_what_was_broken_and_a_bundle_tells_all_but_the_key() {
     {
         assert!(listed.contains(&format!("/{name}\n")), "no {name} in {listed}");
     }
+}
+
+/// How often the daemon ends and starts under load.
+const RESTARTS: usize = 20;
+/// Where numbered datagrams and live connections go.
+const NUMBERED_PORT: u16 = 9000;
+const LIVE_PORT: u16 = 9001;
+
+/// Services for what is counted, each with one pool over the west; and one service more for every other configuration.
+fn counted(is_other: bool) -> ConfigOptions {
+    let service = |name: &str, address: &str, port: u16, protocol: &str| {
+        format!(
+            "\n[[service]]\nname = \"{name}\"\naddress = \"{address}\"\nport = {port}\nprotocol = \"{protocol}\"\n\
+             [[service.pool]]\nname = \"all\"\nsets = [\"web-w1\"]\ntable_size = 4093\n"
+        )
+    };
+    let (v4, v6) = (VIP_V4.to_string(), VIP_V6.to_string());
+    let mut extra = service("numbered", &v4, NUMBERED_PORT, "udp");
+    extra += &service("numbered6", &v6, NUMBERED_PORT, "udp");
+    extra += &service("live", &v4, LIVE_PORT, "tcp");
+    if is_other {
+        extra += &service("other", &v4, 8080, "tcp");
+    }
+    with(&extra)
+}
+
+/// Each exchanged bytes twice since this call, and none broke.
+#[track_caller]
+fn live_on(all: &[&LiveFlows], after: &str) {
+    let rounds: Vec<_> = all.iter().map(|flows| flows.next_round() + 1).collect();
+    until(after, || all.iter().zip(&rounds).all(|(flows, round)| flows.has_ended(*round)));
+    for flows in all {
+        assert!(flows.broken().is_empty(), "{after}: {:?}", flows.broken());
+    }
+}
+
+/// What the program forwarded so far, by the daemon, and what came to the racks, by the lab.
+fn forwarded(lab: &Lab, daemon: &Daemon<'_>) -> (u64, u64) {
+    let regions = ["west", "east"].map(|region| lab.tunnel_traffic(region).unwrap().packets);
+    (status(daemon)["traffic"]["forwarded_packets"].as_u64().unwrap(), regions.iter().sum())
+}
+
+/// Ends the daemon in one of two ways, and starts one of two binaries with one of two configurations, 20 times: restarts, crashes, upgrades
+/// and downgrades, with what runs adopted, its program replaced, or all of it replaced. An upgrade of the package is one of these.
+#[test]
+fn twenty_restarts_and_upgrades_under_load_lose_no_packet() {
+    let lab = raise(2);
+    let mut daemon = start(&lab, &counted(false));
+    let (uncounted_before, leaked_before) = (uncounted(&lab, &daemon), leaked(&lab));
+    let live_vip = SocketAddr::from((VIP_V4, LIVE_PORT));
+    let servers = lab.live_servers(live_vip).unwrap();
+    let at_home = lab.live_flows("west", live_vip, 20_000..20_100).unwrap();
+    // These are away from home afterwards: only the flow table keeps them where they are.
+    done(&daemon, &["backend", "drain", "w1r1b1", "--reason", "fans"]);
+    let away = lab.live_flows("west", live_vip, 21_000..21_100).unwrap();
+    assert!(away.backends().values().all(|name| name != "w1r1b1"));
+    done(&daemon, &["backend", "restore", "w1r1b1", "--reason", "fans replaced"]);
+    let vips = [SocketAddr::from((VIP_V4, NUMBERED_PORT)), SocketAddr::from((VIP_V6, NUMBERED_PORT))];
+    let numbered = lab.numbered("west", &vips, 30_000..30_032).unwrap();
+
+    let binaries = [weir_binary().unwrap(), another_build(&lab)];
+    let mut running = link(&lab);
+    let (mut programs, mut adopted) = (0, 0);
+    for turn in 1..=RESTARTS {
+        let is_killed = turn % 2 == 0;
+        let status = if is_killed { daemon.kill9() } else { daemon.sigterm() }.unwrap();
+        assert_eq!(status.code(), (!is_killed).then_some(0), "{turn}: {}", daemon.log_tail());
+        let sent = numbered.sent();
+        until("datagrams are sent while no daemon runs", || numbered.sent() > sent + 100);
+        lab.write_config(&counted(turn / 4 % 2 == 1)).unwrap();
+        daemon = lab.start_other_daemon(&binaries[turn / 2 % 2], 0, &config_path(&lab)).unwrap();
+        daemon.wait_ready(PATIENCE).unwrap();
+        let (said, now) = (last_start(&daemon), link(&lab));
+        assert!(said.contains("adopted") || said.contains("established flows go on"), "{turn}: {said}");
+        assert_eq!(now.id, running.id, "{turn}: the interface was attached anew");
+        programs += usize::from(now.program != running.program);
+        adopted += usize::from(said == "started: adopted what was forwarding");
+        running = now;
+        live_on(&[&at_home, &away], &format!("restart {turn}, which {said}"));
+        assert!(numbered.faults().is_empty(), "restart {turn}, which {said}: {:?}", numbered.faults());
+    }
+    // Else it was not what this test is about.
+    assert!(programs >= 8 && adopted >= 4, "{programs} other programs, {adopted} times adopted as it was");
+
+    let account = numbered.stop().unwrap();
+    drop((at_home, away));
+    assert!(servers.wrong().is_empty(), "{:?}", servers.wrong());
+    assert_eq!((account.sent, &account.told), (account.arrived, &Vec::new()), "{account:?}");
+    assert_eq!(account.by_backend.len(), 4, "all four serve: {account:?}");
+    assert!(account.sent > 10_000, "too little to show anything: {account:?}");
+    // The same once more by others' figures, for every packet, answers of connections too.
+    assert_eq!(uncounted(&lab, &daemon), uncounted_before, "packets that the program did not see or count");
+    assert_eq!(leaked(&lab), leaked_before, "packets that passed the program by");
+    assert!(drops(&daemon).values().all(|count| *count == 0), "{:?}", drops(&daemon));
+    let (by_program, by_racks) = forwarded(&lab, &daemon);
+    assert_eq!(by_program, by_racks, "forwarded, and come to the racks");
 }

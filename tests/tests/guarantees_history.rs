@@ -1,6 +1,6 @@
 //! Guarantees 2, 3 and 4 (DESIGN, section 3) over random histories: words that change, configurations that follow each other,
 //! transitions that end, walks over the tables of flows, and flows that open and close in between. An oracle remembers where
-//! each open flow lives; after every event each of them sends a packet.
+//! each open flow lives; after every event each of them sends a packet, but for those that are silent over many events.
 
 #[path = "guarantees_history/scene.rs"]
 mod scene;
@@ -23,6 +23,8 @@ enum Event {
     TransitionEnds,
     /// The tables of flows are walked.
     Walk,
+    /// Flows that were silent send a packet.
+    Wake,
     /// A service starts that share of its flows at the first step of its plan.
     Spill(prop::sample::Index, u16),
     /// A service lets that share of the flows that a pool's first slot refuses go on at once, and believes health or not.
@@ -43,6 +45,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => prop::collection::vec(scene::change(), 1..4).prop_map(Event::Config),
         1 => Just(Event::TransitionEnds),
         2 => Just(Event::Walk),
+        1 => Just(Event::Wake),
         1 => (any::<prop::sample::Index>(), prop_oneof![Just(u16::MAX), any::<u16>()])
             .prop_map(|(service, share)| Event::Spill(service, share)),
         1 => (any::<prop::sample::Index>(), prop_oneof![Just(0), Just(255), any::<u8>()], any::<bool>())
@@ -68,8 +71,9 @@ fn apply(world: &mut World, event: &Event) -> Result<(), String> {
     match event {
         Event::Word(cell, word) => world.set_word(*cell, *word),
         Event::Config(changes) => world.reconfigure(changes)?,
-        Event::TransitionEnds => world.end_transition(),
+        Event::TransitionEnds => world.end_transition()?,
         Event::Walk => world.walk(),
+        Event::Wake => world.wake()?,
         Event::Spill(service, share) => world.spill(*service, *share),
         Event::Steer(service, leaves, panic) => world.steer(*service, *leaves, *panic),
         Event::Tidy => world.tidy(),
@@ -98,6 +102,7 @@ proptest! {
             world.check_established().map_err(told)?;
             world.check_new().map_err(told)?;
         }
+        world.wake().map_err(TestCaseError::fail)?;
     }
 
     /// Guarantee 9: however small the tables of flows are, they never hold more than they may.

@@ -251,6 +251,23 @@ proptest! {
         }
     }
 
+    /// A later fragment follows its first one for as long as datagrams are waited for, and no longer; the last first one counts.
+    #[test]
+    fn a_first_fragment_is_followed_for_a_while_only(datagram in 0_u8..12, number in 1_u8..4, begin: u32) {
+        let tables = tables();
+        let mut now = u64::from(begin);
+        let mut send = |after: u64, number: u8| {
+            now += after;
+            tables.set_now_ns(now);
+            run(&tables, &piece(datagram, number)).0.reason
+        };
+        prop_assert_eq!(send(0, 0), Reason::Forwarded);
+        prop_assert_eq!(send(FRAGMENT_AGE_NS, number), Reason::Forwarded);
+        prop_assert_eq!(send(1, number), Reason::FragmentOrphan);
+        prop_assert_eq!(send(0, 0), Reason::Forwarded);
+        prop_assert_eq!(send(FRAGMENT_AGE_NS, number), Reason::Forwarded);
+    }
+
     /// An ICMP error goes where the next packet of the flow goes that it quotes, in every state of things, also if that is what
     /// the flow table says.
     #[test]

@@ -5,7 +5,6 @@ mod tree;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -13,8 +12,9 @@ use anyhow::{Context, Result, bail};
 use crate::{
     build,
     libtest::Counts,
+    setup,
     shell::{Cmd, find_program, require_root_or_sudo, step},
-    workspace::root,
+    workspace::{bpf_dir, root},
 };
 
 /// Where everything of this verb goes.
@@ -31,7 +31,7 @@ const SUPPRESSED: &str = "no-copyright-file,initial-upload-closes-no-bugs,\
 /// started that was not running, and removing the package detaches nothing.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  cargo xtask dist          builds target/dist/weir_VERSION_ARCH.deb\n  \
-                        cargo xtask dist --try    and installs, upgrades and removes it in a clean Debian root")]
+                        cargo xtask dist --try    and installs, upgrades and removes it in clean Debian roots")]
 pub(crate) struct Args {
     /// Take the binary as it is built for development: quick to build, slow to run
     #[arg(long)]
@@ -42,18 +42,27 @@ pub(crate) struct Args {
     /// Take this binary, and build none
     #[arg(long, value_name = "FILE", conflicts_with = "dev")]
     binary: Option<PathBuf>,
-    /// Install, upgrade and remove it in a clean Debian root, with a program attached
+    /// Install, upgrade and remove it in a clean Debian root, with a program attached; then once more under a real systemd and under load
     #[arg(long = "try")]
     try_it: bool,
+    /// Release of Debian to try it in, if not this machine's: `trixie`
+    #[arg(long, value_name = "CODENAME", requires = "try_it")]
+    release: Option<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.try_it {
         require_root_or_sudo()?;
     }
-    let weir = match &args.binary {
-        Some(binary) => std::path::absolute(binary)?,
-        None => build::everything(!args.dev)?.weir,
+    let (weir, lab) = match &args.binary {
+        Some(binary) => {
+            let binary = std::path::absolute(binary)?;
+            (binary.clone(), binary.with_file_name("lab"))
+        }
+        None => {
+            let built = build::everything(!args.dev)?;
+            (built.weir, built.lab)
+        }
     };
     let folder = root().join(FOLDER);
     let package = step("build the package", || build_package(&weir, &folder, 1))?;
@@ -67,20 +76,28 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if args.try_it {
         let next = step("build the next one", || build_package(&weir, &folder.join("next"), 2))?;
-        step("try both in a clean root", || try_in_root(&folder, &package, &next))?;
+        setup::ensure_clean_roots()?;
+        let release = match &args.release {
+            Some(release) => release.clone(),
+            None => own_release()?,
+        };
+        let root = clean_root(&folder, &release, "")?;
+        step("try both in a clean root", || try_in_root(&root, &package, &next))?;
+        let root = clean_root(&folder, &release, "systemd,systemd-sysv,iproute2")?;
+        let trial = Cmd::new(&lab).arg("package").args([&root, &package, &next]);
+        let trial = trial.env("WEIR_BIN", &weir).env("WEIR_BPF_DIR", bpf_dir()).root();
+        step("try both under a real systemd, under load", || trial.run())?;
     }
     Ok(())
 }
 
 /// Builds the package and checks what is in it: the short part for `cargo xtask test`.
-pub(crate) fn smoke(weir: &Path) -> Result<(Counts, Duration)> {
-    let begin = Instant::now();
+pub(crate) fn smoke(weir: &Path) -> Result<Counts> {
     let package = build_package(weir, &root().join(FOLDER).join("test"), 1)?;
     let problems = check(&package)?;
     problems.iter().for_each(|problem| eprintln!("    package: {problem}"));
     let failed = problems.len() as u64;
-    let counts = Counts { passed: u64::from(failed == 0), failed, ignored: 0, failed_names: problems };
-    Ok((counts, begin.elapsed()))
+    Ok(Counts { passed: u64::from(failed == 0), failed, ignored: 0, failed_names: problems })
 }
 
 fn build_package(weir: &Path, folder: &Path, revision: u32) -> Result<PathBuf> {
@@ -135,26 +152,34 @@ fn lint(package: &Path) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Installs, upgrades and removes in a root of its own, in namespaces of its own.
-fn try_in_root(folder: &Path, first: &Path, second: &Path) -> Result<()> {
-    let debootstrap =
-        find_program("debootstrap").context("there is no debootstrap: sudo apt install debootstrap")?;
-    // That of this machine: the binary was built against its C library.
-    let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
-    let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let suite = suite.context("/etc/os-release names no suite of Debian")?;
-    let clean = folder.join("clean-root");
+/// The release of Debian that runs here: a binary that was built here needs no older C library.
+fn own_release() -> Result<String> {
+    let text = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
+    let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(name.context("/etc/os-release names no release of Debian")?.to_owned())
+}
+
+/// A clean root of a release, with these packages more. It is made once.
+fn clean_root(folder: &Path, release: &str, packages: &str) -> Result<PathBuf> {
+    let kind = if packages.is_empty() { "plain" } else { "systemd" };
+    let clean = folder.join(format!("root-{release}-{kind}"));
     // Its last step leaves this behind.
     if !clean.join("etc/debian_version").exists() || clean.join("debootstrap").exists() {
-        Cmd::new(debootstrap).args(["--variant=minbase", suite]).arg(&clean).root().run()?;
+        let debootstrap = find_program("debootstrap").context("there is no debootstrap")?;
+        let more = (!packages.is_empty()).then(|| format!("--include={packages}"));
+        let cmd = Cmd::new(debootstrap).arg("--variant=minbase").args(more).arg(release).arg(&clean).root();
+        step(&format!("debootstrap {release}, {kind}"), || cmd.run())?;
     }
+    Ok(clean)
+}
+
+/// Installs, upgrades and removes in a clean root, in namespaces of its own.
+fn try_in_root(clean: &Path, first: &Path, second: &Path) -> Result<()> {
     let script = root().join("packaging/try.sh");
     Cmd::new("unshare")
         .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "sh"])
         .arg(script)
-        .arg(&clean)
-        .arg(first)
-        .arg(second)
+        .args([clean, first, second])
         .root()
         .run()
 }

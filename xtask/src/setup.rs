@@ -1,6 +1,8 @@
 //! `cargo xtask setup`: looks for what building, the lab and the tests need, and installs what is missing on Debian 12
 //! and 13. Elsewhere it says exactly what to install.
 
+pub(crate) mod python;
+
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +16,8 @@ use crate::{
 /// Install what building and testing need.
 ///
 /// Looks first and installs only what is missing, printing each command that it runs. On Debian 12 and 13: packages by
-/// apt (the compiler for XDP programs comes from Debian's security archive), and bpf-linker below target/tools.
+/// apt (the compiler for XDP programs comes from Debian's security archive), and bpf-linker and schemathesis (from PyPI) below
+/// target/tools.
 /// Elsewhere: tells what to install.
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
@@ -62,6 +65,12 @@ const EMULATOR_NEEDS: [Need; 2] = [
 /// What `fuzz` needs besides.
 const FUZZER_NEEDS: [Need; 1] = [need("c++", &["g++"], "building libFuzzer")];
 
+/// What `dist --try` needs besides.
+const PACKAGE_NEEDS: [Need; 2] = [
+    need("debootstrap", &["debootstrap"], "clean roots to try the package in"),
+    need("systemd-nspawn", &["systemd-container"], "a real systemd to run the units"),
+];
+
 /// Debian's compiler with `core` for BPF, and what bpf-linker is built against.
 const BPF_PACKAGES: [&str; 9] = [
     "rustc-web",
@@ -81,6 +90,7 @@ const SECURITY_SOURCES_FILE: &str = "/etc/apt/sources.list.d/weir-security.sourc
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let toolchain = ensure(args)?;
+    python::ensure()?;
     eprintln!("Ready. XDP programs: {}", toolchain.describe());
     Ok(())
 }
@@ -118,6 +128,11 @@ pub(crate) fn ensure_emulator() -> Result<()> {
 /// Makes sure that libFuzzer can be built.
 pub(crate) fn ensure_fuzzer() -> Result<()> {
     ensure_programs("setup of the fuzzer", &FUZZER_NEEDS)
+}
+
+/// Makes sure that the package can be tried.
+pub(crate) fn ensure_clean_roots() -> Result<()> {
+    ensure_programs("setup of clean roots", &PACKAGE_NEEDS)
 }
 
 fn ensure_programs(title: &str, needs: &[Need]) -> Result<()> {

@@ -88,6 +88,15 @@ impl Cmd {
         self
     }
 
+    /// Runs only when nobody else wants the CPU, where the machine can say so (`chrt` of util-linux).
+    pub(crate) fn idle(mut self) -> Self {
+        if let Some(chrt) = find_program("chrt") {
+            let program = std::mem::replace(&mut self.program, chrt.into());
+            self.args.splice(0..0, ["--idle".into(), "0".into(), program]);
+        }
+        self
+    }
+
     /// Runs a compiler other than the one that runs xtask, so it must not inherit that one's choices.
     pub(crate) fn foreign_toolchain(mut self) -> Self {
         self.foreign_toolchain = true;

@@ -21,6 +21,7 @@ use crate::{
     workspace::{bpf_dir, host_cargo, root},
 };
 pub(crate) use kernels::Release;
+use machine::Pace;
 pub(crate) use table::Outcome;
 
 /// The program that runs as the first process of each machine.
@@ -76,6 +77,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 struct Machine {
     guest: PathBuf,
     initramfs: PathBuf,
+    pace: Pace,
 }
 
 impl Machine {
@@ -85,15 +87,15 @@ impl Machine {
         step("build the check", || {
             host_cargo("build").args(["--package", "lb-tests", "--bin", GUEST]).run()
         })?;
-        Self::with_guest(&metadata.profile_dir(false).join(GUEST))
+        Self::with_guest(&metadata.profile_dir(false).join(GUEST), Pace::Full)
     }
 
     /// For a check that is built.
-    fn with_guest(guest: &Path) -> Result<Self> {
+    fn with_guest(guest: &Path, pace: Pace) -> Result<Self> {
         let dir = root().join("target/verify");
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let initramfs = step("build its file system", || initramfs::build(guest, &dir))?;
-        Ok(Self { guest: guest.to_owned(), initramfs })
+        Ok(Self { guest: guest.to_owned(), initramfs, pace })
     }
 
     fn try_release(&self, release: Release, update: bool) -> Outcome {
@@ -105,7 +107,7 @@ impl Machine {
 
     fn try_kernel(&self, title: &str, kernel: &Path) -> Outcome {
         let dir = self.initramfs.parent().unwrap_or(Path::new("."));
-        Self::timed(title, || machine::boot(kernel, &self.initramfs, dir))
+        Self::timed(title, || machine::boot(kernel, &self.initramfs, dir, self.pace))
     }
 
     /// Without a machine: on the kernel that runs, with a BPF file system that nobody else sees.
@@ -134,9 +136,9 @@ pub(crate) fn prepare(release: Release) -> Result<PathBuf> {
     release.kernel(false)
 }
 
-/// Tries one kernel with the check that was built into `profile_dir`.
+/// Tries one kernel with the check that was built into `profile_dir`, beside other tests, which go first.
 pub(crate) fn smoke(release: Release, kernel: &Path, profile_dir: &Path) -> Result<Outcome> {
-    Ok(Machine::with_guest(&profile_dir.join(GUEST))?.try_kernel(release.title(), kernel))
+    Ok(Machine::with_guest(&profile_dir.join(GUEST), Pace::Idle)?.try_kernel(release.title(), kernel))
 }
 
 fn write_results(outcomes: &[Outcome]) -> Result<()> {

@@ -37,6 +37,11 @@ pub enum Step {
         /// Whether the flow may enter it.
         entered: bool,
     },
+    /// A pool of another region's hosts was passed over: the packet has crossed a border already.
+    NoSecondCrossing {
+        /// Index into the `POOLS` map.
+        pool: u32,
+    },
     /// The flow filter was asked.
     Filter {
         /// Whether the tables of flows may have an entry.

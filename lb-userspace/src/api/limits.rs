@@ -23,6 +23,24 @@ pub const MAX_FLOWS: usize = 1_000;
 pub const DEFAULT_FLOWS: usize = 100;
 /// How long a request may wait for an event.
 pub const MAX_WAIT: Duration = Duration::from_secs(30);
+/// Connections of one address over TCP that are served at once; more are closed.
+pub const MAX_CONNECTIONS_PER_PEER: usize = 16;
+/// Addresses whose requests are counted; then the one that was silent for longest is forgotten.
+pub const MAX_PEERS: usize = 1_024;
+/// Requests a second that one address over TCP may make; more are answered [`Rate`](super::problem::ProblemKind::Rate).
+pub const PEER_REQUESTS_PER_SECOND: f64 = 50.0;
+/// Requests and connections that it may make at once after a pause.
+pub const PEER_BURST: f64 = 200.0;
+/// How long a TLS handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shortest time between two refused handshakes that the log tells; metrics count all.
+pub const HANDSHAKE_LOG_GAP: Duration = Duration::from_secs(1);
+/// Header fields of a request.
+pub const MAX_HEADERS: usize = 64;
+/// Bytes of a request's head.
+pub const MAX_HEAD_BYTES: usize = 32 << 10;
+/// How long the body of a request may take to arrive.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request may take, besides the time it asks to wait.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the head of a request may take to arrive, the first one or one after another.

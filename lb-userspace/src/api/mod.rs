@@ -1,4 +1,4 @@
-//! The HTTP API on the unix socket.
+//! The HTTP API on the unix socket, and over TCP.
 //!
 //! | request | answer |
 //! |---|---|
@@ -32,17 +32,23 @@
 //! | `GET /v1/stats?by=&over=` | [`types::Stats`] |
 //! | `GET /v1/flows?filter=&limit=&cursor=` | [`types::FlowsPage`] |
 //! | `POST /v1/flows/flush`, with a [`types::FlushRequest`] | [`types::Flushed`] |
+//! | `GET /v1/log` | [`types::LogView`] |
+//! | `PUT /v1/log`, with a [`types::LogRequest`]; `DELETE /v1/log` | [`types::LogView`] |
+//! | `GET /v1/config` | the configuration in force with its defaults, without secrets |
+//! | `GET /v1/doctor` | [`Finding`]s |
 //! | `GET /v1/openapi.json` | this, as an OpenAPI document |
 //! | `GET /metrics` | metrics for Prometheus |
 //! | `GET /` | the status page |
 //!
-//! What only tells and names no file is also served over TCP where `[http] listen` says ([`router::Surface::ReadOnly`]).
+//! What only tells and names no file is also served over TCP where `[http] listen` says ([`router::Surface::ReadOnly`]); all of it to
+//! those who show a certificate there ([`https`]), as far as they may ([`access`]).
 //!
 //! Lists are JSON arrays, sorted by name. Errors are [`problem::Problem`].
 
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
+    cli::doctor::Finding,
     plan::state::Action,
     telemetry::{event::Event, metrics, report::Report},
 };
@@ -51,21 +57,26 @@ use problem::Problem;
 use tokio::sync::mpsc;
 use types::{
     Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
-    ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, Reloaded,
+    ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, LogChange, LogView, Reloaded,
     ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest,
     Simulation, Stats, StatsBy, Status, SteeredPlan, SubjectName, SwitchView, ThrowRequest, TrafficHistory,
     WatchQuery,
 };
 
+mod access;
 mod flows;
+mod host;
+pub mod https;
 pub mod limits;
 mod observe;
 pub mod openapi;
 mod operations;
+mod peers;
 pub mod problem;
 pub mod router;
 pub mod server;
 mod stats;
+mod tcp;
 pub mod types;
 pub mod watch;
 mod writes;
@@ -148,6 +159,12 @@ pub trait Control: Send + Sync + 'static {
     ) -> impl Future<Output = Vec<Event>> + Send;
     /// All that metrics tell.
     fn metrics(&self) -> impl Future<Output = metrics::Snapshot> + Send;
+    /// What is logged, or a change of it.
+    fn log(&self, change: LogChange) -> impl Future<Output = Result<LogView, Problem>> + Send;
+    /// The configuration in force as its files say it, with every default filled in, without secrets.
+    fn effective(&self) -> impl Future<Output = serde_json::Value> + Send;
+    /// What of this host may hurt.
+    fn doctor(&self) -> impl Future<Output = Result<Vec<Finding>, Problem>> + Send;
     /// The traffic of the last hour, at most so many points.
     fn traffic(&self, points: usize) -> impl Future<Output = TrafficHistory> + Send;
     /// Counters now, and what they grow by in `over`, for which the answer then waits.

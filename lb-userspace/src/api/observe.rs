@@ -79,8 +79,13 @@ async fn traffic<C: Control>(
     State(app): Shared<C>,
     query: Result<Query<TrafficParameters>, QueryRejection>,
 ) -> Answer<TrafficHistory> {
-    let TrafficParameters { points } = parse_query(query, "/v1/traffic?points=12")?;
-    Ok(Json(app.control.traffic(points.unwrap_or(MAX_POINTS).min(MAX_POINTS)).await))
+    let example = "/v1/traffic?points=12";
+    let points = parse_query::<TrafficParameters>(query, example)?.points.unwrap_or(MAX_POINTS);
+    if points > MAX_POINTS {
+        let detail = format!("points is {points}; it must be 0 to {MAX_POINTS}");
+        return Err(Problem::new(ProblemKind::Invalid, detail, format!("ask for example for {example}")));
+    }
+    Ok(Json(app.control.traffic(points).await))
 }
 
 #[derive(Deserialize)]

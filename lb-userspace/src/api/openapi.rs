@@ -14,11 +14,12 @@ use super::{
     types::{
         Acted, BackendActionRequest, BackendView, CanaryRequest, CanarySetRequest, CanaryView, ClearRequest,
         Differences, DomainActionRequest, DomainView, Explanation, FlowsPage, FlushRequest, Flushed,
-        GuardView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
+        GuardView, LogRequest, LogView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
         SimulateRequest, Simulation, Stats, StatsBy, Status, SteeredPlan, SwitchView, ThrowRequest,
         TrafficHistory, WatchLine,
     },
 };
+use crate::cli::doctor::Finding;
 use crate::telemetry::{event::Event, history::MAX_POINTS, report::Report};
 
 /// The generators of what is taken and of what is given.
@@ -77,8 +78,9 @@ pub fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "license": {"name": "MIT OR Apache-2.0"},
             "description": format!(
-                "The daemon's API: all of it on the unix socket; what is tagged `look` also over TCP, where `[http] listen` says, for \
-                 requests to an address or to a name without dots. Shares run from 0 to 255; fields that end in `_ns` are nanoseconds, \
+                "The daemon's API: all of it on the unix socket. Over TCP, where `[http] listen` says: what is tagged `look`, without a \
+                 certificate only for requests to an address or to a name without dots; with `client_ca_file` all of it, for those who \
+                 show a certificate: who is named in `operators` may operate, all others may read. Shares run from 0 to 255; fields that end in `_ns` are nanoseconds, \
                  moments among them readings of CLOCK_MONOTONIC; fields that do not apply are left out. Bodies have at most \
                  {MAX_BODY_BYTES} bytes."
             ),
@@ -86,7 +88,7 @@ pub fn document() -> Value {
         "servers": [{"url": "http://localhost", "description": "curl --unix-socket /run/weir/weir.sock"}],
         "tags": [
             {"name": "look", "description": "Only tells."},
-            {"name": "ask", "description": "Only tells, on the unix socket only."},
+            {"name": "ask", "description": "Only tells; on the unix socket, or to those who show a certificate."},
             {"name": "operate", "description": "Changes what the data plane does."},
         ],
         "paths": paths,
@@ -180,7 +182,14 @@ fn look(types: &mut Types, paths: &mut Map<String, Value>) {
         json,
         types.answer::<Vec<SwitchView>>(),
     );
-    get("ask", "/v1/shifts", "Shifts of domains that stand.", vec![], json, types.answer::<Vec<ShiftView>>());
+    get(
+        "look",
+        "/v1/shifts",
+        "Shifts of domains that stand.",
+        vec![],
+        json,
+        types.answer::<Vec<ShiftView>>(),
+    );
     let flow = vec![
         ("src", "query", text(), "The client, with a port: 198.51.100.7:40000."),
         ("dst", "query", text(), "VIP and port, of the same family."),
@@ -206,16 +215,28 @@ fn look(types: &mut Types, paths: &mut Map<String, Value>) {
         json,
         types.answer::<Explanation>(),
     );
-    get("ask", "/v1/canaries", "Canaries that stand.", vec![], json, types.answer::<Vec<CanaryView>>());
+    get("look", "/v1/canaries", "Canaries that stand.", vec![], json, types.answer::<Vec<CanaryView>>());
     let client =
         || vec![("client", "query", text(), "Only what holds for this prefix, such as 198.51.100.0/24.")];
     let steered = types.answer::<Vec<SteeredPlan>>();
-    get("ask", "/v1/plans", "Plans as they stand.", client(), json, steered.clone());
+    get("look", "/v1/plans", "Plans as they stand.", client(), json, steered.clone());
     let mut one = client();
     one.push(("service", "path", text(), "Its name."));
-    get("ask", "/v1/plans/{service}", "Plans of one service.", one, json, steered.clone());
+    get("look", "/v1/plans/{service}", "Plans of one service.", one, json, steered.clone());
     let summary = "Plans of a service that is called so.";
     get("ask", "/v1/plans/simulate", summary, client(), json, steered);
+    get("ask", "/v1/log", "What the daemon logs.", vec![], json, types.answer::<LogView>());
+    let summary = "The configuration in force with its defaults, without secrets.";
+    get(
+        "ask",
+        "/v1/config",
+        summary,
+        vec![],
+        json,
+        serde_json::json!({"type": "object", "additionalProperties": {}}),
+    );
+    let summary = "What of the host may hurt, with remedies.";
+    get("ask", "/v1/doctor", summary, vec![], json, types.answer::<Vec<Finding>>());
     let since = vec![(
         "since_s",
         "query",
@@ -274,12 +295,17 @@ fn look(types: &mut Types, paths: &mut Map<String, Value>) {
 
 /// What changes something.
 fn operate(types: &mut Types, paths: &mut Map<String, Value>) {
-    let mut post = |path: &str, summary, parameters: Vec<Parameter>, body: Option<Value>, answer: Value| {
+    let mut order = |method,
+                     path: &str,
+                     summary,
+                     parameters: Vec<Parameter>,
+                     body: Option<Value>,
+                     answer: Value| {
         let mut operation = operation("operate", summary, parameters);
         let headers = [
             (
                 "Idempotency-Key",
-                json!({"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_CHARS}),
+                json!({"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY_CHARS, "pattern": "^[!-~]+$"}),
                 "Done once for each key: sent again, the first answer comes again.",
             ),
             ("If-Match", text(), "Done only if the configuration in force has this ETag."),
@@ -294,7 +320,13 @@ fn operate(types: &mut Types, paths: &mut Map<String, Value>) {
         }
         let content = json!({"application/json": {"schema": answer}});
         operation["responses"] = json!({"200": {"description": "Done.", "content": content}});
-        add(paths, path, "post", operation);
+        add(paths, path, method, operation);
+    };
+    let (body, answer) = (types.body::<LogRequest>(), types.answer::<LogView>());
+    order("put", "/v1/log", "Log by another filter for a while.", vec![], Some(body), answer.clone());
+    order("delete", "/v1/log", "Log as at the start again.", vec![], None, answer);
+    let mut post = |path: &str, summary, parameters, body, answer| {
+        order("post", path, summary, parameters, body, answer)
     };
     let action = || ("action", "path", json!({"enum": ["drain", "fail", "restore"]}), "What to do.");
     let (body, answer) = (types.body::<BackendActionRequest>(), types.answer::<Acted>());

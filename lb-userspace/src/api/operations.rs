@@ -35,10 +35,9 @@ pub(super) fn routes<C: Control>() -> Router<std::sync::Arc<App<C>>> {
     Router::new()
         .route("/v1/backends/{name}/{action}", post(act_on_backend::<C>))
         .route("/v1/domains/actions/{action}", post(act_on_domain::<C>))
-        .route("/v1/shifts", get(shifts::<C>).post(shift::<C>))
+        .route("/v1/shifts", post(shift::<C>))
         .route("/v1/shifts/extend", post(extend::<C>))
         .route("/v1/shifts/cancel", post(cancel::<C>))
-        .route("/v1/canaries", get(canaries::<C>))
 }
 
 /// Those that may take as long as a reload.
@@ -85,7 +84,7 @@ async fn act<C: Control>(
     control.act(subject, action, terms, reason).await.map(Json)
 }
 
-async fn shifts<C: Control>(State(app): Shared<C>) -> Json<Vec<ShiftView>> {
+pub(super) async fn shifts<C: Control>(State(app): Shared<C>) -> Json<Vec<ShiftView>> {
     let mut shifts = app.control.shifts().await;
     shifts.sort_by(|a, b| a.domain.cmp(&b.domain));
     Json(shifts)
@@ -136,7 +135,7 @@ async fn report<C: Control>(
     app.control.report(since).await.map(Json)
 }
 
-async fn canaries<C: Control>(State(app): Shared<C>) -> Json<Vec<CanaryView>> {
+pub(super) async fn canaries<C: Control>(State(app): Shared<C>) -> Json<Vec<CanaryView>> {
     let mut canaries = app.control.canaries().await;
     canaries.sort_by(|a, b| a.canary.service.cmp(&b.canary.service));
     Json(canaries)

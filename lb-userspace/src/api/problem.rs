@@ -63,6 +63,10 @@ kinds! {
     KeyReused, "urn:weir:problem:key-reused", 422, "Idempotency key used twice";
     /// The request's Host is none under which this host is asked.
     Host, "urn:weir:problem:host", 421, "Asked under a foreign name";
+    /// The caller may not do that.
+    Forbidden, "urn:weir:problem:forbidden", 403, "Not allowed";
+    /// Too many requests come from the caller's address.
+    Rate, "urn:weir:problem:rate", 429, "Too many requests";
     /// The body is too large.
     TooLarge, "urn:weir:problem:too-large", 413, "Request too large";
     /// The daemon failed.

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    Control, flows,
+    Control, access, flows, host,
     limits::{
         DEFAULT_EVENTS, MAX_BODY_BYTES, MAX_EVENTS, MAX_REASON_CHARS, MAX_WAIT, MAX_WAITING, REQUEST_TIMEOUT,
     },
@@ -54,9 +54,10 @@ pub(super) struct App<C> {
 /// Which routes there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Surface {
-    /// All of them: on the unix socket, which only its owner can connect to.
+    /// All of them: on the unix socket, which only its owner can connect to, and for those who have shown a certificate, as far as
+    /// it goes ([`super::access`]).
     All,
-    /// Those that only tell, and name no file: over TCP, where nobody is asked who they are.
+    /// Those that only tell, and name no file: over TCP where nobody is asked who they are.
     ReadOnly,
 }
 
@@ -74,20 +75,23 @@ pub fn router<C: Control>(control: Arc<C>, surface: Surface, stopping: watch::Re
         .route("/v1/backends/{name}", get(backend::<C>))
         .route("/v1/domains", get(domains::<C>))
         .route("/v1/domains/{*path}", get(domain::<C>))
+        .route("/v1/plans", get(plans::<C>))
+        .route("/v1/plans/{service}", get(plans_of::<C>))
+        .route("/v1/shifts", get(operations::shifts::<C>))
+        .route("/v1/canaries", get(operations::canaries::<C>))
         .merge(observe::routes());
     let prompt = match surface {
         Surface::ReadOnly => telling,
         Surface::All => telling
             .route("/v1/guards", get(guards::<C>))
             .route("/v1/guards/{service}", get(guard::<C>))
-            .route("/v1/plans", get(plans::<C>))
-            .route("/v1/plans/{service}", get(plans_of::<C>))
             // A service may have that name.
             .route("/v1/plans/simulate", get(plans_of_simulate::<C>).post(simulate::<C>))
             .route("/v1/emergency", get(switches::<C>).post(throw::<C>))
             .route("/v1/emergency/clear", post(clear::<C>))
             .route("/v1/explain", get(explain::<C>))
             .route("/v1/diff", get(diff::<C>))
+            .merge(host::routes())
             .merge(operations::routes()),
     };
     let prompt = prompt.layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT, request, next)));
@@ -103,18 +107,19 @@ pub fn router<C: Control>(control: Arc<C>, surface: Surface, stopping: watch::Re
     };
     let patient =
         patient.layer(middleware::from_fn(|request, next| within(REQUEST_TIMEOUT + MAX_WAIT, request, next)));
-    let all = prompt
-        .merge(patient)
-        .fallback(no_route)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
-    let all = match surface {
-        Surface::ReadOnly => all.layer(middleware::from_fn(observe::known_host)),
-        Surface::All => all.layer(middleware::from_fn_with_state(
+    let routes = prompt.merge(patient);
+    let routes = match surface {
+        Surface::ReadOnly => routes,
+        Surface::All => routes.layer(middleware::from_fn_with_state(
             Arc::new(Writes::new(Arc::clone(&app.control))),
             writes::guard::<C>,
         )),
     };
+    // What no route takes is told before anything else, so these come after the guard.
+    let all = routes
+        .fallback(no_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
     all.with_state(app)
 }
 
@@ -253,7 +258,7 @@ async fn clear<C: Control>(State(app): Shared<C>, body: Result<Bytes, BytesRejec
 }
 
 pub(super) fn good_reason(text: &str) -> Result<String, Problem> {
-    check_reason(text).map_err(|detail| {
+    check_reason(text).map(access::signed).map_err(|detail| {
         Problem::new(ProblemKind::Invalid, detail, "say in one line why, for those who find it later")
     })
 }

@@ -38,8 +38,13 @@ use tokio::{
 
 use super::{
     Control,
-    limits::{CONNECTION_LIFETIME, HEAD_TIMEOUT, LISTEN_BACKLOG, MAX_CONNECTIONS, STOP_TIMEOUT},
+    https::Https,
+    limits::{
+        CONNECTION_LIFETIME, HEAD_TIMEOUT, LISTEN_BACKLOG, MAX_CONNECTIONS, MAX_HEAD_BYTES, MAX_HEADERS,
+        STOP_TIMEOUT,
+    },
     router::{Surface, router},
+    tcp::Tcp,
     watch::Lifetime,
 };
 
@@ -50,7 +55,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
-    tcp: Option<TcpListener>,
+    tcp: Option<(TcpListener, Arc<Https>)>,
     _file: SocketFile,
 }
 
@@ -106,25 +111,26 @@ impl Server {
         Ok(Self { listener, tcp: None, _file: file })
     }
 
-    /// Listens on a TCP address, too. What is served there can only be read.
+    /// Listens on a TCP address, too. What is served there, and to whom, `https` says.
     ///
     /// # Errors
     /// [`BindError::Tcp`].
-    pub fn listen(&mut self, address: SocketAddr) -> Result<(), BindError> {
+    pub fn listen(&mut self, address: SocketAddr, https: Arc<Https>) -> Result<(), BindError> {
         let failed = |source| BindError::Tcp { address, source };
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let socket = socket.map_err(failed)?;
         // Connections of the daemon before may still be closing.
         socket.set_reuseaddr(true).map_err(failed)?;
         socket.bind(address).map_err(failed)?;
-        self.tcp = Some(socket.listen(LISTEN_BACKLOG as u32).map_err(failed)?);
+        let listener = socket.listen(LISTEN_BACKLOG as u32).map_err(failed)?;
+        self.tcp = Some((listener, https));
         Ok(())
     }
 
     /// The TCP address, if it listens on one.
     #[must_use]
     pub fn http(&self) -> Option<SocketAddr> {
-        self.tcp.as_ref()?.local_addr().ok()
+        self.tcp.as_ref()?.0.local_addr().ok()
     }
 
     /// Serves until `stop` is done, then finishes what is under way, for a short time.
@@ -132,13 +138,15 @@ impl Server {
         let (stopped, stopping) = watch::channel(());
         let tcp = async {
             // Each has its own limits, so that those who look never keep out those who act.
-            if let Some(listener) = &self.tcp {
-                let router = router(Arc::clone(&control), Surface::ReadOnly, stopping.clone());
-                accept_all(listener, router, stopping.clone()).await;
+            if let Some((listener, https)) = &self.tcp {
+                let tcp = Arc::new(Tcp::new(&control, https, &stopping));
+                let serve = |(stream, from)| Arc::clone(&tcp).serve(stream, from);
+                accept_all(listener, serve, stopping.clone()).await;
             }
         };
         let router = router(Arc::clone(&control), Surface::All, stopping.clone());
-        let unix = accept_all(&self.listener, router, stopping.clone());
+        let serve = |stream| live(stream, router.clone(), stopping.clone());
+        let unix = accept_all(&self.listener, serve, stopping.clone());
         let end = async {
             stop.await;
             drop(stopped);
@@ -149,31 +157,34 @@ impl Server {
 
 /// What connections come from.
 trait Listener {
-    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
-    async fn next(&self) -> io::Result<Self::Stream>;
+    type Connection: Send + 'static;
+    async fn next(&self) -> io::Result<Self::Connection>;
 }
 
 impl Listener for UnixListener {
-    type Stream = UnixStream;
+    type Connection = UnixStream;
     async fn next(&self) -> io::Result<UnixStream> {
         Ok(self.accept().await?.0)
     }
 }
 
 impl Listener for TcpListener {
-    type Stream = TcpStream;
-    async fn next(&self) -> io::Result<TcpStream> {
-        let stream = self.accept().await?.0;
+    type Connection = (TcpStream, SocketAddr);
+    async fn next(&self) -> io::Result<Self::Connection> {
+        let (stream, from) = self.accept().await?;
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok((stream, from))
     }
 }
 
 /// Serves connections until the sender of `stopping` is gone, then finishes what is under way, for a short time.
-async fn accept_all<L: Listener>(listener: &L, router: Router, stopping: watch::Receiver<()>) {
+async fn accept_all<L: Listener, F: Future<Output = ()> + Send + 'static>(
+    listener: &L,
+    serve: impl Fn(L::Connection) -> F,
+    mut stopping: watch::Receiver<()>,
+) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
-    let mut stop = stopping.clone();
     loop {
         let accept = async {
             let permit = permits.clone().acquire_owned().await;
@@ -181,19 +192,12 @@ async fn accept_all<L: Listener>(listener: &L, router: Router, stopping: watch::
         };
         tokio::select! {
             // An error: the sender is gone.
-            _ = stop.changed() => break,
+            _ = stopping.changed() => break,
             (permit, accepted) = accept => match accepted {
-                Ok(stream) => {
-                    let lifetime = Lifetime::default();
-                    let router = router.clone().layer(Extension(lifetime.clone()));
-                    let connection = serve_connection(stream, router, stopping.clone());
+                Ok(connection) => {
+                    let served = serve(connection);
                     connections.spawn(async move {
-                        tokio::pin!(connection);
-                        // A client that does not take its answer in time is left alone; an answer without end
-                        // sees to that itself.
-                        if timeout(CONNECTION_LIFETIME, &mut connection).await.is_err() && lifetime.is_endless() {
-                            connection.await;
-                        }
+                        served.await;
                         drop(permit);
                     });
                 }
@@ -211,6 +215,21 @@ async fn accept_all<L: Listener>(listener: &L, router: Router, stopping: watch::
     }
 }
 
+/// Serves a connection for as long as it may live.
+pub(super) async fn live(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    router: Router,
+    stopping: watch::Receiver<()>,
+) {
+    let lifetime = Lifetime::default();
+    let connection = serve_connection(stream, router.layer(Extension(lifetime.clone())), stopping);
+    tokio::pin!(connection);
+    // A client that does not take its answer in time is left alone; an answer without end sees to that itself.
+    if timeout(CONNECTION_LIFETIME, &mut connection).await.is_err() && lifetime.is_endless() {
+        connection.await;
+    }
+}
+
 async fn serve_connection(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     router: Router,
@@ -219,6 +238,8 @@ async fn serve_connection(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let outcome = tokio::select! {

@@ -14,10 +14,15 @@ use crate::{
     plan::state::{Action, Override, State},
 };
 
+/// What a reason looks like: something in it, and nothing that steers a terminal (ECMA-262, as JSON Schema has it).
+pub(crate) const REASON_PATTERN: &str =
+    "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$";
+
 mod canary;
 mod explain;
 mod flows;
 mod guard;
+mod log;
 mod operate;
 mod plan;
 mod reload;
@@ -30,6 +35,7 @@ pub use canary::{CanaryChange, CanaryRequest, CanarySetRequest, CanaryView};
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
 pub use flows::{FlowState, FlowView, FlowsPage, FlowsQuery, FlushRequest, Flushed};
 pub use guard::{ClearRequest, GuardView, PerSourceView, SwitchView, ThrowRequest};
+pub use log::{LogChange, LogRequest, LogView};
 pub use operate::{
     ActionTerms, BackendActionRequest, DampingView, DomainActionRequest, DrainState, DrainView,
     ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,

@@ -1,6 +1,6 @@
 //! What protects those who order something: idempotency keys, and orders for one configuration only.
 //!
-//! A POST with `Idempotency-Key` is done once: whoever sends it again, because the answer was lost, gets the first answer, with
+//! A POST (or PUT, or DELETE) with `Idempotency-Key` is done once: whoever sends it again, because the answer was lost, gets the first answer, with
 //! `Idempotency-Replayed: true`. Answers of the kind "the daemon failed" are not remembered, so that such a request can be tried
 //! again. A POST with `If-Match` is done only if that is the tag of the configuration in force (`ETag` of `GET /v1/status`).
 
@@ -21,11 +21,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use sha2::{Digest, Sha256};
+use tokio::time::timeout;
 
 use super::{
     Control,
     limits::{
-        IDEMPOTENCY_TIME, MAX_BODY_BYTES, MAX_IDEMPOTENCY_KEY_CHARS, MAX_IDEMPOTENCY_KEYS,
+        BODY_TIMEOUT, IDEMPOTENCY_TIME, MAX_BODY_BYTES, MAX_IDEMPOTENCY_KEY_CHARS, MAX_IDEMPOTENCY_KEYS,
         MAX_REMEMBERED_BYTES,
     },
     problem::{Problem, ProblemKind},
@@ -137,7 +138,7 @@ pub(super) async fn guard<C: Control>(
     request: Request,
     next: Next,
 ) -> Response {
-    if request.method() != Method::POST {
+    if !matches!(*request.method(), Method::POST | Method::PUT | Method::DELETE) {
         return next.run(request).await;
     }
     let answer = match key_of(request.headers()) {
@@ -158,7 +159,11 @@ async fn once<C: Control>(
     next: Next,
 ) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| {
+    let body = timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY_BYTES)).await.map_err(|_| {
+        let detail = format!("the body did not arrive within {} s; nothing was done", BODY_TIMEOUT.as_secs());
+        Problem::new(ProblemKind::Timeout, detail, "send it at once")
+    })?;
+    let body = body.map_err(|_| {
         let detail = format!("the body is larger than {MAX_BODY_BYTES} bytes, or ended early");
         Problem::new(ProblemKind::TooLarge, detail, "send a smaller one")
     })?;
@@ -217,3 +222,7 @@ async fn expected<C: Control>(control: &C, headers: &HeaderMap) -> Result<(), Pr
         Problem::new(ProblemKind::Precondition, detail, "look at `weir status`, then decide again")
     })
 }
+
+#[cfg(test)]
+#[path = "writes_tests.rs"]
+mod tests;

@@ -54,7 +54,7 @@ pub struct AgentArgs {
     /// Print the counters that often, as one JSON line on standard output: 500ms, 10s, 5m
     #[arg(long, value_parser = parse_interval, value_name = "TIME")]
     pub stats_interval: Option<Duration>,
-    /// Form of the log on standard error
+    /// Form of the log: on standard error, or to systemd's journal
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub log_format: LogFormat,
 }

@@ -139,6 +139,9 @@ fn gather(args: &BundleArgs, client: &Client) -> anyhow::Result<Bundle> {
         ("shifts", "/v1/shifts"),
         ("guards", "/v1/guards"),
         ("emergency", "/v1/emergency"),
+        ("plans", "/v1/plans"),
+        ("canaries", "/v1/canaries"),
+        ("log", "/v1/log"),
     ] {
         let answer = runtime.block_on(client.get(path));
         bundle.add(&format!("{name}.json"), answer.map(|answer| answer.json.to_vec()).map_err(Into::into));

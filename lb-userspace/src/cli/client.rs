@@ -1,4 +1,4 @@
-//! HTTP over the daemon's unix socket.
+//! HTTP over the daemon's unix socket, or over TCP.
 
 use std::{
     io,
@@ -15,8 +15,13 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
 
+use super::remote::Server;
 use crate::api::{
     limits::{MAX_ANSWER_BYTES, REQUEST_TIMEOUT},
     problem::Problem,
@@ -28,8 +33,15 @@ const TIMEOUT: Duration = REQUEST_TIMEOUT.saturating_add(Duration::from_secs(2))
 /// A client of the daemon; one connection for each request.
 #[derive(Clone, Debug)]
 pub struct Client {
+    /// The socket's path, or what stands for it: the server's address.
     socket: PathBuf,
+    /// The server, if it is not asked by the socket.
+    server: Option<Server>,
 }
+
+/// What requests go over.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// The body of a good answer.
 #[derive(Clone, Debug)]
@@ -90,6 +102,14 @@ pub enum ClientError {
         /// How.
         detail: String,
     },
+    /// The two sides do not trust each other.
+    #[error("no trust between here and {}: {detail}", server.display())]
+    Tls {
+        /// The server's address.
+        server: PathBuf,
+        /// Who does not trust whom, and why.
+        detail: String,
+    },
     /// The daemon says that something is wrong.
     #[error(transparent)]
     Problem(#[from] Problem),
@@ -99,7 +119,39 @@ impl Client {
     /// A client of the daemon on `socket`.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self { socket: socket.to_owned(), server: None }
+    }
+
+    /// A client of a daemon over TCP.
+    #[must_use]
+    pub fn of_server(server: Server) -> Self {
+        Self { socket: server.url.to_string().into(), server: Some(server) }
+    }
+
+    /// Whether the daemon may be another host's.
+    #[must_use]
+    pub const fn is_remote(&self) -> bool {
+        self.server.is_some()
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Io>, ClientError> {
+        let Some(Server { url, tls }) = &self.server else {
+            let stream =
+                UnixStream::connect(&self.socket).await.map_err(|error| self.cannot_connect(&error))?;
+            return Ok(Box::new(stream));
+        };
+        let stream = TcpStream::connect((url.host.as_str(), url.port)).await;
+        let stream = stream.map_err(|error| self.broken(&error))?;
+        // Only time is lost if it cannot be set.
+        let _ = stream.set_nodelay(true);
+        let Some((connector, name)) = tls else { return Ok(Box::new(stream)) };
+        let stream = connector.connect(name.clone(), stream).await.map_err(|error| self.broken(&error))?;
+        Ok(Box::new(stream))
+    }
+
+    /// What a request names as its host.
+    fn host(&self) -> String {
+        self.server.as_ref().map_or_else(|| "weir".to_owned(), |server| server.url.authority())
     }
 
     /// Looks at something.
@@ -143,6 +195,23 @@ impl Client {
         self.send(Method::POST, path, body.into(), TIMEOUT + wait).await
     }
 
+    /// Puts something in the place of what there is.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put(&self, path: &str, body: &impl Serialize) -> Result<Answer, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| self.not_understood(error.to_string()))?;
+        self.send(Method::PUT, path, body.into(), TIMEOUT).await
+    }
+
+    /// Takes something away.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete(&self, path: &str) -> Result<Answer, ClientError> {
+        self.send(Method::DELETE, path, Bytes::new(), TIMEOUT).await
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -168,13 +237,13 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), ClientError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.cannot_connect(&error))?;
+        let stream = self.connect().await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header(HOST, "weir")
+            .header(HOST, self.host())
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| self.not_understood(error.to_string()))?;
@@ -186,7 +255,11 @@ impl Client {
         // The connection has to be driven for the answer to come.
         tokio::select! {
             answer = &mut answer => answer,
-            _ = &mut connection => answer.await,
+            ended = &mut connection => match (answer.await, ended) {
+                // A server that does not trust us says so after its handshake (RFC 8446, 4.4.2.4).
+                (Err(_), Err(error)) if tls_error(&error).is_some() => Err(self.broken(&error)),
+                (answer, _) => answer,
+            },
         }
     }
 
@@ -213,6 +286,9 @@ impl Client {
     }
 
     fn broken(&self, error: &(dyn std::error::Error + 'static)) -> ClientError {
+        if let Some(detail) = tls_error(error) {
+            return ClientError::Tls { server: self.socket.clone(), detail };
+        }
         let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
         ClientError::Connection { socket: self.socket.clone(), detail: format!("{error}{cause}") }
     }
@@ -220,6 +296,21 @@ impl Client {
     fn not_understood(&self, detail: String) -> ClientError {
         ClientError::NotUnderstood { socket: self.socket.clone(), detail }
     }
+}
+
+/// What TLS has to say about an error, if it is one of its own.
+fn tls_error(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Some(tls.to_string());
+        }
+        next = match error.downcast_ref::<io::Error>() {
+            Some(error) => error.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 /// An answer that comes line by line and has no end of its own.
@@ -240,14 +331,13 @@ impl Client {
     /// See [`ClientError`].
     pub async fn stream(&self, path: &str) -> Result<Stream, ClientError> {
         let begin = async {
-            let stream =
-                UnixStream::connect(&self.socket).await.map_err(|error| self.cannot_connect(&error))?;
+            let stream = self.connect().await?;
             let (mut sender, connection) =
                 http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
             let connection = tokio::spawn(async move { drop(connection.await) });
             let request = Request::builder()
                 .uri(path)
-                .header(HOST, "weir")
+                .header(HOST, self.host())
                 .body(Full::new(Bytes::new()))
                 .map_err(|error| self.not_understood(error.to_string()))?;
             let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{DEFAULT_CONFIG, output::Output};
+use super::{DEFAULT_CONFIG, client::Client, output::Output};
 use crate::config::{effective, schema};
 
 const EXAMPLES: &str = "\
@@ -18,7 +18,7 @@ Examples:
   weir config show --effective --config weir.toml
   weir config show --effective -o json
 
-The hash key is never shown. What depends on more than the file, such as limits that grow with the CPUs, is not filled in:
+With --server it is the configuration in force there, with its defaults. The hash key is never shown. What depends on more than the file, such as limits that grow with the CPUs, is not filled in:
 weir.toml(5) has it.";
 const SCHEMA_EXAMPLES: &str = "\
 Examples:
@@ -50,8 +50,16 @@ pub struct ShowArgs {
     pub effective: bool,
 }
 
-pub(super) fn run(command: &ConfigCommand, out: &mut Output) -> anyhow::Result<()> {
+pub(super) fn run(command: &ConfigCommand, client: &Client, out: &mut Output) -> anyhow::Result<()> {
     match command {
+        ConfigCommand::Show(_) if client.is_remote() => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let answer = runtime.block_on(client.get("/v1/config"))?;
+            if out.is_json() {
+                return Ok(out.json(&answer.json)?);
+            }
+            Ok(out.line(toml::to_string(&answer.parse::<toml::Table>()?)?.trim_end())?)
+        }
         ConfigCommand::Schema => Ok(out.line(serde_json::to_string_pretty(&schema::schema())?)?),
         ConfigCommand::Show(args) if args.effective || out.is_data() => {
             let mut root = effective::effective(&args.config)?;

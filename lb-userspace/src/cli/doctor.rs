@@ -5,14 +5,18 @@ mod host;
 mod network;
 mod state;
 
-use std::path::PathBuf;
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use comfy_table::Cell;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{DEFAULT_CONFIG, client::Client, exit::ExitCode, output::Output};
-use crate::config::Config;
+use crate::{api::types::Status, config::Config};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,7 +25,7 @@ Examples:
   weir doctor -o json
 
 Looks at kernel, drivers, offloads, MTU towards each backend, neighbours, clock, limits, pins, lock, socket and files, and changes
-nothing. Exits with 0 if there is nothing worse than a note, 9 with warnings, 10 with errors. Run it as root: others do not see all.";
+nothing. With --server the daemon there looks at its host. Exits with 0 if there is nothing worse than a note, 9 with warnings, 10 with errors. Run it as root: others do not see all.";
 
 /// Arguments of `weir doctor`.
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
@@ -36,7 +40,7 @@ pub struct DoctorArgs {
 }
 
 /// How bad a finding is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// It is well.
@@ -50,10 +54,10 @@ pub enum Severity {
 }
 
 /// What was found.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// What was looked at, for programs: `kernel.jit`.
-    pub check: &'static str,
+    pub check: Cow<'static, str>,
     /// How bad it is.
     pub severity: Severity,
     /// What it is about: an interface, a backend, a file.
@@ -61,7 +65,7 @@ pub struct Finding {
     /// What was seen.
     pub seen: String,
     /// What to do about it; empty where nothing has to be done.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub remedy: String,
 }
 
@@ -72,7 +76,13 @@ impl Finding {
         subject: impl Into<String>,
         seen: impl Into<String>,
     ) -> Self {
-        Self { check, severity, subject: subject.into(), seen: seen.into(), remedy: String::new() }
+        Self {
+            check: Cow::Borrowed(check),
+            severity,
+            subject: subject.into(),
+            seen: seen.into(),
+            remedy: String::new(),
+        }
     }
 
     fn ok(check: &'static str, subject: impl Into<String>, seen: impl Into<String>) -> Self {
@@ -99,31 +109,53 @@ impl Finding {
 
 /// Looks at everything.
 pub(super) fn examine(args: &DoctorArgs, client: &Client) -> anyhow::Result<Vec<Finding>> {
+    let (mut findings, config) = local(&args.config);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    findings.extend(runtime.block_on(daemon::examine(client, config.as_ref())));
+    Ok(sorted(findings))
+}
+
+/// What a daemon finds on its own host: it knows its status itself.
+pub(crate) fn of_daemon(path: &Path, status: &Status) -> Vec<Finding> {
+    let (mut findings, _) = local(path);
+    findings.extend(daemon::of_status(status));
+    sorted(findings)
+}
+
+/// What needs no daemon, and the configuration if it is valid.
+fn local(path: &Path) -> (Vec<Finding>, Option<Config>) {
     let mut findings = host::examine();
-    let config = Config::load(&args.config);
+    let config = Config::load(path);
+    let subject = path.display().to_string();
     match &config {
         Ok(config) => {
-            findings.push(Finding::ok("config.file", args.config.display().to_string(), "is valid"));
+            findings.push(Finding::ok("config.file", subject, "is valid"));
             findings.extend(network::examine(config));
-            findings.extend(state::examine(config, &args.config));
+            findings.extend(state::examine(config, path));
         }
         Err(error) => {
             let first = error.problems.first().map_or_else(String::new, |problem| problem.message.clone());
-            findings.push(
-                Finding::error("config.file", args.config.display().to_string(), first)
-                    .help(format!("weir check --config {} shows all of it", args.config.display())),
-            );
+            let remedy = format!("weir check --config {subject} shows all of it");
+            findings.push(Finding::error("config.file", subject, first).help(remedy));
         }
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    findings.extend(runtime.block_on(daemon::examine(client, config.ok().as_ref())));
-    // The worst first; what is equally bad in the order in which it was looked at.
+    (findings, config.ok())
+}
+
+/// The worst first; what is equally bad in the order in which it was looked at.
+fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
-    Ok(findings)
+    findings
+}
+
+/// What the daemon of another host finds there.
+fn asked(client: &Client) -> anyhow::Result<Vec<Finding>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(client.get("/v1/doctor"))?.parse()?)
 }
 
 pub(super) fn run(args: &DoctorArgs, client: &Client, out: &mut Output) -> anyhow::Result<ExitCode> {
-    let findings = examine(args, client)?;
+    let findings = if client.is_remote() { asked(client)? } else { examine(args, client)? };
     let worst = findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok);
     if out.is_data() {
         out.json(&serde_json::to_vec(&findings)?)?;
@@ -141,7 +173,7 @@ fn show(findings: &[Finding], all: bool, out: &mut Output) -> anyhow::Result<()>
     let shown: Vec<_> = findings.iter().filter(|f| all || f.severity > Severity::Ok).collect();
     let rows = shown.iter().map(|finding| {
         let severity = format!("{:?}", finding.severity).to_lowercase();
-        [severity, finding.check.to_owned(), finding.subject.clone(), finding.seen.clone()]
+        [severity, finding.check.to_string(), finding.subject.clone(), finding.seen.clone()]
             .map(Cell::new)
             .to_vec()
     });

@@ -3,10 +3,12 @@
 use std::{error::Error, io};
 
 use super::{
-    client::ClientError, flows::Unfinished, operate::WaitError, privilege::PrivilegeError, top::NoTerminal,
+    client::ClientError, flows::Unfinished, operate::WaitError, privilege::PrivilegeError, remote::RemoteError,
+    top::NoTerminal,
 };
 use crate::{
     api::{
+        https::TlsError,
         problem::{Problem, ProblemKind},
         server::BindError,
     },
@@ -181,6 +183,12 @@ fn known(error: &(dyn Error + 'static)) -> Option<Diagnosis> {
         }
         None => {}
     }
+    if error.is::<RemoteError>() {
+        return is(ExitCode::Usage, "see --server, --ca, --cert and --key in weir --help");
+    }
+    if let Some(error) = error.downcast_ref::<TlsError>() {
+        return is(ExitCode::Config, error.remedy());
+    }
     if let Some(JournalError { source, .. }) = error.downcast_ref() {
         return Some(of_io(source, "move the file away; numbers of events then begin at 1 again"));
     }
@@ -213,6 +221,10 @@ fn of_client(error: &ClientError) -> Diagnosis {
         ClientError::Connection { .. } => {
             (ExitCode::Unreachable, "the daemon may have stopped: systemctl status weir; forwarding goes on")
         }
+        ClientError::Tls { .. } => (
+            ExitCode::Unreachable,
+            "show a certificate that it trusts with --cert and --key, and name the authority of its own with --ca",
+        ),
         ClientError::TooLarge { .. } | ClientError::NotUnderstood { .. } => {
             (ExitCode::Failure, "is it weir's socket, and is the daemon of this version? weir --version")
         }
@@ -228,10 +240,12 @@ fn of_problem(problem: &Problem) -> Diagnosis {
         ProblemKind::Config => ExitCode::Config,
         ProblemKind::Conflict | ProblemKind::Precondition => ExitCode::Refused,
         ProblemKind::Timeout => ExitCode::Unreachable,
+        ProblemKind::Forbidden => ExitCode::Privilege,
         ProblemKind::NoRoute
         | ProblemKind::Method
         | ProblemKind::Internal
         | ProblemKind::Busy
+        | ProblemKind::Rate
         | ProblemKind::Host
         | ProblemKind::Unknown => ExitCode::Failure,
     };

@@ -23,12 +23,14 @@ pub mod exit;
 pub mod explain;
 pub mod flows;
 pub mod guard;
+pub mod log;
 pub mod manual;
 pub mod operate;
 pub mod output;
 pub mod plan;
 pub mod privilege;
 pub mod reload;
+pub mod remote;
 pub mod report;
 pub mod service;
 mod shape;
@@ -93,6 +95,9 @@ pub struct Global {
     /// The daemon's unix socket
     #[arg(long, global = true, env = "WEIR_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     pub socket: PathBuf,
+    /// Another host's daemon.
+    #[command(flatten)]
+    pub remote: remote::Remote,
     /// Tables for people; JSON or YAML for programs
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Format,
@@ -158,6 +163,9 @@ pub enum Command {
     Report(report::ReportArgs),
     /// Take the XDP program off: forwarding ends
     Detach(detach::DetachArgs),
+    /// Show what the daemon logs; log more or less for a while
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Look at this host for what may hurt, with remedies
     Doctor(doctor::DoctorArgs),
     /// Gather what helps those who are asked for help, without secrets
@@ -197,20 +205,20 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let Cli { global: Global { socket, output }, command, watch } = cli;
+    let Cli { global: Global { socket, remote, output }, command, watch } = cli;
     let mut out = Output::stdout(output);
     let code = match command {
         Command::Check(args) => check::run(&args, &mut out)?,
         Command::Daemon(args) => done(daemon::run(&args))?,
         Command::Agent(args) => done(agent::run(args))?,
         Command::Detach(args) => done(detach::run(&args, &mut out))?,
-        Command::Doctor(args) => doctor::run(&args, &Client::new(&socket), &mut out)?,
-        Command::SupportBundle(args) => done(bundle::run(&args, &Client::new(&socket), &mut out))?,
-        Command::Config(command) => done(config::run(&command, &mut out))?,
+        Command::Doctor(args) => doctor::run(&args, &remote.client(&socket)?, &mut out)?,
+        Command::SupportBundle(args) => done(bundle::run(&args, &remote.client(&socket)?, &mut out))?,
+        Command::Config(command) => done(config::run(&command, &remote.client(&socket)?, &mut out))?,
         Command::Completions(args) => done(completions::run(&args, &mut out))?,
         Command::Manual(args) => done(manual::run(&args))?,
-        Command::Top(args) => done(top::run(&args, &Client::new(&socket), &out))?,
-        asking => done(ask(asking, watch, &Client::new(&socket), &mut out))?,
+        Command::Top(args) => done(top::run(&args, &remote.client(&socket)?, &out))?,
+        asking => done(ask(asking, watch, &remote.client(&socket)?, &mut out))?,
     };
     out.flush()?;
     Ok(code)
@@ -244,6 +252,7 @@ async fn ask_once(command: Command, client: &Client, out: &mut Output) -> anyhow
         Command::Stats(args) => stats::run(&args, client, out).await,
         Command::Flows(command) => flows::run(command, client, out).await,
         Command::Report(args) => report::run(&args, client, out).await,
+        Command::Log(command) => log::run(command, client, out).await,
         Command::Events(args) => events::run(&args, client, out).await,
         Command::Trace(args) => trace::run(&args, client, out).await,
         Command::Capture(args) => capture::run(&args, client, out).await,

@@ -51,6 +51,19 @@ pub fn effective(path: &Path) -> Result<Table, ConfigError> {
     Ok(root)
 }
 
+/// The configuration, and what [`effective`] says of it, redacted; both of one reading.
+///
+/// # Errors
+/// All problems that were found.
+pub fn load(path: &Path) -> Result<(Config, Table), ConfigError> {
+    let sources = Sources::read(path)?;
+    let config = Config::of(&sources)?;
+    let mut root = sources.plain();
+    fill(&mut root, &[]);
+    redact(&mut root);
+    Ok((config, root))
+}
+
 /// Takes the hash key out of a configuration.
 pub fn redact(root: &mut Table) {
     let node = root.get_mut("node").and_then(Value::as_table_mut);

@@ -82,6 +82,12 @@ pub const MAX_BODY_BYTES: usize = 1 << 20;
 pub const DEFAULT_BODY_BYTES: usize = 16 << 10;
 /// Size of a `ca_file`, in bytes.
 pub const MAX_CA_FILE_BYTES: u64 = 4 << 20;
+/// Size of a PEM file of `[http]`, in bytes.
+pub const MAX_TLS_FILE_BYTES: u64 = 1 << 20;
+/// Names in `operators`.
+pub const MAX_OPERATORS: usize = 64;
+/// Characters of one of them.
+pub const MAX_OPERATOR_CHARS: usize = 256;
 /// Words of an exec check's command.
 pub const MAX_COMMAND_ARGUMENTS: usize = 32;
 /// Longest time in which something comes back.

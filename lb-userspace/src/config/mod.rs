@@ -32,12 +32,13 @@ pub mod schema;
 mod sources;
 mod suggest;
 mod summary;
+pub(crate) mod tls_files;
 
 pub use checks::{BfdCheck, Check, CheckKind, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck};
 pub use endpoint::{Ports, Vip, endpoint};
 pub use error::{ConfigError, Place, Problem, Related};
 pub use forwarding::{Forwarding, Quic, QuicConfig, Reach, Udp};
-pub use http::Http;
+pub use http::{Clients, Http, Operator, Tls};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
     Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Plan, PlanMode, Pool, Protocol,
@@ -48,3 +49,4 @@ pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimit
 pub use relay::Relay;
 pub(crate) use resolve::smallest_share_fits;
 pub use summary::{Summary, summary};
+pub use tls_files::TlsFileError;

@@ -6,7 +6,7 @@ use lb_common::abi::admission::Admission;
 use lb_common::abi::backend::{BACKEND_ON_LINK, BACKEND_RELAY, BackendEntry};
 use lb_common::abi::reason::Reason;
 use lb_common::abi::root::Root;
-use lb_common::abi::service::{FORWARD_GUE, FORWARD_L2, SERVICE_QUIC, ServiceEntry};
+use lb_common::abi::service::{FORWARD_GUE, FORWARD_L2, SERVICE_QUIC, SERVICE_STEERED, ServiceEntry};
 use lb_common::datapath::flow::FlowTable;
 use lb_common::datapath::parse::{Shape, Transport, Tuple};
 use lb_common::datapath::ports::Tables;
@@ -88,12 +88,18 @@ pub fn explain<T: Tables>(tables: &T, config: &Config, ids: &Ids, query: Explain
 
     let origin = if query.from_relay { Origin::Relay } else { Origin::Client };
     if query.from_relay {
-        let text = "it has crossed a region border: pools of other regions' hosts are passed over";
+        let text = "it has crossed a region border and crosses no second time";
         explanation.steps.push(ExplainStep::new(StepKind::Plan, text));
     }
     let mut trace: Vec<Step> = Vec::new();
     let placed = steer::place(tables, entry, &transport, h, origin, &mut trace);
-    explanation.steps.extend(trace.iter().map(|step| names.step(tables, step, region)));
+    let is_steered = entry.flags & SERVICE_STEERED != 0;
+    for (at, step) in trace.iter().enumerate() {
+        explanation.steps.push(names.step(tables, step, region));
+        if let Some(pool) = left_at_once(&trace, at).filter(|_| is_steered) {
+            explanation.steps.push(names.goes_on(pool));
+        }
+    }
     match placed {
         Err(Reason::PassLeaving) if query.from_relay => {
             finish(&mut explanation, VerdictKind::Drop, Reason::RelayNotForUs);
@@ -273,6 +279,12 @@ impl Names<'_> {
         plan.map(|plan| plan.iter().map(|&pool| service[pool].name.clone()).collect()).unwrap_or_default()
     }
 
+    /// The regions that may serve clients of a region; none if all may.
+    fn residency(&self, region: u32) -> Option<Vec<&str>> {
+        let regions = self.service?.residency.get(region as usize)?.as_ref()?;
+        Some(regions.iter().map(|&id| self.config.topology[id].path.as_str()).collect())
+    }
+
     fn backend(&self, index: u32) -> Option<&Backend> {
         self.ids.backend_id(BackendIndex(index)).map(|id| &self.config[id])
     }
@@ -302,10 +314,13 @@ impl Names<'_> {
                     self.config.client_regions.get(region as usize).map_or("default", |r| r.name.as_str());
                 ExplainStep::new(StepKind::Plan, format!("the client is of client region {region}"))
             }
-            Step::Plan { .. } => ExplainStep::new(
-                StepKind::Plan,
-                format!("pools in this order: {}", self.plan(region).join(", ")),
-            ),
+            Step::Plan { .. } => {
+                let bound = self.residency(region).map_or_else(String::new, |regions| {
+                    format!("; residency: only {} may serve these clients", regions.join(", "))
+                });
+                let text = format!("pools in this order: {}{bound}", self.plan(region).join(", "));
+                ExplainStep::new(StepKind::Plan, text)
+            }
             Step::Home { backend, open, marked } => {
                 let name = self.backend_name(backend);
                 let text = match (open, marked) {
@@ -339,6 +354,12 @@ impl Names<'_> {
                 let step =
                     ExplainStep { pool: Some(name), taken: Some(entered), ..ExplainStep::new(kind, text) };
                 with_shares(step, admission)
+            }
+            Step::NoSecondCrossing { pool } => {
+                let name = self.pool_name(pool);
+                let text = format!("pool {name} is passed over: its hosts are in another region");
+                let step = ExplainStep::new(StepKind::Pool, text);
+                ExplainStep { pool: Some(name), taken: Some(false), ..step }
             }
             Step::Filter { maybe } => ExplainStep::new(
                 StepKind::FlowTable,
@@ -399,6 +420,15 @@ impl Names<'_> {
         }
     }
 
+    /// A flow leaves a pool of which it tried the first slot only.
+    fn goes_on(&self, pool: u32) -> ExplainStep {
+        let name = self.pool_name(pool);
+        let text = format!(
+            "it goes on to the next pool at once: too few of pool {name} are well to keep all whose home refuses them"
+        );
+        ExplainStep { pool: Some(name), taken: Some(false), ..ExplainStep::new(StepKind::Pool, text) }
+    }
+
     /// A step about a backend: with its name and where it stands.
     fn about<T: Tables>(&self, tables: &T, backend: u32, step: ExplainStep) -> ExplainStep {
         let domain = |of: fn(&BackendEntry) -> u16| tables.backend(backend).map(|entry| self.path(of(entry)));
@@ -409,6 +439,18 @@ impl Names<'_> {
             region: domain(|entry| entry.region),
             ..step
         }
+    }
+}
+
+/// The pool that a flow leaves with the step `at`, if it tried the first slot only. A steered service's flows try more of a pool, unless
+/// the plan lets them go.
+fn left_at_once(trace: &[Step], at: usize) -> Option<u32> {
+    match (at.checked_sub(1).map(|before| trace[before]), trace[at], trace.get(at + 1)) {
+        (_, _, Some(Step::Probe { .. })) => None,
+        (Some(Step::Pool { pool, entered: true, .. }), Step::Probe { probe: 0, taken: false, .. }, _) => {
+            Some(pool)
+        }
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`loader`] | puts an image into the kernel: fresh, by adopting what runs, or by replacing it |
+//! | `build` | what that takes: maps and programs of a generation, built or taken over |
 //! | `handover` | what a generation hands on to the next one |
 //! | [`upkeep`] | what is tidied up while programs run: tables of flows, marks, transitions |
 //! | [`generation`] | one complete set of maps: created, filled, pinned, opened again |
@@ -22,6 +23,7 @@
 //! This is the only folder of the user side with `unsafe` code: the memory mapping and the bpf(2) calls that aya lacks.
 
 mod announce;
+pub(crate) mod build;
 pub mod counters;
 pub mod error;
 

@@ -16,9 +16,9 @@ use lb_common::abi::limits::WATCHED_PER_SECOND;
 use lb_common::abi::pod::Pod;
 use lb_common::abi::watch::{MAX_SNAP, WatchControl, WatchFilter, WatchLost, WatchRecord};
 
+use super::build::{load_next, load_xdp};
 use super::error::DataPlaneError;
 use super::generation::{Generation, map_names};
-use super::loader::{load_next, load_xdp};
 use super::maps::MappedArray;
 use super::object::{WATCH, WATCH_ARRIVE_PROGRAM, WATCH_PROGRAM, WATCH_RELAY_PROGRAM};
 use super::pins::{PROGRAM, Pins};

@@ -103,6 +103,17 @@ fn steps_go_forth_and_back_and_end() {
 }
 
 #[test]
+fn what_is_said_of_one_service_leaves_the_canaries_of_others_alone() {
+    let mail = Canary { service: "mail".to_owned(), ..one("s1", 20).remove(0) };
+    for what in [CanaryOrder::Abort, CanaryOrder::Promote, CanaryOrder::Step { back: false }, set("s1", 70)] {
+        let both = [mail.clone(), one("s1", 10).remove(0)];
+        let after = order(&both, "web", what, "r", now()).unwrap();
+        assert_eq!(after.first(), Some(&mail));
+        assert!(after.iter().all(|canary| canary.service == "mail" || canary.permille != 10), "{after:?}");
+    }
+}
+
+#[test]
 fn what_does_not_go_with_the_configuration_is_left_out_and_named() {
     let base = config(4_093, &[&[100], &[100]], 0);
     let why = |canary: Canary| apply(&base, &[canary]).1.pop().map(|(_, why)| why);

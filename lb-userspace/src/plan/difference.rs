@@ -34,7 +34,8 @@ pub fn differences(old: &Config, new: &Config) -> Differences {
 
 /// Keys whose change a reload refuses, each with the reason.
 fn restart(old: &Config, new: &Config) -> Vec<String> {
-    let http = ("http.listen", old.http != new.http, "metrics and the status page are served there");
+    let http =
+        ("http.listen", old.http.listen != new.http.listen, "metrics and the status page are served there");
     let (old, new) = (&old.node, &new.node);
     let keys = [
         ("node.socket", old.socket != new.socket, "the API listens there"),
@@ -76,6 +77,7 @@ fn settings(old: &Config, new: &Config) -> Vec<String> {
         ("client_regions", old.client_regions != new.client_regions),
         ("check", old.checks != new.checks),
         ("set", sets(old) != sets(new)),
+        ("http", old.http.tls != new.http.tls),
     ];
     keys.into_iter().filter(|&(_, differs)| differs).map(|(key, _)| key.to_owned()).collect()
 }

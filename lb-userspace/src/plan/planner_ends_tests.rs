@@ -212,6 +212,20 @@ fn an_operator_lets_damping_forget() {
     assert!(!planner.act(BACKEND, &order, at(0)).expect("allowed").changed, "nothing is left to forget");
 }
 
+#[test]
+fn a_word_that_nobody_recorded_stands_for_a_while_and_not_for_ever() {
+    let config = one_rack();
+    for word in [Admission::CLOSED.held(), Admission::new(0, 255).held()] {
+        let load = |cell| if cell == BACKEND.cell() { word } else { Admission::OPEN };
+        let (planner, changes) =
+            Planner::new(&config, &Words::default(), InitialHealth::Adopted, load, at(SECOND));
+        assert_eq!(changes, []);
+        let held = planner.held(BACKEND).expect("taken over");
+        assert_eq!(held.until, Some(at(SECOND).time + DEFAULT_OVERRIDE_TIME));
+        assert_eq!(planner.next_ns(), Some(SECOND + DEFAULT_OVERRIDE_TIME.as_nanos() as u64));
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Said {
     Believe(State),

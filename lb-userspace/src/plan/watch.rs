@@ -247,6 +247,38 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_is_for_a_service_and_a_sample_of_the_configuration_that_runs() {
+        let text = "[node]\nname = \"e\"\nregion = \"r\"\ninterfaces = [\"eth0\"]\ntunnel_source_v4 = \"10.255.0.0/16\"\n\
+                    hash_key = \"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"\n[topology.r]\nz = [\"k\"]\n\
+                    [[set]]\nname = \"s\"\ndomain = \"r/z/k\"\nchecks = []\n[[set.backend]]\nname = \"b\"\nrack = \"r/z/k\"\n\
+                    address = \"10.1.0.1\"\n"
+            .to_owned();
+        let service = |name: &str, port: u16| {
+            format!(
+                "[[service]]\nname = \"{name}\"\naddress = \"192.0.2.10\"\nport = {port}\nprotocol = \"tcp\"\n\
+                 [[service.pool]]\nname = \"p\"\nsets = [\"s\"]\n"
+            )
+        };
+        let config = Config::parse(&(text + &service("mail", 25) + &service("web", 80)), "t").unwrap();
+        let ids = crate::plan::compile::compile(&config).unwrap().ids;
+        let filter = |text: &str, every| Terms::parse(text).unwrap().filter(&config, &ids, every);
+        let index = |name: &str| ids.service(config.find_service(name).unwrap()).0;
+        assert_ne!(index("mail"), index("web"));
+        for name in ["mail", "web"] {
+            assert_eq!(filter(&format!("service {name}"), 1).unwrap().service, index(name));
+        }
+        assert_eq!(filter("tcp", 1).unwrap().service, WatchFilter::ANY_SERVICE);
+        assert_eq!(
+            filter("service gone", 1),
+            None,
+            "whose service is not there sees nothing, not everything"
+        );
+        for (every, most) in [(1, u32::MAX), (2, u32::MAX / 2), (1_000, u32::MAX / 1_000), (0, u32::MAX)] {
+            assert_eq!(filter("", every).unwrap().sample, most, "one of {every}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_told_with_a_way_out() {
         for (text, hint) in [
             ("hots 1.2.3.4", "\"hots\" is none of host, src, dst"),

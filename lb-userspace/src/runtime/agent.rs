@@ -23,8 +23,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::{IpPrefix, XdpMode};
 use crate::dataplane::DataPlaneError;
+use crate::dataplane::build::{load_xdp, probe_kernel};
 use crate::dataplane::links;
-use crate::dataplane::loader::{load_xdp, probe_kernel};
 use crate::dataplane::object::{AGENT, AGENT_PROGRAM};
 
 /// Length of `::ffff:0:0/96`, in which IPv4 addresses stand.

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    api::{Control, server::Server},
+    api::{Control, https::Https, server::Server},
     config::Config,
     dataplane::loader::{Options, Prepared, Start},
     plan::{
@@ -32,12 +32,16 @@ use crate::{
     },
 };
 
-/// Runs the daemon with this configuration, read from this file, until SIGTERM or SIGINT. Forwarding goes on after that as it was
+/// Runs the daemon with this configuration, read from this file, and with what the file says without its secrets, until SIGTERM or SIGINT. Forwarding goes on after that as it was
 /// told last. The helper ends when the start is over.
 ///
 /// # Errors
 /// Whatever keeps it from starting, as typed errors that [`crate::cli::exit`] knows; then nothing has changed.
-pub async fn run(config_path: &Path, config: Config, helper: Helper) -> anyhow::Result<()> {
+pub async fn run(
+    config_path: &Path,
+    (config, effective): (Config, toml::Table),
+    helper: Helper,
+) -> anyhow::Result<()> {
     // Before anything can fail half-way: a signal from now on is an orderly stop.
     let mut signals = Signals::new()?;
     let base = Arc::new(config);
@@ -49,9 +53,10 @@ pub async fn run(config_path: &Path, config: Config, helper: Helper) -> anyhow::
     let last_alive = keeper::last_alive(&node.state_dir);
     let canaries = Canaries::load(&node.state_dir)?;
     let mut server = Server::bind(&node.socket)?;
+    let https = Arc::new(Https::load(base.http.tls.as_ref())?);
     if let Some(address) = base.http.listen {
-        server.listen(address)?;
-        tracing::info!(%address, "metrics and status page, without authentication");
+        server.listen(address, Arc::clone(&https))?;
+        tracing::info!(%address, "{}", told(base.http.tls.as_ref()));
     }
     let (config, misfits) = canary::apply(&base, canaries.list());
     let config = Arc::new(config);
@@ -72,7 +77,8 @@ pub async fn run(config_path: &Path, config: Config, helper: Helper) -> anyhow::
         journal.record(NewEvent::daemon(node.name.clone(), cause, monotonic_ns()));
         let config_path = config_path.to_owned();
         let (base, journal) = (Arc::clone(&base), journal.clone());
-        let parts = Parts { config_path, tenure, tables, journal, overrides, base, canaries };
+        let parts =
+            Parts { config_path, tenure, tables, journal, overrides, base, canaries, https, effective };
         serve(server, parts, &misfits, signals, helper).await;
     } else {
         heir.give_up();
@@ -123,6 +129,15 @@ async fn serve(
     }
     service.end().await;
     tracing::info!("stopping; forwarding goes on as it was told last");
+}
+
+/// What is served over TCP.
+fn told(tls: Option<&crate::config::Tls>) -> &'static str {
+    match tls {
+        None => "metrics and status page, without authentication",
+        Some(tls) if tls.clients.is_none() => "metrics and status page over TLS, without authentication",
+        Some(_) => "the API over TLS, to those who show a certificate",
+    }
 }
 
 fn describe(start: Start) -> String {

@@ -11,7 +11,10 @@ use crate::{
         planner::Subject,
         state::{Action, Override},
     },
-    telemetry::event::{EventKind, NewEvent},
+    telemetry::{
+        event::{EventKind, NewEvent},
+        log,
+    },
 };
 
 /// Between two looks.
@@ -45,6 +48,7 @@ impl Service {
             if look % ALIVE_EVERY == 0 {
                 tokio::task::block_in_place(|| mark_alive(&self.tenure().config.node.state_dir));
             }
+            log::expire();
             self.write_down_ends().await;
             tokio::task::block_in_place(|| self.watch_drains());
         }

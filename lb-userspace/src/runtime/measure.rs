@@ -14,6 +14,7 @@ use crate::{
         history::{PERIOD_S, Totals},
         metrics,
         stats::{Tally, stats, tally},
+        metrics_steering::Api,
     },
 };
 
@@ -55,12 +56,16 @@ impl Service {
         let notes = tenure.counters.notes().into_iter().map(|(note, count)| (note.name(), count)).collect();
         let (guards, switches) = (tenure.guardian.guards(), tenure.guardian.switches().len() as u64);
         let events = self.journal.counts();
+        let plans = tenure.steering.plans(None, None).unwrap_or_default();
+        let api = Api { refused: self.https.refused(), certificate_expires: self.https.expires() };
         self.view(|facts| metrics::Snapshot {
             status,
             services: views::services(facts),
             backends: views::backends(facts),
             domains: views::domains(facts),
             guards,
+            plans,
+            api,
             switches,
             notes,
             removed_entries: facts.flows.found.as_ref().map_or(0, |found| found.removed),

@@ -9,6 +9,7 @@ mod drains;
 mod flows;
 mod guardian;
 pub mod host;
+mod host_views;
 mod keeper;
 pub mod lock;
 mod measure;

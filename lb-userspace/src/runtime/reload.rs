@@ -7,10 +7,11 @@ use std::{
 
 use crate::{
     api::{
+        https::Credentials,
         problem::{Problem, ProblemKind},
         types::{Differences, Reloaded},
     },
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, effective},
     dataplane::loader::Options,
     plan::{
         canary,
@@ -83,10 +84,15 @@ impl Service {
 
     async fn try_reload(&self) -> Result<Reloaded, Problem> {
         let file = self.origin.config_path.clone();
-        let base = tokio::task::block_in_place(|| Config::load(&file)).map_err(|error| invalid(&error))?;
+        let loaded = tokio::task::block_in_place(|| effective::load(&file));
+        let (base, effective) = loaded.map_err(|error| invalid(&error))?;
+        // Before anything changes; also where the file is the same, as certificates are renewed under their names.
+        let credentials = tokio::task::block_in_place(|| credentials(&base))?;
         let canaries = self.canaries.lock().unwrap_or_else(PoisonError::into_inner).list().to_vec();
         let (config, misfits) = canary::apply(&base, &canaries);
         let reloaded = self.put_in_force(Arc::new(config)).await?;
+        self.https.install(credentials);
+        *self.effective.lock().unwrap_or_else(PoisonError::into_inner) = effective;
         *self.base.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(base);
         self.end_misfits(&misfits);
         Ok(reloaded)
@@ -212,6 +218,16 @@ impl Service {
             Ok(Differences { canaries, ..differences(&self.tenure().config, &config) })
         })
     }
+}
+
+/// The certificates of `[http]`, good at this moment.
+fn credentials(config: &Config) -> Result<Option<Credentials>, Problem> {
+    let read = config.http.tls.as_ref().map(Credentials::read).transpose();
+    let checked = read.and_then(|credentials| {
+        credentials.as_ref().map_or(Ok(()), |c| c.check_time(jiff::Timestamp::now()))?;
+        Ok(credentials)
+    });
+    checked.map_err(|error| Problem::new(ProblemKind::Config, error.to_string(), error.remedy()))
 }
 
 fn answer(

@@ -12,14 +12,16 @@ use tokio::sync::mpsc;
 use crate::{
     api::{
         Control, ShiftChange,
+        https::Https,
         problem::{Problem, ProblemKind},
         types::{
             Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
-            ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, Reloaded,
+            ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, LogChange, LogView, Reloaded,
             ServiceView, ShiftView, SimulateRequest, Simulation, Stats, StatsBy, Status, SteeredPlan,
             SubjectKind, SubjectName, SwitchView, ThrowRequest, TrafficHistory, WatchQuery,
         },
     },
+    cli::doctor::Finding,
     config::Config,
     dataplane::{explain::explain, loader::Start},
     plan::{
@@ -56,6 +58,9 @@ pub(super) struct Parts {
     /// The configuration as the file says it.
     pub(super) base: Arc<Config>,
     pub(super) canaries: Canaries,
+    pub(super) https: Arc<Https>,
+    /// The same as the file says it, with its defaults.
+    pub(super) effective: toml::Table,
 }
 
 /// What the daemon started, behind [`Control`].
@@ -84,12 +89,17 @@ pub struct Service {
     pub(super) drains: Mutex<Drains>,
     /// Held while the tables of flows are listed or flushed, so that only one thread does so.
     pub(super) paging: tokio::sync::Mutex<()>,
+    /// The certificates of the TCP listener.
+    pub(super) https: Arc<Https>,
+    /// The configuration in force as its files say it, with its defaults, without secrets.
+    pub(super) effective: Mutex<toml::Table>,
 }
 
 impl Service {
     /// The service over everything that was started.
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { config_path, tenure, tables, journal, overrides, base, canaries } = parts;
+        let Parts { config_path, tenure, tables, journal, overrides, base, canaries, https, effective } =
+            parts;
         let now = jiff::Timestamp::now();
         let adopted = matches!(tenure.data_plane.start(), Start::Adopted { .. });
         let tenure = Arc::new(RwLock::new(Arc::new(tenure)));
@@ -113,6 +123,8 @@ impl Service {
             canaries: Mutex::new(canaries),
             drains: Mutex::default(),
             paging: tokio::sync::Mutex::default(),
+            https,
+            effective: Mutex::new(effective),
         }
     }
 
@@ -370,6 +382,18 @@ impl Control for Service {
 
     async fn metrics(&self) -> metrics::Snapshot {
         self.measure().await
+    }
+
+    async fn log(&self, change: LogChange) -> Result<LogView, Problem> {
+        Self::log_now(change)
+    }
+
+    async fn effective(&self) -> serde_json::Value {
+        self.effective_now()
+    }
+
+    async fn doctor(&self) -> Result<Vec<Finding>, Problem> {
+        self.doctor_now().await
     }
 
     async fn traffic(&self, points: usize) -> TrafficHistory {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{
     event::{Event, EventKind},
+    metrics_steering::{self, Api},
     metrics_text::{
         Kind::{Counter, Gauge, Histogram},
         Text,
@@ -14,7 +15,7 @@ use super::{
     reactions::{BOUNDS_S, Direction, Phase, Reactions},
 };
 use crate::{
-    api::types::{BackendView, DomainView, GuardView, ServiceView, Shares, Status, VerdictKind},
+    api::types::{BackendView, DomainView, GuardView, ServiceView, Shares, Status, SteeredPlan, VerdictKind},
     plan::state::State,
 };
 
@@ -64,6 +65,10 @@ pub struct Snapshot {
     pub domains: Vec<DomainView>,
     /// How services are protected.
     pub guards: Vec<GuardView>,
+    /// Plans as they stand.
+    pub plans: Vec<SteeredPlan>,
+    /// What the API counts of itself.
+    pub api: Api,
     /// Emergency switches that are on.
     pub switches: u64,
     /// What was noted beside verdicts.
@@ -91,6 +96,8 @@ pub fn render(snapshot: &Snapshot) -> String {
     flows(&mut text, snapshot);
     control(&mut text, &snapshot.status);
     events(&mut text, snapshot);
+    metrics_steering::steering(&mut text, snapshot);
+    metrics_steering::api(&mut text, &snapshot.api);
     text.finish()
 }
 
@@ -367,8 +374,13 @@ fn control(text: &mut Text, status: &Status) {
         ("weir_control_rounds_total", "Rounds of heartbeats judged.", control.rounds),
         (
             "weir_control_late_rounds_total",
-            "Rounds whose misses were not believed, because the thread itself was late.",
+            "Rounds judged later than an interval after they were due.",
             control.late_rounds,
+        ),
+        (
+            "weir_control_stalled_rounds_total",
+            "Rounds with misses while this host stood still: answers were waited for once more.",
+            control.stalled_rounds,
         ),
         ("weir_control_stores_total", "Admission words stored.", control.stores),
         ("weir_probe_results_lost_total", "Results of slow checks that found no room.", control.lost_results),

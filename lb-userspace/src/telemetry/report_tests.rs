@@ -158,6 +158,21 @@ fn what_an_operator_takes_out_is_planned() {
 }
 
 #[test]
+fn what_checks_say_meanwhile_is_no_failure_and_planned_time_is_neither_up_nor_down() {
+    let journal = Recorded::new()
+        .node(0, "started: nothing was forwarding before")
+        .backend(100, "a", State::Up, State::Down)
+        .backend(200, "a", State::Down, State::Up)
+        .said(400, "a", State::Up, State::Draining, "operator: drain for 3600 s: fans")
+        .backend(500, "a", State::Draining, State::Draining)
+        .backend(550, "a", State::Up, State::Down)
+        .said(600, "a", State::Draining, State::Up, "operator: restore: fans replaced");
+    let report = journal.report(0, 1_000);
+    assert_eq!(spent(&report, Kind::Backend, "a"), (1, [700.0, 100.0, 200.0]));
+    assert_eq!(of(&report, Kind::Backend, "a").availability_percent, Some(87.5));
+}
+
+#[test]
 fn times_without_a_daemon_are_told_and_not_counted() {
     let crashed = with_last_alive("started: adopted what was forwarding".to_owned(), Some(at(450)));
     let journal = Recorded::new()

@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use lb_userspace::config::Config;
+use lb_userspace::config::{
+    Config,
+    limits::{MAX_CONFIG_BYTES, MAX_CONFIG_FILES},
+};
 
 use crate::base::BASE;
 
@@ -90,6 +93,25 @@ fn no_file_goes_on_with_a_table_of_another() {
     let split = folder(&[("1.toml", node), ("2.toml", sets), ("3.toml", &without), ("4.toml", plan)]);
     let error = shown(split.path());
     assert!(error.contains("--> FOLDER/4.toml:1:"), "{error}");
+}
+
+#[test]
+fn there_are_not_too_many_files_and_together_they_are_not_too_large() {
+    let [node, sets, services] = pieces();
+    let whole = [("1.toml", node), ("2.toml", sets), ("3.toml", services)];
+    let full = folder(&whole);
+    for number in whole.len()..MAX_CONFIG_FILES {
+        fs::write(full.path().join(format!("{number:03}-more.toml")), "").unwrap();
+    }
+    assert!(Config::load(full.path()).is_ok());
+    fs::write(full.path().join("one-more.toml"), "").unwrap();
+    assert!(shown(full.path()).contains(&format!("MAX_CONFIG_FILES is {MAX_CONFIG_FILES}")));
+    let large = folder(&whole);
+    let comment = format!("#{}\n", "x".repeat(MAX_CONFIG_BYTES as usize / 2));
+    fs::write(large.path().join("a.toml"), &comment).unwrap();
+    assert!(Config::load(large.path()).is_ok());
+    fs::write(large.path().join("b.toml"), &comment).unwrap();
+    assert!(shown(large.path()).contains("MAX_CONFIG_BYTES"), "{}", shown(large.path()));
 }
 
 #[test]

@@ -16,7 +16,14 @@ use std::{
 use hyper::body::Bytes;
 use lb_common::abi::admission::Admission;
 use lb_userspace::{
-    api::{Control, ShiftChange, problem::Problem, problem::ProblemKind, server::Server, types::*},
+    api::{
+        Control, ShiftChange,
+        https::Https,
+        problem::{Problem, ProblemKind},
+        server::Server,
+        types::*,
+    },
+    cli::doctor::Finding,
     config::{Level, OnAllDown, Ports, Priority, Protocol, Rate, Reach, XdpMode},
     plan::{
         canary::Canary,
@@ -28,6 +35,7 @@ use lb_userspace::{
         event::{Event, EventKind, NewEvent},
         journal::Journal,
         metrics,
+        metrics_steering::Api,
         report::{Kind, Record, Report},
     },
 };
@@ -36,6 +44,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Longer than anything here takes, so that only a hang meets it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The reason of an action at which the daemon fails.
+pub(crate) const FAILS: &str = "this fails";
 
 /// The moment of everything that has one.
 pub(crate) fn moment() -> jiff::Timestamp {
@@ -56,6 +67,7 @@ pub(crate) struct World {
 pub(crate) struct Fake {
     pub(crate) world: Mutex<World>,
     pub(crate) journal: Journal,
+    https: Arc<Https>,
     /// Actions under way, and the most that there were at once.
     acting: AtomicUsize,
     pub(crate) most_acting: AtomicUsize,
@@ -87,6 +99,9 @@ impl Control for Fake {
         terms: ActionTerms,
         reason: String,
     ) -> Result<Acted, Problem> {
+        if reason == FAILS {
+            return Err(Problem::new(ProblemKind::Internal, "the disk is full", "make room"));
+        }
         let order = terms.order(action, reason.clone(), moment()).map_err(|detail| {
             Problem::new(ProblemKind::Invalid, detail, "see `weir backend drain --help`")
         })?;
@@ -291,11 +306,34 @@ impl Control for Fake {
             backends: world.backends.clone(),
             domains: world.domains.clone(),
             guards: vec![guard("web")],
+            plans: vec![plan("web")],
+            api: Api { refused: self.https.refused(), certificate_expires: self.https.expires() },
             switches: world.switches.len() as u64,
             notes: vec![("flow_established", 12)],
             removed_entries: 3,
             events: self.journal.counts(),
         }
+    }
+
+    async fn log(&self, change: LogChange) -> Result<LogView, Problem> {
+        let base = "info".to_owned();
+        let (filter, left_s) = match change {
+            LogChange::Set(request) if request.filter == "loud" => {
+                return Err(Problem::new(ProblemKind::Invalid, "\"loud\" is no log filter", "say debug"));
+            }
+            LogChange::Set(request) => (request.filter, Some(request.for_s)),
+            LogChange::Show | LogChange::Reset => (base.clone(), None),
+        };
+        Ok(LogView { filter, base, format: "text".to_owned(), left_s })
+    }
+
+    async fn effective(&self) -> serde_json::Value {
+        serde_json::json!({ "node": { "name": "edge-1", "hash_key": "redacted" } })
+    }
+
+    async fn doctor(&self) -> Result<Vec<Finding>, Problem> {
+        let json = r#"[{"check": "kernel.jit", "severity": "warning", "subject": "kernel", "seen": "s", "remedy": "r"}]"#;
+        Ok(serde_json::from_str(json).unwrap())
     }
 
     async fn traffic(&self, points: usize) -> TrafficHistory {
@@ -432,6 +470,8 @@ pub(crate) struct Daemon {
     pub(crate) socket: PathBuf,
     /// Where it listens over TCP.
     pub(crate) http: std::net::SocketAddr,
+    /// What it knows of TLS.
+    pub(crate) https: Arc<Https>,
     pub(crate) dir: TempDir,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -439,22 +479,33 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start() -> Self {
+        Self::start_with(Https::default())
+    }
+
+    /// With these certificates on its TCP listener.
+    pub(crate) fn start_with(https: Https) -> Self {
+        let https = Arc::new(https);
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("run/weir.sock");
         let journal = Journal::open(dir.path()).unwrap();
         let acting = AtomicUsize::new(0);
-        let fake =
-            Arc::new(Fake { world: Mutex::new(world()), journal, acting, most_acting: AtomicUsize::new(0) });
+        let fake = Arc::new(Fake {
+            world: Mutex::new(world()),
+            journal,
+            https: https.clone(),
+            acting,
+            most_acting: AtomicUsize::new(0),
+        });
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let thread = {
-            let (fake, socket) = (fake.clone(), socket.clone());
+            let (fake, socket, https) = (fake.clone(), socket.clone(), Arc::clone(&https));
             thread::spawn(move || {
                 let runtime =
                     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
                 runtime.unwrap().block_on(async {
                     let mut server = Server::bind(&socket).unwrap();
-                    server.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+                    server.listen("127.0.0.1:0".parse().unwrap(), https).unwrap();
                     ready.send(server.http().unwrap()).unwrap();
                     server
                         .serve(fake, async {
@@ -465,7 +516,7 @@ impl Daemon {
             })
         };
         let http = is_ready.recv_timeout(PATIENCE).unwrap();
-        Self { fake, socket, http, dir, stop: Some(stop), thread: Some(thread) }
+        Self { fake, socket, http, https, dir, stop: Some(stop), thread: Some(thread) }
     }
 
     /// Sends bytes and returns the status code and the body of the answer.
@@ -478,9 +529,13 @@ impl Daemon {
     }
 
     pub(crate) fn post(&self, path: &str, body: &str) -> (u16, String) {
-        let length = body.len();
+        self.order("POST", path, body)
+    }
+
+    pub(crate) fn order(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let (length, method) = (body.len(), method.to_uppercase());
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
         );
         self.send(format!("{head}{body}").as_bytes())
     }
@@ -798,6 +853,10 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
             scheduling: "SCHED_FIFO".to_owned(),
             rounds: 12_003,
             late_rounds: 2,
+            stalled_rounds: 1,
+            max_held_ns: 3_100_000,
+            cpus: 4,
+            silent_cpus: 0,
             max_lateness_ns: 410_000,
             bfd: std::collections::BTreeMap::new(),
             stores: 9,

@@ -1,6 +1,7 @@
 //! The API over a real socket, and the command line as a real process, against a daemon whose world is a table.
 
 mod api;
+mod attack;
 mod commands;
 mod completions;
 mod fake;
@@ -12,3 +13,4 @@ mod plan;
 mod reference;
 mod tables;
 mod terminal;
+mod tls;

@@ -14,7 +14,7 @@ use lb_userspace::{
     telemetry::event::Event,
 };
 
-use crate::fake::{Daemon, PATIENCE};
+use crate::fake::{Daemon, FAILS, PATIENCE};
 
 /// Status, head in lower case, body.
 fn ask(stream: &mut (impl Read + Write), request: &str) -> (u16, String, String) {
@@ -73,6 +73,19 @@ fn metrics_tell_what_the_daemon_says() {
         "weir_walker_removed_entries 3",
         "weir_notes_total{note=\"flow_established\"} 12",
         "weir_config_reloads_total{result=\"ok\"} 1",
+        "weir_plan_demand_flows_per_second{service=\"web\",client_region=\"default\"} 100",
+        "weir_plan_healthy_ratio{service=\"web\",client_region=\"default\"} 0.75",
+        "weir_plan_spilled_ratio{service=\"web\",client_region=\"default\"} 0.3",
+        "weir_plan_panic{service=\"web\",client_region=\"default\"} 0",
+        "weir_plan_pool_share_ratio{service=\"web\",client_region=\"default\",pool=\"west\"} 0.7",
+        "weir_pool_healthy_ratio{service=\"web\",pool=\"west\"} 0.5",
+        "weir_pool_capacity_flows_per_second{service=\"web\",pool=\"west\"} 900",
+        "weir_pool_new_flows_per_second{service=\"web\",pool=\"east\"} 70",
+        "weir_shift_kept_ratio{domain=\"west/w1\"} 0.25",
+        "weir_shift_remaining_seconds{domain=\"west/w1\"} 5400",
+        "weir_override_active{kind=\"domain\",subject=\"north/n1\",action=\"fail\"} 0",
+        "weir_override_remaining_seconds{kind=\"backend\",subject=\"w1r1b1\",action=\"drain\"} 7140",
+        "weir_api_refused_total{cause=\"rate\"} 0",
         "weir_events_lost_total 0",
         "weir_events_total{kind=\"domain-state\"} 1",
         "weir_reaction_seconds_bucket{phase=\"detect\",direction=\"out\",le=\"0.0025\"} 0",
@@ -205,6 +218,23 @@ fn an_order_with_a_key_is_done_once() {
 }
 
 #[test]
+fn what_failed_may_be_tried_again_with_its_key_and_a_key_is_of_one_order() {
+    let daemon = Daemon::start();
+    let (path, key) = ("/v1/backends/w1r2b1/drain", "Idempotency-Key: f\r\n");
+    let failing = format!("{{\"reason\":\"{FAILS}\"}}");
+    for _ in 0..2 {
+        let (status, head, _) = post(&daemon, path, key, &failing);
+        assert!(status == 500 && !head.contains("replayed"), "{head}");
+    }
+    // Nothing is remembered of it, not even what it was.
+    let body = r#"{"reason":"fans"}"#;
+    assert_eq!(post(&daemon, path, key, body).0, 200);
+    // The same words about another backend are another order.
+    assert_eq!(post(&daemon, "/v1/backends/w1r1b1/drain", key, body).0, 422);
+    assert_eq!(daemon.fake.journal.status().last_seq, 1);
+}
+
+#[test]
 fn an_order_may_be_for_one_configuration_only() {
     let daemon = Daemon::start();
     let (path, body) = ("/v1/backends/w1r2b1/drain", r#"{"reason":"fans"}"#);
@@ -215,6 +245,14 @@ fn an_order_may_be_for_one_configuration_only() {
         let (status, _, text) = post(&daemon, path, &format!("If-Match: {bad}\r\n"), body);
         assert!(status == 412 && text.contains(&tag.replace('"', "\\\"")), "{bad}: {status} {text}");
     }
+    // What no route takes is told before either header is looked at.
+    for method in ["TRACE", "PUT", "DELETE"] {
+        let mut stream = UnixStream::connect(&daemon.socket).unwrap();
+        let headers = "Host: x\r\nIf-Match: \"0\"\r\nIdempotency-Key: t\r\nConnection: close\r\n\r\n";
+        let (status, head, _) = ask(&mut stream, &format!("{method} {path} HTTP/1.1\r\n{headers}"));
+        assert!(status == 405 && head.contains("allow: post"), "{method}: {head}");
+    }
+    assert_eq!(daemon.get("/v1/traffic?points=721").0, 400);
     let keyed = "If-Match: \"0\"\r\nIdempotency-Key: k\r\n";
     assert_eq!(post(&daemon, path, keyed, body).0, 412);
     assert_eq!(daemon.fake.journal.status().last_seq, 0);

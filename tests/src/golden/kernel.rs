@@ -170,6 +170,32 @@ impl Kernel {
         Ok(())
     }
 
+    /// Makes the maps hold an image, which must be of the size that they were created for, and nothing of what packets or another image
+    /// left, but for counters, buckets of limits, and how many answers were given lately: as if it were loaded anew, without the
+    /// verifier's time.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn renew(&mut self, image: &Image) -> Result<()> {
+        self.forget()?;
+        let nothing = vec![0; FLOW_FILTER_CHUNK];
+        for (name, map) in self.ebpf.maps() {
+            match map {
+                Map::HashMap(map) | Map::LpmTrie(map) => {
+                    let key_size = map.info()?.key_size() as usize;
+                    clear(map.fd().as_fd(), key_size).with_context(|| format!("map {name}"))?;
+                }
+                Map::Array(map) if name == "FLOW_FILTER" => {
+                    for element in 0..map.info()?.max_entries() {
+                        put(map.fd().as_fd(), &element.to_ne_bytes(), &nothing)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.fill(image)
+    }
+
     /// Overwrites the admission array.
     ///
     /// # Errors

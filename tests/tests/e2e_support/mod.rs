@@ -7,6 +7,7 @@ use aya::{
 };
 use lb_common::abi::{
     flow::{FlowEntry, FlowKey},
+    limits::FRAGMENT_AGE_NS,
     pod::Pod,
 };
 use lb_tests::{
@@ -18,6 +19,7 @@ use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output},
     thread,
@@ -280,4 +282,21 @@ pub(crate) fn done(daemon: &Daemon<'_>, args: &[&str]) {
 pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.is_file()).map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
+}
+
+/// A copy of the binary in which the edge's program differs by one constant: how long fragments are waited for.
+pub(crate) fn another_build(lab: &Lab) -> PathBuf {
+    let mut bytes = fs::read(weir_binary().unwrap()).unwrap();
+    // A load of a 64-bit constant: opcode, register, then both halves.
+    let [a, b, c, d, e, f, g, h] = FRAGMENT_AGE_NS.to_le_bytes();
+    let tail = [0, 0, a, b, c, d, 0, 0, 0, 0, e, f, g, h];
+    let loads: Vec<_> = (0..bytes.len() - 16)
+        .filter(|&at| bytes[at] == 0x18 && bytes[at + 1] < 10 && bytes[at + 2..at + 16] == tail)
+        .collect();
+    assert!(!loads.is_empty(), "the program has another form: find another constant to change");
+    loads.iter().for_each(|at| bytes[at + 4] ^= 1);
+    let path = lab.directory().join("weir-next");
+    fs::write(&path, bytes).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
 }

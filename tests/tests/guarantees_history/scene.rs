@@ -26,8 +26,15 @@ tunnel_source_v4 = "10.255.0.0/16"
 z0 = ["k0", "k1", "k2"]
 z1 = ["k0", "k1", "k2"]
 [client_regions]
-inland = ["10.7.0.0/16"]
 "#;
+/// What client regions there may be: the clients of 10.7.0.0/16 are inland, or those of 10.8.0.0/16, or there is a region before that
+/// one, so that it has another number, or nobody is.
+const CLIENTS: [&str; 4] = [
+    "inland = [\"10.7.0.0/16\"]\n",
+    "inland = [\"10.8.0.0/16\"]\n",
+    "abroad = [\"10.7.0.0/16\"]\ninland = [\"10.8.0.0/16\"]\n",
+    "inland = [\"10.9.0.0/16\"]\n",
+];
 
 /// A backend of a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +61,8 @@ pub(crate) struct Service {
 pub(crate) struct Scene {
     backends: [[Option<Backend>; BACKENDS]; SETS],
     services: [Option<Service>; SERVICES],
+    /// Which of [`CLIENTS`].
+    clients: usize,
 }
 
 /// One difference between a configuration and the next.
@@ -61,6 +70,7 @@ pub(crate) struct Scene {
 pub(crate) enum Change {
     Backend(usize, usize, Option<Backend>),
     Service(usize, Option<Service>),
+    Clients(usize),
 }
 
 fn backend() -> impl Strategy<Value = Backend> {
@@ -87,7 +97,8 @@ fn service() -> impl Strategy<Value = Service> {
 pub(crate) fn scene() -> impl Strategy<Value = Scene> {
     let backends = prop::array::uniform2(prop::array::uniform5(prop::option::weighted(0.7, backend())));
     let services = prop::array::uniform4(prop::option::weighted(0.6, service()));
-    (backends, services).prop_map(|(backends, services)| Scene { backends, services }.made_valid())
+    (backends, services, 0..CLIENTS.len())
+        .prop_map(|(backends, services, clients)| Scene { backends, services, clients }.made_valid())
 }
 
 /// One service over all backends, some of both sets.
@@ -104,8 +115,9 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
     let one_backend = (0..SETS, 0..BACKENDS, prop::option::weighted(0.6, backend()));
     let one_service = (0..SERVICES, prop::option::weighted(0.6, service()));
     prop_oneof![
-        3 => one_backend.prop_map(|(set, at, backend)| Change::Backend(set, at, backend)),
-        1 => one_service.prop_map(|(at, service)| Change::Service(at, service)),
+        6 => one_backend.prop_map(|(set, at, backend)| Change::Backend(set, at, backend)),
+        2 => one_service.prop_map(|(at, service)| Change::Service(at, service)),
+        1 => (0..CLIENTS.len()).prop_map(Change::Clients),
     ]
 }
 
@@ -117,6 +129,7 @@ impl Scene {
             match *change {
                 Change::Backend(set, at, backend) => scene.backends[set][at] = backend,
                 Change::Service(at, service) => scene.services[at] = service,
+                Change::Clients(clients) => scene.clients = clients,
             }
         }
         scene.made_valid()
@@ -155,7 +168,7 @@ impl Scene {
     }
 
     fn text(&self) -> String {
-        let mut text = NODE.to_owned();
+        let mut text = NODE.to_owned() + CLIENTS[self.clients];
         for (s, set) in self.backends.iter().enumerate() {
             let _ = writeln!(text, "[[set]]\nname = \"s{s}\"\ndomain = \"r0/z{s}\"\nchecks = []");
             for (b, backend) in set.iter().enumerate() {

@@ -51,6 +51,13 @@ struct Flow {
     service: usize,
 }
 
+impl Flow {
+    /// Whether it sends nothing between its handshake and its end, unless it is woken.
+    const fn is_silent(self) -> bool {
+        self.number % 5 == 4
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Opening,
@@ -136,8 +143,12 @@ impl World {
     pub(crate) fn reconfigure(&mut self, changes: &[Change]) -> Result<(), String> {
         let scene = self.scene.changed(changes);
         let running = Running::of(self.tables.image());
-        let (image, _) =
+        let (image, report) =
             succeed(scene.image(), &running, &Unneeded::default()).map_err(|error| error.to_string())?;
+        if report.ended_early > 0 {
+            // Whoever was silent all along loses what the earlier transition remembers.
+            self.wake()?;
+        }
         let mut tables = ImageTables::new(image);
         tables.take_flows_of(&self.tables);
         self.tables = tables;
@@ -146,12 +157,22 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn end_transition(&mut self) {
+    pub(crate) fn end_transition(&mut self) -> Result<(), String> {
+        // Whoever was silent all along is at home by the new tables afterwards.
+        self.wake()?;
         for service in &mut self.tables.image_mut().services {
             service.previous_base = 0;
         }
         let root = &mut self.tables.image_mut().root;
         *root = Root { previous_clients: root.clients, ..*root };
+        Ok(())
+    }
+
+    /// Flows that have been silent send a packet.
+    pub(crate) fn wake(&mut self) -> Result<(), String> {
+        let silent: Vec<_> = self.homes.iter().map(|(flow, home)| (*flow, *home)).collect();
+        let silent = silent.into_iter().filter(|(flow, _)| flow.is_silent());
+        silent.into_iter().try_for_each(|(flow, backend)| self.check(flow, backend, Kind::Established))
     }
 
     /// What the daemon's walker does, in its order.
@@ -252,7 +273,7 @@ impl World {
             let flow = again.unwrap_or(fresh);
             let Ok(backend) = send(&self.tables, flow, Kind::Opening, &mut Silent) else { continue };
             self.homes.insert(flow, backend);
-            if self.next.is_multiple_of(2) {
+            if self.next.is_multiple_of(2) || flow.is_silent() {
                 self.check(flow, backend, Kind::Established)?;
             }
         }
@@ -272,9 +293,10 @@ impl World {
         Ok(())
     }
 
-    /// Every open flow sends a packet.
+    /// Every open flow sends a packet, but for those that are silent.
     pub(crate) fn check_established(&mut self) -> Result<(), String> {
-        let all: Vec<_> = self.homes.iter().map(|(flow, home)| (*flow, *home)).collect();
+        let all = self.homes.iter().map(|(flow, home)| (*flow, *home));
+        let all: Vec<_> = all.filter(|(flow, _)| !flow.is_silent()).collect();
         all.into_iter().try_for_each(|(flow, backend)| self.check(flow, backend, Kind::Established))
     }
 

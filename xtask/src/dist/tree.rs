@@ -173,6 +173,14 @@ mod tests {
         assert_eq!(newest_libc(b"..GLIBC_2.2.5\0GLIBC_2.34\0GLIBC_2.9\0GLIBCXX"), "2.34");
     }
 
+    /// ProtectKernelTunables makes /sys/fs/bpf read-only, whatever ReadWritePaths says: the daemon could not pin anything.
+    #[test]
+    fn the_daemons_unit_may_write_where_it_pins() {
+        let unit = fs::read_to_string(root().join("packaging/weir.service")).unwrap();
+        let is_set = |line: &str| unit.lines().any(|of_unit| of_unit == line);
+        assert!(is_set("ReadWritePaths=/sys/fs/bpf") && !is_set("ProtectKernelTunables=yes"));
+    }
+
     #[test]
     fn what_is_missing_and_what_is_too_much_is_named() {
         let list = "-rw-r--r-- root/root 1 2026-01-01 00:00 ./etc/weir/weir.toml\n\

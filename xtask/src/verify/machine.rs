@@ -14,8 +14,10 @@ use crate::shell::Cmd;
 
 /// The emulator.
 pub(super) const QEMU: &str = "qemu-system-x86_64";
-/// A machine that runs longer is stopped; they take about 15 s each, boot included, on a machine at rest.
-const LIMIT: Duration = Duration::from_secs(240);
+/// A machine that runs longer is stopped; they take one to two minutes each, boot included, on a machine at rest.
+const LIMIT: Duration = Duration::from_secs(600);
+/// As [`LIMIT`], for one that runs only when nobody else wants the CPU.
+const IDLE_LIMIT: Duration = Duration::from_secs(1800);
 /// Between two looks whether a machine is done.
 const STEP: Duration = Duration::from_millis(50);
 /// Memory of a machine.
@@ -25,23 +27,36 @@ const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1";
 /// Lines of the console that are shown when a machine ended without a whole report.
 const CONSOLE_LINES: usize = 15;
 
+/// How a machine gets on beside other work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// As anything else.
+    Full,
+    /// When nobody else wants the CPU.
+    Idle,
+}
+
 /// Boots a kernel with a file system and returns the lines of the report.
-pub(super) fn boot(kernel: &Path, initramfs: &Path, dir: &Path) -> Result<Vec<Value>> {
+pub(super) fn boot(kernel: &Path, initramfs: &Path, dir: &Path, pace: Pace) -> Result<Vec<Value>> {
     let [console, report] = ["console", "report"].map(|name| dir.join(name));
     for file in [&console, &report] {
         fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
     }
     let serial = |file: &PathBuf| format!("file:{}", file.display());
-    let mut child = Cmd::new(QEMU)
+    let qemu = Cmd::new(QEMU)
         .args(["-accel", "tcg", "-cpu", "max", "-m", MEMORY, "-nodefaults", "-display", "none", "-no-reboot"])
         .args(["-serial", &serial(&console), "-serial", &serial(&report)])
         .args(["-append", COMMAND_LINE])
         .arg("-kernel")
         .arg(kernel)
         .arg("-initrd")
-        .arg(initramfs)
-        .spawn_piped()?;
-    let ended = wait(&mut child)?;
+        .arg(initramfs);
+    let (qemu, limit) = match pace {
+        Pace::Full => (qemu, LIMIT),
+        Pace::Idle => (qemu.idle(), IDLE_LIMIT),
+    };
+    let mut child = qemu.spawn_piped()?;
+    let ended = wait(&mut child, limit)?;
     let text = fs::read(&report).with_context(|| format!("cannot read {}", report.display()))?;
     let lines = read_report(&String::from_utf8_lossy(&text));
     let is_whole = lines.last().is_some_and(|line| line["line"] == "end");
@@ -53,9 +68,9 @@ pub(super) fn boot(kernel: &Path, initramfs: &Path, dir: &Path) -> Result<Vec<Va
 }
 
 /// Waits for the machine to end; `false` if it had to be stopped.
-fn wait(child: &mut Child) -> Result<bool> {
+fn wait(child: &mut Child, limit: Duration) -> Result<bool> {
     let begin = Instant::now();
-    while begin.elapsed() < LIMIT {
+    while begin.elapsed() < limit {
         if child.try_wait().context("cannot wait for qemu")?.is_some() {
             return Ok(true);
         }

@@ -6,7 +6,7 @@ const GLYPH = { UP: "", RAMP: "↗", SUSPECT: "!", DRAINING: "▽", DOWN: "✕" 
 const RANK = { UP: 0, RAMP: 1, DRAINING: 2, SUSPECT: 3, DOWN: 4 };
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const now = { status: null, domains: [], backends: [], services: [], rates: new Map(), zones: new Map(), total: 0, bytes: 0, dropped: 0 };
+const now = { status: null, domains: [], backends: [], services: [], plans: [], rates: new Map(), zones: new Map(), total: 0, bytes: 0, dropped: 0 };
 const traffic = { period: 5, points: [] };
 const events = [];
 let before = null, spoken = "", hues = new Map(), shown = null;
@@ -22,6 +22,9 @@ const ns = (n) => n >= 1e9 ? (n / 1e9).toPrecision(3) + " s" : n >= 1e6 ? (n / 1
 const span = (s) => s >= 172800 ? Math.floor(s / 86400) + " days" : s >= 7200 ? Math.floor(s / 3600) + " h" : s >= 120 ? Math.floor(s / 60) + " min" : Math.floor(s) + " s";
 const clock = (t, seconds = true) => new Date(t).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: seconds ? "2-digit" : undefined, hour12: false });
 const many = (n, one, more) => n === 1 ? "1 " + one : n + " " + (more || one + "s");
+const whole = (percent) => pct(percent / 100);
+const clients = (p) => p.client_region !== "default" ? p.client_region : now.plans.some((o) => o.service === p.service && o !== p) ? "all others" : "all clients";
+const planName = (p) => `${p.service} for ${clients(p)}`;
 const zoneOf = (rack) => rack.split("/").slice(0, 2).join("/");
 const last = (path) => path.slice(path.lastIndexOf("/") + 1);
 
@@ -47,7 +50,7 @@ async function get(path) {
 
 // --- what is asked for
 async function look() {
-  const [status, domains, backends, services] = await Promise.all(["/v1/status", "/v1/domains", "/v1/backends", "/v1/services"].map(get));
+  const [status, domains, backends, services, plans] = await Promise.all(["/v1/status", "/v1/domains", "/v1/backends", "/v1/services", "/v1/plans"].map(get));
   const at = performance.now();
   const sum = (list, f) => list.reduce((total, x) => total + f(x), 0);
   const drops = sum(status.traffic.reasons, (r) => r.verdict === "drop" ? r.packets : 0);
@@ -63,7 +66,7 @@ async function look() {
     }
     before = counts;
   }
-  Object.assign(now, { status, domains, backends, services });
+  Object.assign(now, { status, domains, backends, services, plans });
   now.zones = new Map();
   for (const b of backends) now.zones.set(zoneOf(b.rack), (now.zones.get(zoneOf(b.rack)) || 0) + (now.rates.get(b.name) || 0));
   hues = new Map(domains.filter((d) => d.level === "zone").map((d, i) => [d.path, `var(--z${i % 8})`]));
@@ -99,6 +102,10 @@ function facts() {
   if (hops.length) say("SUSPECT", `No next hop for ${hops.slice(0, 4).join(", ")}${hops.length > 4 ? " and " + (hops.length - 4) + " more" : ""}.`);
   if (status.config.last_error) say("SUSPECT", "The last reload was refused: " + status.config.last_error.slice(0, 160));
   if (status.control.lost_events) say("SUSPECT", many(status.control.lost_events, "event") + " lost.");
+  for (const p of now.plans) {
+    if (p.panic) say("DOWN", `${planName(p)}: health is not believed, as only ${whole(p.healthy_percent)} is healthy.`);
+    if (p.unfit_percent > 0) say("DOWN", `${planName(p)}: no pool has room for ${whole(p.unfit_percent)} of its new flows.`);
+  }
   for (const s of status.shifts || []) say("DRAINING", `${s.domain} keeps ${s.keep_percent} % of its new flows for ${span(s.left_s)} more: ${s.reason}`);
   if (status.flows.transition_ends) say("RAMP", "A change of the configuration is in transition until " + clock(status.flows.transition_ends) + ".");
   return list;
@@ -299,17 +306,39 @@ function drawServices() {
     const address = s.address.includes(":") ? `[${s.address}]` : s.address;
     set(li.querySelector("b"), s.name); set(li.querySelector("h3 span"), `${address}:${s.port} ${s.protocol}`);
     set(li.querySelector(".facts"), `${si(rate.packets)} packets/s · ${si(rate.opening)} new flows/s · ${si(rate.dropped)} dropped/s · ${s.forwarding}${s.quic ? " · QUIC" : ""}`);
-    const pools = new Map(s.pools.map((p) => [p.name, p]));
-    keep(li.lastChild, s.plans, (p) => p.client_region, (p) => { const d = el("p", "plan"); d.append(el("span", "who", p.client_region), el("span", "list")); d.lastChild.className = "plan"; return d; }, (d, plan) => {
-      const open = plan.pools.find((name) => pools.get(name)?.available > 0);
-      keep(d.lastChild, plan.pools, (name) => name, () => { const p = el("span", "pool"); p.setAttribute("role", "listitem"); return p; }, (p, name) => {
-        const pool = pools.get(name), s = !pool || pool.available === 0 ? "DOWN" : pool.available < pool.backends ? "SUSPECT" : "UP";
-        state(p, s); p.classList.toggle("first", name === open);
-        set(p, pool ? `${name === open ? "▸ " : ""}${name} ${pool.available}/${pool.backends}` : name);
-      });
-      d.lastChild.setAttribute("role", "list"); d.lastChild.setAttribute("aria-label", "Pools in order, with the backends that take new flows; the first that takes some is marked");
-    });
+    const steered = now.plans.filter((p) => p.service === s.name);
+    keep(li.lastChild, steered, (p) => p.client_region, makePlan, drawPlan);
   });
+  const spilled = now.plans.filter((p) => p.spilled_percent >= 1), panic = now.plans.filter((p) => p.panic);
+  const parts = [many(now.plans.length, "plan"), spilled.length ? many(spilled.length, "spills", "spill") : "none spills", ...(panic.length ? [`${panic.length} in panic`] : [])];
+  set($("plans-text"), now.plans.length ? parts.join(", ") : "");
+}
+
+function makePlan() {
+  const e = el("section", "steered"), head = el("p", "plan"), bar = el("div", "split"), list = el("ul", "plan pools"), details = el("details");
+  head.append(el("span", "who"), el("span", "badge panic", "PANIC"), el("span", "muted mode"), el("span", "delta spill"));
+  bar.setAttribute("aria-hidden", "true");
+  list.setAttribute("aria-label", "Pools in order: their part of the new flows, and the backends that take some");
+  details.append(el("summary", "", "Why"), el("ul", "reasons")); e.append(head, bar, list, details);
+  return e;
+}
+
+/** Where the new flows of one client region go: a bar with a part for each pool, and the same in words. */
+function drawPlan(e, plan) {
+  set(e.querySelector(".who"), clients(plan));
+  const panic = e.querySelector(".panic"); state(panic, plan.panic ? "DOWN" : "UP"); panic.hidden = !plan.panic;
+  set(e.querySelector(".mode"), `${plan.mode} · ${whole(plan.healthy_percent)} healthy · ${si(plan.demand)} new flows/s`);
+  const spill = e.querySelector(".spill"); spill.dataset.is = plan.unfit_percent > 0 ? "less" : "more";
+  set(spill, plan.unfit_percent > 0 ? `${whole(plan.unfit_percent)} without room` : plan.spilled_percent >= 0.1 ? `${whole(plan.spilled_percent)} spilled` : "");
+  const hue = (i) => `var(--z${i % 8})`;
+  keep(e.querySelector(".split"), plan.pools, (p) => p.pool, () => el("i"), (i, p) => { i.style.setProperty("--w", p.share_percent + "%"); i.style.setProperty("--c", hue(plan.pools.indexOf(p))); });
+  keep(e.querySelector(".pools"), plan.pools, (p) => p.pool, () => { const li = el("li", "pool"); li.append(el("i"), el("span")); return li; }, (li, p) => {
+    const s = p.taking === 0 ? "DOWN" : p.taking < p.members ? "SUSPECT" : "UP";
+    state(li, s); li.classList.toggle("first", p.share_percent >= 50); li.firstChild.style.setProperty("--c", hue(plan.pools.indexOf(p)));
+    const load = p.capacity ? ` · ${si(p.arrivals)} of ${si(p.capacity)} flows/s` : "";
+    set(li.lastChild, `${p.pool} ${whole(p.share_percent)} · ${p.taking}/${p.members}${load}`);
+  });
+  keep(e.querySelector(".reasons"), plan.why, (w) => w, () => el("li"), (li, w) => set(li, w));
 }
 
 function drawEvents() {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::REASON_PATTERN;
 use crate::plan::canary::{Canary, CanaryOrder};
 
 /// The canary of a service: an element of `GET /v1/canaries`.
@@ -24,11 +25,13 @@ pub struct CanarySetRequest {
     /// The set: one of a pool of the service, in `sets` or `standby`.
     pub set: String,
     /// Share of the pool's flows that it takes, in permille, 0 to 1000.
+    #[schemars(range(min = 0, max = 1000))]
     pub permille: u32,
     /// The shares that `step` goes through, ascending, in permille; 10, 50, 100, 250, 500 and 1000 if none are said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<Vec<u32>>,
     /// Why.
+    #[schemars(length(min = 1, max = 512), regex(pattern = REASON_PATTERN))]
     pub reason: String,
 }
 
@@ -39,6 +42,7 @@ pub struct CanaryRequest {
     /// The service.
     pub service: String,
     /// Why.
+    #[schemars(length(min = 1, max = 512), regex(pattern = REASON_PATTERN))]
     pub reason: String,
     /// Of a step: to the one before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::REASON_PATTERN;
 use crate::{
     config::{Priority, Rate},
     plan::switches::{Switch, Thrown},
@@ -81,8 +82,10 @@ pub struct ThrowRequest {
     /// The switch. One of the same name that is on is replaced.
     pub switch: Switch,
     /// For how many seconds.
+    #[schemars(range(min = 1, max = 604_800))]
     pub for_s: u64,
     /// Why.
+    #[schemars(length(min = 1, max = 512), regex(pattern = REASON_PATTERN))]
     pub reason: String,
 }
 
@@ -93,5 +96,6 @@ pub struct ClearRequest {
     /// Name of the switch.
     pub name: String,
     /// Why.
+    #[schemars(length(min = 1, max = 512), regex(pattern = REASON_PATTERN))]
     pub reason: String,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::REASON_PATTERN;
 use crate::{
     config::Level,
     plan::{
@@ -82,17 +83,21 @@ macro_rules! action_request {
         pub struct $name {
             $($(#[$field_doc])* pub $field: $type,)*
             /// Why.
+            #[schemars(length(min = 1, max = 512), regex(pattern = REASON_PATTERN))]
             pub reason: String,
             /// See [`ActionTerms::for_s`].
+            #[schemars(range(min = 1, max = 2_592_000))]
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub for_s: Option<u64>,
             /// See [`ActionTerms::no_expiry`].
             #[serde(default, skip_serializing_if = "std::ops::Not::not")]
             pub no_expiry: bool,
             /// See [`ActionTerms::deadline_s`].
+            #[schemars(range(min = 1, max = 604_800))]
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub deadline_s: Option<u64>,
             /// See [`ActionTerms::quiet_s`].
+            #[schemars(range(min = 1, max = 604_800))]
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub quiet_s: Option<u64>,
             /// See [`ActionTerms::forget_failures`].
@@ -216,10 +221,13 @@ pub struct ShiftRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<Level>,
     /// Share of its new flows that it keeps, in percent, 0 to 99.
+    #[schemars(range(min = 0, max = 99))]
     pub keep_percent: u8,
     /// For how many seconds.
+    #[schemars(range(min = 1, max = 604_800))]
     pub for_s: u64,
     /// Why.
+    #[schemars(length(min = 1, max = 512), regex(pattern = REASON_PATTERN))]
     pub reason: String,
     /// Even if what remains is too little.
     #[serde(default)]
@@ -233,8 +241,10 @@ pub struct ShiftExtendRequest {
     /// Path of the domain.
     pub domain: String,
     /// For how many seconds from now on.
+    #[schemars(range(min = 1, max = 604_800))]
     pub for_s: u64,
     /// Why.
+    #[schemars(length(min = 1, max = 512), regex(pattern = REASON_PATTERN))]
     pub reason: String,
 }
 
@@ -245,6 +255,7 @@ pub struct ShiftCancelRequest {
     /// Path of the domain.
     pub domain: String,
     /// Why.
+    #[schemars(length(min = 1, max = 512), regex(pattern = REASON_PATTERN))]
     pub reason: String,
     /// Even if too few of the domain's backends are well.
     #[serde(default)]

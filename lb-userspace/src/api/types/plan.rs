@@ -67,8 +67,10 @@ pub struct SteeredPool {
 #[serde(deny_unknown_fields, default)]
 pub struct SimulateRequest {
     /// What fails: `region=west`, `zone=west/w1`, `rack=west/w1/r1`, `backend=web-1`.
+    #[schemars(length(max = 256))]
     pub fail: Vec<String>,
     /// Factor of the demand as it is; 1 if it is left out.
+    #[schemars(range(min = 0, max = 1000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load: Option<f64>,
     /// Only this service.

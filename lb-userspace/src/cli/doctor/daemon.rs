@@ -8,7 +8,7 @@ use nix::{
 
 use super::Finding;
 use crate::{
-    api::types::Status,
+    api::types::{LogView, Status},
     cli::client::{Client, ClientError},
     config::Config,
     runtime::lock::LOCK_FILE,
@@ -23,6 +23,21 @@ pub(super) async fn examine(client: &Client, config: Option<&Config>) -> Vec<Fin
         Ok(status) => status,
         Err(error) => return vec![unreachable(&error, config)],
     };
+    let mut findings = of_status(&status);
+    let log: Result<LogView, _> = client.get("/v1/log").await.and_then(|answer| answer.parse());
+    findings.extend(log.ok().and_then(|log| of_log(&log)));
+    findings
+}
+
+/// A filter that does not stand by itself.
+fn of_log(log: &LogView) -> Option<Finding> {
+    let left_s = log.left_s?;
+    let seen = format!("logs {} for {left_s} s more, then {}", log.filter, log.base);
+    Some(Finding::note("daemon.log", "daemon", seen).help("weir log level --reset ends that"))
+}
+
+/// What the status says.
+pub(super) fn of_status(status: &Status) -> Vec<Finding> {
     let node = &status.node.name;
     let own = env!("CARGO_PKG_VERSION");
     let mut findings = vec![Finding::ok("daemon", node, format!("answers, pid {}", status.daemon.pid))];

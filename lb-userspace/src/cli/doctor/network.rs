@@ -1,5 +1,6 @@
 //! Interfaces, and the ways to backends.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -134,7 +135,7 @@ fn overhead(config: &Config, address: IpAddr) -> u32 {
 
 /// What is found the same for many backends is one finding, with their names.
 #[derive(Default)]
-struct Many(BTreeMap<(&'static str, u8, String, String), Vec<String>>);
+struct Many(BTreeMap<(Cow<'static, str>, u8, String, String), Vec<String>>);
 
 /// Names that a finding shows before it only counts.
 const MAX_NAMES: usize = 5;

@@ -14,9 +14,13 @@ use nix::{
 
 use super::Finding;
 use crate::{
-    config::{Config, effective},
+    api::https::Credentials,
+    config::{Config, Tls, effective},
     runtime::lock::LOCK_FILE,
 };
+
+/// From when on a certificate that ends is pointed out.
+const SOON: jiff::SignedDuration = jiff::SignedDuration::from_hours(14 * 24);
 
 pub(super) fn examine(config: &Config, path: &Path) -> Vec<Finding> {
     let node = &config.node;
@@ -26,6 +30,7 @@ pub(super) fn examine(config: &Config, path: &Path) -> Vec<Finding> {
     findings.extend(mode("state.mode", &node.state_dir, 0o077, "is for root alone"));
     findings.push(socket(&node.socket));
     findings.extend(secrets(path));
+    findings.extend(config.http.tls.as_ref().map(certificate));
     findings
 }
 
@@ -124,6 +129,24 @@ fn socket(path: &Path) -> Finding {
     }
 }
 
+/// How long the API's certificate is good. That its files can be used, reading the configuration has shown.
+fn certificate(tls: &Tls) -> Finding {
+    const CHECK: &str = "http.certificate";
+    let subject = tls.certificate.display().to_string();
+    let now = jiff::Timestamp::now();
+    let renew = "have it renewed by its authority, then weir reload";
+    match Credentials::read(tls) {
+        Err(error) => Finding::error(CHECK, subject, error.to_string()).help(error.remedy()),
+        Ok(credentials) => match credentials.check_time(now) {
+            Err(error) => Finding::error(CHECK, subject, error.to_string()).help(error.remedy()),
+            Ok(()) if credentials.expires().duration_since(now) < SOON => {
+                Finding::warning(CHECK, subject, format!("expires on {}", credentials.expires())).help(renew)
+            }
+            Ok(()) => Finding::ok(CHECK, subject, format!("is good until {}", credentials.expires())),
+        },
+    }
+}
+
 /// Whether others can read the key.
 fn secrets(path: &Path) -> Vec<Finding> {
     let Ok(root) = effective::effective(path) else { return Vec::new() };
@@ -137,3 +160,7 @@ fn secrets(path: &Path) -> Vec<Finding> {
     let bits = if file.is_dir() { 0o007 } else { 0o077 };
     mode("secrets.mode", file, bits, "the hash key is for root alone").into_iter().collect()
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

@@ -270,7 +270,7 @@ const CHECK: &[Key] = &[
         key("local", Texts, Told("as the route says"), "Source addresses, at most one of each family."),
     ),
     of_kinds(
-        &["tcp"],
+        &["tcp", "http", "https"],
         key(
             "via",
             Choice(&["direct", "tunnel"]),
@@ -278,7 +278,10 @@ const CHECK: &[Key] = &[
             "The way of the probes: through the tunnel, as clients' packets go.",
         ),
     ),
-    of_kinds(&["tcp"], key("vip", Text, Nothing, "The virtual IP that is probed; with via = \"tunnel\".")),
+    of_kinds(
+        &["tcp", "http", "https"],
+        key("vip", Text, Nothing, "The virtual IP that is probed; with via = \"tunnel\"."),
+    ),
 ];
 
 const SERVICE: &[Key] = &[
@@ -512,12 +515,33 @@ pub const SECTIONS: &[Section] = &[
     ),
     section(
         &["http"],
-        "What is served over TCP, to read only: metrics, the status page, and of the API what tells.",
-        &[key(
-            "listen",
-            Text,
-            Nothing,
-            "Address and port, such as 127.0.0.1:9440; nothing is served over TCP without it.",
-        )],
+        "What is served over TCP: to read only, metrics, the status page, and of the API what tells; with client_ca_file all of the API.",
+        &[
+            key(
+                "listen",
+                Text,
+                Nothing,
+                "Address and port, such as 127.0.0.1:9440; nothing is served over TCP without it.",
+            ),
+            key(
+                "certificate_file",
+                Text,
+                Nothing,
+                "PEM file, by its absolute path, with the daemon's certificate and those that signed it: connections are encrypted.",
+            ),
+            key("key_file", Text, Nothing, "PEM file with its private key, for its owner only."),
+            key(
+                "client_ca_file",
+                Text,
+                Nothing,
+                "PEM file of the authorities of clients' certificates. Who has none cannot connect; who has one may read all of the API.",
+            ),
+            key(
+                "operators",
+                Texts,
+                Nothing,
+                "Who may also operate: names of clients' certificates (alternative or common names), or OU=UNIT.",
+            ),
+        ],
     ),
 ];

@@ -22,6 +22,8 @@ pub mod pace;
 pub mod simulate;
 
 #[cfg(test)]
+mod edge_tests;
+#[cfg(test)]
 mod tests;
 
 use std::ops::Range;

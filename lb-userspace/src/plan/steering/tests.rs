@@ -12,12 +12,12 @@ use super::*;
 use crate::plan::planner::{Cause, Cell, Fact, Subject};
 use crate::plan::state::State;
 
-fn weights(total: u32, allowed: u32, open: u32) -> Weights {
+pub(super) fn weights(total: u32, allowed: u32, open: u32) -> Weights {
     Weights { total: total.into(), allowed: allowed.into(), open: open.into(), members: open }
 }
 
 /// A plan over pools 0, 1, 2 and so on.
-fn plan(pools: usize, mode: PlanMode) -> PlanLayout {
+pub(super) fn plan(pools: usize, mode: PlanMode) -> PlanLayout {
     PlanLayout {
         service: ServiceId(0),
         number: 0,
@@ -33,7 +33,7 @@ fn nearest(pools: usize) -> PlanLayout {
 }
 
 /// Pools with these capacities, of one service with these plans.
-fn layout(capacities: &[Option<f64>], plans: &[&[usize]]) -> Layout {
+pub(super) fn layout(capacities: &[Option<f64>], plans: &[&[usize]]) -> Layout {
     let pool = |(at, &capacity): (usize, &Option<f64>)| PoolLayout {
         service: ServiceId(0),
         index: PoolIndex(at as u16),
@@ -412,7 +412,7 @@ proptest! {
     }
 }
 
-fn fact(at: u16, is_down: bool) -> Fact {
+pub(super) fn fact(at: u16, is_down: bool) -> Fact {
     let state = if is_down { State::Down } else { State::Up };
     Fact { subject: Subject::Backend(BackendId(at)), state, cause: Cause::Passed, evidence_ns: Some(1) }
 }
@@ -442,7 +442,7 @@ sets = ["s"]
 capacity_new_flows_per_second = 100
 "#;
 
-fn ejecting(percent: u8) -> Config {
+pub(super) fn ejecting(percent: u8) -> Config {
     let backend = |at: u32| {
         format!(
             "[[set.backend]]\nname = \"b{at}\"\nrack = \"r0/z0/k0\"\naddress = \"10.1.0.{}\"\nweight = {}\n",

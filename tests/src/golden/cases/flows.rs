@@ -5,6 +5,7 @@ use lb_common::{
     abi::{
         flow::FlowWords,
         plan::{PLAN_PANIC, PlanEntry},
+        prefix::NO_TABLE,
         service::{SERVICE_LEAVING, SERVICE_STEERED, SERVICE_STICKY_UDP},
     },
     datapath::flow::FlowTable,
@@ -148,7 +149,27 @@ fn known() -> Vec<Case> {
     cases
 }
 
+/// The service `4in4` tells client regions apart, and did so before by others: its flows of one region were at home in the pool over IPv6.
+fn other_regions(image: &mut Image, in_region: usize) {
+    let find =
+        |names: &[String], name: &str| names.iter().position(|n| n == name).expect("the fixture has it");
+    let (now, then) = (find(&image.names.pools, "4in4/p"), find(&image.names.pools, "4in6/p"));
+    image.previous = vec![image.pools[now]; 3];
+    image.previous[in_region] = image.pools[then];
+    let service = &mut image.services[find(&image.names.services, "4in4")];
+    (service.previous_base, service.previous_plans) = (1, 3);
+}
+
 fn transition() -> Vec<Case> {
+    const WERE_IN_DEFAULT: Change = Change::Image(|image| {
+        other_regions(image, 0);
+        image.root.previous_clients = NO_TABLE;
+    });
+    const WERE_IN_WEST: Change = Change::Image(|image| {
+        // In the order of names: none, east, west.
+        other_regions(image, 2);
+        (image.root.previous_clients, image.root.clients) = (image.root.clients, NO_TABLE);
+    });
     // The service's only backend was the one over IPv6.
     let before = [Change::Marked("4in4/p"), Change::Before("4in4", "4in6/p")];
     let failed = [before[0], before[1], Change::Backend("v6", Admission::CLOSED)];
@@ -171,6 +192,18 @@ fn transition() -> Vec<Case> {
             to_new(&running),
         ),
         changed("after a transition, established flow", &over, ethernet(V4, &running), to_new(&running)),
+        changed(
+            "in transition, established flow of a client that was of no region before",
+            &[before[0], WERE_IN_DEFAULT],
+            ethernet(V4, &running),
+            Expected::Tx(in6(4, 0, &running)),
+        ),
+        changed(
+            "in transition, established flow of a client that is of no region any more",
+            &[before[0], WERE_IN_WEST],
+            ethernet(V4, &running),
+            Expected::Tx(in6(4, 0, &running)),
+        ),
     ]
 }
 

@@ -202,11 +202,16 @@ fn switch_limit(image: &mut Image) {
 }
 
 fn block(image: &mut Image, scope: u32, prefix: &str) {
+    block_until(image, scope, prefix, FOREVER);
+}
+
+/// Some block holds on, this one until a moment.
+fn block_until(image: &mut Image, scope: u32, prefix: &str, until: u32) {
     image.root.features |= FEATURE_EMERGENCY;
     image.guards.node.blocks_until = FOREVER;
     image.guards.services.iter_mut().for_each(|guard| guard.blocks_until = FOREVER);
     let prefix = IpPrefix::parse(prefix).expect("a prefix");
-    image.guards.blocked.push(Blocked { prefix, scope, until: FOREVER });
+    image.guards.blocked.push(Blocked { prefix, scope, until });
 }
 
 fn block_for_the_other(image: &mut Image) {
@@ -221,6 +226,17 @@ fn block_clients(image: &mut Image) {
 fn block_expired(image: &mut Image) {
     block_clients(image);
     image.guards.node.blocks_until = 0;
+}
+
+/// Its own end is over, while blocks of others hold on.
+fn block_ended(image: &mut Image) {
+    block_until(image, SCOPE_ALL, "198.51.100.0/25", 1);
+    block_until(image, SCOPE_ALL, "192.0.2.128/25", FOREVER);
+}
+
+fn block_for_the_service_ended(image: &mut Image) {
+    let scope = guarded(image) as u32;
+    block_until(image, scope, "198.51.100.0/25", 1);
 }
 
 fn block_for_the_service(image: &mut Image) {
@@ -268,7 +284,7 @@ fn switched() -> Vec<Case> {
             "a neighbour is blocked",
             |i| block(i, SCOPE_ALL, "198.51.100.128/25"),
             &opening,
-            Expected::Tx(opening_out),
+            Expected::Tx(opening_out.clone()),
         ),
         image(
             "a blocked source, IPv6",
@@ -293,6 +309,24 @@ fn switched() -> Vec<Case> {
         image(
             "the block of a source that pings has expired",
             block_expired,
+            &ping(CLIENT),
+            Expected::Answer(pong(CLIENT)),
+        ),
+        image(
+            "the block of a source has ended, others have not",
+            block_ended,
+            &opening,
+            Expected::Tx(opening_out.clone()),
+        ),
+        image(
+            "the block of a source for the service has ended",
+            block_for_the_service_ended,
+            &opening,
+            Expected::Tx(opening_out.clone()),
+        ),
+        image(
+            "the block of a source that pings has ended, others have not",
+            block_ended,
             &ping(CLIENT),
             Expected::Answer(pong(CLIENT)),
         ),

@@ -5,13 +5,16 @@ use super::*;
 use lb_common::abi::{
     flow::FlowWords,
     heartbeat::{DEFAULT_PORT, Heartbeat, REPLY},
-    plan::POOL_RELAY,
+    plan::{PLAN_PANIC, POOL_RELAY},
     pod::Pod as _,
+    service::{SERVICE_SPILLS, SERVICE_STEERED},
 };
 use lb_common::datapath::flow::FlowTable;
 
 const VIP_FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 70);
 const VIP_FAR_OPEN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 71);
+const VIP_RESIDENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 72);
+const VIP_RESIDENT_OPEN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 73);
 const VIP_FAR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x70);
 const HERE: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 1);
 const HERE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0, 1);
@@ -22,11 +25,13 @@ const NORTH: Ipv4Addr = Ipv4Addr::new(10, 101, 0, 1);
 const NORTH6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x101, 0, 0, 0, 0, 0, 1);
 /// A client whose plan begins with the relay.
 const CLIENT_EAST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
+/// A client of no region.
+const CLIENT_ELSEWHERE: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 7);
 const GUE: u16 = 6080;
 
 /// All golden packets of this file.
 pub(super) fn all() -> Vec<Case> {
-    [outward(), inward(), refused(), heartbeats()].concat()
+    [outward(), inward(), refused(), resident(), heartbeats()].concat()
 }
 
 fn relayed(inner: &[u8]) -> Vec<u8> {
@@ -257,6 +262,64 @@ fn refused() -> Vec<Case> {
             "IP in IP to another address",
             ethernet(V4, &ipv4(PEER, STRANGER, 4, &near)),
             Expected::Pass(Reason::PassNotVip),
+        ),
+    ]
+}
+
+/// Residency says which regions may serve whom, and relays are of their region: nothing widens that, on neither side of a relay.
+fn resident() -> Vec<Case> {
+    const STEERED: Change = Change::Image(|image| {
+        for service in &mut image.services {
+            service.flags |= SERVICE_SPILLS | SERVICE_STEERED;
+        }
+        for plan in &mut image.plans {
+            (plan.shares, plan.leaves, plan.eased) = ([0; 8], [255; 8], PLAN_PANIC);
+        }
+    });
+    let down = |domain| Change::Domain(domain, Admission::CLOSED);
+    let drop = Expected::Drop;
+    let [west, east, other] = [CLIENT, CLIENT_EAST, CLIENT_ELSEWHERE].map(|client| syn(client, VIP_RESIDENT));
+    let [open_west, open_east] = [CLIENT, CLIENT_EAST].map(|client| syn(client, VIP_RESIDENT_OPEN));
+    let running = ack(CLIENT_EAST, VIP_RESIDENT);
+    let served = |inner: &[u8]| Expected::Tx(in4(4, 0, inner));
+    let frame = |inner: &[u8]| ethernet(V4, inner);
+    vec![
+        case("resident here", frame(&west), served(&west)),
+        case("resident in another region", frame(&east), to_north(&east)),
+        changed("resident here, all is down here", &[down("west")], frame(&west), drop(Reason::AllDown)),
+        changed(
+            "resident in another region, that is down",
+            &[down("north")],
+            frame(&east),
+            drop(Reason::AllDown),
+        ),
+        changed("resident nowhere, all is down here", &[down("west")], frame(&other), to_north(&other)),
+        changed("resident here, whatever steers", &[STEERED], frame(&west), served(&west)),
+        changed("resident in another region, whatever steers", &[STEERED], frame(&east), to_north(&east)),
+        changed("resident here and fail-open", &[down("west")], frame(&open_west), served(&open_west)),
+        changed(
+            "resident in another region and fail-open",
+            &[down("north")],
+            frame(&open_east),
+            to_north(&open_east),
+        ),
+        case("relayed, resident here", relayed(&west), served(&west)),
+        case("relayed, resident in another region", relayed(&east), drop(Reason::RelayRefused)),
+        case(
+            "relayed, established, resident in another region",
+            relayed(&running),
+            drop(Reason::RelayRefused),
+        ),
+        case(
+            "relayed, resident in another region and fail-open",
+            relayed(&open_east),
+            drop(Reason::RelayRefused),
+        ),
+        changed(
+            "relayed, resident in another region, whatever steers",
+            &[STEERED],
+            relayed(&east),
+            drop(Reason::RelayRefused),
         ),
     ]
 }
