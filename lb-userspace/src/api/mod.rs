@@ -57,8 +57,8 @@ use problem::Problem;
 use tokio::sync::mpsc;
 use types::{
     Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
-    ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, LogChange, LogView, Reloaded,
-    ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest,
+    ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, LogChange, LogView,
+    Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest,
     Simulation, Stats, StatsBy, Status, SteeredPlan, SubjectName, SwitchView, ThrowRequest, TrafficHistory,
     WatchQuery,
 };

@@ -14,9 +14,9 @@ use super::{
     types::{
         Acted, BackendActionRequest, BackendView, CanaryRequest, CanarySetRequest, CanaryView, ClearRequest,
         Differences, DomainActionRequest, DomainView, Explanation, FlowsPage, FlushRequest, Flushed,
-        GuardView, LogRequest, LogView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView,
-        SimulateRequest, Simulation, Stats, StatsBy, Status, SteeredPlan, SwitchView, ThrowRequest,
-        TrafficHistory, WatchLine,
+        GuardView, LogRequest, LogView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest,
+        ShiftRequest, ShiftView, SimulateRequest, Simulation, Stats, StatsBy, Status, SteeredPlan,
+        SwitchView, ThrowRequest, TrafficHistory, WatchLine,
     },
 };
 use crate::cli::doctor::Finding;

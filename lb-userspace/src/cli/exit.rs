@@ -3,8 +3,8 @@
 use std::{error::Error, io};
 
 use super::{
-    client::ClientError, flows::Unfinished, operate::WaitError, privilege::PrivilegeError, remote::RemoteError,
-    top::NoTerminal,
+    client::ClientError, flows::Unfinished, operate::WaitError, privilege::PrivilegeError,
+    remote::RemoteError, top::NoTerminal,
 };
 use crate::{
     api::{

@@ -7,6 +7,7 @@ use lb_common::abi::flow::{FlowEntry, FlowKey};
 use lb_common::abi::pod::Pod;
 
 use super::sys;
+use super::upkeep::Page;
 
 const KEY: usize = size_of::<FlowKey>();
 const VALUE: usize = size_of::<FlowEntry>();
@@ -42,9 +43,6 @@ pub(super) fn walk(map: BorrowedFd<'_>, mut each: impl FnMut(&FlowKey, &FlowEntr
         }
     }
 }
-
-/// Entries of one page, and where the next page begins, if there is one.
-pub(super) type Page = (Vec<(FlowKey, FlowEntry)>, Option<u32>);
 
 /// A page of a flow table: [`PAGE`] entries or some less; the first one without `from`. Entries that come or go between two pages may be
 /// missed, all others are in one of them.

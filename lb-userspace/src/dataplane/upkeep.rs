@@ -16,6 +16,9 @@ use lb_maglev::SLOT_MARK;
 use super::flow_tables;
 use super::generation::{FLOWS, Generation, OPENINGS};
 
+/// Entries of one page of a table of flows, and where the next page begins, if there is one.
+pub type Page = (Vec<(FlowKey, FlowEntry)>, Option<u32>);
+
 /// Tidies up one generation.
 #[derive(Clone, Debug)]
 pub struct Upkeep {
@@ -57,11 +60,7 @@ impl Upkeep {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn page(
-        &self,
-        table: FlowTable,
-        from: Option<u32>,
-    ) -> io::Result<(Vec<(FlowKey, FlowEntry)>, Option<u32>)> {
+    pub fn page(&self, table: FlowTable, from: Option<u32>) -> io::Result<Page> {
         flow_tables::page(self.generation.fd(name(table)), from)
     }
 

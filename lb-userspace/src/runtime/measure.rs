@@ -13,8 +13,8 @@ use crate::{
     telemetry::{
         history::{PERIOD_S, Totals},
         metrics,
-        stats::{Tally, stats, tally},
         metrics_steering::Api,
+        stats::{Tally, stats, tally},
     },
 };
 

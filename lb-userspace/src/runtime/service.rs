@@ -16,9 +16,9 @@ use crate::{
         problem::{Problem, ProblemKind},
         types::{
             Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
-            ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, LogChange, LogView, Reloaded,
-            ServiceView, ShiftView, SimulateRequest, Simulation, Stats, StatsBy, Status, SteeredPlan,
-            SubjectKind, SubjectName, SwitchView, ThrowRequest, TrafficHistory, WatchQuery,
+            ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, LogChange,
+            LogView, Reloaded, ServiceView, ShiftView, SimulateRequest, Simulation, Stats, StatsBy, Status,
+            SteeredPlan, SubjectKind, SubjectName, SwitchView, ThrowRequest, TrafficHistory, WatchQuery,
         },
     },
     cli::doctor::Finding,

@@ -196,8 +196,10 @@ sets = ["s"]
         tally(&Config::parse(TEXT, "t").unwrap(), &counters(packets, all_down), by, verdict)
     }
 
+    type Told<'s> = (&'s str, u64, Option<u64>, Option<u64>, Option<f64>);
+
     /// Name, packets, new flows, drops, and packets per second, of the total and of each row.
-    fn told(stats: &Stats) -> Vec<(&str, u64, Option<u64>, Option<u64>, Option<f64>)> {
+    fn told(stats: &Stats) -> Vec<Told<'_>> {
         let rows = std::iter::once(&stats.total).chain(&stats.rows);
         rows.map(|row| {
             let StatsCounts { packets, opening, dropped, .. } = row.counts;

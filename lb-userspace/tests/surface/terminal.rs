@@ -54,7 +54,7 @@ pub(crate) fn flows(query: &FlowsQuery) -> Result<FlowsPage, Problem> {
         protocol: "tcp".to_owned(),
         service: Some("web".to_owned()),
         backend: "w1r1b1".to_owned(),
-        home: Some(if number % 2 == 0 { "w1r2b1" } else { "w1r1b1" }.to_owned()),
+        home: Some(if number.is_multiple_of(2) { "w1r2b1" } else { "w1r1b1" }.to_owned()),
         away: number.is_multiple_of(2),
         state: FlowState::Established,
         idle_s: number as u64,

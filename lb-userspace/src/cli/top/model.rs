@@ -172,6 +172,11 @@ impl Model {
         self.note = Some(Note { text, is_error });
     }
 
+    /// Packets per second to all backends together, by the same counters as those of each.
+    pub(super) fn forwarded(&self) -> f64 {
+        self.nodes.iter().filter(|node| node.depth == 0).map(|node| node.rates.packets).sum()
+    }
+
     /// Packets per second of a line of the tree, oldest first.
     pub(super) fn history_of(&self, subject: &SubjectName) -> impl Iterator<Item = f64> {
         self.history.get(subject).into_iter().flatten().copied()

@@ -39,13 +39,13 @@ fn admission(new: u8, old: u8) -> Value {
     json!({"new": new, "old": old, "held": false, "clean": true})
 }
 
-fn domain(path: &str, health: Value, new: u8) -> Value {
+fn domain(path: &str, health: &Value, new: u8) -> Value {
     let level = ["region", "zone", "rack"][path.matches('/').count()];
     let counts = json!({"up": 2, "suspect": 0, "down": 0, "draining": 0});
     json!({"path": path, "level": level, "health": health, "admission": admission(new, 255), "backends": counts})
 }
 
-fn backend(name: &str, rack: &str, health: Value, packets: u64) -> Value {
+fn backend(name: &str, rack: &str, health: &Value, packets: u64) -> Value {
     json!({
         "name": name, "address": "10.0.0.1", "rack": rack, "set": "web", "weight": 100, "health": health,
         "admission": admission(255, 255), "effective": {"new": 255, "old": 255}, "checks": [],
@@ -80,20 +80,20 @@ fn status(forwarded: u64, dropped: u64) -> Value {
 /// After so many seconds: w1r1b1 gets 600 packets each, w1r1b2 300, e1r1b1 100.
 fn sample(second: u64) -> Sample {
     let domains = json!([
-        domain("west", health("UP"), 255),
-        domain("west-2", health("UP"), 255),
-        domain("west/w1", health("UP"), 128),
-        domain("west/w1/r1", health("UP"), 255),
-        domain("west/w1/r2", health("DOWN"), 0),
-        domain("east", health("UP"), 255),
-        domain("east/e1", word("drain", "DRAINING"), 0),
-        domain("east/e1/r1", health("UP"), 255),
+        domain("west", &health("UP"), 255),
+        domain("west-2", &health("UP"), 255),
+        domain("west/w1", &health("UP"), 128),
+        domain("west/w1/r1", &health("UP"), 255),
+        domain("west/w1/r2", &health("DOWN"), 0),
+        domain("east", &health("UP"), 255),
+        domain("east/e1", &word("drain", "DRAINING"), 0),
+        domain("east/e1/r1", &health("UP"), 255),
     ]);
     let backends = json!([
-        backend("w1r1b2", "west/w1/r1", health("UP"), second * 300),
-        backend("w1r1b1", "west/w1/r1", health("UP"), second * 600),
-        backend("w1r2b1", "west/w1/r2", health("DOWN"), 5_000),
-        backend("e1r1b1", "east/e1/r1", health("UP"), second * 100),
+        backend("w1r1b2", "west/w1/r1", &health("UP"), second * 300),
+        backend("w1r1b1", "west/w1/r1", &health("UP"), second * 600),
+        backend("w1r2b1", "west/w1/r2", &health("DOWN"), 5_000),
+        backend("e1r1b1", "east/e1/r1", &health("UP"), second * 100),
     ]);
     let status = status(second * 1_000, second * 7);
     Sample {

@@ -150,7 +150,7 @@ fn header<'a>(model: &'a Model, theme: Theme, width: u16) -> Vec<Line<'a>> {
         Span::styled(format!("{} pkt/s", rate(total.rates.packets)), BOLD),
         Span::raw(format!(
             "  {}bit/s  {} new/s",
-            spaced(rate(total.rates.bytes * 8.0)),
+            spaced(&rate(total.rates.bytes * 8.0)),
             rate(total.rates.opening)
         )),
         Span::styled(drops, if total.drops_per_second > 0.0 { theme.bad() } else { Style::new() }),
@@ -180,7 +180,7 @@ fn header<'a>(model: &'a Model, theme: Theme, width: u16) -> Vec<Line<'a>> {
 }
 
 /// `12.3k` as it stands before a unit: `12.3 k`.
-fn spaced(rate: String) -> String {
+fn spaced(rate: &str) -> String {
     match rate.find(|c: char| c.is_ascii_alphabetic()) {
         Some(at) => format!("{} {}", &rate[..at], &rate[at..]),
         None => format!("{rate} "),
@@ -268,7 +268,7 @@ fn row<'a>(model: &Model, node: &Node, columns: &Columns, theme: Theme) -> Line<
         (true, _) => "▸ ",
     };
     let name = format!("{}{mark}{}", "  ".repeat(node.depth), node.label);
-    let total = model.total.rates.packets;
+    let total = model.forwarded();
     let share =
         if total > 0.0 { format!("{:.0} %", node.rates.packets * 100.0 / total) } else { "-".to_owned() };
     let state = theme.state(node.health.state);
@@ -393,7 +393,7 @@ fn middle(area: Rect, width: u16, height: u16) -> Rect {
     Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height }
 }
 
-fn boxed<'a>(title: String) -> Block<'a> {
+fn boxed(title: &str) -> Block<'static> {
     Block::new().borders(Borders::ALL).title(Line::from(format!(" {title} ")).alignment(Alignment::Center))
 }
 
@@ -419,7 +419,7 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect) {
     let place = middle(area, 66, HELP.len() as u16 + 2);
     frame.render_widget(Clear, place);
     let lines: Vec<_> = HELP.iter().map(|line| Line::raw(format!(" {line}"))).collect();
-    frame.render_widget(Paragraph::new(lines).block(boxed("keys".to_owned())), place);
+    frame.render_widget(Paragraph::new(lines).block(boxed("keys")), place);
 }
 
 fn draw_dialog(frame: &mut Frame<'_>, dialog: &Dialog, theme: Theme, area: Rect) {
@@ -457,5 +457,5 @@ fn draw_dialog(frame: &mut Frame<'_>, dialog: &Dialog, theme: Theme, area: Rect)
     }
     let place = middle(area, width, lines.len() as u16 + 2);
     frame.render_widget(Clear, place);
-    frame.render_widget(Paragraph::new(lines).block(boxed(dialog.title())), place);
+    frame.render_widget(Paragraph::new(lines).block(boxed(&dialog.title())), place);
 }
