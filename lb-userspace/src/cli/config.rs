@@ -55,7 +55,7 @@ pub(super) fn run(command: &ConfigCommand, client: &Client, out: &mut Output) ->
         ConfigCommand::Show(_) if client.is_remote() => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let answer = runtime.block_on(client.get("/v1/config"))?;
-            if out.is_json() {
+            if out.is_data() {
                 return Ok(out.json(&answer.json)?);
             }
             Ok(out.line(toml::to_string(&answer.parse::<toml::Table>()?)?.trim_end())?)

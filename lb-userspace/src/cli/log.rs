@@ -68,7 +68,7 @@ pub(super) async fn run(command: LogCommand, client: &Client, out: &mut Output) 
 }
 
 fn show(answer: &Answer, out: &mut Output) -> anyhow::Result<()> {
-    if out.is_json() {
+    if out.is_data() {
         return Ok(out.json(&answer.json)?);
     }
     let view: LogView = answer.parse()?;
