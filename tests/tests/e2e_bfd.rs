@@ -1,4 +1,4 @@
-//! BFD with BIRD: sessions come up; a daemon that is killed, one that is frozen and a link that is cut are each seen, over
+//! BFD with BIRD and FRR: sessions come up; a daemon that is killed, one that is frozen and a link that is cut are each seen, over
 //! one hop and over several; packets that lie are discarded with a reason.
 use lb_tests::{
     e2e,
@@ -139,7 +139,26 @@ const PEER_END: Ipv4Addr = Ipv4Addr::new(172, 31, 7, 2);
 
 #[test]
 fn over_one_hop_a_killed_and_a_frozen_peer_and_a_cut_link_are_seen() {
+    let bird = |lab: &Lab| {
+        let peer = lab.backend_netns("w1r1b1").unwrap();
+        lab.start_bird(peer, PEER_END.into(), EDGE_END.into(), false, interval_ms()).unwrap()
+    };
+    over_one_hop(bird, lies_are_discarded);
+}
+
+#[test]
+fn frr_is_a_peer_too() {
+    let frr = |lab: &Lab| {
+        let ends = (PEER_END.into(), EDGE_END.into());
+        lab.start_frr(lab.backend_netns("w1r1b1").unwrap(), "hop0", ends, interval_ms()).unwrap()
+    };
+    // Lies are told beside BIRD's session.
+    over_one_hop(frr, |_, _, _| {});
+}
+
+fn over_one_hop(start: impl Fn(&Lab) -> Running, and_then: impl Fn(&Lab, &Daemon<'_>, &UdpSocket)) {
     let lab = e2e::raise_rack(2);
+    let start = || start(&lab);
     let (edge, peer) = (lab.edge_netns(0).unwrap(), lab.backend_netns("w1r1b1").unwrap());
     edge.ip(&[
         format!("link add hop0 type veth peer name hop0 netns {}", peer.name()),
@@ -148,7 +167,6 @@ fn over_one_hop_a_killed_and_a_frozen_peer_and_a_cut_link_are_seen() {
     ])
     .unwrap();
     peer.ip(&[format!("address add {PEER_END}/30 dev hop0"), "link set hop0 up".to_owned()]).unwrap();
-    let start = || lab.start_bird(peer, PEER_END.into(), EDGE_END.into(), false, interval_ms()).unwrap();
     let mut bird = start();
     // The others are watched by heartbeats, so that somebody testifies that the edge is connected.
     let extra = format!(
@@ -186,7 +204,7 @@ fn over_one_hop_a_killed_and_a_frozen_peer_and_a_cut_link_are_seen() {
     wait_backend(&daemon, "direct", State::Up, down.monotonic_ns);
     wait_sessions_up(&daemon, "hop");
 
-    lies_are_discarded(&lab, &daemon, &peer_socket(&lab));
+    and_then(&lab, &daemon, &peer_socket(&lab));
 }
 
 /// A socket where the peer stands.

@@ -137,9 +137,11 @@ fn exec_believes_a_program() {
 #[test]
 fn a_check_through_the_tunnel_tests_what_the_packets_do() {
     let lab = e2e::raise_rack(2);
-    for (vip, length) in [(web_vips()[0].ip(), 32), (web_vips()[1].ip(), 128)] {
+    let [v4, v6] = [(web_vips()[0].ip(), 32), (web_vips()[1].ip(), 128)];
+    let (tcp, http) = ("kind = \"tcp\"", "kind = \"http\"\nbody = \"w1r1b\"");
+    for (kind, (vip, length)) in [(tcp, v4), (http, v4), (tcp, v6), (http, v6)] {
         let text = format!(
-            "kind = \"tcp\"\nvia = \"tunnel\"\nvip = \"{vip}\"\nport = 80\ninterval = \"50ms\"\ntimeout = \"500ms\"\nfall = 2\nrise = 2"
+            "{kind}\nvia = \"tunnel\"\nvip = \"{vip}\"\nport = 80\ninterval = \"50ms\"\ntimeout = \"500ms\"\nfall = 2\nrise = 2"
         );
         let daemon = e2e::start(&lab, &ConfigOptions { check: Check::Text(text), ..e2e::calm() });
         let is = |name: &str, state: State| {

@@ -3,9 +3,10 @@
 use lb_tests::{
     e2e::{self, CLIENTS, Connections, PORTS, Placement},
     lab::{Check, ConfigOptions, Cut, Daemon, Lab},
+    load::{cpus, stall},
 };
-use lb_userspace::plan::state::State;
-use std::{collections::BTreeSet, time::Duration};
+use lb_userspace::{plan::state::State, telemetry::event::EventKind};
+use std::{collections::BTreeSet, thread, time::Duration};
 
 /// Source ports of connections that stay open: not those of flow maps.
 const KEPT_PORTS: std::ops::Range<u16> = 30_000..30_100;
@@ -180,4 +181,29 @@ fn a_killed_server_is_found_by_tcp_checks_and_returns_when_it_is_restarted() {
     e2e::wait_all_up(&daemon);
     before.assert_same(&e2e::placement(&lab));
     assert_eq!(e2e::changed_domains(&daemon, killed_ns), BTreeSet::new());
+}
+
+/// Times for which CPUs stand still, in milliseconds, and between them.
+const STALLS_MS: [u64; 4] = [10, 25, 40, 15];
+const BETWEEN: Duration = Duration::from_millis(25);
+
+#[test]
+fn cpus_that_stand_still_fail_nobody() {
+    let lab = e2e::raise();
+    // The pace of the default configuration of the lab: 3 ms, DOWN after two misses.
+    let daemon = e2e::start(&lab, &ConfigOptions { table_size: 16381, ..ConfigOptions::default() });
+    let cpus = cpus().unwrap();
+    // Each alone, and all at once.
+    let groups: Vec<_> = cpus.iter().map(std::slice::from_ref).chain([&cpus[..]]).collect();
+    let since_ns = e2e::now_ns();
+    for time in STALLS_MS {
+        for group in &groups {
+            stall(group, Duration::from_millis(time)).unwrap();
+            thread::sleep(BETWEEN);
+        }
+    }
+    let events = e2e::events_since(&daemon, since_ns).into_iter();
+    let of_states = |kind| matches!(kind, EventKind::BackendState | EventKind::DomainState);
+    let alarms: Vec<_> = events.filter(|event| of_states(event.kind)).collect();
+    assert!(alarms.is_empty(), "{alarms:#?}");
 }

@@ -1,15 +1,26 @@
 //! Steering end to end: a pool that is in part down keeps what the 140 % rule says and moves nobody else, a simulation says so before,
-//! a plan panics and comes back, capacities spill and come back.
+//! a plan panics and comes back, capacities spill and come back, what fits nowhere is shed, and a shift is refused by what was measured.
 use anyhow::ensure;
+use lb_common::abi::reason::Reason;
 use lb_tests::{
     e2e::{self, Connections, Placement},
-    lab::{Check, ConfigOptions, Daemon, Lab},
+    golden::packets::{SYN, ipv4, tcp},
+    lab::{Check, ConfigOptions, Daemon, Lab, VIP_V4, web_vips},
 };
 use lb_userspace::{
-    api::types::{Simulation, SteeredPlan},
+    api::types::{GuardView, Simulation, SteeredPlan},
     telemetry::event::EventKind,
 };
-use std::{collections::BTreeSet, fs, ops::Range};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 /// Source ports of connections that stay open: not those of flow maps.
 const KEPT_PORTS: Range<u16> = 30_000..30_060;
@@ -197,4 +208,100 @@ fn a_full_pool_spills_and_takes_its_flows_back() {
     kept.assert_unbroken(&BTreeSet::new());
     assert!(told(&daemon, began_ns).contains("than pool west has room for"), "{}", told(&daemon, began_ns));
     kept.finish();
+}
+
+/// New flows a second that each pool of the service `web` takes.
+const CAPACITY: u64 = 200;
+/// Segments of the flood in one go, and the time from one to the next.
+const BURST: u16 = 40;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Opening segments to the web service from an address near the client in the west, `BURST` each time, until told to stop.
+fn flood(lab: &Lab, stop: &AtomicBool) {
+    let [a, b, c, _] = lab.topology().client("west").unwrap().v4.octets();
+    let source = Ipv4Addr::new(a, b, c, 200);
+    let send = || {
+        // IPPROTO_RAW: the packet is sent as it is, header included.
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(255)))?;
+        let to = SockAddr::from(SocketAddr::new(IpAddr::from(VIP_V4), 0));
+        for port in (1_024..=u16::MAX).cycle().step_by(usize::from(BURST)) {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            for port in port..=port.saturating_add(BURST - 1) {
+                socket.send_to(&ipv4(source, VIP_V4, 6, &tcp(port, 80, SYN, b"")), &to)?;
+            }
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    };
+    lab.client_netns("west").unwrap().run(send).unwrap();
+}
+
+fn shed(daemon: &Daemon<'_>, service: &str) -> (u64, f64) {
+    let guard: GuardView = e2e::ask(daemon, &["guard", "show", service]);
+    (guard.refused[Reason::Shed.name()], guard.shed_percent)
+}
+
+#[test]
+fn what_fits_nowhere_is_shed_and_a_shift_is_refused_by_what_was_measured() {
+    let lab = e2e::raise();
+    let path = lab.write_config(&ConfigOptions { check: Check::None, ..e2e::calm() }).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let (web, rest) = text.split_once("name = \"web6\"").unwrap();
+    let capacity = format!("capacity_new_flows_per_second = {CAPACITY}\n");
+    let web = web.replace("name = \"web\"\n", "name = \"web\"\npriority = \"P3\"\n");
+    let web = ["west", "east"].iter().fold(web, |web, pool| {
+        let line = format!("[[service.pool]]\nname = \"{pool}\"\n");
+        web.replace(&line, &format!("{line}{capacity}"))
+    });
+    fs::write(&path, format!("{web}name = \"web6\"\npriority = \"P0\"{rest}")).unwrap();
+    let daemon = lab.start_daemon(&path).unwrap();
+    daemon.wait_ready(e2e::DEADLINE).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| flood(&lab, &stop));
+        e2e::eventually("what fits nowhere is shed", || {
+            let (plan, (packets, percent)) = (plan(&daemon, "west"), shed(&daemon, "web"));
+            ensure!(
+                packets > 500 && percent > 30.0 && plan.unfit_percent > 30.0,
+                "{packets} {percent} {plan:?}"
+            );
+            ensure!(plan.why.iter().any(|why| why.contains("fit into no pool")), "{plan:?}");
+            Ok(())
+        });
+        e2e::eventually("no pool gets more than it takes", || {
+            let plan = plan(&daemon, "west");
+            let most = plan.pools.iter().map(|pool| pool.arrivals).fold(0.0, f64::max);
+            ensure!(most > 0.0 && most <= CAPACITY as f64, "{plan:?}");
+            Ok(())
+        });
+        // Who has another service notices nothing.
+        let map = lab.flow_map("west", web_vips()[1], 20_000..20_040).unwrap();
+        assert!(map.failed.is_empty(), "P0 is served: {:?}", map.failed);
+        assert_eq!(shed(&daemon, "web6"), (0, 0.0));
+
+        // By weight, half of a pool may go; by what was measured there is no room for it.
+        let shift = ["shift", "zone", "west/w1", "--to", "0%", "--for", "1h", "--reason", "try"];
+        let refused = daemon.cli(&shift).unwrap();
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success(), "{told}");
+        for text in
+            ["web (client region west)", "would fit nowhere", "room in pool west for 80, pool east for 160"]
+        {
+            assert!(told.contains(text), "{text}: {told}");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    e2e::eventually("shedding ends", || {
+        let (_, percent) = shed(&daemon, "web");
+        ensure!(percent == 0.0, "{percent}");
+        Ok(())
+    });
+    e2e::eventually("the demand fades, and the same shift is fine", || {
+        let shift = ["shift", "zone", "west/w1", "--to", "0%", "--for", "1h", "--reason", "try"];
+        let done = daemon.cli(&shift)?;
+        ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        Ok(())
+    });
 }

@@ -101,10 +101,11 @@ fn overview(status: &Status) -> Vec<(&'static str, Cell)> {
         (
             "control thread",
             Cell::new(format!(
-                "{}, {} rounds, {} late, at most {} late, {} stores",
+                "{}, {} rounds, {} late, {} in a stall of this host, at most {} late, {} stores",
                 control.scheduling,
                 control.rounds,
                 control.late_rounds,
+                control.stalled_rounds,
                 span(control.max_lateness_ns),
                 control.stores
             )),

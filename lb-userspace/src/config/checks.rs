@@ -62,8 +62,10 @@ pub enum CheckKind {
 /// See [`CheckKind::Http`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HttpCheck {
-    /// TCP port of the backend.
+    /// TCP port of the backend; through the tunnel, of the service.
     pub port: u16,
+    /// The VIP, if the request goes to it through the tunnel to the backend.
+    pub vip: Option<IpAddr>,
     /// How to use TLS; `None` for plain HTTP.
     pub tls: Option<TlsCheck>,
     /// `HEAD` instead of `GET`.

@@ -1,15 +1,18 @@
 //! Heartbeats over UDP and in ICMP echo requests: sends rounds, takes answers, and says what became of each probe. No decision is taken here.
 //!
 //! A group's rounds are sent on absolute ticks. A round is judged when its answers were due, after the sockets have been
-//! drained; it may be that several rounds are in flight, when the timeout is longer than the interval. If this thread was
-//! itself so late that a whole interval passed, it cannot tell whose fault a missing answer is, and says nothing.
+//! drained; it may be that several rounds are in flight, when the timeout is longer than the interval. If somebody is missing, it is
+//! [held](crate::health::flights) until it is known that this host was not what stood still.
 
 pub mod bfd;
+pub mod cpus;
 pub mod exchange;
 mod exec;
 pub mod gather;
 pub mod http;
 pub mod slow;
+mod stream;
+mod timetable;
 pub mod tunnel;
 mod wire;
 
@@ -22,23 +25,22 @@ use lb_common::abi::heartbeat::{Heartbeat, MAGIC, REPLY, REQUEST, STATUS_OK, VER
 
 use tokio::task::JoinSet;
 
+use self::cpus::Cpus;
 use self::wire::{Means, Socket};
 
 use crate::config::CheckKind;
 use crate::health::echo::Family;
-use crate::health::round::{Miss, Outcome, Round};
+use crate::health::flights::{Flights, MAX_ROUNDS_IN_FLIGHT, Pacing, Probe, Taken};
+use crate::health::round::{Outcome, Round};
 use crate::health::target::{Group, Targets};
-use crate::health::ticks::Dice;
 use crate::runtime::clock::{as_ns, monotonic_ns};
 
-/// Rounds of one group that may wait for answers at the same time.
-pub const MAX_ROUNDS_IN_FLIGHT: usize = 64;
 /// Datagrams taken in one go, so that a flood cannot keep the thread from its timer.
 pub const MAX_DRAIN: usize = 65_536;
+/// Probes sent in one go: answers and operators' commands are not to wait until all of a large round is out.
+const PROBES_PER_TURN: usize = 64;
 /// After how many datagrams the clock is read again.
 const DATAGRAMS_PER_CLOCK: usize = 64;
-/// A round that was sent late by less than this part of an interval is judged on time all the same.
-const SLACK_DIVISOR: u64 = 8;
 /// Bytes read of a datagram: a heartbeat behind the longest IPv4 header and that of ICMP. Longer ones are no heartbeats.
 const DATAGRAM_BYTES: usize = 128;
 
@@ -80,8 +82,8 @@ pub enum ProberError {
 /// What probes outside the control thread; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Elsewhere {
-    _exchanges: Option<exchange::Thread>,
-    _tunnels: Option<tunnel::Thread>,
+    _exchanges: Option<timetable::Thread>,
+    _tunnels: Option<timetable::Thread>,
     _tasks: JoinSet<()>,
 }
 
@@ -118,8 +120,12 @@ pub fn spawn(targets: &Targets) -> Result<(gather::Gather, Elsewhere), Elsewhere
 pub struct ProbingStatus {
     /// Rounds judged.
     pub rounds: u64,
-    /// Rounds whose misses were not believed, because this thread was late by more than an interval itself.
+    /// Rounds that were judged later than an interval after they were due.
     pub late_rounds: u64,
+    /// Rounds in which somebody was missing, and that were given a grace because this host stood still.
+    pub stalled_rounds: u64,
+    /// For how long a round was held at most until it was known that this host had not stood still, in nanoseconds.
+    pub max_held_ns: u64,
     /// Rounds that were never sent, because this thread was late by more than an interval.
     pub missed_ticks: u64,
     /// How late the last round was sent, in nanoseconds.
@@ -140,43 +146,25 @@ pub struct ProbingStatus {
     pub invalid_answers: u64,
 }
 
-/// One probe of a round.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Probe {
-    Waiting { sent_ns: u64 },
-    Answered { at_ns: u64, rtt_ns: u64 },
-    Unwell,
-    Unsent,
-}
-
-/// One round that waits for answers.
-#[derive(Debug)]
-struct Flight {
-    round: u64,
-    sent_ns: u64,
-    judge_ns: u64,
-    waiting: bool,
-    probes: Vec<Probe>,
-}
-
-/// A group's schedule and rounds in flight.
+/// A group's rounds, and where they go.
 #[derive(Debug)]
 struct Pace {
     group: usize,
     interval_ns: u64,
-    timeout_ns: u64,
-    /// The next tick, without its delay.
-    next_send_ns: u64,
-    /// How far the next round is delayed, of at most `jitter_ns`.
-    delay_ns: u64,
-    jitter_ns: u64,
-    dice: Dice,
-    next_round: u64,
+    flights: Flights,
     means: Means,
     /// The targets' numbers and where they are.
     peers: Vec<(usize, SocketAddr)>,
-    /// Round r lies at r modulo the length.
-    flights: Vec<Flight>,
+    sending: Option<Sending>,
+}
+
+/// A round of which a part has been sent.
+#[derive(Clone, Copy, Debug)]
+struct Sending {
+    round: u64,
+    due_ns: u64,
+    /// The next of the peers.
+    next: usize,
 }
 
 impl Pace {
@@ -188,54 +176,18 @@ impl Pace {
         now_ns: u64,
     ) -> Result<Self, ProberError> {
         let port = group.kind.port();
-        let interval_ns = as_ns(group.interval).max(1);
-        let timeout_ns = as_ns(group.timeout);
-        // One more than fit in a timeout, because a round that was sent late is judged late; and one if it was delayed.
-        let spare = 2 + usize::from(group.jitter > 0);
-        let depth =
-            usize::try_from(timeout_ns.div_ceil(interval_ns)).unwrap_or(usize::MAX).saturating_add(spare);
-        if depth > MAX_ROUNDS_IN_FLIGHT {
-            return Err(ProberError::TooManyInFlight { check: group.check.clone() });
-        }
         let peer = |&target: &usize| (target, SocketAddr::new(targets.targets[target].address, port));
         let peers: Vec<_> = group.targets.iter().map(peer).collect();
-        let flight = || Flight {
-            round: 0,
-            sent_ns: 0,
-            judge_ns: 0,
-            waiting: false,
-            probes: vec![Probe::Unsent; peers.len()],
-        };
-        let flights = (0..depth).map(|_| flight()).collect();
-        Ok(Self {
-            group: index,
+        let interval_ns = as_ns(group.interval).max(1);
+        let pacing = Pacing {
             interval_ns,
-            timeout_ns,
-            next_send_ns: now_ns,
-            delay_ns: 0,
+            timeout_ns: as_ns(group.timeout),
             jitter_ns: (u128::from(interval_ns) * u128::from(group.jitter) / 100) as u64,
-            dice: Dice::new(now_ns ^ index as u64),
-            next_round: 1,
-            means,
-            peers,
-            flights,
-        })
-    }
-
-    fn slot(&self, round: u64) -> usize {
-        // The remainder is below the number of flights, which is a usize.
-        (round % self.flights.len() as u64) as usize
-    }
-
-    fn next_ns(&self) -> u64 {
-        let judged = self.flights.iter().filter(|flight| flight.waiting).map(|flight| flight.judge_ns).min();
-        judged.unwrap_or(u64::MAX).min(self.next_send_ns + self.delay_ns)
-    }
-
-    /// The oldest round that waits and was due at `now_ns`.
-    fn due(&self, now_ns: u64) -> Option<usize> {
-        let due = self.flights.iter().enumerate().filter(|(_, f)| f.waiting && f.judge_ns <= now_ns);
-        due.min_by_key(|(_, flight)| flight.round).map(|(slot, _)| slot)
+            fall: group.fall,
+        };
+        let flights = Flights::new(pacing, peers.len(), now_ns, now_ns ^ index as u64)
+            .ok_or_else(|| ProberError::TooManyInFlight { check: group.check.clone() })?;
+        Ok(Self { group: index, interval_ns, flights, means, peers, sending: None })
     }
 }
 
@@ -250,6 +202,8 @@ pub struct Prober {
     /// For each target, its pace and its position there.
     places: Vec<Option<(usize, usize)>>,
     outcomes: Vec<Outcome>,
+    /// The pace that got the last of the room to send.
+    first: usize,
     status: ProbingStatus,
 }
 
@@ -287,7 +241,7 @@ impl Prober {
         let [udp_v4, udp_v6, echo_v4, echo_v6] = sockets.map(Option::transpose);
         let sockets = [udp_v4?, udp_v6?, echo_v4?, echo_v6?];
         let status = ProbingStatus::default();
-        Ok(Self { sockets, key, paces, places, outcomes: Vec::new(), status })
+        Ok(Self { sockets, key, paces, places, outcomes: Vec::new(), first: 0, status })
     }
 
     /// The sockets, readable when there are answers.
@@ -295,10 +249,11 @@ impl Prober {
         self.sockets.iter().flatten().map(|socket| socket.socket.as_fd())
     }
 
-    /// When something is due next; `None` if there are no heartbeat targets.
+    /// When something is due next, if CPUs' answers are told of as they come; `None` if there are no heartbeat targets.
     #[must_use]
     pub fn next_ns(&self) -> Option<u64> {
-        self.paces.iter().map(Pace::next_ns).min()
+        // What is left of a round goes out at once, after what came meanwhile.
+        self.paces.iter().map(|pace| if pace.sending.is_some() { 0 } else { pace.flights.next_ns() }).min()
     }
 
     /// Counters since start.
@@ -334,79 +289,80 @@ impl Prober {
         }
     }
 
-    /// Hands out the next round that was due at `now_ns`. The sockets must have been drained after that moment.
-    pub fn judge(&mut self, now_ns: u64) -> Option<Round<'_>> {
-        let (pace, slot) =
-            self.paces.iter_mut().find_map(|pace| pace.due(now_ns).map(|slot| (pace, slot)))?;
-        let late = now_ns - pace.flights[slot].judge_ns > pace.interval_ns;
-        let flight = &mut pace.flights[slot];
-        flight.waiting = false;
+    /// Hands out the next round that was due at `now_ns` and need not be held. The sockets must have been drained, and the CPUs heard, after that
+    /// moment.
+    pub fn judge(&mut self, now_ns: u64, cpus: &mut Cpus) -> Option<Round<'_>> {
+        let (testimony, mut ask) = cpus.parts();
+        let outcomes = &mut self.outcomes;
+        let (pace, judged) = self.paces.iter_mut().find_map(|pace| {
+            let judged = pace.flights.judge(now_ns, testimony, &mut ask, outcomes)?;
+            Some((pace, judged))
+        })?;
         self.status.rounds += 1;
-        self.status.late_rounds += u64::from(late);
-        let due_ns = flight.judge_ns;
-        self.outcomes.clear();
-        self.outcomes.extend(flight.probes.iter().map(|&probe| match probe {
-            Probe::Answered { at_ns, rtt_ns } => Outcome::Answered { at_ns, rtt_ns },
-            Probe::Waiting { .. } if late => Outcome::Unknown,
-            Probe::Waiting { .. } => Outcome::Missed { how: Miss::Silent, due_ns },
-            Probe::Unwell => Outcome::Missed { how: Miss::Unwell, due_ns },
-            Probe::Unsent => Outcome::Missed { how: Miss::Unsent, due_ns },
-        }));
-        Some(Round { group: pace.group, since_ns: flight.sent_ns, due_ns, outcomes: &self.outcomes })
+        self.status.late_rounds += u64::from(now_ns - judged.due_ns > pace.interval_ns);
+        self.status.stalled_rounds += u64::from(judged.stalled);
+        self.status.max_held_ns = self.status.max_held_ns.max(judged.held_ns);
+        let (group, since_ns, due_ns) = (pace.group, judged.since_ns, judged.due_ns);
+        Some(Round { group, since_ns, due_ns, outcomes: &self.outcomes })
     }
 
-    /// Sends every round that is due at `now_ns`.
+    /// Sends what is due at `now_ns`, a part of it if it is much; the rest is due at once.
     pub fn send(&mut self, now_ns: u64) {
-        for index in 0..self.paces.len() {
-            let pace = &mut self.paces[index];
-            if pace.next_send_ns + pace.delay_ns > now_ns {
-                continue;
+        let mut room = PROBES_PER_TURN;
+        for _ in 0..self.paces.len() {
+            // Whoever did not get all of the room this time comes first the next time.
+            self.first = (self.first + 1) % self.paces.len();
+            let index = self.first;
+            if self.paces[index].sending.is_none() {
+                self.begin(index, now_ns);
             }
-            let lateness_ns = now_ns - pace.next_send_ns - pace.delay_ns;
-            let missed = lateness_ns / pace.interval_ns;
-            self.status.lateness_ns = lateness_ns;
-            self.status.max_lateness_ns = self.status.max_lateness_ns.max(lateness_ns);
-            self.status.missed_ticks += missed;
-            let tick_ns = pace.next_send_ns + missed * pace.interval_ns;
-            let due_ns = tick_ns + pace.delay_ns;
-            pace.next_send_ns = tick_ns + pace.interval_ns;
-            pace.delay_ns = pace.dice.below(pace.jitter_ns);
-            let slot = pace.slot(pace.next_round);
-            if pace.flights[slot].waiting {
-                // Cannot be with the depth that was chosen; if it were, a round less is the harmless way out.
-                self.status.missed_ticks += 1;
-                continue;
+            let Some(sending) = self.paces[index].sending else { continue };
+            room -= self.send_some(index, sending, room);
+            if room == 0 {
+                return;
             }
-            self.send_round(index, slot, due_ns);
         }
     }
 
-    fn send_round(&mut self, index: usize, slot: usize, due_ns: u64) {
-        let pace = &mut self.paces[index];
-        let round = pace.next_round;
-        pace.next_round += 1;
-        let flight = &mut pace.flights[slot];
+    /// Begins the group's round if one is due.
+    fn begin(&mut self, index: usize, now_ns: u64) {
+        let Pace { flights, sending, .. } = &mut self.paces[index];
+        let Some(tick) = flights.tick(now_ns) else { return };
+        self.status.lateness_ns = tick.lateness_ns;
+        self.status.max_lateness_ns = self.status.max_lateness_ns.max(tick.lateness_ns);
+        self.status.missed_ticks += tick.missed;
+        if let Some(round) = tick.round {
+            flights.open(round, monotonic_ns());
+            *sending = Some(Sending { round, due_ns: tick.due_ns, next: 0 });
+        }
+    }
+
+    /// Sends at most `room` probes of the group's round; returns how many.
+    fn send_some(&mut self, index: usize, sending: Sending, room: usize) -> usize {
+        let Pace { flights, means, peers, sending: left, .. } = &mut self.paces[index];
+        let Sending { round, due_ns, next } = sending;
+        let some = peers.iter().enumerate().skip(next).take(room);
+        let count = some.len();
         let mut sent_ns = monotonic_ns();
-        flight.sent_ns = sent_ns;
-        for (position, &(target, to)) in pace.peers.iter().enumerate() {
+        for (position, &(target, to)) in some {
             if position % DATAGRAMS_PER_CLOCK == DATAGRAMS_PER_CLOCK - 1 {
                 sent_ns = monotonic_ns();
             }
             let nonce = self.key.hash_one((round, target));
             let request = Heartbeat::request(round, nonce, target as u64);
-            let socket = &self.sockets[pace.means.socket(to)];
+            let socket = &self.sockets[means.socket(to)];
             let sent = socket.as_ref().map(|socket| socket.send(round, &request, to));
             let sent = matches!(sent, Some(Ok(_)));
             self.status.sent += u64::from(sent);
             self.status.send_errors += u64::from(!sent);
-            flight.probes[position] = if sent { Probe::Waiting { sent_ns } } else { Probe::Unsent };
+            flights.set(round, position, if sent { Probe::Waiting { sent_ns } } else { Probe::Unsent });
         }
-        let done_ns = monotonic_ns();
-        // A round that went out late gets its full timeout; a little lateness is not worth a second wake-up.
-        let late = done_ns.saturating_sub(due_ns) > pace.interval_ns / SLACK_DIVISOR;
-        flight.judge_ns = if late { done_ns } else { due_ns } + pace.timeout_ns;
-        flight.round = round;
-        flight.waiting = true;
+        let next = next + count;
+        *left = (next < peers.len()).then_some(Sending { next, ..sending });
+        if left.is_none() {
+            flights.sent(round, due_ns, monotonic_ns());
+        }
+        count
     }
 
     fn take(&mut self, heartbeat: Heartbeat, means: Means, from: SocketAddr, now_ns: u64) {
@@ -414,24 +370,13 @@ impl Prober {
             self.status.invalid_answers += 1;
             return;
         };
-        let pace = &mut self.paces[pace];
-        let round = u64::from_be_bytes(heartbeat.round);
-        let slot = pace.slot(round);
-        let flight = &mut pace.flights[slot];
-        if !flight.waiting || flight.round != round {
-            self.status.late_answers += 1;
-            return;
-        }
-        let Probe::Waiting { sent_ns } = flight.probes[position] else {
-            self.status.duplicate_answers += 1;
-            return;
+        let (round, well) = (u64::from_be_bytes(heartbeat.round), heartbeat.status == STATUS_OK);
+        let counter = match self.paces[pace].flights.answer(round, position, well, now_ns) {
+            Taken::InTime => &mut self.status.answers,
+            Taken::Late => &mut self.status.late_answers,
+            Taken::Twice => &mut self.status.duplicate_answers,
         };
-        self.status.answers += 1;
-        flight.probes[position] = if heartbeat.status == STATUS_OK {
-            Probe::Answered { at_ns: now_ns, rtt_ns: now_ns.saturating_sub(sent_ns) }
-        } else {
-            Probe::Unwell
-        };
+        *counter += 1;
     }
 
     /// The pace and the position of the target, if it is an answer to a probe that was sent to there.

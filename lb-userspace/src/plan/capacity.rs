@@ -1,20 +1,29 @@
 //! Whether what remains can carry a domain's traffic, and whether a domain is ready for its traffic to return. Pure.
 //!
-//! Without measured demand and capacities, weights stand for both: a pool is built for the flows that are at home in it, and its weight
-//! is how much that is. A pool of which nothing is left hands its flows on to the next one of the plan, which then has
-//! to carry both.
+//! Where all pools of a plan have a capacity and new flows of it have been measured, those are what counts: a domain may give away what the
+//! rest has room for. Elsewhere weights stand for both: a pool is built for the flows that are at home in it, and its weight is how much that is.
+//! Either way a pool keeps as much of its flows as steering lets it (the 140 % rule, or what its plan's mode says), and hands the rest on to the
+//! next one of the plan, which then has to carry both.
 
 use std::collections::BTreeMap;
 
+use lb_common::abi::admission::Admission;
 use lb_common::datapath::hash::share_limit;
 
-use crate::config::{BackendId, Config, DomainId, Plan, PoolIndex, Service};
+use crate::config::{Config, DomainId};
+use crate::plan::planner::Cell;
+use crate::plan::steering::{
+    Layout, PlanLayout,
+    simulate::{Settled, settle},
+};
 
 /// Least part of the weight of a pool, in percent of what it has to carry, that must remain when a domain is shifted: at half of it, each
 /// backend that remains gets twice its flows.
 pub const MIN_REMAINING_PERCENT: u64 = 50;
 /// Least part of a domain's weight that must be well before its traffic returns, in percent.
 pub const MIN_RETURN_PERCENT: u64 = 50;
+/// Fewer new flows a second than this are no demand to judge by, and no shortage.
+pub const MIN_DEMAND: f64 = 1.0;
 
 /// How much of a domain is well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -67,53 +76,123 @@ pub struct Shortage {
     pub service: String,
     /// The client region.
     pub client_region: String,
-    /// The pool to which the plan's flows would go; none if no pool could take any.
-    pub pool: Option<String>,
-    /// What takes them now, in percent of what it is built for.
-    pub before_percent: u64,
-    /// What would take them then.
-    pub after_percent: u64,
+    /// What there would be too little of.
+    pub lack: Lack,
 }
 
-/// The plans that would be left with less than [`MIN_REMAINING_PERCENT`], and with less than now, if `domain` kept only `keep` of
-/// its new flows. `now` says which share of new flows each backend takes, its domains considered.
+/// See [`Shortage::lack`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Lack {
+    /// Room for measured flows.
+    Room {
+        /// New flows a second that want to follow the plan.
+        demand: u64,
+        /// Those of them that would fit into no pool.
+        unfit: u64,
+        /// Those that fit into none now.
+        unfit_now: u64,
+        /// The plan's pools, each with the new flows a second that it would have room for.
+        room: Vec<(String, u64)>,
+    },
+    /// Weight.
+    Weight {
+        /// The pool of the plan's that would have least; none if no pool could take any flow.
+        pool: Option<String>,
+        /// What it has now, in percent of what it has to carry.
+        before_percent: u64,
+        /// What it would have.
+        after_percent: u64,
+    },
+}
+
+/// The plans that would be left with too little, and with less than now, if `domain` kept only `keep` of its new flows. `word` says
+/// how things are now, `demand` how many new flows a second each plan has.
 #[must_use]
 pub fn shortages(
     config: &Config,
-    now: impl Fn(BackendId) -> u8,
-    domain: DomainId,
-    keep: u8,
+    layout: &Layout,
+    word: &impl Fn(Cell) -> Admission,
+    demand: &[f64],
+    (domain, keep): (DomainId, u8),
 ) -> Vec<Shortage> {
-    let is_within = |id: BackendId| config.topology.is_within(config[id].rack, domain);
-    let then = |id: BackendId| if is_within(id) { now(id).min(keep) } else { now(id) };
+    let then = |cell: Cell| {
+        let word = word(cell);
+        let share = if cell == Cell::Domain(domain) { word.new_share().min(keep) } else { word.new_share() };
+        // What an operator says is no reason to stop believing health.
+        let held =
+            (word.0 | if cell == Cell::Domain(domain) { Admission::HELD } else { 0 }) & Admission::HELD;
+        Admission(Admission::new(share, word.old_share()).0 | held)
+    };
+    let (before, after) = (settle(layout, word, demand), settle(layout, &then, demand));
     let mut found = Vec::new();
-    for service in &config.services {
-        let members: Vec<_> = service.pools.iter().map(|pool| config.members(pool)).collect();
-        if !members.iter().flatten().any(|&id| is_within(id)) {
+    for (service, plans) in layout.service_plans.iter().enumerate() {
+        let pools = layout.service_pools[service].clone();
+        let touched = |pool| layout.members(pool).any(|member| member.domains.contains(&domain));
+        if !pools.clone().any(touched) {
             continue;
         }
-        let pools = |share: &dyn Fn(BackendId) -> u8| -> Vec<Room> {
-            members
-                .iter()
-                .map(|pool| Room::new(pool.iter().map(|&id| (config[id].weight, share(id)))))
-                .collect()
+        let weigh = |word: &dyn Fn(Cell) -> Admission, settled| -> Vec<Remaining> {
+            let rooms: Vec<_> = pools.clone().map(|pool| Room::new(shares(layout, pool, word))).collect();
+            remaining(layout, plans.clone(), pools.start, &rooms, settled)
         };
-        let (before, after) = (remaining(service, &pools(&now)), remaining(service, &pools(&then)));
-        for ((plan, (_, before_percent)), (pool, after_percent)) in before.into_iter().enumerate().zip(after)
-        {
-            if after_percent < MIN_REMAINING_PERCENT && after_percent < before_percent {
-                let region = config.client_regions.get(plan).map_or("default", |region| region.name.as_str());
-                found.push(Shortage {
-                    service: service.name.clone(),
-                    client_region: region.to_owned(),
-                    pool: pool.map(|pool| service[pool].name.clone()),
-                    before_percent,
-                    after_percent,
-                });
-            }
+        let (weight_before, weight_after) = (weigh(word, &before), weigh(&then, &after));
+        for (index, at) in plans.clone().enumerate() {
+            let name =
+                |pool: usize| config[layout.pools[pool].service][layout.pools[pool].index].name.clone();
+            let (plan, wanted) = (&layout.plans[at], demand.get(at).copied().unwrap_or(0.0));
+            let lack = if is_measured(layout, plan, wanted) {
+                let unfit = |settled: &Settled| settled.plans[at].allotment.unfit;
+                (unfit(&after) >= MIN_DEMAND && unfit(&after) >= unfit(&before) + MIN_DEMAND).then(|| {
+                    let room = |&pool: &usize| (name(pool), whole(room_of(layout, &after, pool)));
+                    Lack::Room {
+                        demand: whole(wanted),
+                        unfit: whole(unfit(&after)),
+                        unfit_now: whole(unfit(&before)),
+                        room: plan.pools.iter().map(room).collect(),
+                    }
+                })
+            } else {
+                let ((_, before_percent), (pool, after_percent)) =
+                    (weight_before[index], weight_after[index]);
+                (after_percent < MIN_REMAINING_PERCENT && after_percent < before_percent)
+                    .then(|| Lack::Weight { pool: pool.map(name), before_percent, after_percent })
+            };
+            let region = config.client_regions.get(plan.number);
+            let client_region = region.map_or("default", |region| region.name.as_str()).to_owned();
+            let service = config[plan.service].name.clone();
+            found.extend(lack.map(|lack| Shortage { service, client_region, lack }));
         }
     }
     found
+}
+
+/// Whether demand says what a plan needs: it has some, and every pool of it says what it can take.
+fn is_measured(layout: &Layout, plan: &PlanLayout, demand: f64) -> bool {
+    demand >= MIN_DEMAND && plan.pools.iter().all(|&pool| layout.pools[pool].capacity.is_some())
+}
+
+/// New flows a second that a pool has room for.
+fn room_of(layout: &Layout, settled: &Settled, pool: usize) -> f64 {
+    let capacity = layout.pools[pool].capacity.unwrap_or(0.0);
+    capacity * settled.weights[pool].part(false) * layout.utilisation
+}
+
+/// In whole numbers: what is counted is far below their limit.
+fn whole(flows: f64) -> u64 {
+    flows.max(0.0).round() as u64
+}
+
+/// The weight of each member of a pool, and which share of new flows it takes, its domains considered.
+fn shares<'a>(
+    layout: &'a Layout,
+    pool: usize,
+    word: &'a dyn Fn(Cell) -> Admission,
+) -> impl Iterator<Item = (u32, u8)> + 'a {
+    layout.members(pool).map(|member| {
+        let own = word(Cell::Backend(member.backend)).new_share();
+        let domains = member.domains.iter().map(|&domain| word(Cell::Domain(domain)).new_share());
+        (member.weight, domains.fold(own, u8::min))
+    })
 }
 
 /// What a pool can take.
@@ -147,38 +226,51 @@ impl Room {
     }
 }
 
-/// For each plan, which of its pools has least in percent of what it has to carry, and how much; no pool where some flows find none.
-fn remaining(service: &Service, pools: &[Room]) -> Vec<(Option<PoolIndex>, u64)> {
-    // What each pool hands on to each other one, by the plan that hands on most: a pool's flows count once, however many plans begin with it.
-    let mut handed = BTreeMap::new();
-    for plan in &service.plans {
-        let Some(first) = plan.first() else { continue };
-        let mut flows = pools[first.index()].built;
-        for pool in plan.iter() {
-            let most: &mut f64 = handed.entry((first.index(), pool.index())).or_default();
-            *most = most.max(flows);
-            flows *= pools[pool.index()].over;
+/// The pool of a plan's that has least in percent of what it has to carry, and how much; no pool where some flows find none.
+type Remaining = (Option<usize>, u64);
+
+/// What remains of each plan of a service, whose pools begin at `first_pool`.
+fn remaining(
+    layout: &Layout,
+    plans: std::ops::Range<usize>,
+    first_pool: usize,
+    rooms: &[Room],
+    settled: &Settled,
+) -> Vec<Remaining> {
+    let room = |pool: usize| &rooms[pool - first_pool];
+    // What comes to lie in each pool of those that begin with each other one, by the plan that sends most: a pool's flows count once, however
+    // many plans begin with it.
+    let mut landed = BTreeMap::new();
+    for at in plans.clone() {
+        let (plan, course) = (&layout.plans[at], &settled.plans[at].course);
+        let mut flows = room(plan.pools[0]).built;
+        for (&pool, kept) in plan.pools.iter().zip(course.kept) {
+            let most: &mut f64 = landed.entry((plan.pools[0], pool)).or_default();
+            *most = most.max(flows * kept);
+            flows *= 1.0 - kept;
         }
     }
     let percent = |pool: usize| {
-        let flows: f64 = handed.iter().filter(|((_, to), _)| *to == pool).map(|(_, flows)| flows).sum();
-        (100.0 / (flows * pools[pool].most).max(1.0)).round() as u64
+        let flows: f64 = landed.iter().filter(|((_, to), _)| *to == pool).map(|(_, flows)| flows).sum();
+        let taken = (1.0 - room(pool).over).max(f64::MIN_POSITIVE);
+        (100.0 / (flows * room(pool).most / taken).max(1.0)).round() as u64
     };
-    let one = |plan: &Plan| {
+    let one = |at: usize| {
+        let (plan, course) = (&layout.plans[at], &settled.plans[at].course);
         let (mut part, mut least) = (1.0, None);
-        for pool in plan.iter().filter(|pool| pools[pool.index()].over < 1.0) {
+        for (&pool, kept) in plan.pools.iter().zip(course.kept).filter(|(pool, _)| room(**pool).over < 1.0) {
             if part > 0.0 {
-                let found = (percent(pool.index()), *pool);
-                least = Some(least.map_or(found, |before: (u64, PoolIndex)| before.min(found)));
+                let found = (percent(pool), pool);
+                least = Some(least.map_or(found, |before: (u64, usize)| before.min(found)));
             }
-            part *= pools[pool.index()].over;
+            part *= 1.0 - kept;
         }
         match least {
-            Some((percent, pool)) if part == 0.0 => (Some(pool), percent),
+            Some((percent, pool)) if part <= f64::EPSILON => (Some(pool), percent),
             _ => (None, 0),
         }
     };
-    service.plans.iter().map(one).collect()
+    plans.map(one).collect()
 }
 
 #[cfg(test)]
@@ -216,38 +308,78 @@ east = ["198.51.100.0/24"]
         Config::parse(&text, "t").unwrap()
     }
 
+    fn all(config: &Config, down: &[&str], shift: (&str, u8), demand: &[f64]) -> Vec<Shortage> {
+        let layout = Layout::new(config);
+        let word = |cell: Cell| match cell {
+            // By an operator: nobody panics about that.
+            Cell::Backend(id) if down.contains(&config[id].name.as_str()) => Admission::CLOSED.held(),
+            _ => Admission::OPEN,
+        };
+        let domain = config.topology.find(shift.0).unwrap();
+        shortages(config, &layout, &word, demand, (domain, shift.1))
+    }
+
     fn found(
         config: &Config,
         down: &[&str],
         domain: &str,
         keep: u8,
     ) -> Vec<(String, Option<String>, u64, u64)> {
-        let now = |id: BackendId| if down.contains(&config[id].name.as_str()) { 0 } else { 255 };
-        let domain = config.topology.find(domain).unwrap();
-        let all = shortages(config, now, domain, keep).into_iter();
-        all.map(|s| (s.client_region, s.pool, s.before_percent, s.after_percent)).collect()
+        let all = all(config, down, (domain, keep), &[0.0, 0.0]).into_iter();
+        all.map(|shortage| match shortage.lack {
+            Lack::Weight { pool, before_percent, after_percent } => {
+                (shortage.client_region, pool, before_percent, after_percent)
+            }
+            lack @ Lack::Room { .. } => panic!("nothing was measured: {lack:?}"),
+        })
+        .collect()
     }
 
     #[test]
     fn half_of_a_pool_may_go_and_not_more() {
         let config = config();
         assert_eq!(found(&config, &[], "west/w1", 0), []);
-        // What is down already counts.
-        assert_eq!(
-            found(&config, &["w2"], "west/w1", 128),
-            [],
-            "no backend gets more, and east takes half of west's"
-        );
+        // What is down already counts; of what is left of west, east takes what is beyond 140 %.
+        assert_eq!(found(&config, &["w2"], "west/w1", 192), []);
         // Of what nothing is left, the next pool carries the flows besides its own: 100 of 300.
         let east = || Some("east".to_owned());
         let short =
-            |before| [("default".to_owned(), east(), before, 33), ("east".to_owned(), east(), 100, 33)];
+            |before| [("default".to_owned(), east(), before, 33), ("east".to_owned(), east(), before, 33)];
         assert_eq!(found(&config, &[], "west", 0), short(100));
-        assert_eq!(found(&config, &["w2"], "west/w1", 0), short(50));
+        // With half of west down it keeps 70 %, so east has 160 to carry.
+        assert_eq!(found(&config, &["w2"], "west/w1", 0), short(63));
         // The other way round there is twice as much: 200 of 300.
         assert_eq!(found(&config, &[], "east", 0), []);
         let none = found(&config, &["w2", "e1"], "west/w1", 0);
         assert!(none.len() == 2 && none.iter().all(|s| s.1.is_none() && s.3 == 0), "{none:?}");
+    }
+
+    #[test]
+    fn what_is_measured_counts_more_than_weights() {
+        let mut config = config();
+        for pool in &mut config.services[0].pools {
+            pool.capacity = Some(if pool.name == "west" { 1_000 } else { 400 });
+        }
+        // At 80 % of it, west has room for 800 and east for 320; without w1 for 400.
+        let shift = |demand: &[f64]| all(&config, &[], ("west/w1", 0), demand);
+        assert_eq!(shift(&[300.0, 100.0]), []);
+        assert_eq!(shift(&[600.0, 100.0]), [], "200 of them fit into east");
+        let lack = Lack::Room {
+            demand: 750,
+            unfit: 130,
+            unfit_now: 0,
+            room: vec![("west".to_owned(), 400), ("east".to_owned(), 320)],
+        };
+        let short = shift(&[750.0, 100.0]);
+        assert_eq!(short.len(), 1, "{short:?}");
+        assert_eq!((short[0].client_region.as_str(), &short[0].lack), ("default", &lack));
+        // All of west may go if east has room for what there is, whatever weights say.
+        let region = |demand: &[f64]| all(&config, &[], ("west", 0), demand);
+        assert_eq!(region(&[200.0, 100.0]), []);
+        assert_eq!(region(&[300.0, 100.0]).len(), 2, "both share what east has");
+        // One client region has no flows: for that, weights count.
+        let one = region(&[200.0, 0.0]);
+        assert!(matches!(&one[..], [Shortage { lack: Lack::Weight { .. }, .. }]), "{one:?}");
     }
 
     #[test]

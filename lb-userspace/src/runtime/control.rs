@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::{Config, DomainId};
 use crate::health::judge::Judge;
 use crate::health::prober::bfd::BfdProber;
+use crate::health::prober::cpus::Cpus;
 use crate::health::prober::{self, ElsewhereError, Prober, ProberError};
 use crate::health::target::Targets;
 use crate::plan::planner::{AdmissionStore, InitialHealth, Order, Planner, Refusal, Subject, Words};
@@ -133,6 +134,8 @@ pub fn spawn(
     let (judge, facts) = Judge::new(&config, Targets::new(&config), |subject| planner.automatic(subject));
     let prober = Prober::new(judge.targets())?;
     let bfd = BfdProber::new(judge.targets()).map_err(ProberError::from)?;
+    let is_quick = prober.next_ns().is_some() || bfd.next_ns().is_some();
+    let cpus = if is_quick { Cpus::start() } else { Cpus::none() }?;
     let (gather, elsewhere) = prober::spawn(judge.targets())?;
     let (commands, command_queue) = sync_channel(COMMAND_QUEUE);
     let (events, event_receiver) = mpsc::channel(EVENT_QUEUE);
@@ -150,6 +153,7 @@ pub fn spawn(
         judge,
         prober,
         bfd,
+        cpus,
         gather,
         commands: command_queue,
         bell: Arc::clone(&bell),
@@ -171,6 +175,11 @@ pub fn spawn(
 /// The present.
 pub(super) fn now() -> Moment {
     Moment { time: jiff::Timestamp::now(), ns: super::clock::monotonic_ns() }
+}
+
+/// Gives the calling thread a priority just above the control thread's, if the system allows it.
+pub(crate) fn raise_witness() {
+    priority::raise_witness();
 }
 
 /// Makes the calling thread the least important one.

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use super::{
     control::{ShiftActed, Snapshot},
     service::{Service, not_recorded, refused},
+    steering::Steering,
     views::{self, Facts, left_s},
 };
 use crate::{
@@ -13,9 +14,9 @@ use crate::{
         problem::{Problem, ProblemKind},
         types::{OverrideView, ShiftRequest, ShiftView, SubjectName},
     },
-    config::{BackendId, Config, DomainId},
+    config::{Config, DomainId},
     plan::{
-        capacity::{MIN_REMAINING_PERCENT, MIN_RETURN_PERCENT, Readiness, Shortage, readiness, shortages},
+        capacity::{Lack, MIN_REMAINING_PERCENT, MIN_RETURN_PERCENT, Readiness, Shortage, readiness},
         shift::{MAX_SHIFT_TIME, Origin, ShiftOrder, share},
         state::Override,
     },
@@ -67,7 +68,7 @@ impl Service {
             return self.cancel_waiting(&path, &change);
         };
         let snapshot = tenure.control.snapshot().await.map_err(refused)?;
-        let (order, reason) = check(&tenure.config, &snapshot, domain, change)?;
+        let (order, reason) = check(&tenure.config, &tenure.steering, &snapshot, domain, change)?;
         let acted = tenure.control.shift(domain, order.clone(), reason.clone()).await.map_err(refused)?;
         let coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((config, control)) = coming
@@ -102,6 +103,7 @@ impl Service {
 /// Whether it may be done, and what that is for the control thread.
 fn check(
     config: &Config,
+    steering: &Steering,
     snapshot: &Snapshot,
     domain: DomainId,
     change: ShiftChange,
@@ -133,7 +135,7 @@ fn check(
                 ready(config, snapshot, domain)?;
             }
             if !force {
-                enough(config, snapshot, domain, keep_percent)?;
+                enough(config, steering, domain, keep_percent)?;
             }
             let origin = Origin::Operator;
             Ok((
@@ -176,14 +178,8 @@ fn ready(config: &Config, snapshot: &Snapshot, domain: DomainId) -> Result<(), P
 }
 
 /// Whether what remains can carry what a domain gives away.
-fn enough(config: &Config, snapshot: &Snapshot, domain: DomainId, keep_percent: u8) -> Result<(), Problem> {
-    let now = |id: BackendId| {
-        let own = snapshot.backends.get(id.index()).map_or(0, |status| status.standing.admission.new);
-        let above = config.topology.ancestors(config[id].rack);
-        let domains = above.iter().filter_map(|id| snapshot.domains.get(id.index()));
-        domains.map(|status| status.standing.admission.new).fold(own, u8::min)
-    };
-    let short = tokio::task::block_in_place(|| shortages(config, now, domain, share(keep_percent)));
+fn enough(config: &Config, steering: &Steering, domain: DomainId, keep_percent: u8) -> Result<(), Problem> {
+    let short = tokio::task::block_in_place(|| steering.shortages(domain, share(keep_percent)));
     if short.is_empty() {
         return Ok(());
     }
@@ -204,12 +200,20 @@ fn enough(config: &Config, snapshot: &Snapshot, domain: DomainId, keep_percent: 
 }
 
 fn tell(short: &Shortage) -> String {
-    let Shortage { service, client_region, pool, before_percent, after_percent } = short;
-    match pool {
-        Some(pool) => format!(
-            "{service} (client region {client_region}): pool {pool} would have {after_percent} % of what it has to carry, \
-             now {before_percent} %, and must have {MIN_REMAINING_PERCENT} %"
+    let Shortage { service, client_region, lack } = short;
+    let plan = format!("{service} (client region {client_region})");
+    match lack {
+        Lack::Room { demand, unfit, unfit_now, room } => {
+            let rooms: Vec<_> = room.iter().map(|(pool, flows)| format!("pool {pool} for {flows}")).collect();
+            format!(
+                "{plan}: of {demand} new flows a second {unfit} would fit nowhere, now {unfit_now}; there would be room in {}",
+                rooms.join(", ")
+            )
+        }
+        Lack::Weight { pool: Some(pool), before_percent, after_percent } => format!(
+            "{plan}: pool {pool} would have {after_percent} % of what it has to carry, now {before_percent} %, and must have \
+             {MIN_REMAINING_PERCENT} %"
         ),
-        None => format!("{service} (client region {client_region}): no pool would be left"),
+        Lack::Weight { pool: None, .. } => format!("{plan}: no pool would be left"),
     }
 }

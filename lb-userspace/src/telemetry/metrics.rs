@@ -374,8 +374,13 @@ fn control(text: &mut Text, status: &Status) {
         ("weir_control_rounds_total", "Rounds of heartbeats judged.", control.rounds),
         (
             "weir_control_late_rounds_total",
-            "Rounds whose misses were not believed, because the thread itself was late.",
+            "Rounds judged later than an interval after they were due.",
             control.late_rounds,
+        ),
+        (
+            "weir_control_stalled_rounds_total",
+            "Rounds with misses while this host stood still: answers were waited for once more.",
+            control.stalled_rounds,
         ),
         ("weir_control_stores_total", "Admission words stored.", control.stores),
         ("weir_probe_results_lost_total", "Results of slow checks that found no room.", control.lost_results),

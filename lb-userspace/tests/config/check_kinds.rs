@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use lb_userspace::config::{BfdCheck, Check, CheckKind, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck};
+use lb_userspace::config::{
+    BfdCheck, Check, CheckKind, Config, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck,
+};
 
 use crate::base::{accepted, errors, refused, with};
 
@@ -31,6 +33,7 @@ fn http_has_defaults_for_everything() {
     let check = check("kind = \"http\"\ninterval = \"1s\"");
     let expected = HttpCheck {
         port: 80,
+        vip: None,
         tls: None,
         head: false,
         path: "/".to_owned(),
@@ -54,6 +57,7 @@ fn https_says_whom_to_trust() {
     let tls = TlsCheck { server_name: Some("backend.example".to_owned()), ca_file: None, verify: false };
     let expected = HttpCheck {
         port: 8443,
+        vip: None,
         tls: Some(tls),
         head: true,
         path: "/alive?deep=1".to_owned(),
@@ -242,6 +246,16 @@ fn a_tcp_check_through_the_tunnel_names_a_vip() {
     let vip = "192.0.2.10".parse().expect("an address");
     assert_eq!(config.checks[0].kind, CheckKind::TcpTunnel { vip, port: 80 });
     assert_eq!(accepted(&tcp("via = \"direct\"")).checks[0].kind, CheckKind::Tcp { port: 80 });
+    // HTTP and HTTPS likewise.
+    for kind in ["http", "https"] {
+        let check = |more: &str| accepted(&file(&format!("kind = \"{kind}\"\n{more}interval = \"50ms\"")));
+        let vip_of = |config: &Config| match &config.checks[0].kind {
+            CheckKind::Http(http) => http.vip,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(vip_of(&check("via = \"tunnel\"\nvip = \"192.0.2.10\"\n")), Some(vip));
+        assert_eq!(vip_of(&check("")), None);
+    }
     for (more, message, remedy) in [
         ("via = \"tunnel\"", "has no \"vip\"", "add vip"),
         ("vip = \"192.0.2.10\"", "has a vip, but does not go through the tunnel", "write via = \"tunnel\""),

@@ -1,12 +1,18 @@
-//! Other people's daemons in the lab's namespaces: BIRD as a BFD peer, dnsmasq as a name server, Prometheus.
+//! Other people's daemons in the lab's namespaces: BIRD and FRR as BFD peers, dnsmasq as a name server, Prometheus.
 use super::{Lab, netns::Netns, process::Process};
-use anyhow::Result;
-use nix::sys::signal::Signal;
+use anyhow::{Context, Result};
+use nix::{
+    sys::signal::Signal,
+    unistd::{User, chown},
+};
 use std::{fs, net::IpAddr, process::Command};
 
-/// A daemon that runs until it is killed or dropped.
+/// Where Debian's package keeps FRR's daemons.
+const FRR: &str = "/usr/lib/frr";
+
+/// A daemon, or several that belong together, that run until they are killed or dropped.
 #[derive(Debug)]
-pub struct Running(Process);
+pub struct Running(Vec<Process>);
 
 impl Running {
     /// Ends it by SIGKILL.
@@ -14,7 +20,7 @@ impl Running {
     /// # Errors
     /// It cannot be waited for.
     pub fn kill(&self) -> Result<()> {
-        self.0.kill().map(drop)
+        self.0.iter().try_for_each(|process| process.kill().map(drop))
     }
 
     /// Stops it by SIGSTOP.
@@ -22,7 +28,7 @@ impl Running {
     /// # Errors
     /// It has ended.
     pub fn freeze(&self) -> Result<()> {
-        self.0.signal(Signal::SIGSTOP)
+        self.0.iter().try_for_each(|process| process.signal(Signal::SIGSTOP))
     }
 
     /// Lets it go on after [`Running::freeze`].
@@ -30,7 +36,7 @@ impl Running {
     /// # Errors
     /// It has ended.
     pub fn thaw(&self) -> Result<()> {
-        self.0.signal(Signal::SIGCONT)
+        self.0.iter().try_for_each(|process| process.signal(Signal::SIGCONT))
     }
 }
 
@@ -59,7 +65,46 @@ impl Lab {
         fs::write(file("conf"), config)?;
         let mut command = Command::new("bird");
         command.arg("-f").arg("-c").arg(file("conf")).arg("-s").arg(file("ctl")).arg("-P").arg(file("pid"));
-        Process::start(&self.entry, netns, &name, &mut command).map(Running)
+        Ok(Running(vec![Process::start(&self.entry, netns, &name, &mut command)?]))
+    }
+
+    /// Starts FRR's bfdd, and the zebra that it needs, with one BFD session over one hop, from `local` on `interface` to `peer`, at this
+    /// interval in milliseconds and with a multiplier of 3. They run as user frr, with sockets of their own.
+    ///
+    /// # Errors
+    /// FRR is not installed.
+    pub fn start_frr(
+        &self,
+        netns: &Netns,
+        interface: &str,
+        (local, peer): (IpAddr, IpAddr),
+        interval_ms: u32,
+    ) -> Result<Running> {
+        let name = format!("frr-{}", netns.name());
+        let folder = self.directory().join(&name);
+        // A second one would find the sockets of the first.
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder)?;
+        let config = format!(
+            "bfd\n peer {peer} local-address {local} interface {interface}\n  detect-multiplier 3\n  \
+             receive-interval {interval_ms}\n  transmit-interval {interval_ms}\n exit\nexit\n"
+        );
+        fs::write(folder.join("bfdd.conf"), config)?;
+        fs::write(folder.join("zebra.conf"), "")?;
+        let owner = User::from_name("frr")?.context("there is no user frr: is FRR installed?")?;
+        for path in [folder.clone(), folder.join("bfdd.conf"), folder.join("zebra.conf")] {
+            chown(&path, Some(owner.uid), Some(owner.gid))?;
+        }
+        let daemon = |daemon: &str, more: &[String]| {
+            let file = |end: &str| folder.join(format!("{daemon}.{end}"));
+            let mut command = Command::new(format!("{FRR}/{daemon}"));
+            command.args(["-u", "frr", "-g", "frr", "--log", "stdout"]).arg("-f").arg(file("conf"));
+            command.arg("-i").arg(file("pid")).arg("-z").arg(folder.join("zserv.api"));
+            command.arg("--vty_socket").arg(&folder).args(more);
+            Process::start(&self.entry, netns, &format!("{daemon}-{}", netns.name()), &mut command)
+        };
+        let control = folder.join("bfdd.sock").display().to_string();
+        Ok(Running(vec![daemon("zebra", &[])?, daemon("bfdd", &["--bfdctl".to_owned(), control])?]))
     }
 
     /// Starts Prometheus in a namespace with this configuration; it answers on this port of 127.0.0.1.
@@ -75,7 +120,7 @@ impl Lab {
             .arg(format!("--storage.tsdb.path={}", data.display()))
             .arg(format!("--web.listen-address=127.0.0.1:{port}"))
             .arg("--log.level=warn");
-        Process::start(&self.entry, netns, "prometheus", &mut command).map(Running)
+        Ok(Running(vec![Process::start(&self.entry, netns, "prometheus", &mut command)?]))
     }
 
     /// Starts dnsmasq in a namespace; it knows `web.example` and listens on this address only.
@@ -88,6 +133,11 @@ impl Lab {
             .args(["--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"])
             .args(["--pid-file=", "--bind-interfaces", "--address=/web.example/192.0.2.80"])
             .arg(format!("--listen-address={address}"));
-        Process::start(&self.entry, netns, &format!("dnsmasq-{}", netns.name()), &mut command).map(Running)
+        Ok(Running(vec![Process::start(
+            &self.entry,
+            netns,
+            &format!("dnsmasq-{}", netns.name()),
+            &mut command,
+        )?]))
     }
 }

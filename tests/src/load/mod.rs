@@ -5,6 +5,7 @@ mod kept;
 mod live;
 mod live_udp;
 mod numbered;
+mod stall;
 mod steady;
 
 pub use flows::{FlowMap, Moved};
@@ -13,4 +14,5 @@ pub use live::{LiveFlows, LiveServers};
 pub(crate) use live_udp::server_id as quic_server_id;
 pub use live_udp::{LiveUdpFlows, LiveUdpServers, QUIC_CONFIG_ID, QUIC_SERVER_ID_BYTES, UdpKind};
 pub use numbered::{Account, Numbered};
+pub use stall::{cpus, stall};
 pub use steady::{Request, SteadyLoad, Traffic};

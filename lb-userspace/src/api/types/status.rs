@@ -219,8 +219,21 @@ pub struct ControlStatus {
     pub scheduling: String,
     /// Rounds judged.
     pub rounds: u64,
-    /// Rounds whose misses were not believed, because the thread itself was late.
+    /// Rounds that were judged later than an interval after they were due.
     pub late_rounds: u64,
+    /// Rounds in which somebody was missing while a CPU of this host stood still or the thread itself was late: answers were
+    /// waited for once more.
+    #[serde(default)]
+    pub stalled_rounds: u64,
+    /// For how long a round was held at most, until it was known that this host had not stood still.
+    #[serde(default)]
+    pub max_held_ns: u64,
+    /// CPUs that are asked whether they stood still.
+    #[serde(default)]
+    pub cpus: u64,
+    /// Those of them that did not answer in time when they were last asked.
+    #[serde(default)]
+    pub silent_cpus: u64,
     /// How late a round was sent at most.
     pub max_lateness_ns: u64,
     /// BFD packets by what became of them: `sent`, `taken`, and a reason for each that was discarded. Those that none

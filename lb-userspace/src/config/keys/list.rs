@@ -270,7 +270,7 @@ const CHECK: &[Key] = &[
         key("local", Texts, Told("as the route says"), "Source addresses, at most one of each family."),
     ),
     of_kinds(
-        &["tcp"],
+        &["tcp", "http", "https"],
         key(
             "via",
             Choice(&["direct", "tunnel"]),
@@ -278,7 +278,10 @@ const CHECK: &[Key] = &[
             "The way of the probes: through the tunnel, as clients' packets go.",
         ),
     ),
-    of_kinds(&["tcp"], key("vip", Text, Nothing, "The virtual IP that is probed; with via = \"tunnel\".")),
+    of_kinds(
+        &["tcp", "http", "https"],
+        key("vip", Text, Nothing, "The virtual IP that is probed; with via = \"tunnel\"."),
+    ),
 ];
 
 const SERVICE: &[Key] = &[

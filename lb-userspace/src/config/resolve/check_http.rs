@@ -52,6 +52,7 @@ pub(super) fn resolve(who: &str, raw: &RawCheck<'_>, tls: bool, report: &mut Rep
     let tls = if tls { Some(tls_check(who, raw, report)?) } else { None };
     Some(HttpCheck {
         port: 0,
+        vip: None,
         tls,
         head: head?,
         path: path.ok()?.to_owned(),

@@ -90,6 +90,8 @@ impl Kind {
                 "fall",
                 "jitter",
                 "port",
+                "via",
+                "vip",
                 "method",
                 "path",
                 "host",
@@ -102,6 +104,8 @@ impl Kind {
                 "fall",
                 "jitter",
                 "port",
+                "via",
+                "vip",
                 "method",
                 "path",
                 "host",
@@ -185,7 +189,11 @@ pub(super) fn resolve(who: &str, kind: Kind, raw: &RawCheck<'_>, report: &mut Re
             let default = if tls { DEFAULT_HTTPS_PORT } else { DEFAULT_HTTP_PORT };
             let port = given_port(Some(default), "", report);
             let check = check_http::resolve(who, raw, tls, report);
-            check.zip(port).map(|(check, port)| CheckKind::Http(Box::new(HttpCheck { port, ..check })))
+            let vip = check_tunnel::vip(who, raw, report);
+            check
+                .zip(port)
+                .zip(vip)
+                .map(|((check, port), vip)| CheckKind::Http(Box::new(HttpCheck { port, vip, ..check })))
         }
         Kind::Udp => {
             let port = given_port(None, "port = 514: the UDP port to send to", report);

@@ -1,4 +1,4 @@
-//! `via` and `vip` of TCP checks: through the tunnel to the VIP itself.
+//! `via` and `vip` of TCP, HTTP and HTTPS checks: through the tunnel to the VIP itself.
 
 use std::net::IpAddr;
 
@@ -11,17 +11,22 @@ use crate::config::report::{Finding, Report, quote};
 
 /// A TCP check of this port.
 pub(super) fn resolve(who: &str, port: u16, raw: &RawCheck<'_>, report: &mut Report) -> Option<CheckKind> {
+    Some(match vip(who, raw, report)? {
+        None => CheckKind::Tcp { port },
+        Some(vip) => CheckKind::TcpTunnel { vip, port },
+    })
+}
+
+/// The VIP that is asked for at the tunnel's end; `Some(None)` without a tunnel.
+pub(super) fn vip(who: &str, raw: &RawCheck<'_>, report: &mut Report) -> Option<Option<IpAddr>> {
     let ways = [("direct", false), ("tunnel", true)];
     let tunnelled = match &raw.via {
         None => false,
         Some(text) => choice(&format!("via of {who}"), text, &ways, report)?,
     };
     match (tunnelled, &raw.vip) {
-        (false, None) => Some(CheckKind::Tcp { port }),
-        (true, Some(text)) => {
-            let vip: IpAddr = addresses::parse(&format!("vip of {who}"), text, report)?;
-            Some(CheckKind::TcpTunnel { vip, port })
-        }
+        (false, None) => Some(None),
+        (true, Some(text)) => addresses::parse(&format!("vip of {who}"), text, report).map(Some),
         (true, None) => {
             report.add(|| {
                 Finding::new(&raw.span, format!("{who} goes through the tunnel, but has no \"vip\"")).help(

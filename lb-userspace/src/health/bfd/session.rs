@@ -137,6 +137,23 @@ impl Session {
         sends.min(self.detect_ns.unwrap_or(u64::MAX))
     }
 
+    /// When the peer counts as gone, if nothing is heard before; none while that would change nothing.
+    #[must_use]
+    pub fn expires_ns(&self) -> Option<u64> {
+        self.detect_ns.filter(|_| matches!(self.state, State::Init | State::Up))
+    }
+
+    /// Says anew when the peer counts as gone: this side was not there to hear it, or is sure by now.
+    pub fn expires_at(&mut self, at_ns: u64) {
+        self.detect_ns = self.detect_ns.map(|_| at_ns);
+    }
+
+    /// How long this side may be silent until the peer counts it as gone (section 6.8.4), in nanoseconds.
+    #[must_use]
+    pub fn patience_ns(&self) -> u64 {
+        u64::from(self.settings.multiplier) * u64::from(self.tx_interval_us()) * NS_PER_US
+    }
+
     /// The interval of transmission, before jitter (section 6.8.2): the larger of what this side wants and the peer takes.
     #[must_use]
     pub fn tx_interval_us(&self) -> u32 {

@@ -2,36 +2,41 @@
 //!
 //! A group's sessions are looked at once per interval as one round, and at once when one of them changes. A session that is
 //! up and whose packets are late is missing, which makes its domain suspect if others are missing too; one that is not up
-//! is decisive.
+//! is decisive. Neither is believed before it is known that [this host did not stand still](crate::health::testimony); and a session that the
+//! peer ended because this side was silent is no evidence until it had time to come up again.
 //!
 //! Bounded: [`MAX_BFD_SESSIONS`] sessions, one socket each to send from, and four to take packets.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind, IoSliceMut};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SetSockOpt, SockaddrStorage, recvmsg, setsockopt, sockopt,
-};
 
+mod sockets;
+mod status;
+
+pub use self::status::BfdStatus;
+
+use self::sockets::{Ports, listen_on, receive};
 use super::MAX_DRAIN;
+use super::cpus::Cpus;
 use crate::config::{BfdCheck, CheckKind};
-use crate::health::bfd::packet::{Discard, Packet, State, admit};
-use crate::health::bfd::session::{Session, Settings};
-use crate::health::bfd::{MULTIHOP_PORT, SINGLE_HOP_PORT, SOURCE_PORTS, TTL};
+use crate::health::bfd::packet::{Diagnostic, Discard, Packet, State, admit};
+use crate::health::bfd::session::{Cause, Session, Settings};
+use crate::health::bfd::{MULTIHOP_PORT, SINGLE_HOP_PORT, TTL};
 use crate::health::round::{Miss, Outcome, Round};
 use crate::health::target::{Group, Targets};
+use crate::health::testimony::{self, Hold, Ruling};
 use crate::runtime::clock::{as_ns, monotonic_ns};
 
 /// Sessions of one edge host.
 pub const MAX_BFD_SESSIONS: usize = 1024;
-/// How long a session that never was up is no evidence: a handshake at one packet a second takes up to three of them.
+/// How long a session that never was up, or was broken by this side, is no evidence: a handshake at one packet a second takes up to three of them.
 pub const FIRST_HANDSHAKE: Duration = Duration::from_secs(5);
 /// A session whose last packet is older than this many percent of the peer's interval is missing.
 const LATE_PERCENT: u64 = 150;
@@ -85,37 +90,6 @@ pub enum BfdError {
     },
 }
 
-/// Counters since start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
-pub struct BfdStatus {
-    /// Packets sent.
-    pub sent: u64,
-    /// Packets that could not be sent.
-    pub send_errors: u64,
-    /// Packets taken.
-    pub taken: u64,
-    /// Packets with a session's number that came from elsewhere.
-    pub foreign: u64,
-    /// Packets discarded, in the order of [`Discard::ALL`].
-    pub discarded: [u64; Discard::ALL.len()],
-}
-
-impl BfdStatus {
-    /// The counters that counted something, by name.
-    #[must_use]
-    pub fn counters(&self) -> BTreeMap<String, u64> {
-        let discarded = Discard::ALL.iter().zip(self.discarded).map(|(why, count)| (why.name(), count));
-        let named = [
-            ("sent", self.sent),
-            ("send_errors", self.send_errors),
-            ("taken", self.taken),
-            ("foreign", self.foreign),
-        ];
-        let all = named.into_iter().chain(discarded).filter(|(_, count)| *count > 0);
-        all.map(|(name, count)| (name.to_owned(), count)).collect()
-    }
-}
-
 /// A session with what it takes to send.
 #[derive(Debug)]
 struct Peer {
@@ -127,6 +101,15 @@ struct Peer {
     was_up: bool,
     /// When it left its last state.
     changed_ns: u64,
+    last_sent_ns: u64,
+    /// When this side ended a silence that was longer than the peer waits; 0 if it never did.
+    silence_ended_ns: u64,
+    /// Until when it is no evidence that the session is not up.
+    excused_ns: u64,
+    /// An expiry that is not believed yet, and when it was due.
+    hold: Option<(Hold, u64)>,
+    /// It was missing in the last round that was believed.
+    was_late: bool,
 }
 
 /// A group's rounds.
@@ -137,6 +120,9 @@ struct Pace {
     timeout_ns: u64,
     next_ns: u64,
     peers: std::ops::Range<usize>,
+    patience: testimony::Pace,
+    /// Packets that are late, and when they were due: not believed yet.
+    hold: Option<(Hold, u64)>,
 }
 
 /// A socket that packets arrive at.
@@ -156,9 +142,10 @@ pub struct BfdProber {
     by_source: HashMap<(bool, IpAddr), usize>,
     /// Moments and peers. Entries whose moment is not the peer's own any more are passed over.
     timers: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Peers whose expiry waits for the CPUs.
+    held: Vec<usize>,
     outcomes: Vec<Outcome>,
     status: BfdStatus,
-    start_ns: u64,
 }
 
 impl BfdProber {
@@ -175,9 +162,9 @@ impl BfdProber {
             by_discriminator: HashMap::new(),
             by_source: HashMap::new(),
             timers: BinaryHeap::new(),
+            held: Vec::new(),
             outcomes: Vec::new(),
             status: BfdStatus::default(),
-            start_ns: now_ns,
         };
         let groups = targets.groups.iter().enumerate().filter_map(|(index, group)| match &group.kind {
             CheckKind::Bfd(bfd) => Some((index, group, bfd)),
@@ -201,6 +188,8 @@ impl BfdProber {
                 timeout_ns: as_ns(group.timeout),
                 next_ns: now_ns + interval_ns,
                 peers: first..new.peers.len(),
+                patience: testimony::Pace::new(interval_ns, interval_ns),
+                hold: None,
             });
         }
         new.listen()?;
@@ -258,6 +247,11 @@ impl BfdProber {
             timer_ns,
             was_up: false,
             changed_ns: now_ns,
+            last_sent_ns: now_ns,
+            silence_ended_ns: 0,
+            excused_ns: now_ns + as_ns(FIRST_HANDSHAKE),
+            hold: None,
+            was_late: false,
         });
         Ok(())
     }
@@ -334,12 +328,29 @@ impl BfdProber {
         }
         self.status.taken += 1;
         let now_ns = monotonic_ns();
-        let step = self.peers[index].session.receive(&packet, now_ns);
+        let peer = &mut self.peers[index];
+        // As it was agreed while the session was up.
+        let patience_ns = peer.session.patience_ns();
+        let step = peer.session.receive(&packet, now_ns);
+        peer.hold = None;
+        let told = step.changed && peer.session.state() == State::Down;
+        if told && peer.session.cause() == Cause::Signaled && packet.diagnostic == Diagnostic::EXPIRED {
+            let silent = now_ns - peer.last_sent_ns > patience_ns;
+            let ended_ns = now_ns.saturating_sub(peer.silence_ended_ns);
+            let was_silent = peer.silence_ended_ns > 0 && ended_ns < 2 * patience_ns;
+            if silent || was_silent {
+                peer.excused_ns = now_ns + as_ns(FIRST_HANDSHAKE);
+                self.status.own_silence += 1;
+            }
+        }
         self.carry_out(index, step.send, step.changed, now_ns);
     }
 
-    /// Sends what is due at `now_ns` and gives up peers that are gone. The sockets must have been drained after that moment.
-    pub fn run(&mut self, now_ns: u64) {
+    /// Sends what is due at `now_ns` and gives up peers that are gone. The sockets must have been drained, and the CPUs heard, after that moment.
+    pub fn run(&mut self, now_ns: u64, cpus: &mut Cpus) {
+        for index in std::mem::take(&mut self.held) {
+            self.doubt(index, now_ns, cpus);
+        }
         while let Some(&Reverse((at_ns, index))) = self.timers.peek() {
             if at_ns > now_ns {
                 return;
@@ -348,14 +359,46 @@ impl BfdProber {
             if self.peers[index].timer_ns != at_ns {
                 continue;
             }
-            let step = self.peers[index].session.tick(now_ns);
-            self.carry_out(index, step.send, step.changed, now_ns);
+            self.doubt(index, now_ns, cpus);
         }
+    }
+
+    /// Does what is due for a peer; it is given up only once it is known that this host did not stand still.
+    fn doubt(&mut self, index: usize, now_ns: u64, cpus: &mut Cpus) {
+        let peer = &mut self.peers[index];
+        let due_ns = peer.hold.map(|(_, due_ns)| due_ns).or(peer.session.expires_ns());
+        if let Some(due_ns) = due_ns.filter(|&due_ns| due_ns <= now_ns) {
+            let (testimony, mut ask) = cpus.parts();
+            let (hold, held_ns) = peer.hold.get_or_insert((Hold::new(now_ns), due_ns));
+            let patience = self.paces[peer.pace].patience;
+            match hold.rule(patience, (due_ns, now_ns), testimony, &mut ask) {
+                Ruling::Believe => {
+                    peer.session.expires_at(now_ns);
+                    peer.hold = None;
+                }
+                Ruling::Wait(until_ns) => {
+                    peer.session.expires_at(until_ns);
+                    if !self.held.contains(&index) {
+                        self.held.push(index);
+                    }
+                }
+                Ruling::Grace(at_ns) => {
+                    peer.session.expires_at(at_ns);
+                    *held_ns = at_ns;
+                }
+            }
+        }
+        let step = peer.session.tick(now_ns);
+        self.carry_out(index, step.send, step.changed, now_ns);
     }
 
     fn carry_out(&mut self, index: usize, send: Option<Packet>, changed: bool, now_ns: u64) {
         let peer = &mut self.peers[index];
         if let Some(packet) = send {
+            if now_ns - peer.last_sent_ns > peer.session.patience_ns() {
+                peer.silence_ended_ns = now_ns;
+            }
+            peer.last_sent_ns = now_ns;
             let sent = peer.socket.send_to(&packet.to_bytes(), peer.to).is_ok();
             self.status.sent += u64::from(sent);
             self.status.send_errors += u64::from(!sent);
@@ -369,6 +412,9 @@ impl BfdProber {
                 pace.next_ns = pace.next_ns.min(now_ns);
             }
             peer.was_up |= is_up;
+            if is_up {
+                peer.excused_ns = 0;
+            }
         }
         let timer_ns = peer.session.next_ns();
         if timer_ns < peer.timer_ns || peer.timer_ns <= now_ns {
@@ -378,41 +424,77 @@ impl BfdProber {
     }
 
     /// Hands out the next round that is due at `now_ns`. Sessions must have been [run](Self::run) at that moment.
-    pub fn judge(&mut self, now_ns: u64) -> Option<Round<'_>> {
-        let index = self.paces.iter().position(|pace| pace.next_ns <= now_ns)?;
+    pub fn judge(&mut self, now_ns: u64, cpus: &mut Cpus) -> Option<Round<'_>> {
+        let (testimony, mut ask) = cpus.parts();
+        let is_answered = !testimony.is_open();
+        let is_due = |pace: &Pace| {
+            pace.next_ns <= now_ns || is_answered && pace.hold.is_some_and(|(_, due_ns)| due_ns <= now_ns)
+        };
+        let index = self.paces.iter().position(is_due)?;
         let pace = &mut self.paces[index];
-        let due_ns = pace.next_ns;
-        let late_ns = now_ns - due_ns;
-        pace.next_ns = due_ns + (late_ns / pace.interval_ns + 1) * pace.interval_ns;
-        let is_late = late_ns > pace.interval_ns;
-        let is_new = now_ns < self.start_ns + as_ns(FIRST_HANDSHAKE);
-        let pace = &self.paces[index];
+        let due_ns = pace.next_ns.min(now_ns);
+        if pace.next_ns <= now_ns {
+            pace.next_ns += ((now_ns - due_ns) / pace.interval_ns + 1) * pace.interval_ns;
+        }
+        let peers = &mut self.peers[pace.peers.clone()];
+        let is_new = |peer: &Peer| peer.is_late(now_ns) && !peer.was_late;
+        let mut believed = true;
+        if peers.iter().any(is_new) {
+            let (hold, held_ns) = pace.hold.get_or_insert((Hold::new(now_ns), due_ns));
+            if *held_ns > now_ns {
+                believed = false;
+            } else {
+                match hold.rule(pace.patience, (*held_ns, now_ns), testimony, &mut ask) {
+                    Ruling::Believe => pace.hold = None,
+                    Ruling::Wait(until_ns) => {
+                        believed = false;
+                        pace.next_ns = pace.next_ns.min(until_ns);
+                    }
+                    Ruling::Grace(at_ns) => {
+                        believed = false;
+                        *held_ns = at_ns;
+                        pace.next_ns = pace.next_ns.min(at_ns);
+                    }
+                }
+            }
+        } else {
+            pace.hold = None;
+        }
         self.outcomes.clear();
-        let peers = &self.peers[pace.peers.clone()];
-        self.outcomes.extend(peers.iter().map(|peer| peer.outcome(now_ns, is_late, is_new)));
+        for peer in peers {
+            peer.was_late = peer.is_late(now_ns) && (believed || peer.was_late);
+            self.outcomes.push(peer.outcome(now_ns));
+        }
         let since_ns = now_ns.saturating_sub(2 * pace.timeout_ns);
         Some(Round { group: pace.group, since_ns, due_ns, outcomes: &self.outcomes })
     }
 }
 
 impl Peer {
-    fn outcome(&self, now_ns: u64, is_late: bool, is_new: bool) -> Outcome {
+    /// When a packet of a session that is up is late.
+    fn late_ns(&self) -> u64 {
+        let interval_ns = u64::from(self.session.rx_interval_us()) * 1000;
+        self.session.last_heard_ns() + interval_ns * LATE_PERCENT / 100
+    }
+
+    fn is_late(&self, now_ns: u64) -> bool {
+        self.session.state() == State::Up && now_ns > self.late_ns()
+    }
+
+    fn outcome(&self, now_ns: u64) -> Outcome {
         if self.session.state() != State::Up {
-            if !self.was_up && is_new {
+            if now_ns < self.excused_ns {
                 return Outcome::Unknown;
             }
             return Outcome::Missed { how: Miss::Bfd(self.session.cause()), due_ns: self.changed_ns };
         }
-        let heard_ns = self.session.last_heard_ns();
-        let interval_ns = u64::from(self.session.rx_interval_us()) * 1000;
-        let due_ns = heard_ns + interval_ns * LATE_PERCENT / 100;
-        if now_ns <= due_ns {
+        if !self.is_late(now_ns) {
             // A packet says nothing of the way there and back.
-            Outcome::Answered { at_ns: heard_ns, rtt_ns: 0 }
-        } else if is_late {
-            Outcome::Unknown
+            Outcome::Answered { at_ns: self.session.last_heard_ns(), rtt_ns: 0 }
+        } else if self.was_late {
+            Outcome::Missed { how: Miss::Silent, due_ns: self.late_ns() }
         } else {
-            Outcome::Missed { how: Miss::Silent, due_ns }
+            Outcome::Unknown
         }
     }
 }
@@ -426,80 +508,4 @@ impl Drop for BfdProber {
             self.carry_out(index, step.send, false, now_ns);
         }
     }
-}
-
-/// The source ports that are not tried yet.
-struct Ports {
-    next: u16,
-    left: usize,
-}
-
-impl Ports {
-    /// From a random one on, so that a restarted daemon is not taken for the old one.
-    fn new() -> Self {
-        let count = usize::from(SOURCE_PORTS.end() - SOURCE_PORTS.start()) + 1;
-        let offset = RandomState::new().hash_one("first port") % count as u64;
-        Self { next: SOURCE_PORTS.start() + offset as u16, left: count }
-    }
-
-    /// A socket on a port that no other session of this host has.
-    fn open(&mut self, local: IpAddr) -> io::Result<UdpSocket> {
-        while self.left > 0 {
-            let port = self.next;
-            self.left -= 1;
-            self.next = if port == *SOURCE_PORTS.end() { *SOURCE_PORTS.start() } else { port + 1 };
-            match UdpSocket::bind((local, port)) {
-                Ok(socket) => {
-                    socket.set_nonblocking(true)?;
-                    let ttl = i32::from(TTL);
-                    if local.is_ipv4() {
-                        set(&socket, sockopt::Ipv4Ttl, &ttl)?;
-                    } else {
-                        set(&socket, sockopt::Ipv6Ttl, &ttl)?;
-                    }
-                    return Ok(socket);
-                }
-                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(ErrorKind::AddrInUse.into())
-    }
-}
-
-fn set<O: SetSockOpt>(socket: &UdpSocket, option: O, value: &O::Val) -> io::Result<()> {
-    setsockopt(socket, option, value).map_err(io::Error::from)
-}
-
-fn listen_on(any: IpAddr, port: u16) -> io::Result<UdpSocket> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, bind, socket};
-    let family = if any.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
-    let socket = UdpSocket::from(socket);
-    if any.is_ipv4() {
-        set(&socket, sockopt::Ipv4RecvTtl, &true)?;
-    } else {
-        // Or it would take the IPv4 port too.
-        set(&socket, sockopt::Ipv6V6Only, &true)?;
-        set(&socket, sockopt::Ipv6RecvHopLimit, &true)?;
-    }
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(any, port)))?;
-    Ok(socket)
-}
-
-/// One datagram: its length, where it came from, and its TTL or hop limit.
-fn receive(socket: &UdpSocket, datagram: &mut [u8]) -> nix::Result<(usize, IpAddr, Option<u8>)> {
-    let mut slices = [IoSliceMut::new(datagram)];
-    let mut control = cmsg_space!(i32);
-    let flags = MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
-    let ttl = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::Ipv4Ttl(ttl) | ControlMessageOwned::Ipv6HopLimit(ttl) => u8::try_from(ttl).ok(),
-        _ => None,
-    });
-    let from = message.address.as_ref().and_then(|address| {
-        let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-        v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-    });
-    Ok((message.bytes, from.ok_or(Errno::EAFNOSUPPORT)?, ttl))
 }

@@ -7,8 +7,6 @@
 //! What a target costs is bounded: one socket, one timer entry, and per interval one `socket`, `connect`, `epoll_ctl`
 //! and `close`, with one `getsockopt`, or one `send` and at most [`MAX_DATAGRAMS`] `recv`.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -17,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, connect, getsockopt, recv, send,
@@ -25,12 +23,12 @@ use nix::sys::socket::{
 };
 
 use super::gather::Reporter;
+use super::timetable::{Due, Thread, Timetable};
 use crate::config::{CheckKind, DnsCheck, UdpCheck};
 use crate::health::dns;
-use crate::health::round::{Miss, Outcome};
+use crate::health::round::Miss;
 use crate::health::target::{Group, Targets};
-use crate::health::ticks::{Dice, Ticks};
-use crate::runtime::clock::{Alarm, as_ns, monotonic_ns};
+use crate::runtime::clock::monotonic_ns;
 
 /// Targets that one thread probes, and so sockets that it has open at most.
 pub const MAX_EXCHANGES: usize = 32_768;
@@ -85,38 +83,13 @@ pub(super) fn takes(group: &Group) -> bool {
     Means::of(&group.kind).is_some()
 }
 
-/// The thread; it ends when this is dropped.
-#[derive(Debug)]
-pub(super) struct Thread {
-    bell: Arc<EventFd>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // Adding 1 fails only near the counter's limit of 2^64: then the thread is awake anyway.
-        let _ = self.bell.write(1);
-    }
-}
-
 /// Starts the thread for the groups that it [`takes`]; `None` if there are none.
 pub(super) fn spawn(targets: &Targets, reporter: Reporter) -> Result<Option<Thread>, ExchangeError> {
-    let now_ns = monotonic_ns();
-    let exchanges = Exchanges::new(targets, reporter, now_ns)?;
+    let exchanges = Exchanges::new(targets, reporter, monotonic_ns())?;
     if exchanges.slots.is_empty() {
         return Ok(None);
     }
-    let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
-    let stop = Arc::new(AtomicBool::new(false));
-    exchanges.epoll.add(&*bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-    let thread = Thread { bell: Arc::clone(&bell), stop: Arc::clone(&stop) };
-    std::thread::Builder::new().name("weir-probe".to_owned()).spawn(move || {
-        // Held here, so that its descriptor outlives the epoll that watches it.
-        let _bell = bell;
-        exchanges.run(&stop);
-    })?;
-    Ok(Some(thread))
+    Ok(Some(Thread::start("weir-probe", |bell, stop| exchanges.run(bell, stop))?))
 }
 
 /// What a probe does. Copied for each target: what it holds is shared.
@@ -135,8 +108,6 @@ enum Means {
 struct Flight {
     /// Closing it takes it out of the epoll.
     socket: OwnedFd,
-    start_ns: u64,
-    due_ns: u64,
     /// What was sent.
     sent: Vec<u8>,
     /// What came was no answer to it.
@@ -146,14 +117,9 @@ struct Flight {
 /// One target.
 #[derive(Debug)]
 struct Slot {
-    target: usize,
     to: SocketAddr,
     means: Means,
-    timeout_ns: u64,
-    ticks: Ticks,
     flight: Option<Flight>,
-    /// When its one timer entry that counts is due: the next probe, or the timeout of the one in flight.
-    timer_ns: u64,
 }
 
 /// How a probe began.
@@ -165,51 +131,37 @@ enum Begun {
 /// All targets of the thread.
 struct Exchanges {
     epoll: Epoll,
-    alarm: Alarm,
     slots: Vec<Slot>,
-    /// Moments and slots. Entries whose moment is not the slot's own any more are passed over.
-    timers: BinaryHeap<Reverse<(u64, usize)>>,
-    dice: Dice,
-    reporter: Reporter,
+    timetable: Timetable,
 }
 
 impl Exchanges {
     fn new(targets: &Targets, reporter: Reporter, now_ns: u64) -> Result<Self, ExchangeError> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let alarm = Alarm::new()?;
-        epoll.add(&alarm, EpollEvent::new(EpollFlags::EPOLLIN, ALARM))?;
-        let mut dice = Dice::new(now_ns);
-        let (mut slots, mut timers) = (Vec::new(), BinaryHeap::new());
+        let mut timetable = Timetable::new(reporter, now_ns)?;
+        epoll.add(timetable.alarm(), EpollEvent::new(EpollFlags::EPOLLIN, ALARM))?;
+        let mut slots = Vec::new();
         for group in targets.groups.iter().filter(|group| takes(group)) {
             let Some(means) = Means::of(&group.kind) else { continue };
             for &target in &group.targets {
-                let mut ticks = Ticks::new(now_ns, group.interval, group.jitter, &mut dice);
-                let timer_ns = ticks.next(now_ns, &mut dice);
-                timers.push(Reverse((timer_ns, slots.len())));
-                slots.push(Slot {
-                    target,
-                    to: SocketAddr::new(targets.targets[target].address, group.kind.port()),
-                    means: means.clone(),
-                    timeout_ns: as_ns(group.timeout),
-                    ticks,
-                    flight: None,
-                    timer_ns,
-                });
+                timetable.add(group, target, now_ns);
+                let to = SocketAddr::new(targets.targets[target].address, group.kind.port());
+                slots.push(Slot { to, means: means.clone(), flight: None });
             }
         }
         make_room(slots.len())?;
-        Ok(Self { epoll, alarm, slots, timers, dice, reporter })
+        Ok(Self { epoll, slots, timetable })
     }
 
     /// Runs until told to stop, or until nobody wants results any more.
-    fn run(mut self, stop: &AtomicBool) {
+    fn run(mut self, bell: &EventFd, stop: &AtomicBool) {
+        if let Err(error) = self.epoll.add(bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL)) {
+            return tracing::error!(%error, "the thread for TCP, UDP and DNS checks cannot begin");
+        }
         let mut events = [EpollEvent::empty(); WAKE_EVENTS];
-        let mut busy = false;
+        let mut full = false;
         while !stop.load(Ordering::Relaxed) {
-            if !busy && let Some(&Reverse((next_ns, _))) = self.timers.peek() {
-                // A timer cannot be refused a moment that fits a timespec.
-                let _ = self.alarm.set(next_ns);
-            }
+            let busy = self.timetable.set_alarm() || full;
             let patience = if busy { EpollTimeout::ZERO } else { EpollTimeout::NONE };
             let woken = match self.epoll.wait(&mut events, patience) {
                 Ok(woken) => woken,
@@ -220,8 +172,7 @@ impl Exchanges {
             if self.turn(&events[..woken], monotonic_ns()).is_none() {
                 return;
             }
-            busy = woken == WAKE_EVENTS
-                || self.timers.peek().is_some_and(|&Reverse((next_ns, _))| next_ns <= monotonic_ns());
+            full = woken == WAKE_EVENTS;
         }
     }
 
@@ -239,19 +190,13 @@ impl Exchanges {
             return Some(());
         }
         for _ in 0..STARTS_PER_TURN {
-            let Some(&Reverse((at_ns, slot))) = self.timers.peek() else { break };
-            if at_ns > now_ns {
-                break;
-            }
-            self.timers.pop();
-            if self.slots[slot].timer_ns != at_ns {
-                continue;
-            }
-            if let Some(flight) = &self.slots[slot].flight {
-                let how = if flight.wrong { Miss::Wrong } else { Miss::Silent };
-                self.end(slot, Err(how), now_ns)?;
-            } else {
-                self.begin(slot)?;
+            match self.timetable.due(now_ns) {
+                None => break,
+                Some(Due::Begin(slot)) => self.begin(slot)?,
+                Some(Due::Expired(slot)) => {
+                    let wrong = self.slots[slot].flight.as_ref().is_some_and(|flight| flight.wrong);
+                    self.end(slot, Err(if wrong { Miss::Wrong } else { Miss::Silent }), now_ns)?;
+                }
             }
         }
         Some(())
@@ -259,56 +204,26 @@ impl Exchanges {
 
     fn begin(&mut self, index: usize) -> Option<()> {
         let slot = &mut self.slots[index];
-        let start_ns = monotonic_ns();
-        let (socket, sent) = match slot.means.begin(slot.to, &mut self.dice) {
+        self.timetable.begin(index, monotonic_ns());
+        let (socket, sent) = match slot.means.begin(slot.to, &mut self.timetable) {
             Begun::Waiting { socket, sent } => (socket, sent),
-            Begun::Ended(ended) => {
-                let now_ns = monotonic_ns();
-                return self.conclude(index, start_ns, now_ns, ended, now_ns);
-            }
+            Begun::Ended(ended) => return self.end(index, ended, monotonic_ns()),
         };
         let wanted = match slot.means {
             Means::Connect => EpollFlags::EPOLLOUT,
             Means::Datagram(_) | Means::Dns(_) => EpollFlags::EPOLLIN,
         };
         if self.epoll.add(&socket, EpollEvent::new(wanted, index as u64)).is_err() {
-            let now_ns = monotonic_ns();
-            return self.conclude(index, start_ns, now_ns, Err(Miss::Unsent), now_ns);
+            return self.end(index, Err(Miss::Unsent), monotonic_ns());
         }
-        let due_ns = start_ns + slot.timeout_ns;
-        slot.flight = Some(Flight { socket, start_ns, due_ns, sent, wrong: false });
-        self.set_timer(index, due_ns);
+        slot.flight = Some(Flight { socket, sent, wrong: false });
         Some(())
     }
 
     /// Ends the probe in flight.
     fn end(&mut self, index: usize, ended: Result<(), Miss>, now_ns: u64) -> Option<()> {
-        let Some(flight) = self.slots[index].flight.take() else { return Some(()) };
-        let due_ns = flight.due_ns.min(now_ns);
-        self.conclude(index, flight.start_ns, now_ns, ended, due_ns)
-    }
-
-    fn conclude(
-        &mut self,
-        index: usize,
-        start_ns: u64,
-        at_ns: u64,
-        ended: Result<(), Miss>,
-        due_ns: u64,
-    ) -> Option<()> {
-        let outcome = match ended {
-            Ok(()) => Outcome::Answered { at_ns, rtt_ns: at_ns.saturating_sub(start_ns) },
-            Err(how) => Outcome::Missed { how, due_ns },
-        };
-        self.reporter.report(self.slots[index].target, outcome).ok()?;
-        let next_ns = self.slots[index].ticks.next(at_ns, &mut self.dice);
-        self.set_timer(index, next_ns);
-        Some(())
-    }
-
-    fn set_timer(&mut self, index: usize, at_ns: u64) {
-        self.slots[index].timer_ns = at_ns;
-        self.timers.push(Reverse((at_ns, index)));
+        self.slots[index].flight = None;
+        self.timetable.end(index, ended, now_ns)
     }
 }
 
@@ -354,7 +269,7 @@ impl Means {
         }
     }
 
-    fn begin(&self, to: SocketAddr, dice: &mut Dice) -> Begun {
+    fn begin(&self, to: SocketAddr, timetable: &mut Timetable) -> Begun {
         let sent = match self {
             Self::Connect => {
                 return match begin_connect(to) {
@@ -365,7 +280,7 @@ impl Means {
             }
             Self::Datagram(udp) => udp.send.clone(),
             // The kernel chooses a source port for each probe, which is as hard to guess as the id.
-            Self::Dns(check) => dns::query(check, dice.roll() as u16),
+            Self::Dns(check) => dns::query(check, timetable.roll() as u16),
         };
         match send_datagram(to, &sent) {
             Ok(socket) => Begun::Waiting { socket, sent },

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::config::{BackendId, Config};
 use crate::health::prober::gather::Gather;
+use crate::health::round::Outcome;
 use crate::health::testing::{address, check, config};
 
 const DEADLINE: Duration = Duration::from_secs(30);

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::stream;
 use crate::config::{HttpCheck, TlsCheck};
 use crate::health::round::Miss;
 
@@ -60,16 +61,24 @@ impl Http {
 
     /// Asks once.
     pub(super) async fn probe(&self, address: IpAddr) -> Result<(), Miss> {
+        if let Some(vip) = self.check.vip {
+            let to = SocketAddr::new(vip, self.check.port);
+            return stream::through(address, to, |stream| self.talk(stream, to)).await;
+        }
         let to = SocketAddr::new(address, self.check.port);
         let stream = TcpStream::connect(to).await.map_err(|error| connect_miss(&error))?;
         // Only the latency of a probe is lost if it cannot be set.
         let _ = stream.set_nodelay(true);
         // An abandoned connection is reset, so that neither side keeps anything.
         let _ = stream.set_zero_linger();
+        self.talk(stream, to).await
+    }
+
+    async fn talk(&self, stream: impl AsyncRead + AsyncWrite + Unpin, to: SocketAddr) -> Result<(), Miss> {
         match &self.tls {
             None => self.ask(stream, to).await,
             Some(tls) => {
-                let name = self.server_name(address).ok_or(Miss::Tls)?;
+                let name = self.server_name(to.ip()).ok_or(Miss::Tls)?;
                 let stream = tls.connect(name, stream).await.map_err(|error| tls_miss(&error))?;
                 self.ask(stream, to).await
             }

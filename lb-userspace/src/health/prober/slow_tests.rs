@@ -83,6 +83,7 @@ impl Nginx {
     fn plain(&self, path: &str) -> HttpCheck {
         HttpCheck {
             port: self.http,
+            vip: None,
             tls: None,
             head: false,
             path: path.to_owned(),

@@ -2,30 +2,30 @@
 //!
 //! The backend's stack answers with a SYN-ACK from the VIP straight to this host. So a probe proves that the tunnel ends there, that
 //! the VIP is on the backend, and that something listens on it there. No connection is opened: a reset follows through the same
-//! tunnel. The kernel of this host, which knows of no connection, resets it as well.
+//! tunnel.
 //!
-//! All probes have one source port, which is bound so that nobody else gets it. Which backend answered is told by the sequence
+//! All probes have one source port, which is bound so that nobody else gets it, and listened on by a socket that drops everything: else the
+//! kernel of this host, which knows of no connection, would answer with a reset to the VIP, and that could end up anywhere. Which backend answered is told by the sequence
 //! number, which is random for each probe: nobody else knows it.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::gather::Reporter;
+use super::stream;
+use super::timetable::{Due, Thread, Timetable};
 use crate::config::CheckKind;
-use crate::health::round::{Miss, Outcome};
+use crate::health::round::Miss;
 use crate::health::syn;
 use crate::health::target::{Group, Targets};
-use crate::health::ticks::{Dice, Ticks};
-use crate::runtime::clock::{Alarm, as_ns, monotonic_ns};
+use crate::runtime::clock::monotonic_ns;
 
 /// Targets that the thread probes at most.
 pub const MAX_TUNNELS: usize = 32_768;
@@ -67,63 +67,34 @@ pub(super) fn takes(group: &Group) -> bool {
     matches!(group.kind, CheckKind::TcpTunnel { .. })
 }
 
-/// The thread; it ends when this is dropped.
-#[derive(Debug)]
-pub(super) struct Thread {
-    bell: Arc<EventFd>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // Fails only near the counter's limit: then the thread is awake anyway.
-        let _ = self.bell.write(1);
-    }
-}
-
 /// Starts the thread for the groups that it [`takes`]; `None` if there are none.
 pub(super) fn spawn(targets: &Targets, reporter: Reporter) -> Result<Option<Thread>, TunnelError> {
     let Some(probes) = Probes::new(targets, reporter, monotonic_ns())? else { return Ok(None) };
-    let bell =
-        EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).map_err(io::Error::from)?;
-    let bell = Arc::new(bell);
-    let stop = Arc::new(AtomicBool::new(false));
-    let thread = Thread { bell: Arc::clone(&bell), stop: Arc::clone(&stop) };
-    std::thread::Builder::new().name("weir-tunnel".to_owned()).spawn(move || probes.run(&bell, &stop))?;
-    Ok(Some(thread))
+    Ok(Some(Thread::start("weir-tunnel", |bell, stop| probes.run(bell, stop))?))
 }
 
 /// One target.
 #[derive(Debug)]
 struct Slot {
-    target: usize,
     backend: IpAddr,
     vip: SocketAddr,
-    timeout_ns: u64,
-    ticks: Ticks,
-    /// The probe in flight: its sequence number, and when it began.
-    flight: Option<(u32, u64)>,
-    /// When its one timer entry that counts is due.
-    timer_ns: u64,
+    /// The sequence number of the probe in flight.
+    flight: Option<u32>,
 }
 
 struct Probes {
     slots: Vec<Slot>,
+    timetable: Timetable,
     /// Probes in flight, by sequence number.
     flights: HashMap<u32, usize>,
-    timers: BinaryHeap<Reverse<(u64, usize)>>,
-    dice: Dice,
-    reporter: Reporter,
     port: u16,
-    /// Never listened on: the port is this process's.
+    /// The port is this process's, and the kernel answers nothing there.
     _reserved: Vec<Socket>,
     /// Raw sockets and not UDP: what sends to an address and receives from one is the same call. By family of the tunnel, then of the
     /// VIP.
     tunnels: [[Option<UdpSocket>; 2]; 2],
     /// By family of the VIP.
     answers: [Option<UdpSocket>; 2],
-    alarm: Alarm,
 }
 
 const fn family(address: IpAddr) -> usize {
@@ -134,23 +105,14 @@ impl Probes {
     fn new(targets: &Targets, reporter: Reporter, now_ns: u64) -> Result<Option<Self>, TunnelError> {
         // Sequence numbers must not be guessed.
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), now_ns);
-        let mut dice = Dice::new(seed);
-        let (mut slots, mut timers) = (Vec::new(), BinaryHeap::new());
+        let mut timetable = Timetable::new(reporter, seed)?;
+        let mut slots = Vec::new();
         for group in &targets.groups {
             let CheckKind::TcpTunnel { vip, port } = group.kind else { continue };
             for &target in &group.targets {
-                let mut ticks = Ticks::new(now_ns, group.interval, group.jitter, &mut dice);
-                let timer_ns = ticks.next(now_ns, &mut dice);
-                timers.push(Reverse((timer_ns, slots.len())));
-                slots.push(Slot {
-                    target,
-                    backend: targets.targets[target].address,
-                    vip: SocketAddr::new(vip, port),
-                    timeout_ns: as_ns(group.timeout),
-                    ticks,
-                    flight: None,
-                    timer_ns,
-                });
+                timetable.add(group, target, now_ns);
+                let (backend, vip) = (targets.targets[target].address, SocketAddr::new(vip, port));
+                slots.push(Slot { backend, vip, flight: None });
             }
         }
         if slots.is_empty() {
@@ -173,11 +135,8 @@ impl Probes {
             tunnels: [[tunnel(0, 0)?, tunnel(0, 1)?], [tunnel(1, 0)?, tunnel(1, 1)?]],
             answers: [answer(0)?, answer(1)?],
             flights: HashMap::new(),
-            alarm: Alarm::new().map_err(io::Error::from)?,
             slots,
-            timers,
-            dice,
-            reporter,
+            timetable,
             port,
             _reserved: reserved,
         }))
@@ -185,18 +144,16 @@ impl Probes {
 
     fn run(mut self, bell: &EventFd, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
-            let due = self.timers.peek().map_or(u64::MAX, |&Reverse((at_ns, _))| at_ns);
-            // A timer cannot be refused a moment that fits a timespec.
-            let _ = self.alarm.set(due);
-            let wait = if due <= monotonic_ns() { PollTimeout::ZERO } else { PollTimeout::NONE };
+            let wait = if self.timetable.set_alarm() { PollTimeout::ZERO } else { PollTimeout::NONE };
             let fds = self.answers.iter().flatten().map(AsFd::as_fd);
-            let fds = fds.chain([bell.as_fd(), self.alarm.as_fd()]);
+            let fds = fds.chain([bell.as_fd(), self.timetable.alarm().as_fd()]);
             let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
             // What goes wrong here goes on doing so: the timers tell what became of the probes.
             let _ = poll(&mut fds, wait);
             drop(fds);
+            let now_ns = monotonic_ns();
             self.take_answers();
-            if self.turn(monotonic_ns()).is_none() {
+            if self.turn(now_ns).is_none() {
                 return;
             }
         }
@@ -245,37 +202,26 @@ impl Probes {
     /// Timeouts and new probes. `None` when nobody wants results any more.
     fn turn(&mut self, now_ns: u64) -> Option<()> {
         for _ in 0..STARTS_PER_TURN {
-            let Some(&Reverse((at_ns, slot))) = self.timers.peek() else { break };
-            if at_ns > now_ns {
-                break;
-            }
-            self.timers.pop();
-            if self.slots[slot].timer_ns != at_ns {
-                continue;
-            }
-            if self.slots[slot].flight.is_some() {
-                self.end(slot, Err(Miss::Silent), now_ns)?;
-            } else {
-                self.begin(slot, now_ns)?;
+            match self.timetable.due(now_ns) {
+                None => break,
+                Some(Due::Begin(slot)) => self.begin(slot)?,
+                Some(Due::Expired(slot)) => self.end(slot, Err(Miss::Silent), now_ns)?,
             }
         }
         Some(())
     }
 
-    fn begin(&mut self, index: usize, now_ns: u64) -> Option<()> {
-        let mut sequence = self.dice.roll() as u32;
+    fn begin(&mut self, index: usize) -> Option<()> {
+        let mut sequence = self.timetable.roll() as u32;
         while self.flights.contains_key(&sequence) {
             sequence = sequence.wrapping_add(1);
         }
-        self.slots[index].flight = Some((sequence, now_ns));
+        self.slots[index].flight = Some(sequence);
         self.flights.insert(sequence, index);
+        self.timetable.begin(index, monotonic_ns());
         match self.send(index, sequence, syn::SYN) {
-            Ok(()) => {
-                let due_ns = now_ns + self.slots[index].timeout_ns;
-                self.set_timer(index, due_ns);
-                Some(())
-            }
-            Err(error) => self.end(index, Err(unsent(&error)), now_ns),
+            Ok(()) => Some(()),
+            Err(error) => self.end(index, Err(unsent(&error)), monotonic_ns()),
         }
     }
 
@@ -289,22 +235,10 @@ impl Probes {
     }
 
     fn end(&mut self, index: usize, ended: Result<(), Miss>, now_ns: u64) -> Option<()> {
-        let Some((sequence, start_ns)) = self.slots[index].flight.take() else { return Some(()) };
-        self.flights.remove(&sequence);
-        let due_ns = (start_ns + self.slots[index].timeout_ns).min(now_ns);
-        let outcome = match ended {
-            Ok(()) => Outcome::Answered { at_ns: now_ns, rtt_ns: now_ns.saturating_sub(start_ns) },
-            Err(how) => Outcome::Missed { how, due_ns },
-        };
-        self.reporter.report(self.slots[index].target, outcome).ok()?;
-        let next_ns = self.slots[index].ticks.next(now_ns, &mut self.dice);
-        self.set_timer(index, next_ns);
-        Some(())
-    }
-
-    fn set_timer(&mut self, index: usize, at_ns: u64) {
-        self.slots[index].timer_ns = at_ns;
-        self.timers.push(Reverse((at_ns, index)));
+        if let Some(sequence) = self.slots[index].flight.take() {
+            self.flights.remove(&sequence);
+        }
+        self.timetable.end(index, ended, now_ns)
     }
 }
 
@@ -322,11 +256,15 @@ fn open(family: usize, protocol: i32) -> Result<UdpSocket, TunnelError> {
 /// A TCP port that nobody else gets, in both families; only in IPv4 where the host has no IPv6.
 fn reserve() -> io::Result<(Vec<Socket>, u16)> {
     let v4 = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    stream::silence(&v4)?;
     v4.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
+    v4.listen(1)?;
     let port = v4.local_addr()?.as_socket().map_or(0, |address| address.port());
     let v6 = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).and_then(|v6| {
         v6.set_only_v6(true)?;
+        stream::silence(&v6)?;
         v6.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+        v6.listen(1)?;
         Ok(v6)
     });
     Ok((std::iter::once(v4).chain(v6).collect(), port))

@@ -133,6 +133,8 @@ pub struct ControlStatus {
     pub probing: ProbingStatus,
     /// BFD packets, and why some were not taken.
     pub bfd: BfdStatus,
+    /// CPUs that are asked whether they stood still, and those of them that did not answer when they were last asked.
+    pub cpus: (usize, usize),
     /// Admission words stored since start.
     pub stores: u64,
     /// Events that found no room in the channel.

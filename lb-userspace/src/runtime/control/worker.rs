@@ -17,6 +17,7 @@ use crate::config::{Config, DomainId};
 use crate::health::judge::{Judge, Verdict};
 use crate::health::prober::Prober;
 use crate::health::prober::bfd::BfdProber;
+use crate::health::prober::cpus::Cpus;
 use crate::health::prober::gather::Gather;
 use crate::health::round::Round;
 use crate::plan::planner::{AdmissionStore, Change, Fact, Order, Planner, Subject, Tick};
@@ -40,6 +41,7 @@ pub(super) struct Parts {
     pub(super) judge: Judge,
     pub(super) prober: Prober,
     pub(super) bfd: BfdProber,
+    pub(super) cpus: Cpus,
     pub(super) gather: Gather,
     pub(super) commands: Receiver<Command>,
     pub(super) bell: Arc<EventFd>,
@@ -81,6 +83,7 @@ impl Worker {
         let readable = || EpollEvent::new(EpollFlags::EPOLLIN, 0);
         epoll.add(&alarm, readable())?;
         epoll.add(&*parts.bell, readable())?;
+        epoll.add(parts.cpus.answers(), readable())?;
         for socket in parts.prober.sockets().chain(parts.bfd.sockets()) {
             epoll.add(socket, readable())?;
         }
@@ -140,17 +143,18 @@ impl Worker {
         let now_ns = monotonic_ns();
         self.parts.prober.drain();
         self.parts.bfd.drain();
+        self.parts.cpus.hear();
         self.obey();
         let mut judged = false;
-        while let Some(round) = self.parts.prober.judge(now_ns) {
+        while let Some(round) = self.parts.prober.judge(now_ns, &mut self.parts.cpus) {
             let due_ns = round.due_ns;
             let verdict = decide(&mut self.parts.judge, &self.parts.planner, &round);
             self.carry_out(verdict, due_ns);
             judged = true;
         }
         // Detection times count from here: what had arrived was taken.
-        self.parts.bfd.run(now_ns);
-        while let Some(round) = self.parts.bfd.judge(now_ns) {
+        self.parts.bfd.run(now_ns, &mut self.parts.cpus);
+        while let Some(round) = self.parts.bfd.judge(now_ns, &mut self.parts.cpus) {
             let due_ns = round.due_ns;
             let verdict = decide(&mut self.parts.judge, &self.parts.planner, &round);
             self.carry_out(verdict, due_ns);
@@ -424,6 +428,7 @@ impl Worker {
                 everyone_judged: self.everyone_judged,
                 probing: self.parts.prober.status(),
                 bfd: self.parts.bfd.status(),
+                cpus: self.parts.cpus.count(),
                 stores: self.stores,
                 events_lost: self.events_lost,
                 results_lost: self.parts.gather.lost(),

@@ -11,8 +11,9 @@ use crate::{
             SteeredPool,
         },
     },
-    config::{Config, IpPrefix, Level, PlanMode, ServiceId},
+    config::{Config, DomainId, IpPrefix, Level, PlanMode, ServiceId},
     plan::{
+        capacity::{Shortage, shortages},
         planner::{Cell, Subject},
         steering::{
             Steps,
@@ -167,6 +168,13 @@ impl Steering {
         } else {
             format!("health is believed again: {healthy:.0} % of what operators let in is healthy")
         }
+    }
+
+    /// The plans that would be left with too little if a domain kept only this share of its new flows.
+    pub(crate) fn shortages(&self, domain: DomainId, keep: u8) -> Vec<Shortage> {
+        let state = self.state();
+        let word = |cell: Cell| self.port.word(cell);
+        shortages(&self.config, &self.layout, &word, state.meter.plans(), (domain, keep))
     }
 
     /// Where traffic would go.
