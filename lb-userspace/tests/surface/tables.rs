@@ -22,7 +22,7 @@ config          /etc/weir/weir.toml, digest 0123456789ab
 services        1
 flow table      1234 of 65536 entries, 56 openings, 789 slots marked, in transition until 2026-05-01T12:00:00.250Z, leaving: 1 backends, 0 services
 forwarded       2469134 packets, 2.0 GB
-control thread  SCHED_FIFO, 12003 rounds, 2 late, at most 410.0 us late, 9 stores
+control thread  SCHED_FIFO, 12003 rounds, 2 late, 1 in a stall of this host, at most 410.0 us late, 9 stores
 events          0
 ATTENTION       isolated: every target is silent, so this host itself is cut off; the last state is held
 ATTENTION       no next hop for w1r2b1: their packets are dropped
