@@ -1,6 +1,6 @@
 //! Who asks over TCP with a certificate, and what they may do.
 //!
-//! Everybody with a certificate of the client authorities may read, except what shows packets; who is named in `operators` may do all
+//! Everybody with a certificate of the client authorities may read, except what shows clients' packets and flows; who is named in `operators` may do all
 //! that the unix socket takes, except naming files of the host. What is asked for is judged by its route, not by its text, and everything
 //! but GET and HEAD is an order unless it is known to change nothing.
 
@@ -28,8 +28,8 @@ const MAX_NAMES: usize = 64;
 const MAX_SHOWN_CHARS: usize = 96;
 /// Requests that are no orders although they are no GETs.
 const ONLY_TELL: [&str; 1] = ["/v1/plans/simulate"];
-/// What readers do not see: packets of clients.
-const OPERATORS_ONLY: [&str; 1] = ["/v1/watch"];
+/// What readers do not see: packets and flows of clients.
+const OPERATORS_ONLY: [&str; 2] = ["/v1/watch", "/v1/flows"];
 /// Where a query names a file, which is read as root.
 const NAMES_FILES: [&str; 1] = ["/v1/diff"];
 
@@ -189,6 +189,7 @@ mod tests {
             (Method::GET, "/v1/status", Role::Read),
             (Method::HEAD, "/v1/status", Role::Read),
             (Method::GET, "/v1/watch", Role::Operate),
+            (Method::GET, "/v1/flows", Role::Operate),
             (Method::POST, "/v1/plans/simulate", Role::Read),
             (Method::POST, "/v1/reload", Role::Operate),
             (Method::PUT, "/v1/log", Role::Operate),

@@ -181,8 +181,9 @@ fn a_reader_may_read_and_an_operator_operate() {
         ("POST /v1/emergency", r#"{"switch":{"kind":"stop","service":"web"},"for_s":60,"reason":"r"}"#),
         ("PUT /v1/log", r#"{"filter":"debug","for_s":60}"#),
         ("DELETE /v1/log", ""),
-        // Clients' packets; a file of the host.
+        // Clients' packets and flows; a file of the host.
         ("GET /v1/watch", ""),
+        ("GET /v1/flows", ""),
         ("GET /v1/diff?file=/etc/shadow", ""),
     ];
     for (line, body) in orders {
