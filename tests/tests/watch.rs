@@ -136,9 +136,9 @@ fn golden_packets_come_out_the_same_whether_somebody_watches_or_not() -> Result<
                 continue;
             }
             let image = changed(&image, &case)?;
-            shared.kernel.fill(&image)?;
-            shared.kernel.forget()?;
-            if judge(&mut shared, &image, &case, &control).is_err() {
+            // An image of another size does not fit into the maps.
+            let filled = shared.kernel.fill(&image).and_then(|()| shared.kernel.forget());
+            if filled.and_then(|()| judge(&mut shared, &image, &case, &control)).is_err() {
                 eprintln!("{}: on its own", case.name);
                 let mut own = Watched::load(&image, &control, &WatchFilter::ALL)?;
                 judge(&mut own, &image, &case, &control).context(case.name)?;

@@ -47,7 +47,7 @@ mod leaving;
 pub use home::untracked;
 pub use indices::recover;
 
-use home::{Home, home, mark, regions};
+use home::{Home, by_other_regions, home, mark, regions};
 use indices::{backend_indices, ids, service_indices};
 
 /// Service entries at most: those of services, of their VIPs, and as many again that are leaving.
@@ -199,6 +199,8 @@ struct Successor<'a> {
     backends: Vec<u32>,
     /// Index of each service entry of the compiled image, in its order.
     services: Vec<u32>,
+    /// Those of services that left whose clients' regions are not what they were when their flows opened.
+    leaving_elsewhere: Vec<u32>,
     domains: words::DomainMap,
     /// Where the pools of services that left lie now.
     taken: TakenPools,
@@ -210,7 +212,8 @@ impl<'a> Successor<'a> {
         let services = service_indices(&image, running);
         let domains = words::DomainMap::new(&image, running, &backends);
         let (report, taken) = (Report::default(), TakenPools::new());
-        Self { image, running, report, backends, services, domains, taken }
+        let leaving_elsewhere = Vec::new();
+        Self { image, running, report, backends, services, leaving_elsewhere, domains, taken }
     }
 
     /// Puts the backends at their indices, keeps those that left, and rewrites the tables.
@@ -271,7 +274,12 @@ impl<'a> Successor<'a> {
         self.carry_steering(&mut entries);
         let mut bases = HashMap::new();
         for &at in &leaving {
-            entries[at] = self.take_along(at as u32, &self.running.services[at].clone(), &mut bases)?;
+            let service = self.running.services[at];
+            entries[at] = self.take_along(at as u32, &service, &mut bases)?;
+            if regions(&service) > 1 && (self.other_clients() || by_other_regions(self.running)) {
+                (entries[at].previous_base, entries[at].previous_plans) = (0, 0);
+                self.leaving_elsewhere.push(at as u32);
+            }
         }
         let is_service = |&&at: &&usize| self.running.services[at].flags & SERVICE_VIP_ONLY == 0;
         self.report.leaving_services = leaving.iter().filter(is_service).count();
@@ -324,11 +332,12 @@ impl<'a> Successor<'a> {
         running.services.get(at as usize).filter(|service| Front::of(service) == Front::of(entry))
     }
 
-    /// Marks slots and writes `PREVIOUS` for every service that goes on.
+    /// Marks slots and writes `PREVIOUS` for every service that goes on, and for those that left while client regions change: their
+    /// flows are at home where the regions of before say.
     fn compare_homes(&mut self) -> Result<(), TransitionError> {
         let mut compared = HashMap::new();
         let mut earlier = HashMap::new();
-        for at in self.services.clone() {
+        for at in [self.services.clone(), self.leaving_elsewhere.clone()].concat() {
             let entry = self.image.services[at as usize];
             let Some(running) = self.same_service(at, &entry) else { continue };
             if entry.plans == 0 || running.plans == 0 {
@@ -376,6 +385,7 @@ impl<'a> Successor<'a> {
         (own, differs)
     }
 
+    /// Whether client regions change.
     fn other_clients(&self) -> bool {
         self.image.root.clients_digest != self.running.root.clients_digest
     }

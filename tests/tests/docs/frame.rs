@@ -71,9 +71,14 @@ fn tls(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(vec!["edge-1".to_owned()]).unwrap();
-    for (name, text) in
-        [("edge-1.pem", cert.pem()), ("clients.pem", cert.pem()), ("edge-1.key", signing_key.serialize_pem())]
-    {
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = authority.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    for (name, text) in [
+        ("edge-1.pem", cert.pem()),
+        ("clients.pem", authority.pem()),
+        ("edge-1.key", signing_key.serialize_pem()),
+    ] {
         fs::write(folder.join(name), text).unwrap();
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }

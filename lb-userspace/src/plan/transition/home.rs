@@ -37,6 +37,11 @@ pub(super) fn regions(service: &ServiceEntry) -> u32 {
     if service.previous_base == 0 { service.plans } else { service.plans.max(service.previous_plans.into()) }
 }
 
+/// Whether flows of before the transition that runs are at home by other client regions than those of now.
+pub(super) fn by_other_regions(running: &Running) -> bool {
+    running.root.previous_clients != running.root.clients
+}
+
 /// The home of untracked flows, and whether an earlier transition could not be taken along.
 pub(super) fn home(running: &Running, service: &ServiceEntry, region: u32) -> (Home, bool) {
     let own = if region < service.plans { region } else { 0 };
@@ -45,8 +50,7 @@ pub(super) fn home(running: &Running, service: &ServiceEntry, region: u32) -> (H
     let Some(first) = service.previous_base.checked_sub(1) else { return (plain, false) };
     let at = first + if region < u32::from(service.previous_plans) { region } else { 0 };
     let Some(previous) = running.previous.get(at as usize) else { return (plain, true) };
-    let by_other_regions = running.root.previous_clients != running.root.clients
-        && (service.plans > 1 || service.previous_plans > 1);
+    let by_other_regions = by_other_regions(running) && (service.plans > 1 || service.previous_plans > 1);
     if previous.table_slots != pool.table_slots || by_other_regions {
         return (plain, true);
     }
