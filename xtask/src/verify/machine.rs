@@ -18,6 +18,9 @@ pub(super) const QEMU: &str = "qemu-system-x86_64";
 const LIMIT: Duration = Duration::from_secs(600);
 /// As [`LIMIT`], for one that runs only when nobody else wants the CPU.
 const IDLE_LIMIT: Duration = Duration::from_secs(1800);
+/// Boots that are tried. Emulated kernels now and then crash before our program begins, above all on a busy host; what happens after
+/// that counts, whatever it is.
+const BOOTS: usize = 3;
 /// Between two looks whether a machine is done.
 const STEP: Duration = Duration::from_millis(50);
 /// Memory of a machine.
@@ -36,8 +39,34 @@ pub(super) enum Pace {
     Idle,
 }
 
-/// Boots a kernel with a file system and returns the lines of the report.
+/// Boots a kernel with a file system and returns the lines of the report. If it ended before our program wrote the first line,
+/// it is booted again.
 pub(super) fn boot(kernel: &Path, initramfs: &Path, dir: &Path, pace: Pace) -> Result<Vec<Value>> {
+    for number in 1..BOOTS {
+        match boot_once(kernel, initramfs, dir, pace)? {
+            Booted::Report(lines) => return Ok(lines),
+            Booted::Crash(console) => {
+                eprintln!("boot {number} of at most {BOOTS} ended before our program began:\n{console}");
+            }
+        }
+    }
+    match boot_once(kernel, initramfs, dir, pace)? {
+        Booted::Report(lines) => Ok(lines),
+        Booted::Crash(console) => {
+            bail!("{BOOTS} boots ended before our program began; the last of the console:\n{console}")
+        }
+    }
+}
+
+/// How a boot went.
+enum Booted {
+    /// The report is whole.
+    Report(Vec<Value>),
+    /// The kernel crashed before our program began; the last of its console.
+    Crash(String),
+}
+
+fn boot_once(kernel: &Path, initramfs: &Path, dir: &Path, pace: Pace) -> Result<Booted> {
     let [console, report] = ["console", "report"].map(|name| dir.join(name));
     for file in [&console, &report] {
         fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
@@ -59,12 +88,15 @@ pub(super) fn boot(kernel: &Path, initramfs: &Path, dir: &Path, pace: Pace) -> R
     let ended = wait(&mut child, limit)?;
     let text = fs::read(&report).with_context(|| format!("cannot read {}", report.display()))?;
     let lines = read_report(&String::from_utf8_lossy(&text));
+    if ended && lines.is_empty() {
+        return Ok(Booted::Crash(tail(&console)));
+    }
     let is_whole = lines.last().is_some_and(|line| line["line"] == "end");
     if !is_whole {
         let how = if ended { "ended" } else { "was stopped, as it ran for too long," };
         bail!("the machine {how} before its report did; the last of its console:\n{}", tail(&console));
     }
-    Ok(lines)
+    Ok(Booted::Report(lines))
 }
 
 /// Waits for the machine to end; `false` if it had to be stopped.
