@@ -42,7 +42,7 @@ use lb_common::{
     net::AddressWords,
 };
 
-mod functions;
+pub mod functions;
 
 use functions::{
     weir_admit, weir_away, weir_find, weir_prefix, weir_probe, weir_remember_fragment, weir_settle,

@@ -326,7 +326,7 @@ fn operate(types: &mut Types, paths: &mut Map<String, Value>) {
     order("put", "/v1/log", "Log by another filter for a while.", vec![], Some(body), answer.clone());
     order("delete", "/v1/log", "Log as at the start again.", vec![], None, answer);
     let mut post = |path: &str, summary, parameters, body, answer| {
-        order("post", path, summary, parameters, body, answer)
+        order("post", path, summary, parameters, body, answer);
     };
     let action = || ("action", "path", json!({"enum": ["drain", "fail", "restore"]}), "What to do.");
     let (body, answer) = (types.body::<BackendActionRequest>(), types.answer::<Acted>());
