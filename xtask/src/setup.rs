@@ -37,7 +37,7 @@ const fn need(program: &'static str, packages: &'static [&'static str], purpose:
     Need { program, packages, purpose }
 }
 
-const NEEDS: [Need; 16] = [
+const NEEDS: [Need; 17] = [
     need("cc", &["gcc", "libc6-dev"], "linking"),
     need("ip", &["iproute2"], "namespaces and veth pairs of the lab"),
     need("nginx", &["nginx"], "the lab's backends"),
@@ -48,6 +48,7 @@ const NEEDS: [Need; 16] = [
     need("sysctl", &["procps"], "settings inside the lab's namespaces"),
     need("nsenter", &["util-linux"], "entering the lab's namespaces"),
     need("bird", &["bird2"], "peers of BFD sessions in tests"),
+    need("vtysh", &["frr"], "other peers of BFD sessions in tests"),
     need("dnsmasq", &["dnsmasq-base"], "a name server in tests"),
     need("prometheus", &["prometheus"], "a real Prometheus that scrapes the daemon in tests"),
     need("promtool", &["prometheus"], "checks of metrics and alert rules"),
@@ -85,7 +86,8 @@ const BPF_PACKAGES: [&str; 9] = [
 ];
 
 /// Packages that bring a service, with its name.
-const SERVICES: [(&str, &str); 3] = [("nginx", "nginx"), ("bird2", "bird"), ("prometheus", "prometheus")];
+const SERVICES: [(&str, &str); 4] =
+    [("nginx", "nginx"), ("bird2", "bird"), ("frr", "frr"), ("prometheus", "prometheus")];
 const SECURITY_SOURCES_FILE: &str = "/etc/apt/sources.list.d/weir-security.sources";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
