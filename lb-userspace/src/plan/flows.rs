@@ -233,41 +233,9 @@ mod tests {
 
     use super::super::compile::compile;
     use super::super::image::ImageTables;
+    use super::super::walker::tests::TEXT;
     use super::*;
 
-    const TEXT: &str = r#"
-[node]
-name = "edge"
-region = "r0"
-interfaces = ["eth0"]
-hash_key = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
-tunnel_source_v4 = "10.255.0.0/16"
-[topology.r0]
-z0 = ["k0"]
-[[set]]
-name = "s"
-domain = "r0/z0/k0"
-checks = []
-[[set.backend]]
-name = "a"
-rack = "r0/z0/k0"
-address = "10.1.0.1"
-weight = 100
-[[set.backend]]
-name = "b"
-rack = "r0/z0/k0"
-address = "10.1.0.2"
-weight = 100
-[[service]]
-name = "web"
-address = "192.0.2.10"
-port = 80
-protocol = "tcp"
-[[service.pool]]
-name = "p"
-sets = ["s"]
-table_size = 4093
-"#;
     const NOW_NS: u64 = 10_000 << 30;
 
     fn key(client: [u8; 4], port: u16) -> FlowKey {

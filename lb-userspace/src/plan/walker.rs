@@ -171,7 +171,7 @@ pub(super) fn tuple(key: &FlowKey) -> Tuple {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use lb_common::abi::pod::Pod;
     use lb_common::net::address_bytes;
     use std::net::IpAddr;
@@ -181,7 +181,8 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    const TEXT: &str = r#"
+    /// One service with two backends.
+    pub(in crate::plan) const TEXT: &str = r#"
 [node]
 name = "edge"
 region = "r0"
