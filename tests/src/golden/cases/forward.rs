@@ -42,7 +42,25 @@ fn gue_in6(port: u16, class: u8, inner: &[u8]) -> Vec<u8> {
 
 /// All golden packets of this file.
 pub(super) fn all() -> Vec<Case> {
-    [gue(), l2(), tagged(), neighbours(), quic()].concat()
+    [gue(), l2(), tagged(), neighbours(), quic(), quic_pieces()].concat()
+}
+
+/// A TCP packet of so many bytes.
+fn of4(vip: Ipv4Addr, length: usize) -> Vec<u8> {
+    ipv4(CLIENT, vip, 6, &tcp(40000, 80, ACK, &vec![7; length - 40]))
+}
+
+/// A TCP packet of so many bytes, IPv6.
+fn of6(vip: Ipv6Addr, length: usize) -> Vec<u8> {
+    ipv6(CLIENT6, vip, 6, 60, &tcp(40000, 80, ACK, &vec![7; length - 60]))
+}
+
+fn too_big4(vip: Ipv4Addr, packet: &[u8], mtu: u16) -> Expected {
+    Expected::AnswerFor(Reason::TooBigAnswered, too_big4_of(vip, packet, mtu))
+}
+
+fn too_big6(vip: Ipv6Addr, packet: &[u8], mtu: u16) -> Expected {
+    Expected::AnswerFor(Reason::TooBigAnswered, too_big6_of(vip, packet, mtu))
 }
 
 fn gue() -> Vec<Case> {
@@ -52,8 +70,10 @@ fn gue() -> Vec<Case> {
     let inner64 = ipv6(CLIENT6, VIP_GUE6_IN4, 6, 60, &syn);
     let inner66 = ipv6(CLIENT6, VIP_GUE6, 6, 60, &syn);
     let marked = Ipv4 { tos: 0xb9, ..Ipv4::default() }.packet(CLIENT, VIP_GUE4, 6, &syn);
-    let filled = |length: usize| ipv4(CLIENT, VIP_GUE4, 6, &tcp(40000, 80, ACK, &vec![7; length - 40]));
-    let filled6 = |length: usize| ipv6(CLIENT6, VIP_GUE6, 6, 60, &tcp(40000, 80, ACK, &vec![7; length - 60]));
+    let (filled, filled6) = (|length| of4(VIP_GUE4, length), |length| of6(VIP_GUE6, length));
+    let cut = |fragment| Ipv4 { id: 9, fragment, ..Ipv4::default() };
+    let first = cut(0x2000).packet(CLIENT, VIP_GUE4, 6, &tcp(40000, 80, ACK, &[7; 4]));
+    let last = cut(3).packet(CLIENT, VIP_GUE4, 6, &[7; 8]);
     let mtu = usize::from(MTU);
     vec![
         case("GUE, IPv4 in IPv4", ethernet(V4, &inner44), Expected::Tx(gue_in4(6080, 0, &inner44))),
@@ -73,7 +93,7 @@ fn gue() -> Vec<Case> {
         case(
             "GUE, one byte too much",
             ethernet(V4, &filled(mtu - 27)),
-            Expected::AnswerFor(Reason::TooBigAnswered, too_big4_of(VIP_GUE4, &filled(mtu - 27), MTU - 28)),
+            too_big4(VIP_GUE4, &filled(mtu - 27), MTU - 28),
         ),
         case(
             "GUE in IPv6, exactly the MTU",
@@ -83,8 +103,19 @@ fn gue() -> Vec<Case> {
         case(
             "GUE in IPv6, one byte too much",
             ethernet(V6, &filled6(mtu - 47)),
-            Expected::AnswerFor(Reason::TooBigAnswered, too_big6_of(VIP_GUE6, &filled6(mtu - 47), MTU - 48)),
+            too_big6(VIP_GUE6, &filled6(mtu - 47), MTU - 48),
         ),
+        case(
+            "GUE in IPv6, IPv4, one byte too much",
+            ethernet(V4, &of4(VIP_GUE4_IN6, mtu - 47)),
+            too_big4(VIP_GUE4_IN6, &of4(VIP_GUE4_IN6, mtu - 47), MTU - 48),
+        ),
+        case(
+            "GUE in IPv4, IPv6, one byte too much",
+            ethernet(V6, &of6(VIP_GUE6_IN4, mtu - 27)),
+            too_big6(VIP_GUE6_IN4, &of6(VIP_GUE6_IN4, mtu - 27), MTU - 28),
+        ),
+        behind("GUE, a later fragment", &[ethernet(V4, &first)], ethernet(V4, &last), Expected::Tx(gue_in4(6080, 0, &last))),
         changed(
             "GUE by another interface",
             &[Change::Egress("v4", 7)],
@@ -105,8 +136,21 @@ fn l2() -> Vec<Case> {
     let packet = ipv4(CLIENT, VIP_L2, 6, &syn);
     let packet6 = ipv6(CLIENT6, VIP_L2_V6, 6, 60, &syn);
     let on_link = Change::Flags("v4", BACKEND_ON_LINK);
-    let biggest = ipv4(CLIENT, VIP_L2, 6, &tcp(40000, 80, ACK, &vec![7; usize::from(MTU) - 40]));
+    let mtu = usize::from(MTU);
+    let biggest = of4(VIP_L2, mtu);
     vec![
+        changed(
+            "L2, one byte too much",
+            &[on_link],
+            ethernet(V4, &of4(VIP_L2, mtu + 1)),
+            too_big4(VIP_L2, &of4(VIP_L2, mtu + 1), MTU),
+        ),
+        changed(
+            "L2, one byte too much, IPv6",
+            &[on_link],
+            ethernet(V6, &of6(VIP_L2_V6, mtu + 1)),
+            too_big6(VIP_L2_V6, &of6(VIP_L2_V6, mtu + 1), MTU),
+        ),
         changed("L2, IPv4", &[on_link], ethernet(V4, &packet), Expected::Tx(out(V4, &packet))),
         changed("L2, IPv6", &[on_link], ethernet(V6, &packet6), Expected::Tx(out(V6, &packet6))),
         changed("L2, exactly the MTU", &[on_link], ethernet(V4, &biggest), Expected::Tx(out(V4, &biggest))),
@@ -308,6 +352,7 @@ fn solicitations() -> Vec<Case> {
 }
 
 const VIP_QUIC: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 60);
+const VIP_QUIC6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x60);
 const QUIC_1: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 31);
 const QUIC_2: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 31);
 const QUIC_3: Ipv4Addr = Ipv4Addr::new(10, 2, 1, 31);
@@ -401,4 +446,65 @@ fn quic() -> Vec<Case> {
             to(QUIC_3, &long(0, 1, &id(0x0d)[..3])),
         ),
     ]
+}
+
+/// What has no UDP header right behind an IPv4 header: fragments, extension headers, errors.
+fn quic_pieces() -> Vec<Case> {
+    let id = |last: u8| [CONFIG_2, 0x0a, 0x0b, 0x0c, last, 9, 9, 9, 9];
+    let drain = |others: [&'static str; 2]| others.map(|name| Change::Backend(name, Admission::new(0, 255)));
+    let datagram = |kind: u8, server: u8| udp(4433, 443, &[&[kind][..], &id(server), &[0xaa; 40]].concat());
+    let cut = |fragment| Ipv4 { id: 9, fragment, ..Ipv4::default() };
+    let first = |server| cut(0x2000).packet(CLIENT, VIP_QUIC, 17, &datagram(0x41, server)[..48]);
+    let last = cut(6).packet(CLIENT, VIP_QUIC, 17, &[0xaa; 10]);
+    let options = Ipv4 { options: vec![1; 8], ..Ipv4::default() };
+    let with_options = |server| options.packet(CLIENT, VIP_QUIC, 17, &datagram(0x41, server));
+    // Destination options of eight bytes: pad with four.
+    let behind_options = |server| {
+        let header = [17, 0, 1, 4, 0, 0, 0, 0];
+        ipv6(CLIENT6, VIP_QUIC6, 60, 60, &[&header[..], &datagram(0x41, server)].concat())
+    };
+    let answer = ipv4(VIP_QUIC, CLIENT, 17, &udp(443, 4433, &[0x41; 30]));
+    let error = ipv4(STRANGER, VIP_QUIC, 1, &icmp(3, 4, &[&[0, 0, 5, 0][..], &answer].concat()));
+    let mut cases: Vec<Case> = [(0x0d, QUIC_1), (0x0e, QUIC_2)]
+        .into_iter()
+        .flat_map(|(server, backend)| {
+            let outer6 = in4_to(backend, 41, 0, &behind_options(server));
+            [
+                case("QUIC, a first fragment", ethernet(V4, &first(server)), to(backend, &first(server))),
+                behind(
+                    "QUIC, a later fragment",
+                    &[ethernet(V4, &first(server))],
+                    ethernet(V4, &last),
+                    to(backend, &last),
+                ),
+                case("QUIC, with options", ethernet(V4, &with_options(server)), to(backend, &with_options(server))),
+                case(
+                    "QUIC behind an extension header",
+                    ethernet(V6, &behind_options(server)),
+                    Expected::Tx(outer6),
+                ),
+            ]
+        })
+        .collect();
+    // Whichever is the flow's home: as an established flow's it goes to the only one that takes no new flows.
+    cases.push(changed(
+        "QUIC, an error counts as established",
+        &[Change::Domain("west", Admission::CLOSED), Change::Backend("quic-3", Admission::new(0, 255))],
+        ethernet(V4, &error),
+        to(QUIC_3, &error),
+    ));
+    for others in [["quic-1", "quic-3"], ["quic-2", "quic-3"]] {
+        let initial = cut(0x2000).packet(CLIENT, VIP_QUIC, 17, &{
+            let head = [&[0xc0][..], &1_u32.to_be_bytes(), &[9], &id(0x0d), &[0xaa; 42]].concat();
+            udp(4433, 443, &head)[..56].to_vec()
+        });
+        let left = if others[0] == "quic-1" { QUIC_2 } else { QUIC_1 };
+        cases.push(changed(
+            "QUIC, an Initial in fragments opens a connection",
+            &drain(others),
+            ethernet(V4, &initial),
+            to(left, &initial),
+        ));
+    }
+    cases
 }

@@ -102,9 +102,17 @@ fn sctp_cases() -> Vec<Case> {
     let init = to(&sctp(40000, 3868, 0, 1));
     let data = to(&sctp(40000, 3868, 7, 0));
     let no_init = to(&sctp(40000, 3868, 7, 1));
+    let init6 = v6(132, &sctp(40000, 3868, 0, 1));
+    let headed6 = v6(60, &[extension(132, 1, 0), sctp(40000, 3868, 7, 0)].concat());
     let drained = [Change::Backend("v4", Admission::new(0, 255))];
     vec![
         case("SCTP, opening", ethernet(V4, &init), Expected::Tx(in4(4, 0, &init))),
+        case("SCTP, opening, IPv6", ethernet(V6, &init6), Expected::Tx(in6(41, 0, &init6))),
+        case(
+            "SCTP, established, IPv6, behind an extension header",
+            ethernet(V6, &headed6),
+            Expected::Tx(in6(41, 0, &headed6)),
+        ),
         changed(
             "SCTP, established, its backend drained",
             &drained,
@@ -329,6 +337,8 @@ fn too_big() -> Vec<Case> {
     let segment = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, ACK, &[7; 1441]));
     let segment6 = v6(6, &tcp(40000, 80, ACK, &[7; 1440]));
     let small = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, ACK, &[7; 200]));
+    let over6 = ipv4(CLIENT, VIP_4IN6, 6, &tcp(40000, 80, ACK, &[7; 1421]));
+    let over4 = ipv6(CLIENT6, VIP_6IN4, 6, 60, &tcp(40000, 80, ACK, &[7; 1421]));
     let loopback = ipv4(Ipv4Addr::LOCALHOST, VIP_4IN4, 6, &tcp(40000, 80, ACK, &[7; 1441]));
     let headed = v6(60, &[extension(6, 2, 0), tcp(40000, 80, ACK, &[7; 1424])].concat());
     let quoted = ipv4(VIP_4IN4, CLIENT, 6, &tcp(80, 40000, ACK, &[1; 1440]));
@@ -336,6 +346,16 @@ fn too_big() -> Vec<Case> {
     vec![
         case("one byte too big, IPv4", ethernet(V4, &segment), answer(too_big4(&segment, 1480))),
         case("too big, IPv6", ethernet(V6, &segment6), answer(too_big6(&segment6, 1460))),
+        case(
+            "one byte too big, IPv4 in IPv6",
+            ethernet(V4, &over6),
+            answer(too_big4_of(VIP_4IN6, &over6, 1460)),
+        ),
+        case(
+            "one byte too big, IPv6 in IPv4",
+            ethernet(V6, &over4),
+            answer(too_big6_of(VIP_6IN4, &over4, 1480)),
+        ),
         case(
             "too big, IPv6, with an extension header",
             ethernet(V6, &headed),
@@ -368,6 +388,11 @@ fn tagged() -> Vec<Case> {
     let big = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, ACK, &[7; 1441]));
     let big6 = v6(6, &tcp(40000, 80, ACK, &[7; 1440]));
     let stranger = ethernet(V4, &ipv4(CLIENT, STRANGER, 6, &tcp(1, 2, SYN, &[])));
+    let segment = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, ACK, b"x"));
+    let sent = in4(4, 0, &segment);
+    let came = |tags| with_tags(&ethernet(V4, &segment), tags);
+    let first = piece(9, 0, true, 17, &udp(5353, 53, &[7; 16]));
+    let last = piece(9, 3, false, 17, &[7; 8]);
     let too_big =
         |frame: &[u8], tags: &[[u8; 4]]| Expected::AnswerFor(Reason::TooBigAnswered, with_tags(frame, tags));
     vec![
@@ -391,6 +416,36 @@ fn tagged() -> Vec<Case> {
             "a ping with three tags",
             with_tags(&ping, &[OUTER_TAG, TAG, TAG]),
             Expected::Pass(Reason::PassNotIp),
+        ),
+        case("a tagged packet keeps its tag", came(&[TAG]), Expected::Tx(with_tags(&sent, &[TAG]))),
+        case(
+            "a packet with two tags keeps both",
+            came(&[OUTER_TAG, TAG]),
+            Expected::Tx(with_tags(&sent, &[OUTER_TAG, TAG])),
+        ),
+        changed(
+            "a packet with two tags leaves by another interface without",
+            &[Change::Egress("v4", 7)],
+            came(&[OUTER_TAG, TAG]),
+            Expected::Redirect(sent.clone()),
+        ),
+        changed(
+            "a tagged packet to another VLAN",
+            &[Change::Vlan("v4", 100)],
+            came(&[TAG]),
+            Expected::Tx(with_tags(&sent, &[[0x81, 0, 0, 100]])),
+        ),
+        changed(
+            "a packet with two tags to a VLAN of another interface",
+            &[Change::Vlan("v4", 100), Change::Egress("v4", 7)],
+            came(&[OUTER_TAG, TAG]),
+            Expected::Redirect(with_tags(&sent, &[[0x81, 0, 0, 100]])),
+        ),
+        behind(
+            "a later fragment, tagged",
+            &[with_tags(&ethernet(V4, &first), &[TAG])],
+            with_tags(&ethernet(V4, &last), &[TAG]),
+            Expected::Tx(with_tags(&in4(4, 0, &last), &[TAG])),
         ),
         case("tagged, another address", with_tags(&stranger, &[TAG]), Expected::Pass(Reason::PassNotVip)),
         case(
