@@ -5,8 +5,8 @@ use lb_common::{
         admission::Admission, counter::service_slot, flow::FlowKey, limits::FRAGMENT_AGE_NS, reason::Reason, service::SERVICE_STICKY_UDP,
     },
     datapath::{
-        self, buffer::Buffer, classify, flow::FlowTable, parse::Tuple, ports::Tables, trace::Silent,
-        verdict::Outcome,
+        self, buffer::Buffer, classify, flow::FlowTable, parse::Tuple,
+        ports::{FibLookup, Tables}, trace::Silent, verdict::Outcome,
     },
     net::{address_bytes, address_words, protocol},
 };
@@ -447,4 +447,22 @@ fn only_packets_that_may_open_a_flow_are_counted_as_such() {
         let counter = tables.counter(service_slot(index as u32));
         assert_eq!((counter.packets, counter.opening), (frames.len() as u64, opening), "{service}");
     }
+}
+
+/// Where only the kernel knows the way, it also knows how much that takes.
+#[test]
+fn what_is_too_big_for_the_kernels_way_is_answered() {
+    let mut tables = tables();
+    tables.set_next_hops(0, [0; 6], [0; 6], 0);
+    let way = FibLookup { ifindex: 9, length: 1000, ..FibLookup::default() };
+    let send = |length: usize| {
+        let packet = ipv4(client(1), Ipv4Addr::new(192, 0, 2, 10), 6, &tcp(4000, 80, ACK, &vec![7; length - 40]));
+        let mut buffer = Buffer::new(&ethernet(0x0800, &packet), INGRESS).with_fib(way);
+        let outcome = datapath::process(&mut buffer, &tables, &mut Silent);
+        (outcome.reason, buffer.frame().to_vec())
+    };
+    assert_eq!(send(980).0, Reason::Forwarded);
+    let (reason, answer) = send(981);
+    assert_eq!(reason, Reason::TooBigAnswered);
+    assert_eq!(answer[14 + 26..14 + 28], 980_u16.to_be_bytes());
 }

@@ -126,4 +126,8 @@ impl Packet for Buffer {
         let answer = if lookup.length > fib.length { FibAnswer::TooBig } else { FibAnswer::Known };
         read(answer, &FibLookup { family: lookup.family, destination, ..fib });
     }
+
+    fn fib_mtu(&self) -> u16 {
+        self.fib.map_or(0, |fib| fib.length)
+    }
 }

@@ -200,7 +200,9 @@ fn forward<P: Packet, T: Tables>(
             match encap::encapsulate(packet, root, service, placement.entry, transport, h) {
                 Err(Reason::TooBig) if transport.shape != Shape::Error => {
                     let overhead = encap::overhead(service, placement.entry) as u16;
-                    let mtu = placement.entry.mtu.saturating_sub(overhead);
+                    let has_hop = placement.entry.ifindex != 0;
+                    let mtu = if has_hop { placement.entry.mtu } else { packet.fib_mtu() };
+                    let mtu = mtu.saturating_sub(overhead);
                     let request = TooBig { ip_at: transport.ip_at, is_ipv6: transport.tuple.is_ipv6, mtu };
                     outcome.refuse_or_answer(packet.answer_too_big(tables, &request))
                 }
