@@ -164,7 +164,7 @@ fn tables_home(tables: &ImageTables, frame: &[u8]) -> Result<usize> {
 /// Every reason has a golden packet, but for those that no packet can cause on a sound data plane.
 #[test]
 fn every_reason_has_a_golden_packet() {
-    // NoHeadroom: a driver without room. Inconsistent: maps that contradict each other, which has a test of its own.
+    // NoHeadroom: a driver without room (see `packets.rs`). Inconsistent: maps that contradict each other; it has a test above.
     let unreachable = [Reason::NoHeadroom, Reason::Inconsistent];
     let shown: Vec<Reason> = cases::all().iter().map(|case| reason_of(&case.expected)).collect();
     for reason in Reason::ALL {

@@ -2,7 +2,7 @@
 
 use lb_common::{
     abi::{
-        admission::Admission, counter::service_slot, flow::FlowKey, limits::FRAGMENT_AGE_NS, reason::Reason, service::SERVICE_STICKY_UDP,
+        admission::Admission, counter::{reason_slot, service_slot}, flow::FlowKey, limits::FRAGMENT_AGE_NS, reason::Reason, service::SERVICE_STICKY_UDP,
     },
     datapath::{
         self, buffer::Buffer, classify, flow::FlowTable, parse::Tuple,
@@ -465,4 +465,24 @@ fn what_is_too_big_for_the_kernels_way_is_answered() {
     let (reason, answer) = send(981);
     assert_eq!(reason, Reason::TooBigAnswered);
     assert_eq!(answer[14 + 26..14 + 28], 980_u16.to_be_bytes());
+}
+
+/// A driver that leaves too little room in front of a frame: the packet is dropped and counted, and never cut.
+#[test]
+fn a_frame_without_room_in_front_is_dropped_and_counted() {
+    let tables = tables();
+    let segment = tcp(4000, 80, ACK, b"x");
+    let v4 = |last| ethernet(0x0800, &ipv4(client(1), Ipv4Addr::new(192, 0, 2, last), 6, &segment));
+    let v6 = ethernet(0x86dd, &ipv6(CLIENT6, VIP6, 6, 60, &segment));
+    for (frame, needed) in [(v4(10), 20), (v4(11), 40), (v6, 40), (v4(50), 28), (v4(51), 48)] {
+        for room in 0..64 {
+            let slot = reason_slot(Reason::NoHeadroom);
+            let before = tables.counter(slot).packets;
+            let mut buffer = Buffer::new(&frame, INGRESS).with_headroom(room);
+            let reason = datapath::process(&mut buffer, &tables, &mut Silent).reason;
+            let fits = room >= needed;
+            assert_eq!(reason, if fits { Reason::Forwarded } else { Reason::NoHeadroom }, "{room} of {needed}");
+            assert_eq!(tables.counter(slot).packets - before, u64::from(!fits));
+        }
+    }
 }

@@ -31,6 +31,15 @@ impl Buffer {
         Self { fib: Some(fib), ..self }
     }
 
+    /// The same with less room before the frame, in bytes.
+    #[must_use]
+    pub fn with_headroom(mut self, room: usize) -> Self {
+        let spare = self.start.saturating_sub(room);
+        self.bytes.drain(..spare);
+        self.start -= spare;
+        self
+    }
+
     /// The frame as it now is.
     #[must_use]
     pub fn frame(&self) -> &[u8] {
