@@ -116,8 +116,7 @@ fn access_lists_refuse_whom_they_name_and_serve_the_rest() {
     let (denied, other) = (west(&lab, 200), west(&lab, 201));
     let file = lab.directory().join("deny.txt");
     // A long list, as there may be.
-    let others: String =
-        (0..MANY).map(|i| format!("{}/32\n", Ipv4Addr::from_bits(OTHERS + 2 * i))).collect();
+    let others: String = (0..MANY).map(|i| format!("{}/32\n", Ipv4Addr::from_bits(OTHERS + 2 * i))).collect();
     fs::write(&file, format!("# flooders of last week\n{denied}/32  # the worst\n{others}")).unwrap();
     let access = format!("access = {{ deny_file = \"{}\" }}", file.display());
     let daemon = start(&lab, &[("web", &access)], "");

@@ -2,11 +2,22 @@
 
 use lb_common::{
     abi::{
-        admission::Admission, counter::{reason_slot, service_slot}, flow::FlowKey, limits::FRAGMENT_AGE_NS, reason::Reason, service::SERVICE_STICKY_UDP,
+        admission::Admission,
+        counter::{reason_slot, service_slot},
+        flow::FlowKey,
+        limits::FRAGMENT_AGE_NS,
+        reason::Reason,
+        service::SERVICE_STICKY_UDP,
     },
     datapath::{
-        self, buffer::Buffer, classify, flow::FlowTable, parse::Tuple,
-        ports::{FibLookup, Tables}, trace::Silent, verdict::Outcome,
+        self,
+        buffer::Buffer,
+        classify,
+        flow::FlowTable,
+        parse::Tuple,
+        ports::{FibLookup, Tables},
+        trace::Silent,
+        verdict::Outcome,
     },
     net::{address_bytes, address_words, protocol},
 };
@@ -456,7 +467,8 @@ fn what_is_too_big_for_the_kernels_way_is_answered() {
     tables.set_next_hops(0, [0; 6], [0; 6], 0);
     let way = FibLookup { ifindex: 9, length: 1000, ..FibLookup::default() };
     let send = |length: usize| {
-        let packet = ipv4(client(1), Ipv4Addr::new(192, 0, 2, 10), 6, &tcp(4000, 80, ACK, &vec![7; length - 40]));
+        let packet =
+            ipv4(client(1), Ipv4Addr::new(192, 0, 2, 10), 6, &tcp(4000, 80, ACK, &vec![7; length - 40]));
         let mut buffer = Buffer::new(&ethernet(0x0800, &packet), INGRESS).with_fib(way);
         let outcome = datapath::process(&mut buffer, &tables, &mut Silent);
         (outcome.reason, buffer.frame().to_vec())
@@ -481,7 +493,11 @@ fn a_frame_without_room_in_front_is_dropped_and_counted() {
             let mut buffer = Buffer::new(&frame, INGRESS).with_headroom(room);
             let reason = datapath::process(&mut buffer, &tables, &mut Silent).reason;
             let fits = room >= needed;
-            assert_eq!(reason, if fits { Reason::Forwarded } else { Reason::NoHeadroom }, "{room} of {needed}");
+            assert_eq!(
+                reason,
+                if fits { Reason::Forwarded } else { Reason::NoHeadroom },
+                "{room} of {needed}"
+            );
             assert_eq!(tables.counter(slot).packets - before, u64::from(!fits));
         }
     }

@@ -115,7 +115,12 @@ fn gue() -> Vec<Case> {
             ethernet(V6, &of6(VIP_GUE6_IN4, mtu - 27)),
             too_big6(VIP_GUE6_IN4, &of6(VIP_GUE6_IN4, mtu - 27), MTU - 28),
         ),
-        behind("GUE, a later fragment", &[ethernet(V4, &first)], ethernet(V4, &last), Expected::Tx(gue_in4(6080, 0, &last))),
+        behind(
+            "GUE, a later fragment",
+            &[ethernet(V4, &first)],
+            ethernet(V4, &last),
+            Expected::Tx(gue_in4(6080, 0, &last)),
+        ),
         changed(
             "GUE by another interface",
             &[Change::Egress("v4", 7)],
@@ -477,7 +482,11 @@ fn quic_pieces() -> Vec<Case> {
                     ethernet(V4, &last),
                     to(backend, &last),
                 ),
-                case("QUIC, with options", ethernet(V4, &with_options(server)), to(backend, &with_options(server))),
+                case(
+                    "QUIC, with options",
+                    ethernet(V4, &with_options(server)),
+                    to(backend, &with_options(server)),
+                ),
                 case(
                     "QUIC behind an extension header",
                     ethernet(V6, &behind_options(server)),
