@@ -1,7 +1,9 @@
 //! The golden packets.
 
 mod flows;
+mod places;
 mod protect;
+mod quic;
 mod unusual;
 
 use super::{Case, Change, EGRESS, Expected, MTU, NEXT_HOP, packets::*};
@@ -103,6 +105,8 @@ pub fn all() -> Vec<Case> {
         protect::cases(),
         flows::all(),
         unusual::all(),
+        places::all(),
+        quic::all(),
         relay::all(),
     ]
     .concat()
