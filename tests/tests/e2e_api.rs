@@ -7,8 +7,8 @@ use lb_tests::{
 };
 use lb_userspace::{api::types::LogView, plan::state::State, telemetry::event::Event};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName,
+    DnType, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use std::{
     fs,
@@ -19,6 +19,8 @@ use std::{
 };
 
 const PORT: u16 = 9440;
+/// Number of the certificate that is lost in the end.
+const LOST: u64 = 4711;
 /// Examples that schemathesis tries for each operation and phase.
 const EXAMPLES: &str = "8";
 /// The same examples each time.
@@ -43,7 +45,10 @@ impl Authority {
         let authority = Self { folder, issuer };
         fs::write(authority.file("ca.pem"), authority.issuer.pem()).unwrap();
         authority.issue("server", |_| {});
-        authority.issue("ops", |params| params.distinguished_name.push(DnType::CommonName, "ops"));
+        authority.issue("ops", |params| {
+            params.serial_number = Some(SerialNumber::from(LOST));
+            params.distinguished_name.push(DnType::CommonName, "ops");
+        });
         authority.issue("reader", |params| params.distinguished_name.push(DnType::CommonName, "reader"));
         authority
     }
@@ -68,6 +73,25 @@ impl Authority {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         fs::write(self.file(&format!("{name}.pem")), certificate.pem()).unwrap();
+    }
+
+    /// Writes `crl.pem`, in which one certificate stands, and which was to be replaced long ago.
+    fn revoke(&self, number: u64) {
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from(number),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2024, 2, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        fs::write(self.file("crl.pem"), params.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
     }
 
     /// The table of the configuration.
@@ -168,6 +192,19 @@ fn operators_act_over_tls_readers_read_and_certificates_rotate() {
     assert_eq!(code(&authority.weir(&lab, "ops", &restore)), Some(6));
     assert_eq!(code(&authority.weir(&lab, "reader", &restore)), Some(0));
     assert_eq!(e2e::state(&daemon, "backend", &backend), State::Up);
+
+    // A certificate is lost: a reload shuts it out, and nobody else.
+    authority.revoke(LOST);
+    let lists = format!("client_crl_file = \"{}\"\n", authority.path("crl.pem"));
+    let options = ConfigOptions { extra: authority.table("\"reader\"") + &lists, ..e2e::calm() };
+    lab.write_config(&options).unwrap();
+    assert_eq!(code(&authority.weir(&lab, "ops", &["reload"])), Some(6), "it is a reader by now");
+    assert_eq!(code(&authority.weir(&lab, "reader", &["reload"])), Some(0));
+    let lost = authority.weir(&lab, "ops", &["status"]);
+    assert_eq!(code(&lost), Some(4), "{lost:?}");
+    assert_eq!(code(&authority.weir(&lab, "reader", &["status"])), Some(0));
+    let doctor = daemon.cli(&["doctor", "-o", "json"]).unwrap();
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("was to be replaced by 2024-02-01"), "{doctor:?}");
 
     // The log, for a while.
     let set = authority.weir(&lab, "reader", &["log", "level", "debug", "--for", "1h", "-o", "json"]);

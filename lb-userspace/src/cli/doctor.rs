@@ -25,7 +25,8 @@ Examples:
   weir doctor -o json
 
 Looks at kernel, drivers, offloads, MTU towards each backend, neighbours, clock, limits, pins, lock, socket and files, and changes
-nothing. With --server the daemon there looks at its host. Exits with 0 if there is nothing worse than a note, 9 with warnings, 10 with errors. Run it as root: others do not see all.";
+nothing. With --server the daemon there looks at its host. Exits with 0 if there is nothing worse than a note, 11 with warnings, 12 with errors. Run it
+as root: others do not see all.";
 
 /// Arguments of `weir doctor`.
 #[derive(Clone, PartialEq, Eq, Debug, Args)]

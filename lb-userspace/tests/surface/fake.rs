@@ -309,7 +309,7 @@ impl Control for Fake {
             plans: vec![plan("web")],
             api: Api { refused: self.https.refused(), certificate_expires: self.https.expires() },
             switches: world.switches.len() as u64,
-            notes: vec![("flow_established", 12)],
+            notes: vec![("flow_established", 12), ("relay_arrived", 5)],
             removed_entries: 3,
             events: self.journal.counts(),
         }
@@ -617,6 +617,8 @@ fn backend(name: &str, rack: &str, address: &str, health: HealthView, effective:
         rack: rack.to_owned(),
         set: "web-w1".to_owned(),
         weight: 100,
+        relay: false,
+        spared: false,
         health,
         admission: Admission::new(new, old).into(),
         effective,
@@ -657,6 +659,7 @@ fn world() -> World {
         Shares { new: 0, old: 0 },
     );
     limited.limited_by = Some("west/w1/r2".to_owned());
+    limited.relay = true;
     limited.next_hop = None;
     let mut failing = backend(
         "e1r1b1",
