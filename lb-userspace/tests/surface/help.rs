@@ -125,6 +125,9 @@ fn what_is_missing_or_wrong_is_a_usage_error() {
         let line = std::iter::once("weir").chain(arguments.iter().copied());
         assert!(Cli::try_parse_from(line).is_err(), "{arguments:?}");
     }
+    let output = weir().args(["drain", "b1"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("weir backend drain, weir domain drain"));
     let output = weir().args(["backend", "drain", "b1"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--reason"));
