@@ -43,7 +43,7 @@ use lb_userspace::{
 };
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
-use world::{differences, explanation, guard, plan, shift, simulation, status, watched, world};
+use world::{differences, explanation, guard, plan, shift, simulation, watched, world};
 
 /// Longer than anything here takes, so that only a hang meets it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

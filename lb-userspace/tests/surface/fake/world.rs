@@ -189,7 +189,7 @@ fn service() -> ServiceView {
     }
 }
 
-pub(super) fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> Status {
+fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> Status {
     let reason = |reason: &str, verdict, packets| ReasonCount {
         reason: reason.to_owned(),
         verdict,
