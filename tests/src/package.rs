@@ -166,7 +166,8 @@ fn journal(machine: &Machine) -> Result<()> {
     };
     let own = |entries: &[serde_json::Value]| {
         let is_own = |entry: &&serde_json::Value| {
-            entry["SYSLOG_IDENTIFIER"] == "weir" && entry["TARGET"].as_str().is_some_and(|t| t.starts_with("lb_"))
+            entry["SYSLOG_IDENTIFIER"] == "weir"
+                && entry["TARGET"].as_str().is_some_and(|t| t.starts_with("lb_"))
         };
         entries.iter().filter(is_own).count()
     };

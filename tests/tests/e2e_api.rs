@@ -204,7 +204,10 @@ fn operators_act_over_tls_readers_read_and_certificates_rotate() {
     assert_eq!(code(&lost), Some(4), "{lost:?}");
     assert_eq!(code(&authority.weir(&lab, "reader", &["status"])), Some(0));
     let doctor = daemon.cli(&["doctor", "-o", "json"]).unwrap();
-    assert!(String::from_utf8_lossy(&doctor.stdout).contains("was to be replaced by 2024-02-01"), "{doctor:?}");
+    assert!(
+        String::from_utf8_lossy(&doctor.stdout).contains("was to be replaced by 2024-02-01"),
+        "{doctor:?}"
+    );
 
     // The log, for a while.
     let set = authority.weir(&lab, "reader", &["log", "level", "debug", "--for", "1h", "-o", "json"]);
@@ -263,6 +266,7 @@ fn schemathesis(lab: &Lab, authority: &Authority, program: &Path, chosen: &[&str
     let told =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{told}");
-    let tested = told.split_once("Tested: ").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+    let tested =
+        told.split_once("Tested: ").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
     tested.unwrap_or_else(|| panic!("{told}"))
 }

@@ -148,7 +148,7 @@ pub(super) fn answer_shell() -> bool {
     if shell == "bash" {
         let _ = match words.is_empty() {
             true => writeln!(std::io::stdout(), "{BASH}"),
-            false => answer_bash(Line::joined(words, at.unwrap_or_default())),
+            false => answer_bash(Line::joined(&words, at.unwrap_or_default())),
         };
         return true;
     }

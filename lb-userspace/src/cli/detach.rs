@@ -36,7 +36,8 @@ pub(super) fn run(args: &DetachArgs, out: &mut Output) -> anyhow::Result<()> {
     let (bpffs, state_dir) = match &args.bpffs {
         Some(bpffs) => (bpffs.clone(), None),
         None => {
-            let variable = || std::env::var_os("WEIR_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+            let variable =
+                || std::env::var_os("WEIR_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
             let config = args.config.clone().or_else(variable).unwrap_or_else(|| DEFAULT_CONFIG.into());
             let node = Config::load(&config)?.node;
             (node.bpffs, Some(node.state_dir))

@@ -239,7 +239,11 @@ fn guards(text: &mut Text, snapshot: &Snapshot) {
 }
 
 fn backends(text: &mut Text, backends: &[BackendView]) {
-    let mut info = text.family("weir_backend_info", Gauge, "Where a backend stands, its set, and whether it is a Weir host of another region.");
+    let mut info = text.family(
+        "weir_backend_info",
+        Gauge,
+        "Where a backend stands, its set, and whether it is a Weir host of another region.",
+    );
     for backend in backends {
         let zone = backend.rack.rsplit_once('/').map_or("", |(zone, _)| zone);
         let region = backend.rack.split('/').next().unwrap_or("");

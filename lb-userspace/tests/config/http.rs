@@ -56,8 +56,8 @@ struct Files(tempfile::TempDir);
 impl Files {
     fn new() -> Self {
         use rcgen::{
-            BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod, KeyPair,
-            SerialNumber, date_time_ymd,
+            BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa,
+            KeyIdMethod, KeyPair, SerialNumber, date_time_ymd,
         };
         let files = Self(tempfile::tempdir().unwrap());
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -166,11 +166,19 @@ fn what_does_not_fit_together_is_refused_at_its_place() {
         (&[("certificate_file", "@broken.pem")], "no X.509 certificate", "certificate first"),
         (&[("certificate_file", "@large.pem")], "MAX_TLS_FILE_BYTES", "what is needed"),
         (&[("client_ca_file", "@server.pem")], "that is no authority's", "authorities whose clients"),
-        (&[("client_crl_file", "@crl.pem")], "has \"client_crl_file\" and no \"client_ca_file\"", "add client_ca"),
+        (
+            &[("client_crl_file", "@crl.pem")],
+            "has \"client_crl_file\" and no \"client_ca_file\"",
+            "add client_ca",
+        ),
         (&[ca, ("client_crl_file", "@ca.pem")], "holds no revocation list", "gencrl"),
         (&[ca, ("client_crl_file", "@none.crl")], "cannot be read: No such file", "daemon runs as root"),
         (&[ca, ("client_crl_file", "@broken.crl")], "no revocation list", "gencrl"),
-        (&[ca, ("client_crl_file", "@foreign.crl")], "holds no list of ", "all authorities of client_ca_file"),
+        (
+            &[ca, ("client_crl_file", "@foreign.crl")],
+            "holds no list of ",
+            "all authorities of client_ca_file",
+        ),
         (&[ca, ("operators", "[\"\"]")], "operator \"\" of [http] is empty", "OU=network"),
         (&[ca, ("operators", "[\"OU= \"]")], "is empty", "OU=network"),
         (&[ca, ("operators", "[\"*.example.net\"]")], "stands for one name only", "OU=network"),

@@ -38,7 +38,9 @@ fn what_a_daemon_says_of_itself_is_found_and_gone_when_it_is_mended() {
         world.status.isolated = false;
         world.status.daemon.abi = lb_common::abi::ABI_VERSION;
     }
-    for check in ["daemon.attached", "daemon.next_hops", "daemon.isolated", "daemon.reload", "daemon.scheduling"] {
+    for check in
+        ["daemon.attached", "daemon.next_hops", "daemon.isolated", "daemon.reload", "daemon.scheduling"]
+    {
         assert_eq!(found(&daemon, check), [], "{check}");
     }
     assert_eq!(found(&daemon, "daemon.version")[0].0, "ok");

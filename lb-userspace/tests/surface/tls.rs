@@ -318,7 +318,8 @@ fn a_revoked_certificate_connects_no_more_from_the_reload_on() {
     }
     let tls = |lists: bool| {
         let tls = pki.tls(&[name("lost"), name("kept")]);
-        let clients = tls.clients.map(|clients| Clients { crl: lists.then(|| pki.file("crl.pem")), ..clients });
+        let clients =
+            tls.clients.map(|clients| Clients { crl: lists.then(|| pki.file("crl.pem")), ..clients });
         Tls { clients, ..tls }
     };
     let daemon = Daemon::start_with(Https::load(Some(&tls(false))).unwrap());

@@ -84,10 +84,16 @@ mod tests {
     #[test]
     fn blocks_are_found_and_name_the_package_as_it_is_called() {
         let blocks = blocks(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).unwrap();
-        let installs: Vec<_> =
-            blocks.iter().filter(|block| block.text.contains("apt install")).map(|block| &block.text).collect();
+        let installs: Vec<_> = blocks
+            .iter()
+            .filter(|block| block.text.contains("apt install"))
+            .map(|block| &block.text)
+            .collect();
         assert!(installs.len() >= 2);
         assert!(installs.iter().all(|text| NAMES.iter().any(|name| text.contains(name))), "{installs:?}");
-        assert!(NAMES[0].contains(concat!("weir_", env!("CARGO_PKG_VERSION"), "-1_")), "the version is another one");
+        assert!(
+            NAMES[0].contains(concat!("weir_", env!("CARGO_PKG_VERSION"), "-1_")),
+            "the version is another one"
+        );
     }
 }

@@ -89,7 +89,8 @@ fn tls(folder: &Path) {
         params.distinguished_name.push(rcgen::DnType::OrganizationalUnitName, "network");
         (params.signed_by(&key, &authority).unwrap().pem(), key.serialize_pem())
     };
-    let (server, operator) = (issue(&["edge-1", "edge-1.example.net", "127.0.0.1"]), issue(&["ops.example.net"]));
+    let (server, operator) =
+        (issue(&["edge-1", "edge-1.example.net", "127.0.0.1"]), issue(&["ops.example.net"]));
     for (name, text) in [
         ("clients.crl", lists.pem().unwrap()),
         ("clients.pem", authority.pem()),

@@ -73,7 +73,8 @@ impl<'lab> Scene<'lab> {
         fs::write(&config, adapted(lab, frame::USUAL, false)).unwrap();
         let daemon = lab.start_daemon(&config).unwrap();
         daemon.wait_ready(e2e::DEADLINE).unwrap();
-        let scene = Scene { lab, daemon, config, work, example: (frame::USUAL.to_owned(), false), known: Vec::new() };
+        let scene =
+            Scene { lab, daemon, config, work, example: (frame::USUAL.to_owned(), false), known: Vec::new() };
         scene.wait_until_it_serves();
         scene
     }
@@ -118,9 +119,9 @@ impl<'lab> Scene<'lab> {
         }
         if block.is("brief") {
             prelude += "BRIEF=yes\n";
-            script = ["10m", "30m"].iter().fold(script, |script, time| {
-                script.replace(&format!("--deadline {time}"), "--deadline 1s")
-            });
+            script = ["10m", "30m"]
+                .iter()
+                .fold(script, |script, time| script.replace(&format!("--deadline {time}"), "--deadline 1s"));
         }
         let path = format!("{}:{}", self.lab.directory().join("bin").display(), env::var("PATH")?);
         let mut command = Command::new("timeout");
@@ -222,7 +223,11 @@ fn start_agents(lab: &Lab) {
 }
 
 fn marked(document: &Document) -> Vec<&Block> {
-    document.blocks.iter().filter(|block| block.language == "sh" && (block.is("run") || block.is("endless"))).collect()
+    document
+        .blocks
+        .iter()
+        .filter(|block| block.language == "sh" && (block.is("run") || block.is("endless")))
+        .collect()
 }
 
 #[test]

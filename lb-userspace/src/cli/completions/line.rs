@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::super::{DEFAULT_SOCKET, client::Client, remote::{Remote, ServerUrl}};
+use super::super::{
+    DEFAULT_SOCKET,
+    client::Client,
+    remote::{Remote, ServerUrl},
+};
 
 /// Characters at which Bash splits words beside white space (`COMP_WORDBREAKS`), as far as they are in ours.
 const BREAKS: [char; 2] = ['=', ':'];
@@ -25,7 +29,7 @@ impl Line {
     }
 
     /// A line as Bash tells it. It takes `--server https://edge-1:9440` for six words, and wants to know how the last one goes on.
-    pub(super) fn joined(parts: Vec<String>, at: usize) -> Self {
+    pub(super) fn joined(parts: &[String], at: usize) -> Self {
         let (mut words, mut place, mut kept) = (Vec::<String>::new(), 0, String::new());
         let is_break = |word: &str| !word.is_empty() && word.chars().all(|c| BREAKS.contains(&c));
         let mut goes_on = false;
@@ -97,17 +101,29 @@ mod tests {
             ("weir backend drain w", 3, "weir backend drain w", 3, ""),
             ("weir status --output = j", 4, "weir status --output=j", 2, "--output="),
             ("weir status --output =", 3, "weir status --output=", 2, "--output="),
-            ("weir --server https : //edge-1 : 9440 backend show ", 9, "weir --server https://edge-1:9440 backend show ", 5, ""),
+            (
+                "weir --server https : //edge-1 : 9440 backend show ",
+                9,
+                "weir --server https://edge-1:9440 backend show ",
+                5,
+                "",
+            ),
             ("weir emergency clear block :", 4, "weir emergency clear block:", 3, "block:"),
-            ("weir emergency clear block : 2001 : db", 7, "weir emergency clear block:2001:db", 3, "block:2001:"),
+            (
+                "weir emergency clear block : 2001 : db",
+                7,
+                "weir emergency clear block:2001:db",
+                3,
+                "block:2001:",
+            ),
             ("weir explain [2001 : db8 :: 5] : 40 1", 9, "weir explain [2001:db8::5]:40 1", 3, ""),
         ] {
-            let line = Line::joined(words(parts), at);
+            let line = Line::joined(&words(parts), at);
             let expected = Line { words: words(joined), at: place, kept: kept.to_owned() };
             assert_eq!(line, expected, "{parts}");
         }
         // A new word is begun behind the last one.
-        assert_eq!(Line::joined(words("weir backend"), 2).at, 2);
+        assert_eq!(Line::joined(&words("weir backend"), 2).at, 2);
         assert_eq!(Line::new(words("weir be ls"), None).before(), Some("be"));
         assert_eq!(Line::new(Vec::new(), Some(7)).before(), None);
     }

@@ -91,8 +91,12 @@ fn of_driver(name: &str, driver: host::Driver) -> [Finding; 3] {
         Finding::ok("offload.lro", name, "is off")
     };
     let tags = if driver.takes_tags {
-        Finding::note("offload.rxvlan", name, "takes VLAN tags off: XDP sees tagged packets as if they had none")
-            .help(format!("where VIPs are reached by VLANs: ethtool -K {name} rxvlan off"))
+        Finding::note(
+            "offload.rxvlan",
+            name,
+            "takes VLAN tags off: XDP sees tagged packets as if they had none",
+        )
+        .help(format!("where VIPs are reached by VLANs: ethtool -K {name} rxvlan off"))
     } else {
         Finding::ok("offload.rxvlan", name, "is off")
     };

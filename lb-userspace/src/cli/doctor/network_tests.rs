@@ -100,7 +100,9 @@ fn offloads_that_spoil_packets_come_with_the_command_that_ends_them() {
     assert_eq!(driver.0, Severity::Ok);
     assert_eq!(lro, (Severity::Error, "ethtool -K eth0 lro off".to_owned()));
     assert!(tags.0 == Severity::Note && tags.1.ends_with("ethtool -K eth0 rxvlan off"), "{tags:?}");
-    assert!(found(false, false).iter().all(|(severity, remedy)| *severity == Severity::Ok && remedy.is_empty()));
+    assert!(
+        found(false, false).iter().all(|(severity, remedy)| *severity == Severity::Ok && remedy.is_empty())
+    );
 }
 
 #[test]

@@ -153,8 +153,9 @@ fn certificate(tls: &Tls) -> Vec<Finding> {
         if next > now {
             return Finding::ok("http.revocations", subject, format!("is to be replaced by {next}"));
         }
-        Finding::warning("http.revocations", subject, format!("was to be replaced by {next}"))
-            .help("fetch the authority's present list, then weir reload: what was revoked since is still accepted")
+        Finding::warning("http.revocations", subject, format!("was to be replaced by {next}")).help(
+            "fetch the authority's present list, then weir reload: what was revoked since is still accepted",
+        )
     });
     std::iter::once(own).chain(revocations).collect()
 }
