@@ -1,5 +1,5 @@
 //! Steering end to end: a pool that is in part down keeps what the 140 % rule says and moves nobody else, a simulation says so before,
-//! a plan panics and comes back, capacities spill and come back, what fits nowhere is shed, and a shift is refused by what was measured.
+//! a plan panics and comes back, a million client prefixes are exchanged, capacities spill and come back, what fits nowhere is shed, and a shift is refused by what was measured.
 use anyhow::ensure;
 use lb_common::abi::reason::Reason;
 use lb_tests::{
@@ -8,7 +8,7 @@ use lb_tests::{
     lab::{Check, ConfigOptions, Daemon, Lab, VIP_V4, web_vips},
 };
 use lb_userspace::{
-    api::types::{GuardView, Simulation, SteeredPlan},
+    api::types::{Explanation, GuardView, Reloaded, Simulation, SteeredPlan},
     telemetry::event::EventKind,
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -304,4 +304,93 @@ fn what_fits_nowhere_is_shed_and_a_shift_is_refused_by_what_was_measured() {
         ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         Ok(())
     });
+}
+
+/// Client prefixes in the file, of both families: with those of the configuration as many as there may be.
+const PREFIXES: u32 = (1 << 20) - 64;
+/// The service whose every datagram is accounted for.
+const NUMBERED: u16 = 9000;
+
+/// As many prefixes as there may be, every other one of each of two client regions, which a turn exchanges; and these lines at the end.
+fn write_prefixes(lab: &Lab, turn: u32, last_lines: &str) -> String {
+    let mut text = String::from("prefix,client_region\n");
+    for number in 0..PREFIXES {
+        let ([_, a, b, c], region) = (number.to_be_bytes(), e2e::CLIENTS[((number + turn) % 2) as usize]);
+        let line = if number % 4 == 0 {
+            format!("2001:db8:8000:{a:x}{b:02x}:{c:x}::/80,{region}\n")
+        } else {
+            format!("20.{a}.{b}.{c}/32,{region}\n")
+        };
+        text += &line;
+    }
+    let path = lab.directory().join("clients.csv");
+    fs::write(&path, text + last_lines).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_million_client_prefixes_are_exchanged_without_a_gap() {
+    let lab = e2e::raise();
+    let service = |name: &str, vip: IpAddr| {
+        format!(
+            "\n[[service]]\nname = \"{name}\"\naddress = \"{vip}\"\nport = {NUMBERED}\nprotocol = \"udp\"\n\
+             [[service.pool]]\nname = \"west\"\nsets = [\"web-w1\", \"web-w2\"]\ntable_size = 4093\n\
+             [[service.pool]]\nname = \"east\"\nsets = [\"web-e1\", \"web-e2\"]\ntable_size = 4093\n\
+             [service.plan]\nwest = [\"west\", \"east\"]\neast = [\"east\", \"west\"]\ndefault = [\"east\", \"west\"]\n"
+        )
+    };
+    let vips = web_vips().map(|vip| vip.ip());
+    let extra = service("numbered", vips[0]) + &service("numbered6", vips[1]);
+    let path = lab.write_config(&ConfigOptions { check: Check::None, extra, ..e2e::calm() }).unwrap();
+    let file = write_prefixes(&lab, 0, "");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("[node]\n", &format!("[node]\nclient_prefixes_file = \"{file}\"\n"), 1))
+        .unwrap();
+    let daemon = lab.start_daemon(&path).unwrap();
+    daemon.wait_ready(e2e::DEADLINE).unwrap();
+    let before = e2e::placement(&lab);
+    let mut kept = Connections::open(&lab, KEPT_PORTS);
+    let numbered =
+        lab.numbered("west", &vips.map(|vip| SocketAddr::new(vip, NUMBERED)), 22_000..22_032).unwrap();
+    let region = |source: &str| {
+        let vip = format!("{}/tcp", web_vips()[usize::from(source.starts_with('['))]);
+        e2e::ask::<Explanation>(&daemon, &["explain", source, &vip]).client_region.unwrap_or_default()
+    };
+    // The first ones of both families, one that no line names, and the last one.
+    let regions = || {
+        let v4 = ["20.0.0.1:9", "20.0.0.2:9", "21.0.0.1:9", "20.15.255.191:9"];
+        let v6 = ["[2001:db8:8000::9]:9", "[2001:db8:8000:0:4::9]:9"];
+        v4.into_iter().chain(v6).map(region).collect::<Vec<_>>()
+    };
+    assert_eq!(regions(), ["east", "west", "default", "east", "west", "west"]);
+
+    // Every one of them belongs to the other region: nobody whom that does not concern loses a packet.
+    write_prefixes(&lab, 1, "");
+    assert!(e2e::ask::<Reloaded>(&daemon, &["reload"]).changed);
+    assert_eq!(regions(), ["west", "east", "default", "west", "east", "east"]);
+    before.assert_same(&e2e::placement(&lab));
+    kept.assert_unbroken(&BTreeSet::new());
+    let account = numbered.stop().unwrap();
+    assert_eq!((account.sent, &account.told), (account.arrived, &Vec::new()), "{account:?}");
+    let west = lab.topology().names_in("west");
+    assert!(account.by_backend.keys().all(|name| west.contains(name)) && account.sent > 1_000, "{account:?}");
+
+    // A longer prefix says otherwise of two clients than the configuration does.
+    let client = lab.topology().client("west").unwrap().clone();
+    write_prefixes(&lab, 1, &format!("{}/32,east\n{}/128,east\n", client.v4, client.v6));
+    e2e::ask::<Reloaded>(&daemon, &["reload"]);
+    let after = e2e::placement(&lab);
+    assert_eq!(after.servers_of("west"), lab.topology().names_in("east"));
+    assert_eq!(after.servers_of("east"), lab.topology().names_in("east"));
+    kept.assert_unbroken(&BTreeSet::new());
+
+    // A line that is wrong changes nothing.
+    write_prefixes(&lab, 0, "20.0.0.0/33,west\n");
+    let refused = daemon.cli(&["reload"]).unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let place = format!("clients.csv:{}:1", PREFIXES + 2);
+    assert!(!refused.status.success() && told.contains(&place), "{place}: {told}");
+    after.assert_same(&e2e::placement(&lab));
+    kept.assert_unbroken(&BTreeSet::new());
+    kept.finish();
 }

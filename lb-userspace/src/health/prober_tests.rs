@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use lb_common::abi::heartbeat::{REQUEST, STATUS_UNWELL};
