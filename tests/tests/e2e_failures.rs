@@ -2,11 +2,11 @@
 //! returns to where it was. Looked at flow by flow.
 use lb_tests::{
     e2e::{self, CLIENTS, Connections, PORTS, Placement},
-    lab::{Check, ConfigOptions, Cut, Daemon, Lab},
+    lab::{Check, ConfigOptions, Cut, Daemon, Lab, web_vips},
     load::{cpus, stall},
 };
 use lb_userspace::{plan::state::State, telemetry::event::EventKind};
-use std::{collections::BTreeSet, thread, time::Duration};
+use std::{collections::BTreeSet, fs, thread, time::Duration};
 
 /// Source ports of connections that stay open: not those of flow maps.
 const KEPT_PORTS: std::ops::Range<u16> = 30_000..30_100;
@@ -192,7 +192,30 @@ fn a_host_that_hears_nobody_holds_what_it_knew_and_says_so() {
     let lab = Lab::builder().regions(&["west"]).zones(1).backends(2).raise();
     let lab = lab.unwrap_or_else(|error| panic!("{error:#}"));
     lab.start_agents().unwrap();
-    let daemon = e2e::start(&lab, &e2e::calm());
+    // Its routes are a file.
+    let routes = lab.directory().join("routes");
+    let command = format!("[\"/bin/sh\", \"-c\", \"echo $WEIR_STEP >> {}\"]", routes.display());
+    let path = lab.write_config(&e2e::calm()).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let with = format!("[node]\nwithdraw_command = {command}\nannounce_command = {command}\n");
+    fs::write(&path, text.replacen("[node]\n", &with, 1)).unwrap();
+    let start = || {
+        let daemon = lab.start_daemon(&path).unwrap();
+        daemon.wait_ready(e2e::DEADLINE).unwrap();
+        daemon
+    };
+    let steps = |wanted: &str| {
+        e2e::eventually(&format!("routes: {wanted}"), || {
+            let steps = fs::read_to_string(&routes).unwrap_or_default().replace('\n', " ");
+            anyhow::ensure!(steps.trim_end() == wanted, "{steps}");
+            Ok(())
+        });
+    };
+    let daemon = start();
+    e2e::wait_all_up(&daemon);
+    for vip in web_vips() {
+        e2e::eventually("the VIP answers", || lab.curl_vip("west", vip));
+    }
     let all_up = e2e::placement_of(&lab, DEAF_PORTS);
     // One is dead before, and must not be taken back because nothing is known of it any more.
     lab.stop_agent("w1r1b1").unwrap();
@@ -229,6 +252,7 @@ fn a_host_that_hears_nobody_holds_what_it_knew_and_says_so() {
     kept.assert_unbroken(&BTreeSet::new());
     let told = String::from_utf8(daemon.cli(&["status"]).unwrap().stdout).unwrap();
     assert!(told.contains("isolated: every target is silent"), "{told}");
+    steps("withdraw");
     // An operator who knows better is obeyed all the same.
     e2e::act(&daemon, "domain", "drain", "west/w1/r2");
     before.assert_only_moved(&lab.topology().names_in("west/w1/r2"), &e2e::placement_of(&lab, DEAF_PORTS));
@@ -238,15 +262,31 @@ fn a_host_that_hears_nobody_holds_what_it_knew_and_says_so() {
     answers("del");
     isolated(false);
     assert!(of_states().is_empty(), "{:#?}", of_states());
+    steps("withdraw announce");
     lab.start_agent("w1r1b1").unwrap();
     e2e::wait_all_up(&daemon);
     all_up.assert_same(&e2e::placement_of(&lab, DEAF_PORTS));
     kept.assert_unbroken(&BTreeSet::new());
     let events = e2e::events_since(&daemon, since_ns);
-    for text in ["isolated: nobody answers in any domain", "connected again"] {
+    for text in [
+        "isolated: nobody answers in any domain",
+        "routes: withdraw by",
+        "connected again",
+        "routes: announce by",
+    ] {
         let said = events.iter().filter(|event| event.cause.contains(text)).count();
         assert_eq!(said, 1, "{text}: {events:#?}");
     }
+
+    // Whoever is started anew brings back what the one before took away.
+    answers("add");
+    steps("withdraw announce withdraw");
+    daemon.kill9().unwrap();
+    answers("del");
+    let daemon = start();
+    steps("withdraw announce withdraw announce");
+    e2e::wait_all_up(&daemon);
+    kept.assert_unbroken(&BTreeSet::new());
 }
 
 /// Times for which CPUs stand still, in milliseconds, and between them.

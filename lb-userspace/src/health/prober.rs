@@ -8,7 +8,7 @@ mod batch;
 pub mod bfd;
 pub mod cpus;
 pub mod exchange;
-mod exec;
+pub(crate) mod exec;
 pub mod gather;
 pub mod http;
 pub mod slow;
