@@ -276,6 +276,17 @@ fn what_fits_nowhere_is_shed_and_a_shift_is_refused_by_what_was_measured() {
             ensure!(most > 0.0 && most <= CAPACITY as f64, "{plan:?}");
             Ok(())
         });
+        // What is measured is what is simulated: a tenth of it would fit, and without a zone even less of it does than now.
+        let simulate = |args: &[&str]| -> (f64, bool) {
+            let told: Simulation =
+                e2e::ask(&daemon, &[&["plan", "simulate", "--service", "web"], args].concat());
+            let of_west = told.plans.iter().find(|plan| plan.client_region == "west").unwrap();
+            (of_west.unfit_percent, told.pools.iter().any(|pool| pool.exceeds))
+        };
+        let (tenth, now) = (simulate(&["--load", "0.1"]), simulate(&["--load", "1"]));
+        let without = simulate(&["--load", "1", "--fail", "zone=west/w1"]);
+        assert_eq!(tenth, (0.0, false));
+        assert!(now.0 > 30.0 && now.1 && without.0 > now.0 + 2.0 && without.1, "{now:?} {without:?}");
         // Who has another service notices nothing.
         let map = lab.flow_map("west", web_vips()[1], 20_000..20_040).unwrap();
         assert!(map.failed.is_empty(), "P0 is served: {:?}", map.failed);
@@ -381,6 +392,13 @@ fn a_million_client_prefixes_are_exchanged_without_a_gap() {
     e2e::ask::<Reloaded>(&daemon, &["reload"]);
     let after = e2e::placement(&lab);
     assert_eq!(after.servers_of("west"), lab.topology().names_in("east"));
+    assert_eq!(plan(&daemon, &format!("{}/32", client.v4)).client_region, "east");
+    let plans: Vec<SteeredPlan> = e2e::ask(&daemon, &["plan", "show", "web", "--client", "20.0.0.0/30"]);
+    let regions: BTreeSet<_> = plans.iter().map(|plan| plan.client_region.as_str()).collect();
+    assert!(
+        e2e::CLIENTS.iter().all(|region| regions.contains(region)),
+        "clients of both are in it: {regions:?}"
+    );
     assert_eq!(after.servers_of("east"), lab.topology().names_in("east"));
     kept.assert_unbroken(&BTreeSet::new());
 
