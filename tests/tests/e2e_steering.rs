@@ -412,3 +412,58 @@ fn a_million_client_prefixes_are_exchanged_without_a_gap() {
     kept.assert_unbroken(&BTreeSet::new());
     kept.finish();
 }
+
+#[test]
+fn a_strict_plan_never_leaves_and_a_zone_affine_one_goes_when_too_little_is_left() {
+    let lab = e2e::raise();
+    let path = lab.write_config(&ConfigOptions { check: Check::None, ..e2e::calm() }).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    // The clients of the west: of the service over IPv4, and of the one over IPv6.
+    let plan_line = "west = [\"west\", \"east\"]";
+    let modes = ["mode = \"strict\"", "mode = \"zone-affine\", rho = 0.6"];
+    let text = modes.iter().fold(text, |text, mode| {
+        text.replacen(plan_line, &format!("west = {{ pools = [\"west\", \"east\"], {mode} }}"), 1)
+    });
+    fs::write(&path, text).unwrap();
+    let daemon = lab.start_daemon(&path).unwrap();
+    daemon.wait_ready(e2e::DEADLINE).unwrap();
+    let before = e2e::placement(&lab);
+    // The parts of both services' flows that are in the east.
+    let parts = |placement: &Placement| -> [f64; 2] {
+        let of = |is_ipv4: bool| {
+            let maps = placement.0.iter().filter(|((_, vip), _)| vip.is_ipv4() == is_ipv4);
+            spilled(&lab, &Placement(maps.map(|(key, map)| (key.clone(), map.clone())).collect()))
+        };
+        [of(true), of(false)]
+    };
+    assert_eq!(parts(&before), [0.0, 0.0]);
+    // Five of eight are left, which is more than 60 %: both stay.
+    let mut gone = lab.topology().names_in("west/w1/r1");
+    gone.insert("w1r2b1".to_owned());
+    e2e::act(&daemon, "domain", "drain", "west/w1/r1");
+    e2e::act(&daemon, "backend", "drain", "w1r2b1");
+    let during = e2e::placement(&lab);
+    assert_eq!(parts(&during), [0.0, 0.0]);
+    before.assert_only_moved(&gone, &during);
+    // With four left the half whose home is gone goes to the other region, of the one service; the other one's stays.
+    gone.insert("w1r2b2".to_owned());
+    e2e::act(&daemon, "backend", "drain", "w1r2b2");
+    e2e::eventually("the zone-affine plan hands on what has no home", || {
+        let [strict, affine] = parts(&e2e::placement(&lab));
+        ensure!(strict == 0.0 && (affine - 0.5).abs() < 0.05, "{strict} {affine}");
+        Ok(())
+    });
+    before.assert_only_moved(&gone, &e2e::placement(&lab));
+    // Of all that is left, one backend takes everything of the strict plan.
+    let last = BTreeSet::from(["w2r2b2".to_owned()]);
+    gone = lab.topology().names_in("west").difference(&last).cloned().collect();
+    for name in gone.iter().filter(|name| name.starts_with("w2")) {
+        e2e::act(&daemon, "backend", "drain", name);
+    }
+    e2e::eventually("seven eighths go", || {
+        let [strict, affine] = parts(&e2e::placement(&lab));
+        ensure!(strict == 0.0 && (affine - 0.875).abs() < 0.04, "{strict} {affine}");
+        Ok(())
+    });
+    before.assert_only_moved(&gone, &e2e::placement(&lab));
+}
