@@ -5,7 +5,7 @@ const SECOND_US: u32 = 1_000_000;
 /// What a peer says of itself after it heard nothing.
 const EXPIRED: Packet = Packet { diagnostic: Diagnostic::EXPIRED, ..said(State::Down) };
 
-/// A packet of the peer, which takes so few that this side need not send for a minute.
+/// A packet of the peer, which takes so few that this side need not send for seconds.
 const fn said(state: State) -> Packet {
     Packet {
         diagnostic: Diagnostic::NONE,
@@ -17,7 +17,7 @@ const fn said(state: State) -> Packet {
         my_discriminator: 77,
         your_discriminator: 0,
         desired_min_tx_us: 0,
-        required_min_rx_us: 20 * SECOND_US,
+        required_min_rx_us: 5 * SECOND_US,
         required_min_echo_rx_us: 0,
     }
 }
@@ -49,6 +49,8 @@ impl Scene {
         scene.hear(said(State::Init));
         scene.hear(said(State::Up));
         assert_eq!(scene.prober.peers[0].session.state(), State::Up);
+        // It has been up for long.
+        scene.prober.peers[0].heard_again_ns = 0;
         scene
     }
 
