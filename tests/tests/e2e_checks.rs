@@ -212,6 +212,16 @@ fn a_check_through_the_tunnel_tests_what_the_packets_do() {
         lab.router_netns().run(|| Ok(std::net::TcpStream::connect((address, 80))?)).unwrap();
         first.ip(&[format!("addr add {vip}/{length} dev lo")]).unwrap();
         is("w1r1b1", State::Up);
+        // Probes leave nothing behind: what is half open for a moment is not half open for a minute.
+        e2e::eventually("no connection is left half open", || {
+            let table =
+                if vip.is_ipv4() { "/proc/thread-self/net/tcp" } else { "/proc/thread-self/net/tcp6" };
+            let table = first.run(|| Ok(fs::read_to_string(table)?))?;
+            // The fourth column is the state; 03 is SYN_RECV (proc(5)).
+            let half_open = table.lines().filter(|line| line.split_whitespace().nth(3) == Some("03")).count();
+            anyhow::ensure!(half_open == 0, "{table}");
+            Ok(())
+        });
 
         lab.stop_agent("w1r1b2").unwrap();
         is("w1r1b2", State::Down);

@@ -183,7 +183,8 @@ fn run(
     });
     let (mut run, last_ns) = result?;
     run.harm = harm(&steady.records(), homes, &dead);
-    let alarms = alarms_of_others(&events(&bench.daemon)?, (victim, &dead), since_ns);
+    let events = events(&bench.daemon)?;
+    let alarms = alarms_of_others(&events, (victim, &dead), since_ns);
     for alarm in &alarms {
         let (at_ms, to) = ((alarm.monotonic_ns - since_ns) as f64 / 1e6, alarm.to.as_deref().unwrap_or("?"));
         eprintln!("  meanwhile, {at_ms:.3} ms after it began: {} {to}: {}", alarm.subject, alarm.cause);
