@@ -21,9 +21,10 @@ use crate::{
 /// Elsewhere: tells what to install.
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
-    /// If apt does not know Debian's security archive, add it in /etc/apt/sources.list.d/weir-security.sources
+    /// Leave apt's sources as they are: fail where Debian's security archive is not among them, instead of adding it in
+    /// /etc/apt/sources.list.d/weir-security.sources
     #[arg(long)]
-    add_security_archive: bool,
+    keep_apt_sources: bool,
 }
 
 /// A program of the lab, the tests or the build, and the Debian packages that bring it.
@@ -114,7 +115,7 @@ pub(crate) fn ensure(args: &Args) -> Result<BpfToolchain> {
         }
         packages.sort_unstable();
         packages.dedup();
-        debian.install(&without_installed(&packages), args.add_security_archive)?;
+        debian.install(&without_installed(&packages), args.keep_apt_sources)?;
         match toolchain {
             Some(toolchain) => Ok(toolchain),
             None => complete_toolchain(),
@@ -194,22 +195,29 @@ impl Debian {
         }
     }
 
-    fn install(&self, packages: &[&str], add_security_archive: bool) -> Result<()> {
+    fn install(&self, packages: &[&str], keep_apt_sources: bool) -> Result<()> {
         if packages.is_empty() {
             return Ok(());
         }
         eprintln!("    missing packages: {}", packages.join(" "));
         apt_get().args(["update", "-q"]).run()?;
         let mut unknown = without_candidate(packages);
-        if !unknown.is_empty() && add_security_archive {
+        // Installed systems and container images have it; a root that debootstrap made does not.
+        if !unknown.is_empty() && !keep_apt_sources {
+            eprintln!("    apt knows no package {}: adding Debian's security archive", unknown.join(", "));
             self.add_security_archive()?;
             apt_get().args(["update", "-q"]).run()?;
             unknown = without_candidate(packages);
         }
-        if !unknown.is_empty() {
-            bail!(self.remedy_for_unknown(&unknown));
+        match (unknown.is_empty(), keep_apt_sources) {
+            (true, _) => install_packages(packages),
+            (false, true) => bail!(self.remedy_for_unknown(&unknown)),
+            (false, false) => bail!(
+                "apt knows no package {}, with Debian's security archive ({SECURITY_SOURCES_FILE}) neither.\n\
+                 Remedy: see apt's messages above; that archive must be reachable",
+                unknown.join(", ")
+            ),
         }
-        install_packages(packages)
     }
 
     fn add_security_archive(&self) -> Result<()> {
@@ -233,7 +241,7 @@ impl Debian {
         format!(
             "apt knows no package {}.\n\
              The compiler for the XDP programs is in Debian's security archive, which this machine does not use.\n\
-             Remedy: `cargo xtask setup --add-security-archive`, or put this line into /etc/apt/sources.list and try again:\n  \
+             Remedy: `cargo xtask setup` without --keep-apt-sources, or put this line into /etc/apt/sources.list and try again:\n  \
              deb http://deb.debian.org/debian-security {}-security main",
             unknown.join(", "),
             self.codename
