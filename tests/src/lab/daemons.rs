@@ -68,7 +68,9 @@ impl Lab {
              protocol bfd {{ {kind} {times}; neighbor {peer} local {local} multihop {hops}; }}\n"
         );
         fs::write(file("conf"), config)?;
-        let mut command = Command::new("bird");
+        // As on a host of its own: what else the lab does is no reason for it to be late.
+        let mut command = Command::new("chrt");
+        command.args(["--fifo", "5", "bird"]);
         command.arg("-f").arg("-c").arg(file("conf")).arg("-s").arg(file("ctl")).arg("-P").arg(file("pid"));
         Ok(Running(vec![Process::start(&self.entry, netns, &name, &mut command)?]))
     }

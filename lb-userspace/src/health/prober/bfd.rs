@@ -38,6 +38,8 @@ use crate::runtime::clock::{as_ns, monotonic_ns};
 pub const MAX_BFD_SESSIONS: usize = 1024;
 /// How long a session that never was up, or was broken by this side, is no evidence: a handshake at one packet a second takes up to three of them.
 pub const FIRST_HANDSHAKE: Duration = Duration::from_secs(5);
+/// A peer that is to come up again and has been silent for so long is gone: it sends once a second at least.
+pub const HANDSHAKE_SILENCE: Duration = Duration::from_millis(1_500);
 /// A session whose last packet is older than this many percent of the peer's interval is missing.
 const LATE_PERCENT: u64 = 150;
 /// A peer whose last packet is older than this many percent of its interval was silent: it stood still, or its packets did.
@@ -501,7 +503,9 @@ impl Peer {
 
     fn outcome(&self, now_ns: u64) -> Outcome {
         if self.session.state() != State::Up {
-            if now_ns < self.excused_ns {
+            let heard_ns = self.session.last_heard_ns();
+            let is_heard = heard_ns == 0 || now_ns.saturating_sub(heard_ns) <= as_ns(HANDSHAKE_SILENCE);
+            if now_ns < self.excused_ns && is_heard {
                 return Outcome::Unknown;
             }
             return Outcome::Missed { how: Miss::Bfd(self.session.cause()), due_ns: self.changed_ns };

@@ -90,6 +90,10 @@ fn a_peer_that_stood_still_itself_and_heard_nothing_has_to_say_so_twice() {
     assert_eq!(scene.prober.peers[0].session.state(), State::Down);
     assert_eq!(scene.outcome(), Outcome::Unknown, "it is no evidence yet");
     assert_eq!(scene.excused(), (0, 1));
+    // Unless it says nothing any more.
+    let later_ns = |ms: u64| monotonic_ns() + as_ns(HANDSHAKE_SILENCE) - 1_000_000_000 + ms * 1_000_000;
+    assert_eq!(scene.prober.peers[0].outcome(later_ns(0)), Outcome::Unknown);
+    assert!(matches!(scene.prober.peers[0].outcome(later_ns(1_000)), Outcome::Missed { .. }));
     // It is back at once; what it says then without having been silent is believed.
     scene.hear(said(State::Init));
     scene.hear(said(State::Up));
