@@ -99,10 +99,14 @@ impl Service {
                 continue;
             }
             let Some(step) = routes.look(snapshot.control.isolated, monotonic_ns()) else { continue };
+            // Before they go and after they are back: whoever is started anew in between brings them back once more.
+            if step == Step::Withdraw {
+                note(&state_dir, true);
+            }
             let succeeded = self.announce_or_withdraw(step, announcement).await;
             routes.done(step, succeeded, monotonic_ns());
-            if succeeded && let Err(error) = remember(&state_dir, routes.withdrawn) {
-                tracing::error!(%error, "cannot write down whether routes are withdrawn: a daemon that starts anew will not know");
+            if succeeded && step == Step::Announce {
+                note(&state_dir, false);
             }
         }
     }
@@ -137,6 +141,12 @@ impl Service {
         }
         self.journal.record(NewEvent::daemon(node, cause, monotonic_ns()));
         why.is_none()
+    }
+}
+
+fn note(state_dir: &Path, withdrawn: bool) {
+    if let Err(error) = remember(state_dir, withdrawn) {
+        tracing::error!(%error, "cannot write down whether routes are withdrawn: a daemon that is started anew will not know");
     }
 }
 
