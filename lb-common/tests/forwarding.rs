@@ -12,7 +12,7 @@ use lb_common::datapath::parse::{Shape, Transport, Tuple};
 use lb_common::datapath::ports::{AgentTables, FibLookup};
 use lb_common::datapath::{agent, verdict::Verdict};
 use proptest::prelude::*;
-use std::cell::Cell;
+use std::{cell::Cell, collections::BTreeSet};
 
 const INGRESS: u32 = 3;
 
@@ -252,6 +252,48 @@ fn the_agent_takes_variant_0_of_gue_without_extensions_and_nothing_else() {
     }
     assert_eq!(datagram(&[], &[]).2, AgentReason::InnerMalformed, "nothing inside");
     assert_eq!(datagram(&[], &inner[..19]).2, AgentReason::InnerMalformed, "cut short");
+}
+
+/// A frame as it leaves for a flow with this hash.
+fn sent(is_outer_ipv6: bool, gue: bool, h: u64) -> Vec<u8> {
+    let inner = packet(false, 0, &[7; 40]);
+    let service = ServiceEntry {
+        forwarding: if gue { FORWARD_GUE } else { FORWARD_IPIP },
+        gue_port: DEFAULT_GUE_PORT.to_be_bytes(),
+        ..ServiceEntry::zeroed()
+    };
+    let mut buffer = Buffer::new(&framed(false, &[], &inner), INGRESS);
+    let transport = transport(false, 0, inner.len(), 14);
+    encapsulate(&mut buffer, &root(), &service, &backend(is_outer_ipv6, 0), &transport, h).unwrap();
+    buffer.frame().to_vec()
+}
+
+/// Outer headers tell flows apart, so that receive-side scaling spreads them, and never packets of a flow. Each part of a header that
+/// some network card or router goes by takes hundreds of values for a thousand flows; what is no entropy stays.
+#[test]
+fn outer_headers_spread_flows_and_keep_each_together() {
+    let hashes = |i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for (is_outer_ipv6, gue) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (source, source_end, port) = if is_outer_ipv6 { (22, 38, 54) } else { (26, 30, 34) };
+        let mut parts = vec![(source_end - 2, source_end)];
+        if gue {
+            parts.push((port, port + 2));
+        }
+        if is_outer_ipv6 {
+            // The flow label.
+            parts.push((15, 18));
+        }
+        let frames: Vec<_> = (1..=1000).map(|i| sent(is_outer_ipv6, gue, hashes(i))).collect();
+        for (from, to) in parts {
+            let values: BTreeSet<_> = frames.iter().map(|frame| &frame[from..to]).collect();
+            assert!(values.len() > 900, "{} values of bytes {from} to {to}", values.len());
+        }
+        let fixed = source..source_end - if is_outer_ipv6 { 4 } else { 2 };
+        assert!(frames.iter().all(|frame| frame[fixed.clone()] == frames[0][fixed.clone()]));
+        assert!(!is_outer_ipv6 || frames.iter().all(|frame| frame[14..16] == [0x60, frame[15] & 0x0f]));
+        assert!(!gue || frames.iter().all(|frame| frame[port] >= 0xc0), "ports of the dynamic range");
+        assert_eq!(sent(is_outer_ipv6, gue, hashes(7)), frames[6], "a flow's packets look alike");
+    }
 }
 
 #[test]

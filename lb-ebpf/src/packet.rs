@@ -296,4 +296,12 @@ impl Packet for Frame<'_> {
         };
         read(answer, &scratch.fib);
     }
+
+    #[inline(always)]
+    fn fib_mtu(&self) -> u16 {
+        match maps::scratch() {
+            Some(scratch) => scratch.fib.length,
+            None => 0,
+        }
+    }
 }

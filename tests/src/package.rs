@@ -1,5 +1,7 @@
 //! The package under a real systemd, under load: installed, started, reloaded, hung, upgraded and removed, while each of thousands of
 //! datagrams is accounted for. `cargo xtask dist --try` runs it.
+mod pages;
+
 use crate::{
     lab::{Check, ConfigOptions, Lab, Machine, VIP_V4, VIP_V6},
     load::Numbered,
@@ -49,13 +51,16 @@ pub fn run(root: &Path, first: &Path, second: &Path) -> Result<()> {
     say(&format!("booted: {}", first_line(&machine.done(&["systemctl", "--version"])?)));
     let version = install(&machine, PACKAGES[0])?;
     ensure!(machine.property(UNIT, "ActiveState")? == "inactive", "installing started it");
+    agent_interface(&lab)?;
+    pages::run(&machine)?;
     write_config(&lab, root, "")?;
     machine.done(&["weir", "check"])?;
     // Whether that went well is seen by what follows, which also tells why not.
     machine.run(&["systemctl", "enable", "--now", "weir"])?;
     is_active(&machine)?;
-    agent(&lab, &machine, root)?;
+    agent(&machine, root)?;
     security(&machine)?;
+    journal(&machine)?;
 
     let vips = [SocketAddr::from((VIP_V4, PORT)), SocketAddr::from((VIP_V6, PORT))];
     let numbered = lab.numbered("west", &vips, 30_000..30_032)?;
@@ -143,16 +148,49 @@ fn unit_is_active(machine: &Machine, unit: &str) -> Result<()> {
     Ok(())
 }
 
-/// The agent's unit on an interface of its own: its program comes and goes with it.
-fn agent(lab: &Lab, machine: &Machine, root: &Path) -> Result<()> {
-    let arguments = format!("WEIR_AGENT_ARGS=\"--interface {AGENT_INTERFACE} --address 10.254.0.1\"\n");
-    fs::write(root.join("etc/default/weir-agent"), arguments)?;
+/// An interface of its own for an agent.
+fn agent_interface(lab: &Lab) -> Result<()> {
     lab.edge_netns(0)?.ip(&[
         format!("link add {AGENT_INTERFACE} type veth peer name agent-peer"),
         format!("address add 10.254.0.1/24 dev {AGENT_INTERFACE}"),
         format!("link set {AGENT_INTERFACE} up"),
         "link set agent-peer up".to_owned(),
-    ])?;
+    ])
+}
+
+/// The log is in the journal, with its fields; and goes on there when the journal was rotated, and restarted.
+fn journal(machine: &Machine) -> Result<()> {
+    let entries = || -> Result<Vec<serde_json::Value>> {
+        let text = machine.done(&["journalctl", "--no-pager", "--output", "json", "--unit", UNIT])?;
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    };
+    let own = |entries: &[serde_json::Value]| {
+        let is_own = |entry: &&serde_json::Value| {
+            entry["SYSLOG_IDENTIFIER"] == "weir"
+                && entry["TARGET"].as_str().is_some_and(|t| t.starts_with("lb_"))
+        };
+        entries.iter().filter(is_own).count()
+    };
+    let before = entries()?;
+    ensure!(own(&before) > 0, "the journal has no entries with fields: {:?}", before.last());
+    let has_field = |entry: &serde_json::Value| {
+        entry.as_object().is_some_and(|fields| fields.keys().any(|name| name.starts_with("WEIR_")))
+    };
+    ensure!(before.iter().any(has_field), "no entry has a field of weir's own: {before:?}");
+    machine.done(&["journalctl", "--rotate"])?;
+    machine.done(&["journalctl", "--vacuum-time=1s"])?;
+    machine.done(&["systemctl", "restart", "systemd-journald"])?;
+    let since = own(&entries()?);
+    machine.done(&["systemctl", "reload", "weir"])?;
+    until("the log goes on in the journal", || Ok(own(&entries()?) > since))?;
+    say("the log is in the journal with its fields, also after that was rotated and restarted");
+    Ok(())
+}
+
+/// The agent's unit on an interface of its own: its program comes and goes with it.
+fn agent(machine: &Machine, root: &Path) -> Result<()> {
+    let arguments = format!("WEIR_AGENT_ARGS=\"--interface {AGENT_INTERFACE} --address 10.254.0.1\"\n");
+    fs::write(root.join("etc/default/weir-agent"), arguments)?;
     let is_attached =
         || Ok(machine.done(&["ip", "link", "show", "dev", AGENT_INTERFACE])?.contains("prog/xdp"));
     machine.run(&["systemctl", "start", AGENT_UNIT])?;

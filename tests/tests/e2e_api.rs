@@ -7,8 +7,8 @@ use lb_tests::{
 };
 use lb_userspace::{api::types::LogView, plan::state::State, telemetry::event::Event};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName,
+    DnType, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use std::{
     fs,
@@ -19,12 +19,14 @@ use std::{
 };
 
 const PORT: u16 = 9440;
+/// Number of the certificate that is lost in the end.
+const LOST: u64 = 4711;
 /// Examples that schemathesis tries for each operation and phase.
 const EXAMPLES: &str = "8";
 /// The same examples each time.
 const SEED: &str = "7";
-/// Answers without end, and those that are waited for, take the time of all others.
-const ENDLESS: &str = "^/v1/(watch|events|events/stream)$";
+/// Answers without end: of these only refusals are tried, which have one.
+const ENDLESS: &str = "^/v1/(watch|events/stream)$";
 
 /// An authority that signs for the test; its files lie in the lab's folder.
 struct Authority {
@@ -43,7 +45,10 @@ impl Authority {
         let authority = Self { folder, issuer };
         fs::write(authority.file("ca.pem"), authority.issuer.pem()).unwrap();
         authority.issue("server", |_| {});
-        authority.issue("ops", |params| params.distinguished_name.push(DnType::CommonName, "ops"));
+        authority.issue("ops", |params| {
+            params.serial_number = Some(SerialNumber::from(LOST));
+            params.distinguished_name.push(DnType::CommonName, "ops");
+        });
         authority.issue("reader", |params| params.distinguished_name.push(DnType::CommonName, "reader"));
         authority
     }
@@ -68,6 +73,25 @@ impl Authority {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         fs::write(self.file(&format!("{name}.pem")), certificate.pem()).unwrap();
+    }
+
+    /// Writes `crl.pem`, in which one certificate stands, and which was to be replaced long ago.
+    fn revoke(&self, number: u64) {
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from(number),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2024, 2, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        fs::write(self.file("crl.pem"), params.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
     }
 
     /// The table of the configuration.
@@ -169,6 +193,22 @@ fn operators_act_over_tls_readers_read_and_certificates_rotate() {
     assert_eq!(code(&authority.weir(&lab, "reader", &restore)), Some(0));
     assert_eq!(e2e::state(&daemon, "backend", &backend), State::Up);
 
+    // A certificate is lost: a reload shuts it out, and nobody else.
+    authority.revoke(LOST);
+    let lists = format!("client_crl_file = \"{}\"\n", authority.path("crl.pem"));
+    let options = ConfigOptions { extra: authority.table("\"reader\"") + &lists, ..e2e::calm() };
+    lab.write_config(&options).unwrap();
+    assert_eq!(code(&authority.weir(&lab, "ops", &["reload"])), Some(6), "it is a reader by now");
+    assert_eq!(code(&authority.weir(&lab, "reader", &["reload"])), Some(0));
+    let lost = authority.weir(&lab, "ops", &["status"]);
+    assert_eq!(code(&lost), Some(4), "{lost:?}");
+    assert_eq!(code(&authority.weir(&lab, "reader", &["status"])), Some(0));
+    let doctor = daemon.cli(&["doctor", "-o", "json"]).unwrap();
+    assert!(
+        String::from_utf8_lossy(&doctor.stdout).contains("was to be replaced by 2024-02-01"),
+        "{doctor:?}"
+    );
+
     // The log, for a while.
     let set = authority.weir(&lab, "reader", &["log", "level", "debug", "--for", "1h", "-o", "json"]);
     let view: LogView = serde_json::from_slice(&set.stdout).unwrap_or_else(|_| panic!("{set:?}"));
@@ -189,7 +229,7 @@ fn root() -> PathBuf {
 }
 
 /// Operations of the document that are to be tried, at least.
-const FEWEST_OPERATIONS: usize = 40;
+const FEWEST_OPERATIONS: usize = 45;
 
 #[test]
 fn schemathesis_finds_nothing_that_the_document_does_not_say() {
@@ -198,7 +238,18 @@ fn schemathesis_finds_nothing_that_the_document_does_not_say() {
     let lab = e2e::raise_rack(2);
     let authority = Authority::new(&lab);
     let daemon = start(&lab, authority.table("\"ops\""));
-    let mut command = Command::new(&program);
+    let all = schemathesis(&lab, &authority, &program, &["--exclude-path-regex", ENDLESS]);
+    // It did ask, and the daemon is as well as before.
+    assert!(all >= FEWEST_OPERATIONS, "{all} operations");
+    let refused = ["--include-path-regex", ENDLESS, "--mode", "negative"];
+    assert_eq!(schemathesis(&lab, &authority, &program, &refused), 2);
+    daemon.wait_ready(e2e::DEADLINE).unwrap();
+    e2e::status(&daemon);
+}
+
+/// Tries what these arguments choose; how many operations that were.
+fn schemathesis(lab: &Lab, authority: &Authority, program: &Path, chosen: &[&str]) -> usize {
+    let mut command = Command::new(program);
     command.args(["--config-file", root().join("tests/schemathesis.toml").to_str().unwrap()]);
     command.arg("run").arg(root().join("docs/openapi.json")).current_dir(lab.directory());
     command.args(["--url", &format!("https://127.0.0.1:{PORT}"), "--tls-verify", &authority.path("ca.pem")]);
@@ -208,17 +259,14 @@ fn schemathesis_finds_nothing_that_the_document_does_not_say() {
         "--request-cert-key",
         &authority.path("ops.key"),
     ]);
-    command.args(["--exclude-path-regex", ENDLESS, "--max-examples", EXAMPLES, "--seed", SEED, "--no-color"]);
+    command.args(chosen).args(["--max-examples", EXAMPLES, "--seed", SEED, "--no-color"]);
     command.args(["--rate-limit", "45/s", "--generation-deterministic", "--request-timeout", "15"]);
     command.env_remove("HTTPS_PROXY").env_remove("https_proxy").env("NO_PROXY", "*");
     let output = lab.edge_netns(0).unwrap().run(move || Ok(command.output()?)).unwrap();
     let told =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{told}");
-    // It did ask, and the daemon is as well as before.
     let tested =
         told.split_once("Tested: ").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
-    assert!(tested.is_some_and(|operations: usize| operations >= FEWEST_OPERATIONS), "{told}");
-    daemon.wait_ready(e2e::DEADLINE).unwrap();
-    e2e::status(&daemon);
+    tested.unwrap_or_else(|| panic!("{told}"))
 }

@@ -6,7 +6,7 @@ use lb_tests::{
     e2e,
     lab::{
         Check, ConfigOptions, Daemon, Lab, Netns, VIP_V4, VIP_V6,
-        topology::{VIP_PREFIX_V4, VIP_PREFIX_V6, gateway_v4, gateway_v6},
+        topology::{Backend, VIP_PREFIX_V4, VIP_PREFIX_V6, gateway_v4, gateway_v6},
         web_vips,
     },
 };
@@ -18,6 +18,8 @@ use std::{collections::BTreeSet, fs, io::Read, net::IpAddr, process::Command, ti
 const ALL_PROTOCOLS: u16 = 0x0003_u16.to_be();
 /// Ethernet address that a backend takes while it serves.
 const OTHER_MAC: &str = "02:aa:aa:aa:aa:aa";
+/// What `ip route` takes for a way that no stack expects.
+const NARROW: &str = " mtu lock 700";
 const BROADCAST: [u8; 6] = [0xff; 6];
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 
@@ -191,6 +193,17 @@ fn an_edge_on_the_link_of_its_backends() {
     assert!(lab.curl_vip("west", web_vips()[0]).is_err(), "the kernel does not forward");
     set(edge, "ipv4/conf/eth0/forwarding", "1");
     assert_all_serve(&lab, 20_000..20_040);
+    // Its way is narrower than clients' packets: whoever sends too much is told by how much.
+    let upload = lab.directory().join("upload");
+    fs::write(&upload, vec![b'x'; 300_000]).unwrap();
+    let body = format!("@{}", upload.display());
+    let routes = |change: &str, more: &str| {
+        let of = |backend: &Backend| format!("route {change} {}/32 dev eth0{more}", backend.v4);
+        lab.topology().backends.iter().map(of).collect::<Vec<_>>()
+    };
+    edge.ip(&routes("add", NARROW)).unwrap();
+    lab.curl_with("west", &["--data-binary", &body, &format!("http://{}/", web_vips()[0])]).unwrap();
+    edge.ip(&routes("del", "")).unwrap();
     set(edge, "ipv4/conf/eth0/forwarding", "0");
 
     let tunnelled = || lab.tunnel_traffic("west").unwrap().packets;
@@ -203,9 +216,6 @@ fn an_edge_on_the_link_of_its_backends() {
     let daemon = e2e::start(&lab, &direct);
     assert_announced(&mut ear, edge_mac);
     assert_all_serve(&lab, 20_000..20_040);
-    let upload = lab.directory().join("upload");
-    fs::write(&upload, vec![b'x'; 300_000]).unwrap();
-    let body = format!("@{}", upload.display());
     for vip in web_vips() {
         lab.curl_with("west", &["--data-binary", &body, &format!("http://{vip}/")]).unwrap();
     }

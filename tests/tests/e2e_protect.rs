@@ -21,6 +21,10 @@ use std::{
 const RAW: i32 = 255;
 const WEB: u16 = 80;
 const ECHO: u16 = 7;
+/// Prefixes of a list, of which none can be merged with another.
+const MANY: u32 = 100_000;
+/// The first of them: 100.64.0.0.
+const OTHERS: u32 = 0x6440_0000;
 
 /// A daemon whose services have these keys besides: `("web", "priority = \"P0\"")`.
 fn start<'lab>(lab: &'lab Lab, keys: &[(&str, &str)], node: &str) -> Daemon<'lab> {
@@ -111,7 +115,9 @@ fn access_lists_refuse_whom_they_name_and_serve_the_rest() {
     let lab = e2e::raise_rack(2);
     let (denied, other) = (west(&lab, 200), west(&lab, 201));
     let file = lab.directory().join("deny.txt");
-    fs::write(&file, format!("# flooders of last week\n{denied}/32  # the worst\n")).unwrap();
+    // A long list, as there may be.
+    let others: String = (0..MANY).map(|i| format!("{}/32\n", Ipv4Addr::from_bits(OTHERS + 2 * i))).collect();
+    fs::write(&file, format!("# flooders of last week\n{denied}/32  # the worst\n{others}")).unwrap();
     let access = format!("access = {{ deny_file = \"{}\" }}", file.display());
     let daemon = start(&lab, &[("web", &access)], "");
     send(&lab, segments(denied, SYN, 30).chain(segments(denied, ACK, 20)));

@@ -1,18 +1,19 @@
 //! Golden packets through `BPF_PROG_TEST_RUN` and through the pure code, byte for byte.
 
 use anyhow::{Context, Result, ensure};
+use aya::maps::RingBuf;
 use lb_common::{
     abi::{
         admission::Admission,
         backend::BackendEntry,
-        counter::{Note, backend_slot, note_slot},
+        counter::{Note, backend_slot, note_slot, reason_slot},
         reason::Reason,
     },
     datapath::flow::FlowTable,
 };
 use lb_tests::clock::monotonic_ns;
 use lb_tests::golden::{
-    Change, cases, fixture,
+    Change, action, cases, fixture,
     judge::{arrives, changed, judge_program, judge_pure, reason_of, run_pure},
     kernel::{EDGE, EDGE_AND_RELAY, Kernel},
     numbers::Numbers,
@@ -163,12 +164,38 @@ fn tables_home(tables: &ImageTables, frame: &[u8]) -> Result<usize> {
 /// Every reason has a golden packet, but for those that no packet can cause on a sound data plane.
 #[test]
 fn every_reason_has_a_golden_packet() {
-    // NoHeadroom: a driver without room. Inconsistent: maps that contradict each other.
+    // NoHeadroom: a driver without room (see `packets.rs`). Inconsistent: maps that contradict each other; it has a test above.
     let unreachable = [Reason::NoHeadroom, Reason::Inconsistent];
     let shown: Vec<Reason> = cases::all().iter().map(|case| reason_of(&case.expected)).collect();
     for reason in Reason::ALL {
         assert!(shown.contains(reason) != unreachable.contains(reason), "{reason:?}");
     }
+}
+
+/// Maps that contradict each other are a fault of the daemon: the packet is dropped, counted, and the program says so.
+#[test]
+fn maps_that_contradict_each_other_are_counted_and_told() -> Result<()> {
+    let mut image = fixture()?;
+    let service = image.names.services.iter().position(|name| name == "4in4").context("4in4")?;
+    // A table beyond all slots.
+    image.services[service].first.table_base = u32::MAX - 5_000;
+    let segment = packets::tcp(40_000, 80, packets::SYN, &[]);
+    let inner = packets::ipv4([198, 51, 100, 7].into(), [192, 0, 2, 10].into(), 6, &segment);
+    let frame = packets::ethernet(0x0800, &inner);
+    let (pure, reason) = run_pure(&ImageTables::new(image.clone()), &frame);
+    ensure!(reason == Reason::Inconsistent && pure.action == action::DROP, "{reason:?}");
+    let mut kernel = Kernel::load(EDGE, &["weir_edge"], &image, 1024)?;
+    let mut messages = RingBuf::try_from(kernel.take("AYA_LOGS")?)?;
+    let told = kernel.run("weir_edge", &frame)?;
+    ensure!(told.action == action::DROP, "action {}", told.action);
+    let counted = kernel.counter(reason_slot(Reason::Inconsistent))?.packets;
+    ensure!(counted == 1, "{counted} packets");
+    ensure!(messages.next().is_some() && messages.next().is_none(), "not one message");
+    // A sound packet is nothing to talk about.
+    let sound = packets::ipv4([198, 51, 100, 7].into(), [192, 0, 2, 12].into(), 6, &segment);
+    ensure!(kernel.run("weir_edge", &packets::ethernet(0x0800, &sound))?.action == action::TX);
+    ensure!(messages.next().is_none(), "a message about a sound packet");
+    Ok(())
 }
 
 /// The same frames through both: every prefix of every golden packet, and many with bytes changed, in a data plane with

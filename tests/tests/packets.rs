@@ -1,19 +1,37 @@
 //! What holds for every packet that is no ordinary one, on the pure code with random packets.
 
 use lb_common::{
-    abi::{admission::Admission, limits::FRAGMENT_AGE_NS, reason::Reason},
+    abi::{
+        admission::Admission,
+        counter::{reason_slot, service_slot},
+        flow::FlowKey,
+        limits::FRAGMENT_AGE_NS,
+        reason::Reason,
+        service::SERVICE_STICKY_UDP,
+    },
     datapath::{
-        self, buffer::Buffer, classify, parse::Tuple, ports::Tables, trace::Silent, verdict::Outcome,
+        self,
+        buffer::Buffer,
+        classify,
+        flow::FlowTable,
+        parse::Tuple,
+        ports::{FibLookup, Tables},
+        trace::Silent,
+        verdict::Outcome,
     },
     net::{address_bytes, address_words, protocol},
 };
 use lb_tests::golden::{self, INGRESS, packets::*};
 use lb_userspace::{
     config::{Config, Ports, Protocol, Service, Vip},
-    plan::{compile::compile, image::ImageTables},
+    plan::{
+        compile::compile,
+        image::{Image, ImageTables},
+    },
 };
 use proptest::prelude::*;
 use std::{
+    collections::BTreeMap,
     fmt::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
@@ -21,12 +39,61 @@ use std::{
 const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 7);
 /// The service `many` of the fixture, over three racks in two zones.
 const MANY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
+/// The service `quic` of the fixture.
+const QUIC: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 60);
 const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11);
 
 fn tables() -> ImageTables {
+    tables_with(|_| ())
+}
+
+fn tables_with(change: impl FnOnce(&mut Image)) -> ImageTables {
     let mut image = golden::fixture().unwrap();
     image.root.answers_per_second = u32::MAX;
+    change(&mut image);
     ImageTables::new(image)
+}
+
+/// Which flow lives where, by the tables of flows.
+fn known(tables: &ImageTables) -> BTreeMap<FlowKey, u32> {
+    let of = |table| tables.flows(table).into_iter().map(|(key, entry)| (key, entry.backend));
+    of(FlowTable::Flows).chain(of(FlowTable::Openings)).collect()
+}
+
+/// What flows the tables of flows hold.
+#[derive(Clone, Copy, Debug)]
+enum FlowKind {
+    Tcp,
+    Sticky,
+    /// Whose connection ids name no backend.
+    Quic,
+}
+
+impl FlowKind {
+    fn vip(self) -> Ipv4Addr {
+        if let Self::Quic = self { QUIC } else { MANY }
+    }
+
+    /// A packet of a client: its first one, or another.
+    fn packet(self, client: Ipv4Addr, port: u16, first: bool) -> Vec<u8> {
+        let payload = match (self, first) {
+            (Self::Tcp, true) => return ipv4(client, MANY, 6, &tcp(port, 443, SYN, b"")),
+            (Self::Tcp, false) => return ipv4(client, MANY, 6, &tcp(port, 443, ACK, b"x")),
+            (Self::Sticky, _) => vec![1],
+            // An Initial of version 1.
+            (Self::Quic, true) => [&[0xc0, 0, 0, 0, 1, 8][..], &[0xe0; 48]].concat(),
+            (Self::Quic, false) => [&[0x41][..], &[0xe0; 30]].concat(),
+        };
+        ipv4(client, self.vip(), 17, &udp(port, 443, &payload))
+    }
+
+    /// What the backend sends.
+    fn answer(self, client: Ipv4Addr, port: u16) -> Vec<u8> {
+        match self {
+            Self::Tcp => ipv4(MANY, client, 6, &tcp(443, port, ACK, b"y")),
+            _ => ipv4(self.vip(), client, 17, &udp(443, port, &[0x41; 30])),
+        }
+    }
 }
 
 fn run(tables: &ImageTables, frame: &[u8]) -> (Outcome, Vec<u8>) {
@@ -41,7 +108,7 @@ fn client(number: u16) -> Ipv4Addr {
     Ipv4Addr::new(198, 51, high, low)
 }
 
-/// Stores a random word for the backend or domain that a number picks, those of the fixture's service `many`.
+/// Stores a random word for the backend or domain that a number picks, those of the fixture's services `many` and `quic`.
 fn disturb(tables: &mut ImageTables, pick: u8, new: u8, old: u8) {
     let word = Admission::new(new, old);
     let domains = ["west", "west/w1", "west/w1/r1", "west/w1/r2", "west/w2", "west/w2/r1", "east"];
@@ -269,33 +336,40 @@ proptest! {
     }
 
     /// An ICMP error goes where the next packet of the flow goes that it quotes, in every state of things, also if that is what
-    /// the flow table says.
+    /// the flow table says; and it changes nothing about where flows go.
     #[test]
     fn an_icmp_error_goes_where_its_flow_goes(
+        kind in prop::sample::select(vec![FlowKind::Tcp, FlowKind::Sticky, FlowKind::Quic]),
         flows in prop::collection::vec((any::<u16>(), 1024_u16..), 1..40),
         opened in prop::collection::vec(any::<(u8, u8, u8)>(), 0..4),
         after in prop::collection::vec(any::<(u8, u8, u8)>(), 0..4),
-        kind in prop::sample::select(vec![(3_u8, 4_u8), (3, 1), (11, 0), (12, 0)]),
+        error in prop::sample::select(vec![(3_u8, 4_u8), (3, 1), (11, 0), (12, 0)]),
     ) {
-        let mut tables = tables();
+        let mut tables = tables_with(|image| {
+            let sticky = image.names.services.iter().position(|name| name == "many-udp").unwrap();
+            image.services[sticky].flags |= SERVICE_STICKY_UDP;
+        });
         for (pick, new, old) in opened {
             disturb(&mut tables, pick, new, old);
         }
         for (number, port) in &flows {
-            run(&tables, &ethernet(0x0800, &ipv4(client(*number), MANY, 6, &tcp(*port, 443, SYN, b""))));
+            run(&tables, &ethernet(0x0800, &kind.packet(client(*number), *port, true)));
         }
         for (pick, new, old) in after {
             disturb(&mut tables, pick, new, old);
         }
         for (number, port) in flows {
             let client = client(number);
-            let data = ethernet(0x0800, &ipv4(client, MANY, 6, &tcp(port, 443, ACK, b"x")));
-            let answer = ipv4(MANY, client, 6, &tcp(443, port, ACK, b"y"));
+            let before = known(&tables);
+            let answer = kind.answer(client, port);
             let body = [&[0, 0, 5, 0][..], &answer].concat();
             let router = Ipv4Addr::new(203, 0, 113, 1);
-            let error = ethernet(0x0800, &ipv4(router, MANY, 1, &icmp(kind.0, kind.1, &body)));
+            let error = ethernet(0x0800, &ipv4(router, kind.vip(), 1, &icmp(error.0, error.1, &body)));
             let (of_error, _) = run(&tables, &error);
-            let (of_flow, _) = run(&tables, &data);
+            let (again, _) = run(&tables, &error);
+            prop_assert_eq!(of_error.backend(), again.backend());
+            prop_assert_eq!(&before, &known(&tables), "what is known of flows");
+            let (of_flow, _) = run(&tables, &ethernet(0x0800, &kind.packet(client, port, false)));
             prop_assert_eq!(of_error.reason, of_flow.reason);
             prop_assert_eq!(of_error.backend(), of_flow.backend());
             prop_assert_eq!(of_error.service(), of_flow.service());
@@ -353,6 +427,78 @@ proptest! {
                 prop_assert_eq!(&answer[headers..], &packet[..answer.len() - headers]);
             }
             other => prop_assert!(false, "{other:?}"),
+        }
+    }
+}
+
+/// New flows are counted where packets tell them: capacity, shedding and `weir top` go by that.
+#[test]
+fn only_packets_that_may_open_a_flow_are_counted_as_such() {
+    let tables = tables_with(|image| {
+        let sticky = image.names.services.iter().position(|name| name == "many-udp").unwrap();
+        image.services[sticky].flags |= SERVICE_STICKY_UDP;
+    });
+    let quic_error = icmp(3, 4, &[&[0, 0, 5, 0][..], &FlowKind::Quic.answer(client(1), 4000)].concat());
+    let quic_error = ethernet(0x0800, &ipv4(Ipv4Addr::new(203, 0, 113, 1), QUIC, 1, &quic_error));
+    let plain = ethernet(0x0800, &ipv4(client(1), Ipv4Addr::new(192, 0, 2, 10), 17, &udp(4000, 53, b"?")));
+    let flow = |kind: FlowKind| {
+        [true, false, false].map(|first| ethernet(0x0800, &kind.packet(client(1), 4000, first))).to_vec()
+    };
+    let cases = [
+        ("many", flow(FlowKind::Tcp), 1),
+        ("many-udp", flow(FlowKind::Sticky), 0),
+        ("quic", [flow(FlowKind::Quic), vec![quic_error]].concat(), 1),
+        ("4in4-udp", vec![plain.clone(), plain], 2),
+    ];
+    for (service, frames, opening) in cases {
+        let index = tables.image().names.services.iter().position(|name| name == service).unwrap();
+        for frame in &frames {
+            assert_eq!(run(&tables, frame).0.reason, Reason::Forwarded, "{service}");
+        }
+        let counter = tables.counter(service_slot(index as u32));
+        assert_eq!((counter.packets, counter.opening), (frames.len() as u64, opening), "{service}");
+    }
+}
+
+/// Where only the kernel knows the way, it also knows how much that takes.
+#[test]
+fn what_is_too_big_for_the_kernels_way_is_answered() {
+    let mut tables = tables();
+    tables.set_next_hops(0, [0; 6], [0; 6], 0);
+    let way = FibLookup { ifindex: 9, length: 1000, ..FibLookup::default() };
+    let send = |length: usize| {
+        let packet =
+            ipv4(client(1), Ipv4Addr::new(192, 0, 2, 10), 6, &tcp(4000, 80, ACK, &vec![7; length - 40]));
+        let mut buffer = Buffer::new(&ethernet(0x0800, &packet), INGRESS).with_fib(way);
+        let outcome = datapath::process(&mut buffer, &tables, &mut Silent);
+        (outcome.reason, buffer.frame().to_vec())
+    };
+    assert_eq!(send(980).0, Reason::Forwarded);
+    let (reason, answer) = send(981);
+    assert_eq!(reason, Reason::TooBigAnswered);
+    assert_eq!(answer[14 + 26..14 + 28], 980_u16.to_be_bytes());
+}
+
+/// A driver that leaves too little room in front of a frame: the packet is dropped and counted, and never cut.
+#[test]
+fn a_frame_without_room_in_front_is_dropped_and_counted() {
+    let tables = tables();
+    let segment = tcp(4000, 80, ACK, b"x");
+    let v4 = |last| ethernet(0x0800, &ipv4(client(1), Ipv4Addr::new(192, 0, 2, last), 6, &segment));
+    let v6 = ethernet(0x86dd, &ipv6(CLIENT6, VIP6, 6, 60, &segment));
+    for (frame, needed) in [(v4(10), 20), (v4(11), 40), (v6, 40), (v4(50), 28), (v4(51), 48)] {
+        for room in 0..64 {
+            let slot = reason_slot(Reason::NoHeadroom);
+            let before = tables.counter(slot).packets;
+            let mut buffer = Buffer::new(&frame, INGRESS).with_headroom(room);
+            let reason = datapath::process(&mut buffer, &tables, &mut Silent).reason;
+            let fits = room >= needed;
+            assert_eq!(
+                reason,
+                if fits { Reason::Forwarded } else { Reason::NoHeadroom },
+                "{room} of {needed}"
+            );
+            assert_eq!(tables.counter(slot).packets - before, u64::from(!fits));
         }
     }
 }

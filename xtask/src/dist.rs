@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         };
         let root = clean_root(&folder, &release, "")?;
         step("try both in a clean root", || try_in_root(&root, &package, &next))?;
-        let root = clean_root(&folder, &release, "systemd,systemd-sysv,iproute2")?;
+        let root = clean_root(&folder, &release, "systemd,systemd-sysv,iproute2,procps,openssl")?;
         let trial = Cmd::new(&lab).arg("package").args([&root, &package, &next]);
         let trial = trial.env("WEIR_BIN", &weir).env("WEIR_BPF_DIR", bpf_dir()).root();
         step("try both under a real systemd, under load", || trial.run())?;
@@ -162,7 +162,7 @@ fn own_release() -> Result<String> {
 
 /// A clean root of a release, with these packages more. It is made once.
 fn clean_root(folder: &Path, release: &str, packages: &str) -> Result<PathBuf> {
-    let kind = if packages.is_empty() { "plain" } else { "systemd" };
+    let kind = if packages.is_empty() { "plain" } else { "machine" };
     let clean = folder.join(format!("root-{release}-{kind}"));
     // Its last step leaves this behind.
     if !clean.join("etc/debian_version").exists() || clean.join("debootstrap").exists() {

@@ -17,7 +17,7 @@ pub struct Counter {
     pub packets: u64,
     /// Bytes of those packets as they arrived, Ethernet header included.
     pub bytes: u64,
-    /// Those packets that may open a flow (TCP SYN, every UDP datagram).
+    /// Those packets that may open a flow: TCP SYN, SCTP INIT, QUIC Initial, every datagram of other UDP that is not sticky.
     pub opening: u64,
     /// Packets dropped after the service was known; 0 in reason and backend slots.
     pub dropped: u64,

@@ -31,6 +31,15 @@ impl Buffer {
         Self { fib: Some(fib), ..self }
     }
 
+    /// The same with less room before the frame, in bytes.
+    #[must_use]
+    pub fn with_headroom(mut self, room: usize) -> Self {
+        let spare = self.start.saturating_sub(room);
+        self.bytes.drain(..spare);
+        self.start -= spare;
+        self
+    }
+
     /// The frame as it now is.
     #[must_use]
     pub fn frame(&self) -> &[u8] {
@@ -125,5 +134,9 @@ impl Packet for Buffer {
         let destination = if fib.destination == [0; 4] { lookup.destination } else { fib.destination };
         let answer = if lookup.length > fib.length { FibAnswer::TooBig } else { FibAnswer::Known };
         read(answer, &FibLookup { family: lookup.family, destination, ..fib });
+    }
+
+    fn fib_mtu(&self) -> u16 {
+        self.fib.map_or(0, |fib| fib.length)
     }
 }

@@ -38,7 +38,8 @@ impl Facts {
             transport.ip_length as u64
                 | (transport.ip_at as u64) << 16
                 | (transport.traffic_class as u64) << 32
-                | (transport.tuple.is_ipv6 as u64) << 40,
+                | (transport.tuple.is_ipv6 as u64) << 40
+                | (transport.payload_at as u64) << 48,
         )
     }
 
@@ -67,7 +68,14 @@ impl Facts {
     #[must_use]
     #[inline(always)]
     pub const fn is_ipv6(self) -> bool {
-        self.0 >> 40 != 0
+        self.0 >> 40 & 1 != 0
+    }
+
+    /// Offset of what follows the IP header and its extension headers.
+    #[must_use]
+    #[inline(always)]
+    pub const fn payload_at(self) -> usize {
+        (self.0 >> 48) as usize
     }
 }
 

@@ -53,7 +53,10 @@ pub mod unusual;
 pub mod verdict;
 pub mod watch;
 
-use crate::abi::{reason::Reason, service::SERVICE_QUIC};
+use crate::abi::{
+    reason::Reason,
+    service::{SERVICE_QUIC, SERVICE_STICKY_UDP},
+};
 use l2::Facts;
 use parse::{Shape, Transport};
 use ports::{Packet, Tables};
@@ -159,10 +162,16 @@ fn forward<P: Packet, T: Tables>(
     let mut transport = *transport;
     let h = hash::flow_hash(&root.hash_key, &transport.tuple);
     let mut by_id = Found::NONE;
-    // Fragments and ICMP errors have no connection id to read.
-    if service.flags & SERVICE_QUIC != 0 && transport.shape == Shape::Whole {
-        let facts = Facts::new(&transport);
-        let found = quic::find(packet, tables, &quic::Request { service, index, facts, h });
+    if service.flags & (SERVICE_QUIC | SERVICE_STICKY_UDP) != 0 {
+        // The connection id stands at the beginning of what the client sends: neither in later fragments nor in ICMP errors. Those belong
+        // to a flow that is there, as does every datagram of a sticky service.
+        let is_beginning = matches!(transport.shape, Shape::Whole | Shape::FirstFragment);
+        let found = if is_beginning && service.flags & SERVICE_QUIC != 0 {
+            let facts = Facts::new(&transport);
+            quic::find(packet, tables, &quic::Request { service, index, facts, h })
+        } else {
+            Found::BY_TUPLE
+        };
         by_id = found.backend();
         transport.opening = found.opening();
     }
@@ -191,7 +200,9 @@ fn forward<P: Packet, T: Tables>(
             match encap::encapsulate(packet, root, service, placement.entry, transport, h) {
                 Err(Reason::TooBig) if transport.shape != Shape::Error => {
                     let overhead = encap::overhead(service, placement.entry) as u16;
-                    let mtu = placement.entry.mtu.saturating_sub(overhead);
+                    let has_hop = placement.entry.ifindex != 0;
+                    let mtu = if has_hop { placement.entry.mtu } else { packet.fib_mtu() };
+                    let mtu = mtu.saturating_sub(overhead);
                     let request = TooBig { ip_at: transport.ip_at, is_ipv6: transport.tuple.is_ipv6, mtu };
                     outcome.refuse_or_answer(packet.answer_too_big(tables, &request))
                 }

@@ -106,6 +106,9 @@ pub trait Packet {
     /// Asks the kernel's routing and neighbour tables for the way of a packet that would be forwarded from where this frame
     /// arrived, lets `fill` write the question and shows the answer to `read`. A kernel that does not forward on that interface knows none.
     fn fib(&self, fill: impl FnOnce(&mut FibLookup), read: impl FnOnce(FibAnswer, &FibLookup));
+
+    /// The MTU of the way that [`fib`](Self::fib) was last told of, also where it takes no packet of that length.
+    fn fib_mtu(&self) -> u16;
 }
 
 /// What [`Packet::fib`] asks and is answered, as `struct bpf_fib_lookup` (`linux/bpf.h`) has it. Fields without a word about

@@ -28,7 +28,7 @@ use crate::{
         quic::{QuicConfigEntry, QuicServerKey},
         service::{SERVICE_MULTI_PLAN, ServiceEntry},
     },
-    net::{AddressWords, address_words, ipv4, ipv6, mapped_words, protocol},
+    net::{AddressWords, address_words, mapped_words},
 };
 
 /// Length of a UDP header.
@@ -67,7 +67,8 @@ impl Found {
     /// [`backend`](Self::backend) when the connection id names none.
     pub const NONE: u32 = u32::MAX;
     const OPENS: Self = Self(Self::NONE as u64 | Self::OPENING);
-    const BY_TUPLE: Self = Self(Self::NONE as u64);
+    /// No connection id names a backend, and the packet belongs to a flow that is there.
+    pub(super) const BY_TUPLE: Self = Self(Self::NONE as u64);
 
     /// Whether the packet may open a flow.
     #[must_use]
@@ -87,9 +88,7 @@ impl Found {
 /// Reads a datagram of a QUIC service.
 #[inline(never)]
 pub fn find<P: Packet, T: Tables>(packet: &P, tables: &T, request: &Request<'_>) -> Found {
-    let Some(at) = payload_at(packet, request.facts) else {
-        return Found::OPENS;
-    };
+    let at = request.facts.payload_at() + UDP_LENGTH;
     let Some([first]) = packet.read_far::<1>(at) else {
         return Found::OPENS;
     };
@@ -129,20 +128,6 @@ pub fn find<P: Packet, T: Tables>(packet: &P, tables: &T, request: &Request<'_>)
     };
     admitted(packet, tables, request, &key)
 }
-
-/// Offset of the UDP payload.
-#[inline(always)]
-fn payload_at<P: Packet>(packet: &P, facts: Facts) -> Option<usize> {
-    let at = facts.ip_at();
-    if !facts.is_ipv6() {
-        let [first] = packet.read_far::<1>(at)?;
-        return Some(at + (first & 0x0f) as usize * 4 + UDP_LENGTH);
-    }
-    let [next] = packet.read_far::<1>(at + 6)?;
-    if next == protocol::UDP { Some(at + ipv6::LENGTH + UDP_LENGTH) } else { None }
-}
-
-const _: () = assert!(ipv4::LENGTH == 20, "the header's length is counted in words of four bytes");
 
 /// Whether a packet with a long header has a connection id that the client chose.
 #[inline(always)]

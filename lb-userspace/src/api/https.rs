@@ -77,6 +77,8 @@ pub struct Credentials {
     pub(super) acceptor: TlsAcceptor,
     /// Who may operate; none where nobody is asked for a certificate.
     operators: Option<Vec<Operator>>,
+    /// When the first of the revocation lists is to be replaced.
+    next_revocations: Option<jiff::Timestamp>,
     /// When the certificate begins and ends to be good.
     validity: (jiff::Timestamp, jiff::Timestamp),
     path: PathBuf,
@@ -106,12 +108,21 @@ impl Credentials {
         let provider = Arc::new(ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
+        let mut next_revocations = None;
         let builder = match &tls.clients {
             None => builder.with_no_client_auth(),
             Some(clients) => {
                 let roots =
                     tls_files::authorities(&clients.ca).map_err(failed("client_ca_file", &clients.ca))?;
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                if let Some(path) = &clients.crl {
+                    let read = tls_files::revocation_lists(path, Some(&clients.ca));
+                    let revoked = read.map_err(failed("client_crl_file", path))?;
+                    next_revocations = revoked.next_update;
+                    // One that is late still holds: it must not lock out who is to mend that.
+                    verifier = verifier.with_crls(revoked.lists);
+                }
+                let verifier = verifier.build();
                 let refused = |source| TlsError::Clients { path: clients.ca.clone(), source };
                 builder.with_client_cert_verifier(verifier.map_err(refused)?)
             }
@@ -121,6 +132,7 @@ impl Credentials {
         Ok(Self {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             operators: tls.clients.as_ref().map(|clients| clients.operators.clone()),
+            next_revocations,
             validity,
             path: tls.certificate.clone(),
         })
@@ -146,6 +158,12 @@ impl Credentials {
     #[must_use]
     pub const fn expires(&self) -> jiff::Timestamp {
         self.validity.1
+    }
+
+    /// When the first of the revocation lists is to be replaced, if there are any.
+    #[must_use]
+    pub const fn next_revocations(&self) -> Option<jiff::Timestamp> {
+        self.next_revocations
     }
 
     /// Whether clients have to show a certificate.

@@ -184,6 +184,12 @@ pub struct BackendView {
     pub set: String,
     /// Its weight.
     pub weight: u32,
+    /// Whether it is a Weir host of another region, to which packets are relayed.
+    #[serde(default)]
+    pub relay: bool,
+    /// Whether its checks fail, and `max_ejected` leaves it in all the same: its pool cannot spare it.
+    #[serde(default)]
+    pub spared: bool,
     /// What the operator, or else its checks, say about itself.
     pub health: HealthView,
     /// Its own admission word.

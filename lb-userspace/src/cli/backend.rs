@@ -131,6 +131,9 @@ pub(super) fn why(backend: &BackendView) -> String {
         let failing = backend.checks.iter().filter(|check| check.state == CheckState::Failing);
         causes.extend(failing.map(|check| format!("{} is failing", check.name)));
     }
+    if backend.spared {
+        causes.push("stays in by max_ejected".to_owned());
+    }
     causes.extend(backend.limited_by.as_ref().map(|domain| format!("{domain} is limited")));
     if backend.next_hop.is_none() {
         causes.push("no next hop".to_owned());

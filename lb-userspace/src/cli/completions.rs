@@ -1,6 +1,13 @@
 //! `weir completions`, and completing itself: the shell asks this program, which asks the daemon for live names.
 
-use std::{ffi::OsStr, path::PathBuf, time::Duration};
+mod line;
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::Write,
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::{Arg, Args, Command, CommandFactory, ValueEnum};
 use clap_complete::{
@@ -11,8 +18,9 @@ use serde_json::Value;
 
 use lb_common::abi::reason::Reason;
 
-use super::{Cli, DEFAULT_SOCKET, client::Client, output::Output};
+use super::{Cli, output::Output};
 use crate::api::types::FlowState;
+use line::Line;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,12 +29,24 @@ Examples:
   weir completions fish
 
 The Debian package has them in place. Elsewhere write them to /etc/bash_completion.d/weir, /usr/local/share/zsh/site-functions/_weir
-or /etc/fish/completions/weir.fish. Names of services, backends, domains and switches are the running daemon's; where none answers
-at once, there are none.";
+or /etc/fish/completions/weir.fish. Names of services, backends, domains and switches are the running daemon's, or that of
+--server; where none answers at once, there are none.";
 /// The variable by which a shell asks for completions.
 const VARIABLE: &str = "COMPLETE";
+/// The variable in which shells say which word is being completed, from 0.
+const INDEX: &str = "_CLAP_COMPLETE_INDEX";
+/// What Bash is told once. It splits words at colons and equals signs, and hands over how: `Line` puts them together again.
+const BASH: &str = r#"_weir() {
+    local words=("${COMP_WORDS[@]}")
+    [[ -z $2 && ${words[COMP_CWORD]} == [=:]* ]] || words[COMP_CWORD]=$2
+    mapfile -t COMPREPLY < <(_CLAP_COMPLETE_INDEX=$COMP_CWORD COMPLETE=bash weir -- "${words[@]}" 2> /dev/null)
+    if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=/:] ]]; then compopt -o nospace; fi
+}
+complete -o bashdefault -o nosort -F _weir weir"#;
 /// How long a daemon may take before a shell gets no names: nobody waits for a key longer.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// The same for one on another host, to which a connection has to be made and encrypted.
+const PATIENCE_REMOTE: Duration = Duration::from_secs(1);
 /// Names that a shell gets at most.
 const MAX_NAMES: usize = 1_000;
 
@@ -59,6 +79,8 @@ enum Names {
     Switches,
     /// Words of a filter: terms, and behind `service` and `backend` their names.
     Terms,
+    /// What may fail in a simulation.
+    Failures,
 }
 
 /// Words with which a term begins, and those that a state can be.
@@ -77,7 +99,7 @@ impl Names {
             Self::Backends => ("/v1/backends", "name"),
             Self::Domains => ("/v1/domains", "path"),
             Self::Switches => ("/v1/emergency", "name"),
-            Self::Terms => ("", ""),
+            Self::Terms | Self::Failures => ("", ""),
         }
     }
 
@@ -88,6 +110,7 @@ impl Names {
             "backend" => return Some(Self::Backends),
             "domain" => return Some(Self::Domains),
             "filter" => return Some(Self::Terms),
+            "fail" => return Some(Self::Failures),
             _ if !argument.is_positional() => return None,
             _ => {}
         }
@@ -103,6 +126,9 @@ impl Names {
 }
 
 pub(super) fn run(args: &CompletionsArgs, out: &mut Output) -> anyhow::Result<()> {
+    if args.shell == Shell::Bash {
+        return Ok(out.line(BASH)?);
+    }
     let shells = Shells::builtins();
     let name = args.shell.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let shell: &dyn EnvCompleter =
@@ -114,61 +140,83 @@ pub(super) fn run(args: &CompletionsArgs, out: &mut Output) -> anyhow::Result<()
 
 /// Answers a shell, if it is one that asks. Whatever goes wrong, a shell gets nothing rather than an error in its line.
 pub(super) fn answer_shell() -> bool {
-    if std::env::var_os(VARIABLE).is_none() {
-        return false;
+    let Some(shell) = std::env::var_os(VARIABLE) else { return false };
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let begin = arguments.iter().position(|word| word == "--").map_or(arguments.len(), |at| at + 1);
+    let words: Vec<_> = arguments[begin..].iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let at = std::env::var(INDEX).ok().and_then(|at| at.parse::<usize>().ok());
+    if shell == "bash" {
+        let _ = match words.is_empty() {
+            true => writeln!(std::io::stdout(), "{BASH}"),
+            false => answer_bash(Line::joined(&words, at.unwrap_or_default())),
+        };
+        return true;
     }
+    let line = Arc::new(Line::new(words, at));
     let current = std::env::current_dir().ok();
-    let completer = CompleteEnv::with_factory(command).var(VARIABLE);
-    completer.try_complete(std::env::args_os(), current.as_deref()).unwrap_or(true)
+    let completer = CompleteEnv::with_factory(move || command(&line)).var(VARIABLE);
+    completer.try_complete(arguments, current.as_deref()).unwrap_or(true)
+}
+
+/// One candidate a line: how the part that Bash replaces may go on.
+fn answer_bash(line: Line) -> std::io::Result<()> {
+    let line = Arc::new(line);
+    let words = line.words.iter().map(OsString::from).collect();
+    let current = std::env::current_dir().ok();
+    let found = clap_complete::engine::complete(&mut command(&line), words, line.at, current.as_deref())?;
+    let mut stdout = std::io::stdout().lock();
+    for candidate in found {
+        if let Some(rest) = candidate.get_value().to_string_lossy().strip_prefix(line.kept.as_str()) {
+            writeln!(stdout, "{rest}")?;
+        }
+    }
+    Ok(())
 }
 
 /// The command line, in which arguments that are live names know where these come from.
-fn command() -> Command {
-    with_names(Cli::command(), &mut Vec::new())
+fn command(line: &Arc<Line>) -> Command {
+    with_names(Cli::command(), &mut Vec::new(), line)
 }
 
-fn with_names(mut command: Command, path: &mut Vec<String>) -> Command {
+fn with_names(mut command: Command, path: &mut Vec<String>, line: &Arc<Line>) -> Command {
     let arguments: Vec<_> = command
         .get_arguments()
         .filter(|argument| argument.get_possible_values().is_empty())
         .filter_map(|argument| Some((argument.get_id().clone(), Names::of(path, argument)?)))
         .collect();
     for (id, names) in arguments {
+        let line = Arc::clone(line);
         command = command.mut_arg(id, |argument| {
-            argument.add(ArgValueCompleter::new(move |current: &OsStr| candidates(names, current)))
+            argument.add(ArgValueCompleter::new(move |current: &OsStr| candidates(names, current, &line)))
         });
     }
     let below: Vec<_> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
     for name in below {
         path.push(name.clone());
-        command = command.mut_subcommand(name, |below| with_names(below, path));
+        command = command.mut_subcommand(name, |below| with_names(below, path, line));
         path.pop();
     }
     command
 }
 
-fn candidates(names: Names, current: &OsStr) -> Vec<CompletionCandidate> {
+fn candidates(names: Names, current: &OsStr, line: &Line) -> Vec<CompletionCandidate> {
     let current = current.to_string_lossy();
     let all = match names {
-        Names::Terms => terms(&std::env::args().collect::<Vec<_>>()),
-        names => live(names).unwrap_or_default(),
+        Names::Terms => terms(line),
+        Names::Failures => failures(line),
+        names => live(names, line),
     };
     let found = all.into_iter().filter(|name| name.starts_with(&*current));
     found.take(MAX_NAMES).map(CompletionCandidate::new).collect()
 }
 
-/// What a filter may go on with, by the word before the one that is being completed. Shells say where that is: the words of the line come behind
-/// `--`, and its number in a variable; the last word, where a shell does not say it.
-fn terms(arguments: &[String]) -> Vec<String> {
-    let begin = arguments.iter().position(|word| word == "--").map_or(0, |at| at + 1);
-    let line = &arguments[begin..];
-    let at = std::env::var("_CLAP_COMPLETE_INDEX").ok().and_then(|at| at.parse::<usize>().ok());
-    let at = at.unwrap_or(line.len().saturating_sub(1)).min(line.len());
-    let is_about_flows = line.iter().any(|word| word == "flows" || word == "fl");
+/// What a filter may go on with, by the word before the one that is being completed.
+fn terms(line: &Line) -> Vec<String> {
+    let is_about_flows = line.words.iter().any(|word| word == "flows" || word == "fl");
     let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
-    match at.checked_sub(1).and_then(|before| line.get(before)).map(String::as_str) {
-        Some("service") => live(Names::Services).unwrap_or_default(),
-        Some("backend") => live(Names::Backends).unwrap_or_default(),
+    match line.before() {
+        Some("service") => live(Names::Services, line),
+        Some("backend") => live(Names::Backends, line),
         Some("state") => FlowState::ALL.iter().map(|state| state.name().to_owned()).collect(),
         Some("verdict") => owned(&VERDICTS),
         Some("reason") => Reason::ALL.iter().map(|reason| reason.name().to_owned()).collect(),
@@ -177,27 +225,31 @@ fn terms(arguments: &[String]) -> Vec<String> {
     }
 }
 
-/// The names that the daemon knows now.
-fn live(names: Names) -> Option<Vec<String>> {
-    let (path, key) = names.place();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let client = Client::new(&socket(std::env::args().collect()));
-    let answer =
-        runtime.block_on(async { tokio::time::timeout(PATIENCE, client.get(path)).await.ok()?.ok() })?;
-    let list: Vec<Value> = answer.parse().ok()?;
-    Some(list.iter().filter_map(|item| item[key].as_str().map(str::to_owned)).collect())
+/// What may be said to fail in a simulation: `rack=west/w1/r1`.
+fn failures(line: &Line) -> Vec<String> {
+    let mut all: Vec<_> = asked(Names::Domains, line)
+        .iter()
+        .filter_map(|item| Some(format!("{}={}", item["level"].as_str()?, item["path"].as_str()?)))
+        .collect();
+    all.extend(live(Names::Backends, line).into_iter().map(|name| format!("backend={name}")));
+    all
 }
 
-/// The socket that the line being completed names, or the one that it would take.
-fn socket(line: Vec<String>) -> PathBuf {
-    let mut words = line.into_iter();
-    while let Some(word) = words.next() {
-        if let Some(path) = word.strip_prefix("--socket=") {
-            return path.into();
-        }
-        if word == "--socket" {
-            return words.next().unwrap_or_default().into();
-        }
-    }
-    std::env::var_os("WEIR_SOCKET").map_or_else(|| DEFAULT_SOCKET.into(), PathBuf::from)
+/// The names that the daemon knows now.
+fn live(names: Names, line: &Line) -> Vec<String> {
+    let (_, key) = names.place();
+    let all = asked(names, line);
+    all.iter().filter_map(|item| item[key].as_str().map(str::to_owned)).collect()
+}
+
+/// What the daemon says; nothing if it does not answer at once.
+fn asked(names: Names, line: &Line) -> Vec<Value> {
+    let (path, _) = names.place();
+    let Some(client) = line.client(|name| std::env::var(name).ok()) else { return Vec::new() };
+    let patience = if client.is_remote() { PATIENCE_REMOTE } else { PATIENCE };
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        return Vec::new();
+    };
+    let answer = runtime.block_on(async { tokio::time::timeout(patience, client.get(path)).await });
+    answer.ok().and_then(Result::ok).and_then(|answer| answer.parse().ok()).unwrap_or_default()
 }

@@ -24,9 +24,9 @@ daemon first: while it runs, this is refused.";
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct DetachArgs {
-    /// The configuration that says where pins and lock are
-    #[arg(long, default_value = DEFAULT_CONFIG, value_name = "FILE", conflicts_with = "bpffs")]
-    pub config: PathBuf,
+    /// The configuration that says where pins and lock are; WEIR_CONFIG or /etc/weir/weir.toml if it is not named
+    #[arg(long, value_name = "PATH", conflicts_with = "bpffs")]
+    pub config: Option<PathBuf>,
     /// Where the pins are, if there is no configuration any more
     #[arg(long, value_name = "DIR")]
     pub bpffs: Option<PathBuf>,
@@ -36,7 +36,10 @@ pub(super) fn run(args: &DetachArgs, out: &mut Output) -> anyhow::Result<()> {
     let (bpffs, state_dir) = match &args.bpffs {
         Some(bpffs) => (bpffs.clone(), None),
         None => {
-            let node = Config::load(&args.config)?.node;
+            let variable =
+                || std::env::var_os("WEIR_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+            let config = args.config.clone().or_else(variable).unwrap_or_else(|| DEFAULT_CONFIG.into());
+            let node = Config::load(&config)?.node;
             (node.bpffs, Some(node.state_dir))
         }
     };

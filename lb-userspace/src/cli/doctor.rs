@@ -24,8 +24,9 @@ Examples:
   weir doctor --all --config weir.toml
   weir doctor -o json
 
-Looks at kernel, drivers, offloads, MTU towards each backend, neighbours, clock, limits, pins, lock, socket and files, and changes
-nothing. With --server the daemon there looks at its host. Exits with 0 if there is nothing worse than a note, 9 with warnings, 10 with errors. Run it as root: others do not see all.";
+Where nobody names a configuration and /etc/weir/weir.toml is not there, it is that of the running daemon. Looks at kernel, drivers, offloads, MTU towards each backend, neighbours, clock, limits, pins, lock, socket and files, and changes
+nothing. With --server the daemon there looks at its host. Exits with 0 if there is nothing worse than a note, 11 with warnings, 12 with errors. Run it
+as root: others do not see all.";
 
 /// Arguments of `weir doctor`.
 #[derive(Clone, PartialEq, Eq, Debug, Args)]
@@ -109,10 +110,19 @@ impl Finding {
 
 /// Looks at everything.
 pub(super) fn examine(args: &DoctorArgs, client: &Client) -> anyhow::Result<Vec<Finding>> {
-    let (mut findings, config) = local(&args.config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut findings, config) = local(&runtime.block_on(file(&args.config, client)));
     findings.extend(runtime.block_on(daemon::examine(client, config.as_ref())));
     Ok(sorted(findings))
+}
+
+/// The file to look at: where nobody names one and there is none at the usual place, that of the daemon.
+async fn file(named: &Path, client: &Client) -> PathBuf {
+    if named != Path::new(DEFAULT_CONFIG) || named.exists() {
+        return named.to_owned();
+    }
+    let status: Option<Status> = client.get("/v1/status").await.ok().and_then(|answer| answer.parse().ok());
+    status.map_or_else(|| named.to_owned(), |status| status.config.file)
 }
 
 /// What a daemon finds on its own host: it knows its status itself.

@@ -1,6 +1,10 @@
 //! The command line: one file for each noun, [`client`] speaks to the daemon, [`exit`] knows what errors come to.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser as _, Subcommand};
 
@@ -191,6 +195,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version come as errors, too. If nobody reads them, that is fine.
             let _ = error.print();
+            if let Some(tip) = shape::verb_first(&error) {
+                let _ = writeln!(io::stderr(), "\n  tip: {tip}");
+            }
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok };
         }
     };
@@ -294,7 +301,6 @@ fn told<'a>(chain: impl Iterator<Item = &'a (dyn std::error::Error + 'static)>) 
 
 /// Tells people what went wrong and what to do.
 fn report(error: &anyhow::Error, remedy: Option<&str>) {
-    use io::Write;
     let mut stderr = io::stderr().lock();
     // Where standard error is gone, the exit code still speaks.
     let _ = match error.downcast_ref::<crate::config::ConfigError>() {

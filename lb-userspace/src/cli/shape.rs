@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, error::Error};
+use clap::{
+    Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser,
+    error::{ContextKind, ContextValue, Error, ErrorKind},
+};
 
 use super::{Cli, Line};
 
@@ -114,6 +117,18 @@ fn period(matches: &ArgMatches) -> Option<Duration> {
     last.try_get_one(WATCH).ok().flatten().copied()
 }
 
+/// What to write instead, where somebody wrote a verb before its noun: `weir drain w1r1b1`.
+pub(super) fn verb_first(error: &Error) -> Option<String> {
+    if error.kind() != ErrorKind::InvalidSubcommand {
+        return None;
+    }
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand) else { return None };
+    let root = Cli::command();
+    let nouns = root.get_subcommands().filter(|noun| noun.find_subcommand(word).is_some());
+    let lines: Vec<_> = nouns.map(|noun| format!("weir {} {word}", noun.get_name())).collect();
+    (!lines.is_empty()).then(|| format!("the noun comes first: {}", lines.join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -143,6 +158,19 @@ mod tests {
         {
             assert!(watch(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_verb_before_its_noun_is_answered_by_where_it_belongs() {
+        let tip = |words: &[&str]| {
+            let error = Cli::try_parse_from(["weir"].iter().chain(words)).unwrap_err();
+            verb_first(&error)
+        };
+        let told = "the noun comes first: weir backend drain, weir domain drain";
+        assert_eq!(tip(&["drain", "w1r1b1"]).as_deref(), Some(told));
+        assert!(tip(&["list"]).unwrap().contains("weir service list, "));
+        assert_eq!(tip(&["frobnicate"]), None);
+        assert_eq!(tip(&["backend", "list", "--frobnicate"]), None);
     }
 
     #[test]

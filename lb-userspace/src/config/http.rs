@@ -33,6 +33,8 @@ pub struct Tls {
 pub struct Clients {
     /// PEM file of the authorities of clients' certificates.
     pub ca: PathBuf,
+    /// PEM file of these authorities' revocation lists; nothing is revoked if it was not said.
+    pub crl: Option<PathBuf>,
     /// Names of the certificates that may operate; all others may read.
     pub operators: Vec<Operator>,
 }
@@ -53,6 +55,7 @@ pub(super) struct RawHttp<'a> {
     certificate: Option<Text<'a>>,
     key: Option<Text<'a>>,
     client_ca: Option<Text<'a>>,
+    client_crl: Option<Text<'a>>,
     operators: Option<Texts<'a>>,
     mistyped: bool,
 }
@@ -64,10 +67,11 @@ impl<'a> RawHttp<'a> {
         let certificate = fields.string("certificate_file", report);
         let key = fields.string("key_file", report);
         let client_ca = fields.string("client_ca_file", report);
+        let client_crl = fields.string("client_crl_file", report);
         let operators = fields.strings("operators", report);
         let mistyped = fields.mistyped;
         fields.finish(report);
-        Self { span, listen, certificate, key, client_ca, operators, mistyped }
+        Self { span, listen, certificate, key, client_ca, client_crl, operators, mistyped }
     }
 }
 
@@ -104,8 +108,12 @@ fn tls(raw: &RawHttp<'_>, report: &mut Report) -> Option<Option<Tls>> {
     };
     let (certificate, key) = match (&raw.certificate, &raw.key) {
         (None, None) => {
-            if raw.client_ca.is_some() || raw.operators.is_some() {
-                let because = if raw.client_ca.is_some() { "\"client_ca_file\"" } else { "\"operators\"" };
+            let others = [
+                (raw.client_ca.is_some(), "\"client_ca_file\""),
+                (raw.client_crl.is_some(), "\"client_crl_file\""),
+                (raw.operators.is_some(), "\"operators\""),
+            ];
+            if let Some((_, because)) = others.into_iter().find(|(is_there, _)| *is_there) {
                 let example = "\"/etc/weir/tls/edge-1.pem\", and key_file: who asks is known over TLS only";
                 missing("certificate_file", because, example, report);
                 return None;
@@ -125,16 +133,13 @@ fn tls(raw: &RawHttp<'_>, report: &mut Report) -> Option<Option<Tls>> {
     if raw.listen.is_none() {
         missing("listen", "\"certificate_file\"", "\"192.0.2.5:9440\": where the daemon listens", report);
     }
-    let clients = match (&raw.client_ca, &raw.operators) {
-        (None, None) => Some(None),
-        (None, Some(_)) => {
-            missing("client_ca_file", "\"operators\"", "\"/etc/weir/tls/clients.pem\"", report);
+    let clients = match &raw.client_ca {
+        Some(ca) => clients(raw, ca, report).map(Some),
+        None if raw.operators.is_none() && raw.client_crl.is_none() => Some(None),
+        None => {
+            let because = if raw.operators.is_some() { "\"operators\"" } else { "\"client_crl_file\"" };
+            missing("client_ca_file", because, "\"/etc/weir/tls/clients.pem\"", report);
             None
-        }
-        (Some(ca), operators) => {
-            let path = file("client_ca_file", ca, tls_files::authorities, report);
-            let operators = operators.as_ref().map_or(Some(Vec::new()), |all| self::operators(all, report));
-            path.zip(operators).map(|(ca, operators)| Some(Clients { ca, operators }))
         }
     };
     let certificate_path = file("certificate_file", certificate, tls_files::chain, report);
@@ -150,6 +155,18 @@ fn tls(raw: &RawHttp<'_>, report: &mut Report) -> Option<Option<Tls>> {
     }
     raw.listen.as_ref()?;
     Some(Some(Tls { certificate: certificate_file, key: key_file, clients }))
+}
+
+/// Who may connect; `None` only if a problem was reported.
+fn clients(raw: &RawHttp<'_>, authorities: &Text<'_>, report: &mut Report) -> Option<Clients> {
+    let ca = file("client_ca_file", authorities, tls_files::authorities, report);
+    let lists = raw.client_crl.as_ref().map(|lists| {
+        let of = ca.as_deref();
+        file("client_crl_file", lists, |path| tls_files::revocation_lists(path, of), report)
+    });
+    let operators = raw.operators.as_ref().map_or(Some(Vec::new()), |all| operators(all, report));
+    let crl = lists.map_or(Some(None), |found| found.map(Some));
+    Some(Clients { ca: ca?, crl: crl?, operators: operators? })
 }
 
 /// A file that can be used as `read` does.

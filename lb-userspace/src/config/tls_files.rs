@@ -9,9 +9,9 @@ use std::path::Path;
 use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::limits::MAX_TLS_FILE_BYTES;
 
@@ -113,6 +113,44 @@ pub(crate) fn authorities(path: &Path) -> Result<RootCertStore, TlsFileError> {
         })?;
     }
     Ok(roots)
+}
+
+/// Revocation lists, and when the first of them is to be replaced by its next issue.
+pub(crate) struct RevocationLists {
+    pub(crate) lists: Vec<CertificateRevocationListDer<'static>>,
+    pub(crate) next_update: Option<jiff::Timestamp>,
+}
+
+/// The revocation lists of authorities (RFC 5280, section 5). Each authority in the other file, if that is known, must have one: of whom there is
+/// none, no certificate would be accepted.
+pub(crate) fn revocation_lists(
+    path: &Path,
+    authorities: Option<&Path>,
+) -> Result<RevocationLists, TlsFileError> {
+    let remedy = "name a PEM file with the revocation lists of all authorities of client_ca_file, as `openssl ca -gencrl` writes them";
+    let bytes = bytes(path, false)?;
+    let (mut lists, mut issuers, mut next_update) = (Vec::new(), Vec::new(), None);
+    for list in CertificateRevocationListDer::pem_slice_iter(&bytes) {
+        let damaged = |problem: String| TlsFileError::new(problem, remedy);
+        let list = list.map_err(|error| damaged(format!("has a damaged PEM section: {error}")))?;
+        let number = lists.len() + 1;
+        let (_, parsed) = CertificateRevocationList::from_der(&list)
+            .map_err(|error| damaged(format!("holds, as number {number}, no revocation list: {error}")))?;
+        issuers.push(parsed.issuer().as_raw().to_vec());
+        let next = parsed.next_update().and_then(|next| jiff::Timestamp::from_second(next.timestamp()).ok());
+        next_update = [next_update, next].into_iter().flatten().min();
+        lists.push(list);
+    }
+    if lists.is_empty() {
+        return Err(TlsFileError::new("holds no revocation list", remedy));
+    }
+    for certificate in authorities.map_or(Ok(Vec::new()), |path| certificates(path, remedy))? {
+        let Ok(authority) = parse(&certificate) else { continue };
+        if !issuers.iter().any(|issuer| issuer == authority.subject().as_raw()) {
+            return Err(TlsFileError::new(format!("holds no list of {}", authority.subject()), remedy));
+        }
+    }
+    Ok(RevocationLists { lists, next_update })
 }
 
 /// A private key.

@@ -243,6 +243,8 @@ fn backend(facts: &Facts<'_>, status: &BackendStatus) -> BackendView {
         rack: facts.config.topology[config.rack].path.clone(),
         set: facts.config[config.set].name.clone(),
         weight: config.weight,
+        relay: facts.config[config.set].relay,
+        spared: status.spared,
         health: health(&status.standing),
         admission: admission(status.standing.admission),
         effective,

@@ -14,6 +14,8 @@ use super::{
     },
     reactions::{BOUNDS_S, Direction, Phase, Reactions},
 };
+use lb_common::abi::counter::Note;
+
 use crate::{
     api::types::{BackendView, DomainView, GuardView, ServiceView, Shares, Status, SteeredPlan, VerdictKind},
     plan::state::State,
@@ -172,6 +174,16 @@ fn verdicts(text: &mut Text, snapshot: &Snapshot) {
     let help = "What happened to flows beside the verdict of a packet, by note.";
     let mut notes = text.family("weir_notes_total", Counter, help);
     snapshot.notes.iter().for_each(|&(note, count)| notes.sample(&[("note", note)], count));
+    let arrived = snapshot.notes.iter().find(|(note, _)| *note == Note::RelayArrived.name());
+    let help = "Packets that other regions relayed to this host, whatever became of them.";
+    text.single("weir_relayed_in_packets_total", Counter, help, arrived.map_or(0, |(_, count)| *count));
+    let relays = || snapshot.backends.iter().filter(|backend| backend.relay);
+    let help = "Packets relayed to Weir hosts of other regions, by host.";
+    let mut relayed = text.family("weir_relayed_out_packets_total", Counter, help);
+    relays().for_each(|backend| relayed.sample(&[("backend", &backend.name)], backend.packets));
+    let help = "Bytes of packets relayed to Weir hosts of other regions, as they arrived, by host.";
+    let mut relayed = text.family("weir_relayed_out_bytes_total", Counter, help);
+    relays().for_each(|backend| relayed.sample(&[("backend", &backend.name)], backend.bytes));
 }
 
 fn services(text: &mut Text, services: &[ServiceView]) {
@@ -227,7 +239,11 @@ fn guards(text: &mut Text, snapshot: &Snapshot) {
 }
 
 fn backends(text: &mut Text, backends: &[BackendView]) {
-    let mut info = text.family("weir_backend_info", Gauge, "Where a backend stands, and its set.");
+    let mut info = text.family(
+        "weir_backend_info",
+        Gauge,
+        "Where a backend stands, its set, and whether it is a Weir host of another region.",
+    );
     for backend in backends {
         let zone = backend.rack.rsplit_once('/').map_or("", |(zone, _)| zone);
         let region = backend.rack.split('/').next().unwrap_or("");
@@ -237,6 +253,7 @@ fn backends(text: &mut Text, backends: &[BackendView]) {
             ("zone", zone),
             ("region", region),
             ("set", &backend.set),
+            ("relay", if backend.relay { "yes" } else { "no" }),
         ];
         info.sample(&labels, 1);
     }
@@ -252,7 +269,12 @@ fn backends(text: &mut Text, backends: &[BackendView]) {
         let mut family = text.family(name, Counter, help);
         backends.iter().for_each(|backend| family.sample(&[("backend", &backend.name)], value(backend)));
     }
-    let gauges: [(&str, &str, Value); 3] = [
+    let gauges: [(&str, &str, Value); 4] = [
+        (
+            "weir_backend_spared",
+            "Whether the backend's checks fail and max_ejected leaves it in: its pool cannot spare it.",
+            |b| b.spared.into(),
+        ),
         ("weir_backend_weight", "Configured weight.", |b| b.weight.into()),
         (
             "weir_backend_flow_entries",

@@ -31,7 +31,7 @@ error: unknown key "port" in [http]
    |
 52 | port = 1
    | ^^^^
-   = help: known keys: "listen", "certificate_file", "key_file", "client_ca_file", "operators""#,
+   = help: known keys: "listen", "certificate_file", "key_file", "client_ca_file", "client_crl_file", "operators""#,
     );
     for (address, problem) in [("127.0.0.1:0", "has port 0"), ("224.0.0.1:80", "is a multicast address")] {
         refused(
@@ -55,7 +55,10 @@ struct Files(tempfile::TempDir);
 
 impl Files {
     fn new() -> Self {
-        use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+        use rcgen::{
+            BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa,
+            KeyIdMethod, KeyPair, SerialNumber, date_time_ymd,
+        };
         let files = Self(tempfile::tempdir().unwrap());
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -63,7 +66,26 @@ impl Files {
         let (key, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
         let params = CertificateParams::new(vec!["edge-1".to_owned()]).unwrap();
         let server = params.signed_by(&key, &authority).unwrap();
+        let revocations = |authority: &CertifiedIssuer<'_, KeyPair>| {
+            let params = CertificateRevocationListParams {
+                this_update: date_time_ymd(2024, 1, 1),
+                next_update: date_time_ymd(2040, 1, 1),
+                crl_number: SerialNumber::from(1),
+                issuing_distribution_point: None,
+                revoked_certs: Vec::new(),
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            params.signed_by(authority).unwrap().pem().unwrap()
+        };
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "another");
+        let another = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let (crl, foreign) = (revocations(&authority), revocations(&another));
         for (name, text, mode) in [
+            ("crl.pem", crl.clone(), 0o644),
+            ("foreign.crl", foreign, 0o644),
+            ("broken.crl", crl.replace("MII", "AII").replace("MIH", "AIH"), 0o644),
             ("ca.pem", authority.pem(), 0o644),
             ("server.pem", server.pem(), 0o644),
             ("server.key", key.serialize_pem(), 0o600),
@@ -105,6 +127,10 @@ fn certificates_and_operators_are_read() {
     let clients = accepted(&files.config(&all)).http.tls.unwrap().clients.unwrap();
     let expected = [Operator::Name("ops@example.net".to_owned()), Operator::Unit("net work".to_owned())];
     assert_eq!(clients.operators, expected);
+    assert_eq!(clients.crl, None);
+    let revoked = [&SERVER[..], &[("client_ca_file", "@ca.pem"), ("client_crl_file", "@crl.pem")]].concat();
+    let clients = accepted(&files.config(&revoked)).http.tls.unwrap().clients.unwrap();
+    assert!(clients.crl.unwrap().ends_with("crl.pem"));
     let without = [&SERVER[..], &[("client_ca_file", "@ca.pem")]].concat();
     assert!(accepted(&files.config(&without)).http.tls.unwrap().clients.unwrap().operators.is_empty());
 }
@@ -140,6 +166,19 @@ fn what_does_not_fit_together_is_refused_at_its_place() {
         (&[("certificate_file", "@broken.pem")], "no X.509 certificate", "certificate first"),
         (&[("certificate_file", "@large.pem")], "MAX_TLS_FILE_BYTES", "what is needed"),
         (&[("client_ca_file", "@server.pem")], "that is no authority's", "authorities whose clients"),
+        (
+            &[("client_crl_file", "@crl.pem")],
+            "has \"client_crl_file\" and no \"client_ca_file\"",
+            "add client_ca",
+        ),
+        (&[ca, ("client_crl_file", "@ca.pem")], "holds no revocation list", "gencrl"),
+        (&[ca, ("client_crl_file", "@none.crl")], "cannot be read: No such file", "daemon runs as root"),
+        (&[ca, ("client_crl_file", "@broken.crl")], "no revocation list", "gencrl"),
+        (
+            &[ca, ("client_crl_file", "@foreign.crl")],
+            "holds no list of ",
+            "all authorities of client_ca_file",
+        ),
         (&[ca, ("operators", "[\"\"]")], "operator \"\" of [http] is empty", "OU=network"),
         (&[ca, ("operators", "[\"OU= \"]")], "is empty", "OU=network"),
         (&[ca, ("operators", "[\"*.example.net\"]")], "stands for one name only", "OU=network"),

@@ -68,6 +68,18 @@ fn exit_codes_are_in_the_help_and_never_change() {
 }
 
 #[test]
+fn codes_that_a_command_tells_of_are_its_own() {
+    let help = |words: &[&str]| String::from_utf8(weir().args(words).output().unwrap().stdout).unwrap();
+    let doctor = help(&["doctor", "--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
+    let told = format!("{} with warnings, {} with errors", ExitCode::Warnings as u8, ExitCode::Errors as u8);
+    assert!(doctor.contains(&told), "{doctor}");
+    let drain = help(&["backend", "drain", "--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
+    for code in [ExitCode::Deadline, ExitCode::Superseded] {
+        assert!(drain.contains(&format!("(exit code {})", code as u8)), "{drain}");
+    }
+}
+
+#[test]
 fn what_is_missing_or_wrong_is_a_usage_error() {
     for arguments in [
         &["backend", "drain", "b1"][..],
@@ -113,6 +125,9 @@ fn what_is_missing_or_wrong_is_a_usage_error() {
         let line = std::iter::once("weir").chain(arguments.iter().copied());
         assert!(Cli::try_parse_from(line).is_err(), "{arguments:?}");
     }
+    let output = weir().args(["drain", "b1"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("weir backend drain, weir domain drain"));
     let output = weir().args(["backend", "drain", "b1"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--reason"));

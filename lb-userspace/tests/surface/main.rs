@@ -4,6 +4,7 @@ mod api;
 mod attack;
 mod commands;
 mod completions;
+mod doctor;
 mod fake;
 mod guard;
 mod help;

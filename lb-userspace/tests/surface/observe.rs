@@ -58,8 +58,12 @@ fn metrics_tell_what_the_daemon_says() {
         "weir_service_refused_packets_total{service=\"web\",reason=\"source_denied\"} 7",
         "weir_service_shed_ratio{service=\"web\",by=\"overload\"} 0.125",
         "weir_pool_available_backends{service=\"web\",pool=\"west\"} 0",
-        "weir_backend_info{backend=\"w1r1b1\",rack=\"west/w1/r1\",zone=\"west/w1\",region=\"west\",set=\"web-w1\"} 1",
+        "weir_backend_info{backend=\"w1r1b1\",rack=\"west/w1/r1\",zone=\"west/w1\",region=\"west\",set=\"web-w1\",relay=\"no\"} 1",
         "weir_backend_bytes_total{backend=\"w1r1b1\"} 987654321",
+        "weir_backend_spared{backend=\"w1r1b1\"} 0",
+        "weir_relayed_in_packets_total 5",
+        "weir_relayed_out_packets_total{backend=\"w1r2b1\"} 1234567",
+        "weir_relayed_out_bytes_total{backend=\"w1r2b1\"} 987654321",
         "weir_backend_state{backend=\"w1r1b1\",state=\"DRAINING\"} 1",
         "weir_backend_state{backend=\"w1r1b1\",state=\"UP\"} 0",
         "weir_backend_effective_admission_ratio{backend=\"w1r1b1\",flows=\"established\"} 1",
@@ -102,6 +106,21 @@ fn metrics_tell_what_the_daemon_says() {
         value.parse::<f64>().unwrap();
     }
     assert!(seen.len() > 150 && !text.contains("10.1."), "addresses in metrics:\n{text}");
+}
+
+#[test]
+fn what_max_ejected_leaves_in_is_told() {
+    let daemon = Daemon::start();
+    let spared = |name: &str| {
+        let (_, text) = daemon.get("/metrics");
+        text.lines().any(|line| line == format!("weir_backend_spared{{backend=\"{name}\"}} 1"))
+    };
+    let told = || daemon.stdout(&["backend", "list"]).contains("stays in by max_ejected");
+    assert!(!spared("w1r1b1") && !told());
+    let at = |name: &str| daemon.fake.world.lock().unwrap().backends.iter().position(|b| b.name == name);
+    let index = at("w1r1b1").unwrap();
+    daemon.fake.world.lock().unwrap().backends[index].spared = true;
+    assert!(spared("w1r1b1") && !spared("w1r2b1") && told());
 }
 
 #[test]

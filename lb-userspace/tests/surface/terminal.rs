@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -154,6 +154,15 @@ fn yaml_says_what_json_says() {
         &["diff"],
         &["shift", "list"],
         &["explain", "1.2.3.4:5", "192.0.2.1:80/udp"],
+        &["backend", "list"],
+        &["domain", "show", "west/w1"],
+        &["service", "show", "web"],
+        &["plan", "list"],
+        &["canary", "list"],
+        &["guard", "list"],
+        &["guard", "show", "web"],
+        &["emergency", "list"],
+        &["log", "level"],
     ] {
         let of = |format: &'static str| daemon.stdout(&[arguments, &["-o", format]].concat());
         let (json, yaml): (Value, Value) =
@@ -269,6 +278,33 @@ fn no_command_minds_that_its_reader_goes_away() {
         drop(child.0.stdout.take());
         let (code, stderr) = child.ended();
         assert!(code == Some(0) && !stderr.contains("panicked"), "{arguments:?}: {code:?} {stderr}");
+    }
+}
+
+#[test]
+fn colours_are_for_terminals_and_for_those_who_want_them() {
+    let daemon = Daemon::start();
+    // A pseudo-terminal around it.
+    let on_terminal = |no_color: Option<&str>, arguments: &str| {
+        let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_weir"));
+        let mut command = Command::new("script");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]).stdin(Stdio::null());
+        command.env("WEIR_SOCKET", &daemon.socket).env("TERM", "xterm-256color").env_remove("NO_COLOR");
+        let output = command.envs(no_color.map(|value| ("NO_COLOR", value))).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for arguments in ["backend list", "status", "domain list", "plan list"] {
+        let piped = daemon.stdout(&arguments.split(' ').collect::<Vec<_>>());
+        assert!(!piped.contains('\u{1b}'), "{arguments}: {piped}");
+        assert!(!on_terminal(Some("1"), arguments).contains('\u{1b}'), "{arguments}");
+        let coloured = on_terminal(None, arguments);
+        assert!(coloured.contains('\u{1b}'), "{arguments}: {coloured}");
+        // As <https://no-color.org> has it: empty is as good as not set.
+        assert!(on_terminal(Some(""), arguments).contains('\u{1b}'), "{arguments}");
+    }
+    for format in ["json", "yaml"] {
+        assert!(!on_terminal(None, &format!("backend list -o {format}")).contains('\u{1b}'), "{format}");
     }
 }
 

@@ -21,7 +21,8 @@ use lb_userspace::{
     plan::state::State,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
+    KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -78,12 +79,31 @@ impl Pki {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
+    /// Writes `crl.pem`, with the certificates of these numbers.
+    fn revoke(&self, numbers: &[u64], until_year: i32) {
+        let revoked = |&number: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(number),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(until_year, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: numbers.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        fs::write(self.file("crl.pem"), params.signed_by(&self.authority).unwrap().pem().unwrap()).unwrap();
+    }
+
     /// The listener's side, with these operators.
     pub(crate) fn tls(&self, operators: &[Operator]) -> Tls {
         Tls {
             certificate: self.file("server.pem"),
             key: self.file("server.key"),
-            clients: Some(Clients { ca: self.file("ca.pem"), operators: operators.to_vec() }),
+            clients: Some(Clients { ca: self.file("ca.pem"), crl: None, operators: operators.to_vec() }),
         }
     }
 
@@ -285,6 +305,45 @@ fn certificates_and_operators_change_while_it_runs() {
     let mut answer = String::new();
     plain.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn a_revoked_certificate_connects_no_more_from_the_reload_on() {
+    let pki = Pki::new();
+    for (name, number) in [("lost", 7), ("kept", 8)] {
+        pki.issue(name, |params| {
+            params.serial_number = Some(SerialNumber::from(number));
+            params.distinguished_name.push(DnType::CommonName, name);
+        });
+    }
+    let tls = |lists: bool| {
+        let tls = pki.tls(&[name("lost"), name("kept")]);
+        let clients =
+            tls.clients.map(|clients| Clients { crl: lists.then(|| pki.file("crl.pem")), ..clients });
+        Tls { clients, ..tls }
+    };
+    let daemon = Daemon::start_with(Https::load(Some(&tls(false))).unwrap());
+    assert_eq!(pki.ask(&daemon, "lost", DRAIN, REASON).0, 200);
+    let is_shut_out = |who: &str| {
+        let error = on(&mut pki.connect(&daemon, Some(who)), "GET /v1/status", "", "").unwrap_err();
+        let closed = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+        assert!(closed || error.to_string().contains("CertificateRevoked"), "{who}: {error}");
+    };
+    // A list that is late holds all the same; and says when it ought to have been replaced.
+    for until_year in [2040, 2025] {
+        pki.revoke(&[7], until_year);
+        let credentials = Credentials::read(&tls(true)).unwrap();
+        let next = credentials.next_revocations().unwrap();
+        assert_eq!(next, format!("{until_year}-01-01T00:00:00Z").parse().unwrap());
+        daemon.https.install(Some(credentials));
+        is_shut_out("lost");
+        assert_eq!(pki.ask(&daemon, "kept", DRAIN, REASON).0, 200);
+    }
+    assert!(refused(&daemon, "handshake") >= 1);
+    // A list that cannot be read installs nothing.
+    fs::write(pki.file("crl.pem"), "nothing").unwrap();
+    let error = Credentials::read(&tls(true)).unwrap_err();
+    assert!(error.to_string().contains("client_crl_file") && error.remedy().contains("gencrl"), "{error}");
 }
 
 #[test]

@@ -8,13 +8,24 @@ use crate::golden::{
     kernel::{EDGE, EDGE_AND_RELAY, Kernel, Ran},
 };
 use lb_common::{
-    abi::{admission::Admission, counter::Counter, reason::Reason},
+    abi::{
+        admission::Admission,
+        counter::Counter,
+        guard::{ALL, SCOPE_ALL},
+        reason::Reason,
+        root::FEATURE_EMERGENCY,
+        service::SERVICE_STICKY_UDP,
+    },
     datapath::{buffer::Buffer, flow::FlowTable, parse},
     net::ethernet,
 };
 use lb_userspace::{
+    config::IpPrefix,
     dataplane::object::EDGE_PROGRAM,
-    plan::image::{Image, ImageTables},
+    plan::{
+        guard::Blocked,
+        image::{Image, ImageTables},
+    },
 };
 use std::{cell::OnceCell, hint::black_box};
 
@@ -25,14 +36,41 @@ const SHORTEST: usize = ethernet::LENGTH;
 /// `::ffff:0:0/96`, in which IPv4 addresses stand.
 const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
+/// The service `quic` is in transition, as `many` and `many-udp` are by [`Change::Before`].
+const QUIC_IN_TRANSITION: Change = Change::Image(|image| {
+    let service = image.names.services.iter().position(|name| name == "quic").expect("the fixture has it");
+    (image.services[service].previous_base, image.services[service].previous_plans) = (1, 1);
+});
+
+/// Every emergency switch is on: a prefix is blocked, and new flows of a service and of a class are shed, all of them.
+const EMERGENCY: Change = Change::Image(|image| {
+    image.root.features |= FEATURE_EMERGENCY;
+    image.guards.node.shed = [0, 0, ALL, 0];
+    image.guards.node.shed_until = u32::MAX;
+    image.guards.node.blocks_until = u32::MAX;
+    let prefix = IpPrefix::parse("203.0.113.0/24").expect("a prefix");
+    image.guards.blocked.push(Blocked { prefix, scope: SCOPE_ALL, until: u32::MAX });
+});
+
 /// States of the fixture's data plane.
-const STATES: [&[Change]; 6] = [
+const STATES: [&[Change]; 8] = [
     &[],
     &[Change::Domain("west/w1/r2", Admission::new(100, 200))],
     &[Change::Domain("west/w1", Admission::CLOSED)],
     &[Change::Backend("v4", Admission::new(0, 255)), Change::Egress("v6", 7)],
     &[Change::Domain("west", Admission::CLOSED)],
     &[Change::Egress("v4", 0), Change::Domain("west/w2", Admission::new(0, 255))],
+    &[
+        Change::Marked("many/west"),
+        Change::Marked("many-udp/west"),
+        Change::Marked("quic/west"),
+        Change::Before("many", "many/east"),
+        Change::Before("many-udp", "many/east"),
+        QUIC_IN_TRANSITION,
+        Change::ServiceFlags("many-udp", SERVICE_STICKY_UDP),
+        Change::Domain("west/w1/r2", Admission::new(0, 255)),
+    ],
+    &[EMERGENCY, Change::Domain("west/w1", Admission::new(0, 255))],
 ];
 
 thread_local! {
@@ -45,6 +83,9 @@ thread_local! {
 
 fn image(changes: &[Change]) -> Image {
     let mut image = golden::fixture().expect("the fixture is valid");
+    // What is limited in time depends on how fast inputs follow each other.
+    image.root.answers_per_second = u32::MAX;
+    image.root.flow_inserts_per_second = u32::MAX;
     for change in changes {
         change.apply(&mut image).expect("the fixture has what the states change");
     }

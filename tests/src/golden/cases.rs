@@ -1,7 +1,9 @@
 //! The golden packets.
 
 mod flows;
+mod places;
 mod protect;
+mod quic;
 mod unusual;
 
 use super::{Case, Change, EGRESS, Expected, MTU, NEXT_HOP, packets::*};
@@ -103,6 +105,8 @@ pub fn all() -> Vec<Case> {
         protect::cases(),
         flows::all(),
         unusual::all(),
+        places::all(),
+        quic::all(),
         relay::all(),
     ]
     .concat()
@@ -116,6 +120,7 @@ fn forwarded() -> Vec<Case> {
     let inner64 = ipv6(CLIENT6, VIP_6IN4, 6, 60, &data);
     let inner66 = ipv6(CLIENT6, VIP_6IN6, 6, 60, &syn);
     let datagram = ipv4(CLIENT, VIP_4IN4, 17, &udp(5353, 53, b"query"));
+    let datagram6 = ipv6(CLIENT6, VIP_6IN6, 17, 60, &udp(5353, 53, b"query"));
     let marked = Ipv4 { tos: 0xb9, ..Ipv4::default() }.packet(CLIENT, VIP_4IN4, 6, &data);
     let mut marked6 = ipv6(CLIENT6, VIP_6IN6, 6, 60, &data);
     marked6[0] = 0x6b;
@@ -134,6 +139,7 @@ fn forwarded() -> Vec<Case> {
         case("TCP over IPv6 to an IPv4 backend", ethernet(V6, &inner64), Expected::Tx(in4(41, 0, &inner64))),
         case("TCP over IPv6 to an IPv6 backend", ethernet(V6, &inner66), Expected::Tx(in6(41, 0, &inner66))),
         case("UDP over IPv4", ethernet(V4, &datagram), Expected::Tx(in4(4, 0, &datagram))),
+        case("UDP over IPv6", ethernet(V6, &datagram6), Expected::Tx(in6(41, 0, &datagram6))),
         case("DSCP and ECN are copied, IPv4", ethernet(V4, &marked), Expected::Tx(in4(4, 0xb9, &marked))),
         case("DSCP and ECN are copied, IPv6", ethernet(V6, &marked6), Expected::Tx(in6(41, 0xb9, &marked6))),
         case("IPv4 options are carried along", ethernet(V4, &options), Expected::Tx(in4(4, 0, &options))),

@@ -24,7 +24,7 @@ set -e
 mount --make-rprivate /
 umount --recursive --lazy /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-exec env SYSTEMD_SECCOMP=0 SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --directory=\"$1\" --boot --register=no --keep-unit \
+exec env SYSTEMD_SECCOMP=0 SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes systemd-nspawn --quiet --directory=\"$1\" --boot --register=no --keep-unit \
     --machine=\"$3\" --capability=all --link-journal=no --console=pipe --bind=\"$2\":/sys/fs/bpf";
 
 /// A booted root. Dropping it kills all that runs in it.

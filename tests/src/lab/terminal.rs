@@ -12,7 +12,7 @@ use std::{
 };
 
 /// How long tmux may take to be there.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks at the screen.
 const POLL: Duration = Duration::from_millis(50);
 /// Seconds in a recording that nothing happens for at most.

@@ -13,6 +13,8 @@ use std::{
 
 /// How long a daemon or agent may take to end after SIGTERM.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an agent may take until its program is there: many start at once, and the kernel verifies each one's program.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks at whether a daemon is ready.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -159,7 +161,7 @@ impl Lab {
 
     /// The kernel says when the program is there: no need to understand the agent's log.
     fn wait_for_agent(&self, name: &str) -> Result<()> {
-        let deadline = Instant::now() + STOP_TIMEOUT;
+        let deadline = Instant::now() + ATTACH_TIMEOUT;
         let netns = self.namespaces.backends[name].clone();
         netns.run(|| {
             loop {
@@ -173,7 +175,7 @@ impl Lab {
                     return Ok(());
                 }
                 if Instant::now() > deadline {
-                    bail!("the agent of {name} attached nothing within {STOP_TIMEOUT:?}");
+                    bail!("the agent of {name} attached nothing within {ATTACH_TIMEOUT:?}");
                 }
                 thread::sleep(POLL);
             }

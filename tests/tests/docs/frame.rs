@@ -49,7 +49,7 @@ fn judge(text: &str) -> Result<(), String> {
 }
 
 /// Stands for `/etc/weir`.
-fn etc() -> &'static Path {
+pub(crate) fn etc() -> &'static Path {
     static ETC: OnceLock<PathBuf> = OnceLock::new();
     ETC.get_or_init(|| {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("docs-etc");
@@ -66,18 +66,39 @@ fn etc() -> &'static Path {
     })
 }
 
-/// A certificate of `edge-1` and its key, and authorities of clients.
+/// An authority with its revocation list, certificates of `edge-1` and of an operator, and their keys.
 fn tls(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
-    let rcgen::CertifiedKey { cert, signing_key } =
-        rcgen::generate_simple_self_signed(vec!["edge-1".to_owned()]).unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority = authority.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let authority = rcgen::CertifiedIssuer::self_signed(authority, authority_key).unwrap();
+    let lists = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2024, 1, 1),
+        next_update: rcgen::date_time_ymd(2040, 1, 1),
+        crl_number: rcgen::SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let lists = lists.signed_by(&authority).unwrap();
+    let issue = |names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(names).unwrap();
+        params.distinguished_name.push(rcgen::DnType::OrganizationalUnitName, "network");
+        (params.signed_by(&key, &authority).unwrap().pem(), key.serialize_pem())
+    };
+    let (server, operator) =
+        (issue(&["edge-1", "edge-1.example.net", "127.0.0.1"]), issue(&["ops.example.net"]));
     for (name, text) in [
-        ("edge-1.pem", cert.pem()),
+        ("clients.crl", lists.pem().unwrap()),
         ("clients.pem", authority.pem()),
-        ("edge-1.key", signing_key.serialize_pem()),
+        ("ca.pem", authority.pem()),
+        ("edge-1.pem", server.0),
+        ("edge-1.key", server.1),
+        ("ops.pem", operator.0),
+        ("ops.key", operator.1),
     ] {
         fs::write(folder.join(name), text).unwrap();
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).unwrap();

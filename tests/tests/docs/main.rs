@@ -9,6 +9,12 @@
 //! | `with=NAME` | ... with this file of `examples/` in force |
 //! | `exit=N` | ... ends with this code |
 //! | `on=BACKEND` | ... on this backend host |
+//! | `tls` | ... while the API is served with certificates |
+//! | `brief` | ... where a drain that is waited for has a second: that flows are left then (code 9) is no failure |
+//! | `absent=A,B` | ... but for these programs of a real host, which do nothing |
+//! | `sh endless` | each command goes on until Ctrl-C, and has said something by then |
+//! | `sh machine` | run by `cargo xtask dist --try` on a Debian with systemd (`tests/src/package.rs`) |
+//! | `sh unrun=WHY` | not run, for one of the reasons in `UNRUN` |
 //! | `toml frame=NAME` | a part, to be laid over this file of `examples/`; `two-regions.toml` if none is named |
 //!
 //! A block in TOML that has `[node]` and a service is a whole file.
@@ -29,6 +35,13 @@ use std::{
 
 /// Languages of blocks. A block without one, or with another one, would escape all that is done here.
 const LANGUAGES: [&str; 8] = ["sh", "toml", "text", "json", "yaml", "bird", "frr", "ini"];
+
+/// Why a block for a shell is not run by any test.
+const UNRUN: [(&str, &str); 3] = [
+    ("cargo", "builds and tests all of it: CI runs these verbs one by one; that they are there is tested"),
+    ("modules", "needs tunnel devices of the kernel, which CI's kernel does not have"),
+    ("cards", "is about real network cards and routes"),
+];
 
 /// All problems at once: whoever writes wants to know them all.
 #[track_caller]
@@ -53,6 +66,56 @@ fn every_block_has_a_known_language() {
         .map(|(document, block)| format!("{}: language {:?}", document.at(block.line), block.language))
         .collect();
     none(&problems);
+}
+
+#[test]
+fn every_block_for_a_shell_is_run_or_says_why_not() {
+    let documents = documents();
+    let (mut problems, mut unrun) = (Vec::new(), BTreeSet::new());
+    for (document, block) in blocks(&documents, "sh") {
+        let why = block.mark("unrun");
+        let marks = ["run", "endless", "machine"].iter().filter(|mark| block.is(mark)).count();
+        if marks + usize::from(why.is_some()) != 1 {
+            problems.push(format!("{}: says not how it is run", document.at(block.line)));
+        }
+        if let Some(why) = why {
+            if !UNRUN.iter().any(|(name, _)| *name == why) {
+                problems.push(format!("{}: \"{why}\" is no reason", document.at(block.line)));
+            }
+            unrun.insert(why);
+            if shell::commands(&block.text).iter().any(|command| shell::weir(&command.words).is_some()) {
+                problems.push(format!("{}: a command of weir's is not run", document.at(block.line)));
+            }
+        }
+    }
+    none(&problems);
+    assert_eq!(unrun.len(), UNRUN.len(), "a reason that nobody needs any more: only {unrun:?}");
+}
+
+#[test]
+fn every_verb_of_cargo_xtask_is_there() {
+    let program = markdown::root().join("target/debug/xtask");
+    let (mut verbs, documents) = (BTreeSet::new(), documents());
+    for (_, block) in blocks(&documents, "sh") {
+        for command in shell::commands(&block.text) {
+            if let [cargo, xtask, verb, ..] = &*command.words
+                && (cargo.as_str(), xtask.as_str()) == ("cargo", "xtask")
+            {
+                verbs.insert(verb.clone());
+            }
+        }
+    }
+    assert!(verbs.len() > 5, "{verbs:?}");
+    // It is there where these tests were started by it; cargo makes it where not.
+    if !program.exists() {
+        let cargo = option_env!("CARGO").unwrap_or("cargo");
+        let built = Command::new(cargo).args(["build", "--quiet", "--package", "xtask"]).status().unwrap();
+        assert!(built.success());
+    }
+    for verb in &verbs {
+        let output = Command::new(&program).args([verb, "--help"]).output().unwrap();
+        assert!(output.status.success(), "cargo xtask {verb}: {output:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! Blocks marked `sh run`, in the order of the documents, against one daemon.
+//! Blocks marked `sh run` and `sh endless`, in the order of the documents, against one daemon.
 use crate::{
     frame,
     markdown::{Block, Document, documents},
+    shell,
 };
 use anyhow::{Result, ensure};
 use lb_tests::{
@@ -21,6 +22,26 @@ use toml::{Table, Value};
 
 /// How long one block may take: it waits for nothing but packets.
 const BLOCK_LIMIT_S: &str = "60";
+/// How long a command without end is left to itself before Ctrl-C.
+const ENDLESS_S: &str = "4";
+/// What `timeout` ends with when it had to end what it ran.
+const TIMED_OUT: i32 = 124;
+/// The lab of which the guide tells.
+const LAB: &str = "/run/weir-lab/wl4711-0";
+/// The host of which the guide tells.
+const HOST: &str = "edge-1.example.net";
+/// What `weir doctor` finds on the machine that tests run on is not judged; another host's commands are run on this one.
+const PRELUDE: &str = "\
+weir() {
+    local code=0
+    command weir \"$@\" || code=$?
+    case \"$1:$code:${BRIEF-}\" in
+        doctor:11:* | doctor:12:* | *:9:yes) return 0 ;;
+    esac
+    return $code
+}
+ssh() { shift; \"$@\"; }
+";
 /// Where the guide's examples serve metrics and the status page.
 const HTTP: &str = "127.0.0.1:9440";
 /// Where a daemon listens if nobody says otherwise.
@@ -32,8 +53,8 @@ struct Scene<'lab> {
     daemon: Daemon<'lab>,
     config: PathBuf,
     work: PathBuf,
-    /// The example that is in force.
-    example: String,
+    /// The example that is in force, and whether the API is served with certificates.
+    example: (String, bool),
     /// What earlier pages left behind.
     known: Vec<String>,
 }
@@ -46,25 +67,30 @@ impl<'lab> Scene<'lab> {
         fs::create_dir(&work).unwrap();
         fs::create_dir(&bin).unwrap();
         symlink(weir_binary().unwrap(), bin.join("weir")).unwrap();
-        fs::write(&config, adapted(lab, frame::USUAL)).unwrap();
+        for name in ["ca.pem", "ops.pem", "ops.key"] {
+            fs::copy(frame::etc().join("tls").join(name), work.join(name)).unwrap();
+        }
+        fs::write(&config, adapted(lab, frame::USUAL, false)).unwrap();
         let daemon = lab.start_daemon(&config).unwrap();
         daemon.wait_ready(e2e::DEADLINE).unwrap();
-        let scene = Scene { lab, daemon, config, work, example: frame::USUAL.to_owned(), known: Vec::new() };
+        let scene =
+            Scene { lab, daemon, config, work, example: (frame::USUAL.to_owned(), false), known: Vec::new() };
         scene.wait_until_it_serves();
         scene
     }
 
     /// Puts an example in force.
-    fn use_example(&mut self, name: &str) -> Result<()> {
-        if self.example != name {
-            fs::write(&self.config, adapted(self.lab, name))?;
+    fn use_example(&mut self, name: &str, tls: bool) -> Result<()> {
+        let wanted = (name.to_owned(), tls);
+        if self.example != wanted {
+            fs::write(&self.config, adapted(self.lab, name, tls))?;
             let output = self.daemon.cli(&["reload"])?;
             ensure!(
                 output.status.success(),
                 "examples/{name} is refused: {}",
                 String::from_utf8_lossy(&output.stderr)
             );
-            name.clone_into(&mut self.example);
+            self.example = wanted;
             self.wait_until_it_serves();
         }
         Ok(())
@@ -83,13 +109,25 @@ impl<'lab> Scene<'lab> {
         }
     }
 
-    /// Runs a block as it is, but for the socket's path.
-    fn run(&self, block: &Block) -> Result<Output> {
-        let script = block.text.replace(SOCKET, self.daemon.socket().to_str().unwrap());
+    /// Runs a script as it is, but for names and paths of the lab, and for what its block's marks say.
+    fn run(&self, block: &Block, script: &str, limit: &[&str]) -> Result<Output> {
+        let mut script = script.replace(SOCKET, self.daemon.socket().to_str().unwrap());
+        script = script.replace(LAB, self.lab.directory().to_str().unwrap()).replace(HOST, "127.0.0.1");
+        let mut prelude = PRELUDE.to_owned();
+        for program in block.mark("absent").into_iter().flat_map(|programs| programs.split(',')) {
+            prelude += &format!("{program}() {{ echo \"not here: {program} $*\"; }}\n");
+        }
+        if block.is("brief") {
+            prelude += "BRIEF=yes\n";
+            script = ["10m", "30m"]
+                .iter()
+                .fold(script, |script, time| script.replace(&format!("--deadline {time}"), "--deadline 1s"));
+        }
         let path = format!("{}:{}", self.lab.directory().join("bin").display(), env::var("PATH")?);
         let mut command = Command::new("timeout");
-        command.args([BLOCK_LIMIT_S, "bash", "-eu", "-o", "pipefail", "-c", &script]).current_dir(&self.work);
-        command.env("PATH", path).env("WEIR_SOCKET", self.daemon.socket()).env("WEIR_CONFIG", &self.config);
+        command.args(limit).args(["bash", "-eu", "-o", "pipefail", "-c", &(prelude + &script)]);
+        command.current_dir(&self.work).env("PATH", path);
+        command.env("WEIR_SOCKET", self.daemon.socket()).env("WEIR_CONFIG", &self.config);
         let host = match block.mark("on") {
             Some(backend) => self.lab.backend_netns(backend)?,
             None => self.lab.edge_netns(0)?,
@@ -99,9 +137,12 @@ impl<'lab> Scene<'lab> {
 
     /// Runs a block; what is wrong, in words.
     fn judge(&mut self, block: &Block) -> Result<()> {
-        self.use_example(block.mark("with").unwrap_or(frame::USUAL))?;
+        self.use_example(block.mark("with").unwrap_or(frame::USUAL), block.is("tls"))?;
+        if block.is("endless") {
+            return self.judge_endless(block);
+        }
         let expected = block.mark("exit").map_or(Ok(0), str::parse)?;
-        let output = self.run(block)?;
+        let output = self.run(block, &block.text, &[BLOCK_LIMIT_S])?;
         let said = |bytes| String::from_utf8_lossy(bytes).into_owned();
         ensure!(
             output.status.code() == Some(expected),
@@ -111,6 +152,23 @@ impl<'lab> Scene<'lab> {
             said(&output.stdout),
             said(&output.stderr)
         );
+        Ok(())
+    }
+
+    /// Runs each command of a block until Ctrl-C.
+    fn judge_endless(&self, block: &Block) -> Result<()> {
+        let commands = shell::commands(&block.text);
+        ensure!(!commands.is_empty(), "there is no command");
+        for command in commands {
+            let words: Vec<_> = command.words.iter().map(|word| format!("'{word}'")).collect();
+            // Ctrl-C reaches the whole group, and a shell in it would outlive nothing.
+            let script = format!("exec {}", words.join(" "));
+            let output = self.run(block, &script, &["--signal=INT", "--kill-after=5", ENDLESS_S])?;
+            let (told, code) = (String::from_utf8_lossy(&output.stderr), output.status.code());
+            ensure!(code == Some(TIMED_OUT), "{script}: ended with {}\n{told}", output.status);
+            let said = output.stdout.len() + output.stderr.len();
+            ensure!(said > 0 && !told.contains("error"), "{script}: {told}");
+        }
         Ok(())
     }
 
@@ -129,8 +187,8 @@ impl<'lab> Scene<'lab> {
     }
 }
 
-/// An example, with paths of the lab's folder, with checks that a busy machine does not fail, and with metrics.
-fn adapted(lab: &Lab, name: &str) -> String {
+/// An example, with paths of the lab's folder, with checks that a busy machine does not fail, and with metrics; with certificates, if that is wanted.
+fn adapted(lab: &Lab, name: &str, tls: bool) -> String {
     let mut whole = frame::load(name).unwrap_or_else(|error| panic!("examples/{name}: {error}"));
     let part = format!(
         "[node]\nname = \"edge-1\"\nstate_dir = \"{files}/edge-1\"\nsocket = \"{files}/edge-1.sock\"\nbpffs = \"{files}/bpf/edge-1\"\n\
@@ -139,6 +197,12 @@ fn adapted(lab: &Lab, name: &str) -> String {
         key = "5f1d3c0e8a7b49262f6e1c5d0b9a8374e6d5c4b3a29180706f5e4d3c2b1a0918",
     );
     frame::overlay(&mut whole, part.parse::<Table>().unwrap());
+    if tls {
+        let part = "[http]\ncertificate_file = \"TLS/edge-1.pem\"\nkey_file = \"TLS/edge-1.key\"\nclient_ca_file = \"TLS/clients.pem\"\n\
+                    operators = [\"OU=network\"]\n";
+        let part = part.replace("TLS", frame::etc().join("tls").to_str().unwrap());
+        frame::overlay(&mut whole, part.parse::<Table>().unwrap());
+    }
     for check in whole.get_mut("check").and_then(Value::as_array_mut).into_iter().flatten() {
         let check = check.as_table_mut().unwrap();
         let calm =
@@ -159,7 +223,11 @@ fn start_agents(lab: &Lab) {
 }
 
 fn marked(document: &Document) -> Vec<&Block> {
-    document.blocks.iter().filter(|block| block.language == "sh" && block.is("run")).collect()
+    document
+        .blocks
+        .iter()
+        .filter(|block| block.language == "sh" && (block.is("run") || block.is("endless")))
+        .collect()
 }
 
 #[test]
@@ -193,6 +261,6 @@ fn blocks_marked_run_do_what_they_say() {
         }
     }
     assert!(Path::new(&scene.work).join("web.pcapng").is_file(), "the guide captures packets");
-    assert!(seen > 20, "only {seen} blocks were found");
+    assert!(seen > 50, "only {seen} blocks were found");
     crate::none(&problems);
 }

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 const SETS: usize = 2;
 /// Backends that a set may have.
 const BACKENDS: usize = 5;
-/// Services that there may be; the last one is a sticky one over UDP.
+/// Services that there may be; the second one is over IPv6, the last one a sticky one over UDP.
 pub(crate) const SERVICES: usize = 4;
 
 const NODE: &str = r#"
@@ -27,12 +27,12 @@ z0 = ["k0", "k1", "k2"]
 z1 = ["k0", "k1", "k2"]
 [client_regions]
 "#;
-/// What client regions there may be: the clients of 10.7.0.0/16 are inland, or those of 10.8.0.0/16, or there is a region before that
-/// one, so that it has another number, or nobody is.
+/// What client regions there may be: the clients of 10.7.0.0/16 (and their like of IPv6) are inland, or those of 10.8.0.0/16, or there is a
+/// region before that one, so that it has another number, or nobody is.
 const CLIENTS: [&str; 4] = [
-    "inland = [\"10.7.0.0/16\"]\n",
-    "inland = [\"10.8.0.0/16\"]\n",
-    "abroad = [\"10.7.0.0/16\"]\ninland = [\"10.8.0.0/16\"]\n",
+    "inland = [\"10.7.0.0/16\", \"2001:db8:7::/48\"]\n",
+    "inland = [\"10.8.0.0/16\", \"2001:db8:8::/48\"]\n",
+    "abroad = [\"10.7.0.0/16\", \"2001:db8:7::/48\"]\ninland = [\"10.8.0.0/16\", \"2001:db8:8::/48\"]\n",
     "inland = [\"10.9.0.0/16\"]\n",
 ];
 
@@ -160,6 +160,11 @@ impl Scene {
         service + 1 == SERVICES
     }
 
+    /// Whether a service is over IPv6.
+    pub(crate) const fn is_ipv6(service: usize) -> bool {
+        service == 1
+    }
+
     /// The image that this compiles to.
     pub(crate) fn image(&self) -> Image {
         let text = self.text();
@@ -193,10 +198,11 @@ impl Scene {
 fn write_service(text: &mut String, at: usize, service: &Service) {
     let size = if service.large { 16_381 } else { 4_093 };
     let protocol = if Scene::is_udp(at) { "udp\"\nudp = \"stick" } else { "tcp" };
+    let vip = if Scene::is_ipv6(at) { "2001:db8::1" } else { "192.0.2.1" };
     let all_down = if service.fail_open { "fail-open" } else { "drop" };
     let _ = writeln!(
         text,
-        "[[service]]\nname = \"v{at}\"\naddress = \"192.0.2.1\"\nport = {}\nprotocol = \"{protocol}\"\n\
+        "[[service]]\nname = \"v{at}\"\naddress = \"{vip}\"\nport = {}\nprotocol = \"{protocol}\"\n\
          on_all_down = \"{all_down}\"",
         80 + at
     );

@@ -411,12 +411,20 @@ fn tuple(flow: Flow) -> Tuple {
     // Every third client is of the client region.
     let second = if flow.number.is_multiple_of(3) { 7 } else { 8 };
     let port = (80 + flow.service as u16).to_be_bytes();
+    let is_ipv6 = Scene::is_ipv6(flow.service);
+    let word = u32::from_ne_bytes;
+    let (source, destination) = if is_ipv6 {
+        let prefix = word([0x20, 0x01, 0x0d, 0xb8]);
+        ([prefix, word([0, second, 0, 0]), 0, word([0, 0, c, d])], [prefix, 0, 0, word([0, 0, 0, 1])])
+    } else {
+        (mapped_words(word([10, second, c, d])), mapped_words(word([192, 0, 2, 1])))
+    };
     Tuple {
-        source: mapped_words(u32::from_ne_bytes([10, second, c, d])),
-        destination: mapped_words(u32::from_ne_bytes([192, 0, 2, 1])),
-        ports: u32::from_ne_bytes([b.wrapping_add(1), d, port[0], port[1]]),
+        source,
+        destination,
+        ports: word([b.wrapping_add(1), d, port[0], port[1]]),
         protocol: if Scene::is_udp(flow.service) { protocol::UDP } else { protocol::TCP },
-        is_ipv6: false,
+        is_ipv6,
     }
 }
 

@@ -10,7 +10,10 @@ use crate::{
         reason::Reason,
         service::{SERVICE_STICKY_UDP, ServiceEntry},
     },
-    datapath::{flow, parse::Transport},
+    datapath::{
+        flow,
+        parse::{Shape, Transport},
+    },
     net::protocol,
 };
 
@@ -41,7 +44,7 @@ pub struct Away {
     pub previous_base: u32,
     /// As in the service.
     pub previous_plans: u32,
-    /// Bits `OPENING`, `CLOSING`, `TRACKED` and `STICKY`.
+    /// Bits `OPENING`, `CLOSING`, `TRACKED` and `UNTOLD`.
     packet_flags: u32,
 }
 
@@ -49,7 +52,8 @@ impl Away {
     const OPENING: u32 = 1;
     const CLOSING: u32 = 2;
     const TRACKED: u32 = 4;
-    const STICKY: u32 = 8;
+    /// A datagram of a sticky service: nothing tells whether it opens a flow.
+    const UNTOLD: u32 = 8;
 
     #[inline(always)]
     pub(super) fn new(
@@ -65,11 +69,13 @@ impl Away {
         let sticky = protocol == protocol::UDP && service.flags & SERVICE_STICKY_UDP != 0;
         // A datagram of a sticky service is one of an established flow.
         let opening = transport.opening & !sticky;
+        // An ICMP error is never a flow's first packet: it leaves no entry.
+        let untold = sticky & (transport.shape as u8 != Shape::Error as u8);
         let tracked = flow::is_tracked(protocol, service.flags);
         let packet_flags = opening as u32 * Self::OPENING
             + transport.closing as u32 * Self::CLOSING
             + tracked as u32 * Self::TRACKED
-            + sticky as u32 * Self::STICKY;
+            + untold as u32 * Self::UNTOLD;
         Self {
             key: transport.tuple.flow_words(origin),
             h,
@@ -111,7 +117,7 @@ impl Away {
     #[must_use]
     #[inline(always)]
     pub const fn may_be_new(&self) -> bool {
-        self.tracked() && self.packet_flags & (Self::OPENING | Self::STICKY) != 0
+        self.tracked() && self.packet_flags & (Self::OPENING | Self::UNTOLD) != 0
     }
 
     /// The walk for a packet that found no place without.

@@ -18,7 +18,8 @@ pub(super) fn examine() -> Vec<Finding> {
             "nothing keeps it in step: events of several hosts do not compare",
         )
         .help("run a time service: apt install systemd-timesyncd or chrony"),
-        Err(error) => Finding::note("host.clock", "clock", format!("cannot be asked: {error}")),
+        Err(error) => Finding::note("host.clock", "clock", format!("cannot be asked: {error}"))
+            .help("timedatectl shows whether it is kept in step"),
     });
     findings
 }
@@ -50,7 +51,8 @@ fn jit() -> Finding {
             .help("sysctl -w net.core.bpf_jit_enable=1, and in /etc/sysctl.d for the next boot"),
         Some(_) => Finding::ok("kernel.jit", "kernel", "translates BPF programs"),
         // Only the first network namespace has it.
-        None => Finding::note("kernel.jit", "kernel", "does not say here whether it translates BPF programs"),
+        None => Finding::note("kernel.jit", "kernel", "does not say here whether it translates BPF programs")
+            .help("in the first network namespace: sysctl net.core.bpf_jit_enable; it has to be 1"),
     }
 }
 

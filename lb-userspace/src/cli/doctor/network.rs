@@ -23,7 +23,10 @@ const USUAL_MTU: u32 = 1_500;
 pub(super) fn examine(config: &Config) -> Vec<Finding> {
     let mut netlink = match Netlink::new() {
         Ok(netlink) => netlink,
-        Err(error) => return vec![Finding::error("network", "netlink", format!("cannot be asked: {error}"))],
+        Err(error) => {
+            let seen = format!("cannot be asked: {error}");
+            return vec![Finding::error("network", "netlink", seen).help("run it as root: sudo weir doctor")];
+        }
     };
     let interfaces = netlink.interfaces().unwrap_or_default();
     let neighbours = netlink.neighbours().unwrap_or_default();
@@ -71,51 +74,54 @@ fn of_interface(interface: &Interface, config: &Config, findings: &mut Vec<Findi
         Some((_, true)) => Finding::ok("xdp.mode", name, "runs its XDP program in native mode"),
     });
     match host::driver(name) {
-        Err(error) => findings.push(Finding::note("driver", name, format!("cannot be asked: {error}"))),
-        Ok(driver) => {
-            findings.push(Finding::ok("driver", name, driver.name));
-            findings.push(if driver.joins {
-                Finding::error(
-                    "offload.lro",
-                    name,
-                    "joins packets (LRO): native XDP is refused, and sizes are wrong",
-                )
-                .help(format!("ethtool -K {name} lro off"))
-            } else {
-                Finding::ok("offload.lro", name, "is off")
-            });
-            findings.push(if driver.takes_tags {
-                Finding::note(
-                    "offload.rxvlan",
-                    name,
-                    "takes VLAN tags off: XDP sees tagged packets as if they had none",
-                )
-                .help(format!("where VIPs are reached by VLANs: ethtool -K {name} rxvlan off"))
-            } else {
-                Finding::ok("offload.rxvlan", name, "is off")
-            });
-        }
+        Err(error) => findings.push(
+            Finding::note("driver", name, format!("cannot be asked: {error}"))
+                .help(format!("ethtool -k {name} shows its offloads: LRO has to be off")),
+        ),
+        Ok(driver) => findings.extend(of_driver(name, driver)),
     }
+}
+
+/// The driver, and what it does to packets before XDP sees them.
+fn of_driver(name: &str, driver: host::Driver) -> [Finding; 3] {
+    let lro = if driver.joins {
+        Finding::error("offload.lro", name, "joins packets (LRO): native XDP is refused, and sizes are wrong")
+            .help(format!("ethtool -K {name} lro off"))
+    } else {
+        Finding::ok("offload.lro", name, "is off")
+    };
+    let tags = if driver.takes_tags {
+        Finding::note(
+            "offload.rxvlan",
+            name,
+            "takes VLAN tags off: XDP sees tagged packets as if they had none",
+        )
+        .help(format!("where VIPs are reached by VLANs: ethtool -K {name} rxvlan off"))
+    } else {
+        Finding::ok("offload.rxvlan", name, "is off")
+    };
+    [Finding::ok("driver", name, driver.name), lro, tags]
 }
 
 fn rp_filter(interfaces: &[String]) -> Vec<Finding> {
     let filter = |name: &str| {
         read(&format!("/proc/sys/net/ipv4/conf/{name}/rp_filter")).and_then(|value| value.parse::<u8>().ok())
     };
-    // The kernel takes the larger one of the two.
     let all = filter("all").unwrap_or(0);
-    let of = |name: &String| match filter(name)?.max(all) {
-        1 => Some(
-            Finding::warning(
-                "rp_filter",
-                name,
-                "is strict: answers to checks that come another way are dropped silently",
-            )
-            .help(format!("sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.{name}.rp_filter=2")),
-        ),
-        _ => Some(Finding::ok("rp_filter", name, "is not strict")),
-    };
-    interfaces.iter().filter_map(of).collect()
+    interfaces.iter().filter_map(|name| Some(strictness(name, filter(name)?, all))).collect()
+}
+
+/// By the settings of an interface and of all: the kernel takes the larger one.
+fn strictness(name: &str, own: u8, all: u8) -> Finding {
+    match own.max(all) {
+        1 => Finding::warning(
+            "rp_filter",
+            name,
+            "is strict: answers to checks that come another way are dropped silently",
+        )
+        .help(format!("sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.{name}.rp_filter=2")),
+        _ => Finding::ok("rp_filter", name, "is not strict"),
+    }
 }
 
 /// Bytes that tunnels to this address put in front of packets.
@@ -224,3 +230,7 @@ fn neighbour(hop: IpAddr, interface: &Interface, neighbours: &[Neighbour]) -> Fi
             .help("the daemon asks when it starts"),
     }
 }
+
+#[cfg(test)]
+#[path = "network_tests.rs"]
+mod tests;

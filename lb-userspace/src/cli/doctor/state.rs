@@ -30,7 +30,7 @@ pub(super) fn examine(config: &Config, path: &Path) -> Vec<Finding> {
     findings.extend(mode("state.mode", &node.state_dir, 0o077, "is for root alone"));
     findings.push(socket(&node.socket));
     findings.extend(secrets(path));
-    findings.extend(config.http.tls.as_ref().map(certificate));
+    findings.extend(config.http.tls.iter().flat_map(certificate));
     findings
 }
 
@@ -88,7 +88,8 @@ fn lock(state_dir: &Path) -> Option<Finding> {
         Ok(_) => Finding::note("state.lock", subject, "nobody holds it: no daemon runs")
             .help("systemctl start weir; forwarding goes on as it was told last"),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Finding::ok("state.lock", subject, "a daemon holds it"),
-        Err((_, error)) => Finding::note("state.lock", subject, format!("cannot be looked at: {error}")),
+        Err((_, error)) => Finding::note("state.lock", subject, format!("cannot be looked at: {error}"))
+            .help("run it as root: sudo weir doctor"),
     })
 }
 
@@ -129,22 +130,34 @@ fn socket(path: &Path) -> Finding {
     }
 }
 
-/// How long the API's certificate is good. That its files can be used, reading the configuration has shown.
-fn certificate(tls: &Tls) -> Finding {
+/// How long the API's certificate is good, and its revocation lists. That its files can be used, reading the configuration has shown.
+fn certificate(tls: &Tls) -> Vec<Finding> {
     const CHECK: &str = "http.certificate";
     let subject = tls.certificate.display().to_string();
     let now = jiff::Timestamp::now();
     let renew = "have it renewed by its authority, then weir reload";
-    match Credentials::read(tls) {
+    let credentials = match Credentials::read(tls) {
+        Err(error) => return vec![Finding::error(CHECK, subject, error.to_string()).help(error.remedy())],
+        Ok(credentials) => credentials,
+    };
+    let own = match credentials.check_time(now) {
         Err(error) => Finding::error(CHECK, subject, error.to_string()).help(error.remedy()),
-        Ok(credentials) => match credentials.check_time(now) {
-            Err(error) => Finding::error(CHECK, subject, error.to_string()).help(error.remedy()),
-            Ok(()) if credentials.expires().duration_since(now) < SOON => {
-                Finding::warning(CHECK, subject, format!("expires on {}", credentials.expires())).help(renew)
-            }
-            Ok(()) => Finding::ok(CHECK, subject, format!("is good until {}", credentials.expires())),
-        },
-    }
+        Ok(()) if credentials.expires().duration_since(now) < SOON => {
+            Finding::warning(CHECK, subject, format!("expires on {}", credentials.expires())).help(renew)
+        }
+        Ok(()) => Finding::ok(CHECK, subject, format!("is good until {}", credentials.expires())),
+    };
+    let lists = tls.clients.as_ref().and_then(|clients| clients.crl.as_ref());
+    let revocations = lists.zip(credentials.next_revocations()).map(|(path, next)| {
+        let subject = path.display().to_string();
+        if next > now {
+            return Finding::ok("http.revocations", subject, format!("is to be replaced by {next}"));
+        }
+        Finding::warning("http.revocations", subject, format!("was to be replaced by {next}")).help(
+            "fetch the authority's present list, then weir reload: what was revoked since is still accepted",
+        )
+    });
+    std::iter::once(own).chain(revocations).collect()
 }
 
 /// Whether others can read the key.

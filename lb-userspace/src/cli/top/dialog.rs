@@ -30,6 +30,7 @@ pub(super) enum Order {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum What {
     Drain,
+    Fail,
     Shift,
     Restore,
     CancelShift,
@@ -85,6 +86,11 @@ impl Dialog {
         Self::new(What::Drain, node, &[("reason", ""), ("for", "24h")])
     }
 
+    /// To take a backend or a domain out at once, with its connections.
+    pub(super) fn fail(node: &Node) -> Self {
+        Self::new(What::Fail, node, &[("reason", ""), ("for", "24h")])
+    }
+
     /// To shift a domain.
     ///
     /// # Errors
@@ -122,6 +128,7 @@ impl Dialog {
     pub(super) fn title(&self) -> String {
         let verb = match self.what {
             What::Drain => "Drain",
+            What::Fail => "Fail",
             What::Shift => "Shift",
             What::Restore => "Restore",
             What::CancelShift => "End the shift of",
@@ -133,6 +140,7 @@ impl Dialog {
     pub(super) const fn consequence(&self) -> &'static str {
         match self.what {
             What::Drain => "New flows go elsewhere, established ones stay.",
+            What::Fail => "All flows go elsewhere: established connections break.",
             What::Shift => "Of its new flows it keeps this share, the rest goes elsewhere.",
             What::Restore => "The checks have the say again.",
             What::CancelShift => "It takes all of its new flows again.",
@@ -214,6 +222,7 @@ impl Dialog {
         };
         Ok(match self.what {
             What::Drain => act(Action::Drain, Some(time(MAX_OVERRIDE_TIME)?)),
+            What::Fail => act(Action::Fail, Some(time(MAX_OVERRIDE_TIME)?)),
             What::Restore => act(Action::Restore, None),
             What::CancelShift => Order::CancelShift { domain, reason },
             What::Shift => {

@@ -91,6 +91,7 @@ impl Model {
             Key::Char('e') => self.focus = Focus::Events(0),
             Key::Char('?') => self.focus = Focus::Help,
             Key::Char('d') => self.ask(|node| Ok(Dialog::drain(node))),
+            Key::Char('f') => self.ask(|node| Ok(Dialog::fail(node))),
             Key::Char('s') => self.ask(Dialog::shift),
             Key::Char('r') => self.ask(Dialog::restore),
             _ => {}

@@ -49,7 +49,7 @@ Examples:
   weir top --interval 5
 
 The tree of regions, zones, racks and backends with rates, shares of the traffic and states; below it the events as they come. Keys: arrows or h j k l \
-move, Enter opens and closes, / filters by name or state, d drains, s shifts, r takes back (each asks why, and whether really), e shows events alone, ? lists \
+move, Enter opens and closes, / filters by name or state, d drains, f fails, s shifts, r takes back (each asks why, and whether really), e shows events alone, ? lists \
 all keys, q quits. A daemon that goes away is waited for. NO_COLOR=1 leaves colours out. For programs there is `weir stats --watch -o json`.";
 /// Between two tries to reach a daemon that went away.
 const RETRY: Duration = Duration::from_secs(1);

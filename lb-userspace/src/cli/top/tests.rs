@@ -180,7 +180,7 @@ fn a_small_terminal_shows_tree_rates_and_events() {
     assert!(
         shown[22].starts_with("12:00:00 domain west/w1/r2 SUSPECT -> DOWN 5 of 5 backends missed round 100")
     );
-    assert!(shown[23].contains("d drain") && shown[23].contains("q quit"), "{}", shown[23]);
+    assert!(shown[23].contains("d drain") && shown[23].ends_with("q quit"), "{}", shown[23]);
     select(&mut model, "west/w1/r1");
     press(&mut model, " ");
     let shown = lines(&model, SMALL);
@@ -326,6 +326,23 @@ fn a_drain_needs_a_reason_and_a_yes() {
     assert!(matches!(model.focus, Focus::Dialog(_)));
     model.press(Key::Esc);
     assert_eq!(model.focus, Focus::Tree);
+}
+
+#[test]
+fn a_failure_says_that_connections_break_and_needs_a_yes_too() {
+    let mut model = model();
+    press(&mut model, "a");
+    select(&mut model, "w1r1b1");
+    press(&mut model, "f");
+    assert_shows(&lines(&model, SMALL), "Fail backend w1r1b1");
+    assert_shows(&lines(&model, SMALL), "established connections break");
+    fill(&mut model, &["answers with errors", "30m"]);
+    assert_shows(&lines(&model, SMALL), "fail backend w1r1b1 for 30 min 0 s (answers with errors)?");
+    assert_eq!(press(&mut model, "f"), Effect::Nothing);
+    let subject = SubjectName { kind: SubjectKind::Backend, name: "w1r1b1".to_owned() };
+    let reason = "answers with errors".to_owned();
+    let order = Order::Act { subject, action: Action::Fail, for_s: Some(1_800), reason };
+    assert_eq!(press(&mut model, "y"), Effect::Do(order));
 }
 
 #[test]

@@ -30,7 +30,7 @@ const LEAST: (u16, u16) = (60, 12);
 const WIDE: u16 = 120;
 /// Levels of a sparkline.
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-const KEYS: &str = " ↑↓ ←→ move  / filter  d drain  s shift  r restore  e events  ? help  q quit";
+const KEYS: &str = " ↑↓←→  / filter  d drain  f fail  s shift  r restore  e events  ? help  q quit";
 
 /// How it is drawn.
 #[derive(Clone, Copy, Debug)]
@@ -398,7 +398,7 @@ fn boxed(title: &str) -> Block<'static> {
 }
 
 fn draw_help(frame: &mut Frame<'_>, area: Rect) {
-    const HELP: [&str; 16] = [
+    const HELP: [&str; 17] = [
         "↑ ↓ k j         move; PgUp PgDn Home End, too",
         "→ ← l h         open and enter, close and leave",
         "⏎ space         open or close",
@@ -406,6 +406,7 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect) {
         "/               show only what has a text in its name or state",
         "esc             show all again",
         "d               drain: no new flows, established ones stay",
+        "f               fail: no flows at all, connections break",
         "s               shift: keep a share of new flows for a while",
         "r               take back a drain, a failure or a shift",
         "e               events: all of the screen, and back",

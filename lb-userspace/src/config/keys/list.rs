@@ -544,6 +544,12 @@ pub const SECTIONS: &[Section] = &[
                 "PEM file of the authorities of clients' certificates. Who has none cannot connect; who has one may read all of the API.",
             ),
             key(
+                "client_crl_file",
+                Text,
+                Nothing,
+                "PEM file with a revocation list of each of these authorities: whose certificate is in one cannot connect.",
+            ),
+            key(
                 "operators",
                 Texts,
                 Nothing,

@@ -64,6 +64,11 @@ impl Ejector {
         self.percent < 100
     }
 
+    /// Whom checks believe down and whose pools cannot spare it, in the order of ids.
+    pub fn spared(&self) -> impl Iterator<Item = BackendId> + '_ {
+        self.down.iter().filter(|(_, (_, is_out))| !is_out).map(|(id, _)| *id)
+    }
+
     /// Takes in what checks say, and tells what is to be believed.
     pub fn rule(&mut self, fact: Fact) -> Ruling {
         let Subject::Backend(backend) = fact.subject else {

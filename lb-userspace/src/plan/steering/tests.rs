@@ -463,6 +463,7 @@ fn whom_the_pool_cannot_spare_stays_in_and_is_told_of() {
     assert_eq!(ejector.rule(fact(0, true)).facts, [fact(0, true)]);
     let ruling = ejector.rule(fact(5, true));
     assert_eq!((ruling.facts.len(), &ruling.spared[..]), (0, &[(BackendId(5), "web/p".to_owned())][..]));
+    assert_eq!(ejector.spared().collect::<Vec<_>>(), [BackendId(5)]);
     // One that comes back makes room.
     let ruling = ejector.rule(fact(4, false));
     assert_eq!(ruling.facts, [fact(4, false)], "450 would be too much");

@@ -79,6 +79,8 @@ pub struct BackendStatus {
     pub standing: Standing,
     /// Its checks; none means that it is always believed UP.
     pub checks: Vec<CheckStatus>,
+    /// Whether its checks fail, and `max_ejected` leaves it in.
+    pub spared: bool,
 }
 
 /// A region, zone or rack.
@@ -145,6 +147,8 @@ pub struct ControlStatus {
 
 /// A snapshot as the control thread makes it: copies, no names.
 pub(super) struct Raw {
+    /// Ascending.
+    pub(super) spared: Vec<BackendId>,
     pub(super) backends: Vec<RawStanding>,
     pub(super) domains: Vec<RawStanding>,
     pub(super) targets: Arc<Targets>,
@@ -169,8 +173,10 @@ impl Raw {
         let check = |&target: &usize| check_status(&self.targets, &self.states[target], target);
         let backends =
             self.backends.into_iter().zip(&config.backends).enumerate().map(|(index, (raw, backend))| {
+                let id = BackendId::from_index(index).expect("the number of backends is limited");
                 BackendStatus {
-                    id: BackendId::from_index(index).expect("the number of backends is limited"),
+                    id,
+                    spared: self.spared.binary_search(&id).is_ok(),
                     name: backend.name.clone(),
                     standing: raw.into(),
                     checks: self.targets.of_backend[index].iter().map(check).collect(),

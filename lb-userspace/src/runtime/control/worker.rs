@@ -418,6 +418,7 @@ impl Worker {
             }
         }
         Raw {
+            spared: self.parts.ejector.spared().collect(),
             backends,
             domains,
             targets: Arc::clone(self.parts.judge.targets()),

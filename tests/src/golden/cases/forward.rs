@@ -1,10 +1,9 @@
-//! Forwarding other than IP in IP, VLAN tags on the way out, neighbours, and QUIC.
+//! Forwarding other than IP in IP, VLAN tags on the way out, and neighbours.
 
 use super::super::OWN;
 use super::unusual::{too_big4_of, too_big6_of};
 use super::*;
 use lb_common::abi::backend::BACKEND_ON_LINK;
-use lb_userspace::plan::image::Image;
 
 const VIP_GUE4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 50);
 const VIP_GUE4_IN6: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 51);
@@ -42,7 +41,25 @@ fn gue_in6(port: u16, class: u8, inner: &[u8]) -> Vec<u8> {
 
 /// All golden packets of this file.
 pub(super) fn all() -> Vec<Case> {
-    [gue(), l2(), tagged(), neighbours(), quic()].concat()
+    [gue(), l2(), tagged(), neighbours()].concat()
+}
+
+/// A TCP packet of so many bytes.
+fn of4(vip: Ipv4Addr, length: usize) -> Vec<u8> {
+    ipv4(CLIENT, vip, 6, &tcp(40000, 80, ACK, &vec![7; length - 40]))
+}
+
+/// A TCP packet of so many bytes, IPv6.
+fn of6(vip: Ipv6Addr, length: usize) -> Vec<u8> {
+    ipv6(CLIENT6, vip, 6, 60, &tcp(40000, 80, ACK, &vec![7; length - 60]))
+}
+
+fn too_big4(vip: Ipv4Addr, packet: &[u8], mtu: u16) -> Expected {
+    Expected::AnswerFor(Reason::TooBigAnswered, too_big4_of(vip, packet, mtu))
+}
+
+fn too_big6(vip: Ipv6Addr, packet: &[u8], mtu: u16) -> Expected {
+    Expected::AnswerFor(Reason::TooBigAnswered, too_big6_of(vip, packet, mtu))
 }
 
 fn gue() -> Vec<Case> {
@@ -52,8 +69,10 @@ fn gue() -> Vec<Case> {
     let inner64 = ipv6(CLIENT6, VIP_GUE6_IN4, 6, 60, &syn);
     let inner66 = ipv6(CLIENT6, VIP_GUE6, 6, 60, &syn);
     let marked = Ipv4 { tos: 0xb9, ..Ipv4::default() }.packet(CLIENT, VIP_GUE4, 6, &syn);
-    let filled = |length: usize| ipv4(CLIENT, VIP_GUE4, 6, &tcp(40000, 80, ACK, &vec![7; length - 40]));
-    let filled6 = |length: usize| ipv6(CLIENT6, VIP_GUE6, 6, 60, &tcp(40000, 80, ACK, &vec![7; length - 60]));
+    let (filled, filled6) = (|length| of4(VIP_GUE4, length), |length| of6(VIP_GUE6, length));
+    let cut = |fragment| Ipv4 { id: 9, fragment, ..Ipv4::default() };
+    let first = cut(0x2000).packet(CLIENT, VIP_GUE4, 6, &tcp(40000, 80, ACK, &[7; 4]));
+    let last = cut(3).packet(CLIENT, VIP_GUE4, 6, &[7; 8]);
     let mtu = usize::from(MTU);
     vec![
         case("GUE, IPv4 in IPv4", ethernet(V4, &inner44), Expected::Tx(gue_in4(6080, 0, &inner44))),
@@ -73,7 +92,7 @@ fn gue() -> Vec<Case> {
         case(
             "GUE, one byte too much",
             ethernet(V4, &filled(mtu - 27)),
-            Expected::AnswerFor(Reason::TooBigAnswered, too_big4_of(VIP_GUE4, &filled(mtu - 27), MTU - 28)),
+            too_big4(VIP_GUE4, &filled(mtu - 27), MTU - 28),
         ),
         case(
             "GUE in IPv6, exactly the MTU",
@@ -83,7 +102,23 @@ fn gue() -> Vec<Case> {
         case(
             "GUE in IPv6, one byte too much",
             ethernet(V6, &filled6(mtu - 47)),
-            Expected::AnswerFor(Reason::TooBigAnswered, too_big6_of(VIP_GUE6, &filled6(mtu - 47), MTU - 48)),
+            too_big6(VIP_GUE6, &filled6(mtu - 47), MTU - 48),
+        ),
+        case(
+            "GUE in IPv6, IPv4, one byte too much",
+            ethernet(V4, &of4(VIP_GUE4_IN6, mtu - 47)),
+            too_big4(VIP_GUE4_IN6, &of4(VIP_GUE4_IN6, mtu - 47), MTU - 48),
+        ),
+        case(
+            "GUE in IPv4, IPv6, one byte too much",
+            ethernet(V6, &of6(VIP_GUE6_IN4, mtu - 27)),
+            too_big6(VIP_GUE6_IN4, &of6(VIP_GUE6_IN4, mtu - 27), MTU - 28),
+        ),
+        behind(
+            "GUE, a later fragment",
+            &[ethernet(V4, &first)],
+            ethernet(V4, &last),
+            Expected::Tx(gue_in4(6080, 0, &last)),
         ),
         changed(
             "GUE by another interface",
@@ -105,8 +140,21 @@ fn l2() -> Vec<Case> {
     let packet = ipv4(CLIENT, VIP_L2, 6, &syn);
     let packet6 = ipv6(CLIENT6, VIP_L2_V6, 6, 60, &syn);
     let on_link = Change::Flags("v4", BACKEND_ON_LINK);
-    let biggest = ipv4(CLIENT, VIP_L2, 6, &tcp(40000, 80, ACK, &vec![7; usize::from(MTU) - 40]));
+    let mtu = usize::from(MTU);
+    let biggest = of4(VIP_L2, mtu);
     vec![
+        changed(
+            "L2, one byte too much",
+            &[on_link],
+            ethernet(V4, &of4(VIP_L2, mtu + 1)),
+            too_big4(VIP_L2, &of4(VIP_L2, mtu + 1), MTU),
+        ),
+        changed(
+            "L2, one byte too much, IPv6",
+            &[on_link],
+            ethernet(V6, &of6(VIP_L2_V6, mtu + 1)),
+            too_big6(VIP_L2_V6, &of6(VIP_L2_V6, mtu + 1), MTU),
+        ),
         changed("L2, IPv4", &[on_link], ethernet(V4, &packet), Expected::Tx(out(V4, &packet))),
         changed("L2, IPv6", &[on_link], ethernet(V6, &packet6), Expected::Tx(out(V6, &packet6))),
         changed("L2, exactly the MTU", &[on_link], ethernet(V4, &biggest), Expected::Tx(out(V4, &biggest))),
@@ -303,102 +351,6 @@ fn solicitations() -> Vec<Case> {
             "solicitation for a stranger in the same group",
             solicitation(NEIGHBOUR6, SOLICITED_L2, 255, NEIGHBOUR6, &own_mac),
             not_vip(),
-        ),
-    ]
-}
-
-const VIP_QUIC: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 60);
-const QUIC_1: Ipv4Addr = Ipv4Addr::new(10, 1, 1, 31);
-const QUIC_2: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 31);
-const QUIC_3: Ipv4Addr = Ipv4Addr::new(10, 2, 1, 31);
-/// A client whose plan names the pool of the east alone.
-const CLIENT_EAST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
-
-/// A datagram with a short header and this connection id.
-fn short(client: Ipv4Addr, port: u16, id: &[u8]) -> Vec<u8> {
-    let payload = [&[0x41][..], id, &[0xaa; 24]].concat();
-    ipv4(client, VIP_QUIC, 17, &udp(port, 443, &payload))
-}
-
-/// A datagram with a long header: type, version, connection id.
-fn long(kind: u8, version: u32, id: &[u8]) -> Vec<u8> {
-    let head = [&[0xc0 | kind << 4][..], &version.to_be_bytes(), &[id.len() as u8]].concat();
-    let payload = [&head[..], id, &[0xaa; 40]].concat();
-    ipv4(CLIENT, VIP_QUIC, 17, &udp(4433, 443, &payload))
-}
-
-fn to(backend: Ipv4Addr, inner: &[u8]) -> Expected {
-    let header = Ipv4 { tos: 0, id: 0, fragment: 0x4000, ttl: 64, options: Vec::new() };
-    Expected::Tx(out(V4, &header.packet(TUNNEL, backend, 4, inner)))
-}
-
-/// The first byte of a connection id of configuration 2, and of 3.
-const CONFIG_2: u8 = 0x5f;
-const CONFIG_3: u8 = 0x60;
-
-fn close_quic_west(image: &mut Image) {
-    let pool = image.names.pools.iter().position(|name| name == "quic/west").expect("the fixture has it");
-    image.admission[usize::from(image.pools[pool].admission)] = Admission::CLOSED;
-}
-
-fn quic() -> Vec<Case> {
-    let id = |last: u8| [CONFIG_2, 0x0a, 0x0b, 0x0c, last, 9, 9, 9, 9];
-    let placed = |name, packet: Vec<u8>, backend| {
-        let expected = to(backend, &packet);
-        case(name, ethernet(V4, &packet), expected)
-    };
-    // All but one backend is drained: a flow that may open goes to the one left, an established one where it belongs.
-    let drain = |others: [&'static str; 2]| others.map(|name| Change::Backend(name, Admission::new(0, 255)));
-    let drained = |name, others, packet: Vec<u8>, backend| {
-        let expected = to(backend, &packet);
-        changed(name, &drain(others), ethernet(V4, &packet), expected)
-    };
-    let not_1 = ["quic-2", "quic-3"];
-    let not_2 = ["quic-1", "quic-3"];
-    let retired = ["quic-1", "quic-2"];
-    vec![
-        placed("QUIC, the id of server 1", short(CLIENT, 1, &id(0x0d)), QUIC_1),
-        placed("QUIC, the id of server 2", short(CLIENT, 1, &id(0x0e)), QUIC_2),
-        placed("QUIC, the id of server 2 from another port", short(CLIENT, 2, &id(0x0e)), QUIC_2),
-        placed("QUIC, another pool of the plan", short(CLIENT, 1, &id(0x0f)), QUIC_3),
-        placed("QUIC, the other configuration", short(CLIENT, 1, &[CONFIG_3, 2, 1, 1, 1, 1, 1, 1]), QUIC_2),
-        placed("QUIC, Handshake", long(2, 1, &id(0x0e)), QUIC_2),
-        placed("QUIC version 2, Handshake", long(3, 0x6b33_43cf, &id(0x0e)), QUIC_2),
-        placed("QUIC, a pool that the client's plan does not name", short(CLIENT_EAST, 1, &id(0x0d)), QUIC_3),
-        drained("QUIC, established, its server drained", not_1, short(CLIENT, 1, &id(0x0e)), QUIC_2),
-        drained("QUIC, Initial with the id of a drained server", not_1, long(0, 1, &id(0x0e)), QUIC_1),
-        drained("QUIC, 0-RTT with the id of a drained server", not_2, long(1, 1, &id(0x0d)), QUIC_2),
-        drained("QUIC version 2, Initial", not_2, long(1, 0x6b33_43cf, &id(0x0d)), QUIC_2),
-        drained("QUIC of an unknown version", not_2, long(2, 0x0a0a_0a0a, &id(0x0d)), QUIC_2),
-        changed(
-            "QUIC, its server down",
-            &[Change::Backend("quic-1", Admission::CLOSED), Change::Backend("quic-3", Admission::CLOSED)],
-            ethernet(V4, &short(CLIENT, 1, &id(0x0d))),
-            to(QUIC_2, &short(CLIENT, 1, &id(0x0d))),
-        ),
-        changed(
-            "QUIC, the pool of its server takes no flows",
-            &[Change::Image(close_quic_west)],
-            ethernet(V4, &short(CLIENT, 1, &id(0x0d))),
-            to(QUIC_3, &short(CLIENT, 1, &id(0x0d))),
-        ),
-        changed(
-            "QUIC, an id that cannot be routed goes by its tuple, as established",
-            &[Change::Domain("west", Admission::CLOSED), Change::Backend("quic-3", Admission::new(0, 255))],
-            ethernet(V4, &short(CLIENT, 1, &[0xe0, 1, 2, 3, 4, 5, 6, 7, 8])),
-            to(QUIC_3, &short(CLIENT, 1, &[0xe0, 1, 2, 3, 4, 5, 6, 7, 8])),
-        ),
-        changed(
-            "QUIC, an unknown server goes by its tuple, as established",
-            &[Change::Domain("west", Admission::CLOSED), Change::Backend("quic-3", Admission::new(0, 255))],
-            ethernet(V4, &short(CLIENT, 1, &id(0x77))),
-            to(QUIC_3, &short(CLIENT, 1, &id(0x77))),
-        ),
-        changed(
-            "QUIC, a connection id shorter than a server id",
-            &drain(retired),
-            ethernet(V4, &long(0, 1, &id(0x0d)[..3])),
-            to(QUIC_3, &long(0, 1, &id(0x0d)[..3])),
         ),
     ]
 }

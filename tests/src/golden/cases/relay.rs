@@ -1,6 +1,7 @@
 //! Relays: what leaves for another region, and what comes from one.
 
 use super::super::OWN;
+use super::unusual::too_big4_of;
 use super::*;
 use lb_common::abi::{
     flow::FlowWords,
@@ -115,6 +116,7 @@ fn inward() -> Vec<Case> {
         6,
         &tcp(40000, 80, ACK, &vec![7; usize::from(MTU) - 40 - 20 + 1]),
     );
+    let whole = ipv4(CLIENT, VIP_FAR, 6, &tcp(40000, 80, ACK, &vec![7; usize::from(MTU) - 40 - 20 + 1]));
     vec![
         case("relayed, IPv4 in IPv4", relayed(&near), Expected::Tx(in4(4, 0, &near))),
         case("relayed, established", relayed(&data), Expected::Tx(in4(4, 0, &data))),
@@ -154,6 +156,11 @@ fn inward() -> Vec<Case> {
         ),
         case("relayed, its plan begins with a relay", relayed(&far), Expected::Tx(in4(4, 0, &far))),
         case("relayed, too big for the way on", relayed(&big), Expected::Drop(Reason::TooBig)),
+        case(
+            "relayed, too big for the way on, not to be fragmented",
+            relayed(&whole),
+            Expected::AnswerFor(Reason::TooBigAnswered, too_big4_of(VIP_FAR, &whole, MTU - 20)),
+        ),
         case(
             "relayed, an echo request to a VIP",
             relayed(&ipv4(CLIENT, VIP_FAR, 1, &icmp(8, 0, b"idsq"))),

@@ -4,8 +4,7 @@ use super::*;
 
 /// All cases of this file.
 pub(super) fn all() -> Vec<Case> {
-    [extensions(), sctp_cases(), fragments(), errors(), limited(), too_big(), tagged(), ports(), prefixes()]
-        .concat()
+    [extensions(), sctp_cases(), fragments(), errors(), limited(), too_big(), tagged()].concat()
 }
 
 /// Puts tags between the Ethernet addresses and the EtherType.
@@ -102,9 +101,17 @@ fn sctp_cases() -> Vec<Case> {
     let init = to(&sctp(40000, 3868, 0, 1));
     let data = to(&sctp(40000, 3868, 7, 0));
     let no_init = to(&sctp(40000, 3868, 7, 1));
+    let init6 = v6(132, &sctp(40000, 3868, 0, 1));
+    let headed6 = v6(60, &[extension(132, 1, 0), sctp(40000, 3868, 7, 0)].concat());
     let drained = [Change::Backend("v4", Admission::new(0, 255))];
     vec![
         case("SCTP, opening", ethernet(V4, &init), Expected::Tx(in4(4, 0, &init))),
+        case("SCTP, opening, IPv6", ethernet(V6, &init6), Expected::Tx(in6(41, 0, &init6))),
+        case(
+            "SCTP, established, IPv6, behind an extension header",
+            ethernet(V6, &headed6),
+            Expected::Tx(in6(41, 0, &headed6)),
+        ),
         changed(
             "SCTP, established, its backend drained",
             &drained,
@@ -208,7 +215,7 @@ fn fragments() -> Vec<Case> {
 }
 
 /// An ICMP error about a packet.
-fn error4(kind: u8, code: u8, rest: [u8; 4], quoted: &[u8]) -> Vec<u8> {
+pub(super) fn error4(kind: u8, code: u8, rest: [u8; 4], quoted: &[u8]) -> Vec<u8> {
     ipv4(STRANGER, VIP_4IN4, 1, &icmp(kind, code, &[&rest[..], quoted].concat()))
 }
 
@@ -329,6 +336,8 @@ fn too_big() -> Vec<Case> {
     let segment = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, ACK, &[7; 1441]));
     let segment6 = v6(6, &tcp(40000, 80, ACK, &[7; 1440]));
     let small = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, ACK, &[7; 200]));
+    let over6 = ipv4(CLIENT, VIP_4IN6, 6, &tcp(40000, 80, ACK, &[7; 1421]));
+    let over4 = ipv6(CLIENT6, VIP_6IN4, 6, 60, &tcp(40000, 80, ACK, &[7; 1421]));
     let loopback = ipv4(Ipv4Addr::LOCALHOST, VIP_4IN4, 6, &tcp(40000, 80, ACK, &[7; 1441]));
     let headed = v6(60, &[extension(6, 2, 0), tcp(40000, 80, ACK, &[7; 1424])].concat());
     let quoted = ipv4(VIP_4IN4, CLIENT, 6, &tcp(80, 40000, ACK, &[1; 1440]));
@@ -336,6 +345,16 @@ fn too_big() -> Vec<Case> {
     vec![
         case("one byte too big, IPv4", ethernet(V4, &segment), answer(too_big4(&segment, 1480))),
         case("too big, IPv6", ethernet(V6, &segment6), answer(too_big6(&segment6, 1460))),
+        case(
+            "one byte too big, IPv4 in IPv6",
+            ethernet(V4, &over6),
+            answer(too_big4_of(VIP_4IN6, &over6, 1460)),
+        ),
+        case(
+            "one byte too big, IPv6 in IPv4",
+            ethernet(V6, &over4),
+            answer(too_big6_of(VIP_6IN4, &over4, 1480)),
+        ),
         case(
             "too big, IPv6, with an extension header",
             ethernet(V6, &headed),
@@ -368,6 +387,11 @@ fn tagged() -> Vec<Case> {
     let big = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, ACK, &[7; 1441]));
     let big6 = v6(6, &tcp(40000, 80, ACK, &[7; 1440]));
     let stranger = ethernet(V4, &ipv4(CLIENT, STRANGER, 6, &tcp(1, 2, SYN, &[])));
+    let segment = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, ACK, b"x"));
+    let sent = in4(4, 0, &segment);
+    let came = |tags| with_tags(&ethernet(V4, &segment), tags);
+    let first = piece(9, 0, true, 17, &udp(5353, 53, &[7; 16]));
+    let last = piece(9, 3, false, 17, &[7; 8]);
     let too_big =
         |frame: &[u8], tags: &[[u8; 4]]| Expected::AnswerFor(Reason::TooBigAnswered, with_tags(frame, tags));
     vec![
@@ -392,87 +416,41 @@ fn tagged() -> Vec<Case> {
             with_tags(&ping, &[OUTER_TAG, TAG, TAG]),
             Expected::Pass(Reason::PassNotIp),
         ),
+        case("a tagged packet keeps its tag", came(&[TAG]), Expected::Tx(with_tags(&sent, &[TAG]))),
+        case(
+            "a packet with two tags keeps both",
+            came(&[OUTER_TAG, TAG]),
+            Expected::Tx(with_tags(&sent, &[OUTER_TAG, TAG])),
+        ),
+        changed(
+            "a packet with two tags leaves by another interface without",
+            &[Change::Egress("v4", 7)],
+            came(&[OUTER_TAG, TAG]),
+            Expected::Redirect(sent.clone()),
+        ),
+        changed(
+            "a tagged packet to another VLAN",
+            &[Change::Vlan("v4", 100)],
+            came(&[TAG]),
+            Expected::Tx(with_tags(&sent, &[[0x81, 0, 0, 100]])),
+        ),
+        changed(
+            "a packet with two tags to a VLAN of another interface",
+            &[Change::Vlan("v4", 100), Change::Egress("v4", 7)],
+            came(&[OUTER_TAG, TAG]),
+            Expected::Redirect(with_tags(&sent, &[[0x81, 0, 0, 100]])),
+        ),
+        behind(
+            "a later fragment, tagged",
+            &[with_tags(&ethernet(V4, &first), &[TAG])],
+            with_tags(&ethernet(V4, &last), &[TAG]),
+            Expected::Tx(with_tags(&in4(4, 0, &last), &[TAG])),
+        ),
         case("tagged, another address", with_tags(&stranger, &[TAG]), Expected::Pass(Reason::PassNotVip)),
         case(
             "a tag and nothing else",
             with_tags(&ethernet(V4, &[]), &[TAG])[..16].to_vec(),
             Expected::Pass(Reason::PassNotIp),
-        ),
-    ]
-}
-
-fn ports() -> Vec<Case> {
-    let to = |port: u16| ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, port, SYN, &[]));
-    let one = |name, port| case(name, ethernet(V4, &to(port)), Expected::Tx(in4(4, 0, &to(port))));
-    let other = |name, port| case(name, ethernet(V4, &to(port)), Expected::Tx(in6(4, 0, &to(port))));
-    let none = |name, port| case(name, ethernet(V4, &to(port)), Expected::Pass(Reason::PassNotVip));
-    let vip = Ipv4Addr::new(192, 0, 2, 13);
-    let any = |name, port| {
-        let packet = ipv4(CLIENT, vip, 17, &udp(5353, port, b"x"));
-        case(name, ethernet(V4, &packet), Expected::Tx(in4(4, 0, &packet)))
-    };
-    let wrong = ipv4(CLIENT, vip, 6, &tcp(40000, 80, SYN, &[]));
-    let answer = ipv4(VIP_4IN4, CLIENT, 6, &tcp(8050, 40000, ACK, b""));
-    let error = error4(3, 4, [0, 0, 5, 0], &answer);
-    vec![
-        none("a port below a range", 6999),
-        one("the first port of a range", 7000),
-        one("the last port of a range", 9999),
-        none("a port above a range", 10000),
-        other("the narrower range goes first", 8000),
-        other("the narrower range to its end", 8099),
-        one("the wider range behind the narrower one", 8100),
-        one("one port goes before its range", 8010),
-        any("any port", 12345),
-        any("any port, the lowest", 0),
-        any("any port, the highest", 65535),
-        none("port 0 of a VIP with ranges", 0),
-        case("any port of another protocol", ethernet(V4, &wrong), Expected::Pass(Reason::PassNotVip)),
-        case("an error to a range", ethernet(V4, &error), Expected::Tx(in6(4, 0, &error))),
-    ]
-}
-
-fn prefixes() -> Vec<Case> {
-    let to =
-        |c: u8, d: u8, port: u16| ipv4(CLIENT, Ipv4Addr::new(198, 18, c, d), 6, &tcp(40000, port, SYN, &[]));
-    let outer = |name, packet: Vec<u8>| case(name, ethernet(V4, &packet), Expected::Tx(in4(4, 0, &packet)));
-    let inner = |name, packet: Vec<u8>| case(name, ethernet(V4, &packet), Expected::Tx(in6(4, 0, &packet)));
-    let none = |name, packet: Vec<u8>| case(name, ethernet(V4, &packet), Expected::Pass(Reason::PassNotVip));
-    let any = Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 1, 2, 3, 4);
-    let packet6 = ipv6(CLIENT6, any, 6, 60, &tcp(40000, 22, SYN, &[]));
-    let beside6 =
-        ipv6(CLIENT6, Ipv6Addr::new(0x2001, 0xdb8, 0xf, 1, 0, 0, 0, 0), 6, 60, &tcp(1, 22, SYN, &[]));
-    let pinged = Ipv4Addr::new(198, 18, 7, 7);
-    let header = Ipv4 { ttl: 64, ..Ipv4::default() };
-    let pong = answered(ethernet(V4, &header.packet(pinged, CLIENT, 1, &icmp(0, 0, b"idsq"))));
-    let orphan = Ipv4 { fragment: 5, ..Ipv4::default() }.packet(CLIENT, pinged, 6, b"rest");
-    vec![
-        outer("an address of a prefix", to(9, 9, 80)),
-        outer("the first address of a prefix", to(0, 0, 80)),
-        outer("the last address of a prefix", to(255, 255, 80)),
-        none(
-            "an address behind a prefix",
-            ipv4(CLIENT, Ipv4Addr::new(198, 19, 0, 0), 6, &tcp(1, 80, SYN, &[])),
-        ),
-        inner("an address of a longer prefix", to(5, 9, 443)),
-        inner("the first address of a longer prefix", to(5, 0, 443)),
-        inner("a range of a longer prefix", to(5, 9, 1500)),
-        outer("what a longer prefix has no service for", to(5, 9, 80)),
-        none("what no prefix has a service for", to(5, 9, 22)),
-        outer("a host inside a prefix", to(5, 1, 8443)),
-        inner("what a host inside a prefix has no service for", to(5, 1, 443)),
-        outer("what neither host nor longer prefix have a service for", to(5, 1, 80)),
-        case("any port of a prefix, IPv6", ethernet(V6, &packet6), Expected::Tx(in6(41, 0, &packet6))),
-        case("beside a prefix, IPv6", ethernet(V6, &beside6), Expected::Pass(Reason::PassNotVip)),
-        case(
-            "a ping to an address of a prefix",
-            ethernet(V4, &ipv4(CLIENT, pinged, 1, &icmp(8, 0, b"idsq"))),
-            Expected::Answer(pong),
-        ),
-        case(
-            "an orphaned fragment to an address of a prefix",
-            ethernet(V4, &orphan),
-            Expected::Drop(Reason::FragmentOrphan),
         ),
     ]
 }
