@@ -77,7 +77,7 @@ impl Outgoing {
         let mut headers = MultiHeaders::preallocate(slices.len(), None);
         let none: [ControlMessage<'_>; 0] = [];
         let flags = MsgFlags::empty();
-        Ok(sendmmsg(socket.as_raw_fd(), &mut headers, &slices, &self.to[next..end], &none, flags)?.count())
+        Ok(sendmmsg(socket.as_raw_fd(), &mut headers, &slices, &self.to[next..end], none, flags)?.count())
     }
 }
 
