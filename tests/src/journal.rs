@@ -61,3 +61,10 @@ pub fn parse(json: serde_json::Value) -> Result<Vec<Event>> {
 pub fn first<'a>(events: &'a [Event], subject: &str, state: &str, since_ns: u64) -> Option<&'a Event> {
     events.iter().find(|event| event.monotonic_ns >= since_ns && event.says(subject, state))
 }
+
+/// The last event from `since_ns` on that says which state a backend or domain came into.
+pub fn last<'a>(events: &'a [Event], subject: &str, since_ns: u64) -> Option<&'a Event> {
+    let is_of_state = |event: &&Event| matches!(event.kind.as_str(), "domain-state" | "backend-state");
+    let mut of_it = events.iter().filter(is_of_state).filter(|event| event.subject == subject);
+    of_it.rfind(|event| event.monotonic_ns >= since_ns)
+}

@@ -4,6 +4,7 @@ use lb_tests::{
     lab::{Check, ConfigOptions, Daemon, Lab, web_vips},
 };
 use lb_userspace::{api::types::BackendView, plan::state::State, telemetry::event::EventKind};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use std::fs;
 
 const VICTIM: &str = "w1r1b2";
@@ -77,6 +78,59 @@ fn http_sees_status_body_freeze_and_death() {
         });
     }
     assert_eq!(e2e::state(&daemon, "backend", VICTIM), State::Up);
+}
+
+/// A certificate of `authority` for this name, as PEM, and its key.
+fn certificate(authority: &CertifiedIssuer<'static, KeyPair>, name: &str, until_year: i32) -> [String; 2] {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(until_year, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    [params.signed_by(&key, authority).unwrap().pem(), key.serialize_pem()]
+}
+
+#[test]
+fn https_sees_freeze_death_and_certificates_that_are_not_good() {
+    let lab = e2e::raise_rack(3);
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let file = |name: &str| lab.directory().join(name);
+    fs::write(file("ca.pem"), authority.pem()).unwrap();
+    for (what, name, until) in
+        [("good", "web.example", 4000), ("foreign", "other.example", 4000), ("over", "web.example", 2000)]
+    {
+        let [certificate, key] = certificate(&authority, name, until);
+        fs::write(file(&format!("{what}.pem")), certificate).unwrap();
+        fs::write(file(&format!("{what}.key")), key).unwrap();
+    }
+    let server = |name: &str, what: &str| {
+        let (netns, address) = (lab.backend_netns(name).unwrap(), lab.topology().backend(name).unwrap().v4);
+        let [certificate, key] = ["pem", "key"].map(|end| file(&format!("{what}.{end}")));
+        lab.start_tls_server(netns, address.into(), [&certificate, &key], "all is well").unwrap()
+    };
+    let _others = ["w1r1b1", "w1r1b3"].map(|name| server(name, "good"));
+    let mut victim = server(VICTIM, "good");
+    let check = format!(
+        "kind = \"https\"\nport = 443\nserver_name = \"web.example\"\nbody = \"all is well\"\nca_file = \"{}\"",
+        file("ca.pem").display()
+    );
+    let daemon = start(&lab, &check);
+    see(&daemon, "check alive: no answer", || victim.freeze().unwrap(), || victim.thaw().unwrap());
+    for what in ["foreign", "over"] {
+        let since_ns = e2e::now_ns();
+        victim.kill().unwrap();
+        wait_down(&daemon, since_ns, "check alive: refused");
+        victim = server(VICTIM, what);
+        e2e::eventually(&format!("the {what} certificate is refused"), || {
+            let backend: BackendView = e2e::ask(&daemon, &["backend", "show", VICTIM]);
+            anyhow::ensure!(backend.checks[0].last.contains("TLS"), "{backend:?}");
+            Ok(())
+        });
+        assert_eq!(e2e::state(&daemon, "backend", VICTIM), State::Down);
+        victim.kill().unwrap();
+        victim = server(VICTIM, "good");
+        e2e::wait_all_up(&daemon);
+    }
 }
 
 #[test]
@@ -158,6 +212,16 @@ fn a_check_through_the_tunnel_tests_what_the_packets_do() {
         lab.router_netns().run(|| Ok(std::net::TcpStream::connect((address, 80))?)).unwrap();
         first.ip(&[format!("addr add {vip}/{length} dev lo")]).unwrap();
         is("w1r1b1", State::Up);
+        // Probes leave nothing behind: what is half open for a moment is not half open for a minute.
+        e2e::eventually("no connection is left half open", || {
+            let table =
+                if vip.is_ipv4() { "/proc/thread-self/net/tcp" } else { "/proc/thread-self/net/tcp6" };
+            let table = first.run(|| Ok(fs::read_to_string(table)?))?;
+            // The fourth column is the state; 03 is SYN_RECV (proc(5)).
+            let half_open = table.lines().filter(|line| line.split_whitespace().nth(3) == Some("03")).count();
+            anyhow::ensure!(half_open == 0, "{table}");
+            Ok(())
+        });
 
         lab.stop_agent("w1r1b2").unwrap();
         is("w1r1b2", State::Down);

@@ -2,11 +2,11 @@
 //! returns to where it was. Looked at flow by flow.
 use lb_tests::{
     e2e::{self, CLIENTS, Connections, PORTS, Placement},
-    lab::{Check, ConfigOptions, Cut, Daemon, Lab},
+    lab::{Check, ConfigOptions, Cut, Daemon, Lab, web_vips},
     load::{cpus, stall},
 };
 use lb_userspace::{plan::state::State, telemetry::event::EventKind};
-use std::{collections::BTreeSet, thread, time::Duration};
+use std::{collections::BTreeSet, fs, thread, time::Duration};
 
 /// Source ports of connections that stay open: not those of flow maps.
 const KEPT_PORTS: std::ops::Range<u16> = 30_000..30_100;
@@ -181,6 +181,112 @@ fn a_killed_server_is_found_by_tcp_checks_and_returns_when_it_is_restarted() {
     e2e::wait_all_up(&daemon);
     before.assert_same(&e2e::placement(&lab));
     assert_eq!(e2e::changed_domains(&daemon, killed_ns), BTreeSet::new());
+}
+
+/// Source ports of flows in the lab in which the edge host hears nobody.
+const DEAF_PORTS: std::ops::Range<u16> = 20_000..20_300;
+
+/// Backends answer, but no answer reaches the edge host: it blames nobody, obeys its operator, and goes on where it was.
+#[test]
+fn a_host_that_hears_nobody_holds_what_it_knew_and_says_so() {
+    let lab = Lab::builder().regions(&["west"]).zones(1).backends(2).raise();
+    let lab = lab.unwrap_or_else(|error| panic!("{error:#}"));
+    lab.start_agents().unwrap();
+    // Its routes are a file.
+    let routes = lab.directory().join("routes");
+    let command = format!("[\"/bin/sh\", \"-c\", \"echo $WEIR_STEP >> {}\"]", routes.display());
+    let path = lab.write_config(&e2e::calm()).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let with = format!("[node]\nwithdraw_command = {command}\nannounce_command = {command}\n");
+    fs::write(&path, text.replacen("[node]\n", &with, 1)).unwrap();
+    let start = || {
+        let daemon = lab.start_daemon(&path).unwrap();
+        daemon.wait_ready(e2e::DEADLINE).unwrap();
+        daemon
+    };
+    let steps = |wanted: &str| {
+        e2e::eventually(&format!("routes: {wanted}"), || {
+            let steps = fs::read_to_string(&routes).unwrap_or_default().replace('\n', " ");
+            anyhow::ensure!(steps.trim_end() == wanted, "{steps}");
+            Ok(())
+        });
+    };
+    let daemon = start();
+    e2e::wait_all_up(&daemon);
+    for vip in web_vips() {
+        e2e::eventually("the VIP answers", || lab.curl_vip("west", vip));
+    }
+    let all_up = e2e::placement_of(&lab, DEAF_PORTS);
+    // One is dead before, and must not be taken back because nothing is known of it any more.
+    lab.stop_agent("w1r1b1").unwrap();
+    e2e::eventually("a backend without an agent is DOWN", || {
+        anyhow::ensure!(e2e::state(&daemon, "backend", "w1r1b1") == State::Down);
+        Ok(())
+    });
+    let before = e2e::placement_of(&lab, DEAF_PORTS);
+    let mut kept = Connections::open(&lab, KEPT_PORTS);
+    let (since_ns, edge) = (e2e::now_ns(), lab.topology().edges[0].v4);
+    // The router knows where the edge host is, but drops what is addressed to it: all answers, and nothing for VIPs.
+    let answers = |verb: &str| lab.router_netns().ip(&[format!("route {verb} blackhole {edge}/32")]).unwrap();
+    let isolated = |is: bool| {
+        e2e::eventually(&format!("isolated: {is}"), || {
+            anyhow::ensure!(e2e::status(&daemon).isolated == is);
+            Ok(())
+        });
+    };
+    answers("add");
+    isolated(true);
+    let rounds = || e2e::status(&daemon).control.rounds;
+    let (begun, enough) = (rounds(), 10);
+    e2e::eventually("rounds in which nobody answers go by", || {
+        anyhow::ensure!(rounds() >= begun + enough);
+        Ok(())
+    });
+    let of_states = || {
+        let events = e2e::events_since(&daemon, since_ns).into_iter();
+        let of_states = |kind| matches!(kind, EventKind::BackendState | EventKind::DomainState);
+        events.filter(|event| of_states(event.kind)).collect::<Vec<_>>()
+    };
+    assert!(of_states().is_empty(), "{:#?}", of_states());
+    before.assert_same(&e2e::placement_of(&lab, DEAF_PORTS));
+    kept.assert_unbroken(&BTreeSet::new());
+    let told = String::from_utf8(daemon.cli(&["status"]).unwrap().stdout).unwrap();
+    assert!(told.contains("isolated: every target is silent"), "{told}");
+    steps("withdraw");
+    // An operator who knows better is obeyed all the same.
+    e2e::act(&daemon, "domain", "drain", "west/w1/r2");
+    before.assert_only_moved(&lab.topology().names_in("west/w1/r2"), &e2e::placement_of(&lab, DEAF_PORTS));
+    e2e::act(&daemon, "domain", "restore", "west/w1/r2");
+    before.assert_same(&e2e::placement_of(&lab, DEAF_PORTS));
+
+    answers("del");
+    isolated(false);
+    assert!(of_states().is_empty(), "{:#?}", of_states());
+    steps("withdraw announce");
+    lab.start_agent("w1r1b1").unwrap();
+    e2e::wait_all_up(&daemon);
+    all_up.assert_same(&e2e::placement_of(&lab, DEAF_PORTS));
+    kept.assert_unbroken(&BTreeSet::new());
+    let events = e2e::events_since(&daemon, since_ns);
+    for text in [
+        "isolated: nobody answers in any domain",
+        "routes: withdraw by",
+        "connected again",
+        "routes: announce by",
+    ] {
+        let said = events.iter().filter(|event| event.cause.contains(text)).count();
+        assert_eq!(said, 1, "{text}: {events:#?}");
+    }
+
+    // Whoever is started anew brings back what the one before took away.
+    answers("add");
+    steps("withdraw announce withdraw");
+    daemon.kill9().unwrap();
+    answers("del");
+    let daemon = start();
+    steps("withdraw announce withdraw announce");
+    e2e::wait_all_up(&daemon);
+    kept.assert_unbroken(&BTreeSet::new());
 }
 
 /// Times for which CPUs stand still, in milliseconds, and between them.

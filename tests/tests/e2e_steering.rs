@@ -1,5 +1,5 @@
 //! Steering end to end: a pool that is in part down keeps what the 140 % rule says and moves nobody else, a simulation says so before,
-//! a plan panics and comes back, capacities spill and come back, what fits nowhere is shed, and a shift is refused by what was measured.
+//! a plan panics and comes back, a million client prefixes are exchanged, capacities spill and come back, what fits nowhere is shed, and a shift is refused by what was measured.
 use anyhow::ensure;
 use lb_common::abi::reason::Reason;
 use lb_tests::{
@@ -8,9 +8,10 @@ use lb_tests::{
     lab::{Check, ConfigOptions, Daemon, Lab, VIP_V4, web_vips},
 };
 use lb_userspace::{
-    api::types::{GuardView, Simulation, SteeredPlan},
+    api::types::{Explanation, GuardView, Simulation, SteeredPlan},
     telemetry::event::EventKind,
 };
+use nix::sys::signal::Signal;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     collections::BTreeSet,
@@ -19,7 +20,7 @@ use std::{
     ops::Range,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Source ports of connections that stay open: not those of flow maps.
@@ -276,6 +277,17 @@ fn what_fits_nowhere_is_shed_and_a_shift_is_refused_by_what_was_measured() {
             ensure!(most > 0.0 && most <= CAPACITY as f64, "{plan:?}");
             Ok(())
         });
+        // What is measured is what is simulated: a tenth of it would fit, and without a zone even less of it does than now.
+        let simulate = |args: &[&str]| -> (f64, bool) {
+            let told: Simulation =
+                e2e::ask(&daemon, &[&["plan", "simulate", "--service", "web"], args].concat());
+            let of_west = told.plans.iter().find(|plan| plan.client_region == "west").unwrap();
+            (of_west.unfit_percent, told.pools.iter().any(|pool| pool.exceeds))
+        };
+        let (tenth, now) = (simulate(&["--load", "0.1"]), simulate(&["--load", "1"]));
+        let without = simulate(&["--load", "1", "--fail", "zone=west/w1"]);
+        assert_eq!(tenth, (0.0, false));
+        assert!(now.0 > 30.0 && now.1 && without.0 > now.0 + 2.0 && without.1, "{now:?} {without:?}");
         // Who has another service notices nothing.
         let map = lab.flow_map("west", web_vips()[1], 20_000..20_040).unwrap();
         assert!(map.failed.is_empty(), "P0 is served: {:?}", map.failed);
@@ -304,4 +316,169 @@ fn what_fits_nowhere_is_shed_and_a_shift_is_refused_by_what_was_measured() {
         ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         Ok(())
     });
+}
+
+/// Client prefixes in the file, of both families: with those of the configuration as many as there may be.
+const PREFIXES: u32 = (1 << 20) - 64;
+/// How long a daemon that is not optimised may take to read them, on a machine that does much else.
+const MILLION_READY: Duration = Duration::from_secs(120);
+/// The service whose every datagram is accounted for.
+const NUMBERED: u16 = 9000;
+
+/// As many prefixes as there may be, every other one of each of two client regions, which a turn exchanges; and these lines at the end.
+fn write_prefixes(lab: &Lab, turn: u32, last_lines: &str) -> String {
+    let mut text = String::from("prefix,client_region\n");
+    for number in 0..PREFIXES {
+        let ([_, a, b, c], region) = (number.to_be_bytes(), e2e::CLIENTS[((number + turn) % 2) as usize]);
+        let line = if number % 4 == 0 {
+            format!("2001:db8:8000:{a:x}{b:02x}:{c:x}::/80,{region}\n")
+        } else {
+            format!("20.{a}.{b}.{c}/32,{region}\n")
+        };
+        text += &line;
+    }
+    let path = lab.directory().join("clients.csv");
+    fs::write(&path, text + last_lines).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_million_client_prefixes_are_exchanged_without_a_gap() {
+    let lab = e2e::raise();
+    let service = |name: &str, vip: IpAddr| {
+        format!(
+            "\n[[service]]\nname = \"{name}\"\naddress = \"{vip}\"\nport = {NUMBERED}\nprotocol = \"udp\"\n\
+             [[service.pool]]\nname = \"west\"\nsets = [\"web-w1\", \"web-w2\"]\ntable_size = 4093\n\
+             [[service.pool]]\nname = \"east\"\nsets = [\"web-e1\", \"web-e2\"]\ntable_size = 4093\n\
+             [service.plan]\nwest = [\"west\", \"east\"]\neast = [\"east\", \"west\"]\ndefault = [\"east\", \"west\"]\n"
+        )
+    };
+    let vips = web_vips().map(|vip| vip.ip());
+    let extra = service("numbered", vips[0]) + &service("numbered6", vips[1]);
+    let path = lab.write_config(&ConfigOptions { check: Check::None, extra, ..e2e::calm() }).unwrap();
+    let file = write_prefixes(&lab, 0, "");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("[node]\n", &format!("[node]\nclient_prefixes_file = \"{file}\"\n"), 1))
+        .unwrap();
+    let daemon = lab.start_daemon(&path).unwrap();
+    daemon.wait_ready(MILLION_READY).unwrap();
+    let before = e2e::placement(&lab);
+    let mut kept = Connections::open(&lab, KEPT_PORTS);
+    let numbered =
+        lab.numbered("west", &vips.map(|vip| SocketAddr::new(vip, NUMBERED)), 22_000..22_032).unwrap();
+    let region = |source: &str| {
+        let vip = format!("{}/tcp", web_vips()[usize::from(source.starts_with('['))]);
+        e2e::ask::<Explanation>(&daemon, &["explain", source, &vip]).client_region.unwrap_or_default()
+    };
+    // The first ones of both families, one that no line names, and the last one.
+    let regions = || {
+        let v4 = ["20.0.0.1:9", "20.0.0.2:9", "21.0.0.1:9", "20.15.255.191:9"];
+        let v6 = ["[2001:db8:8000::9]:9", "[2001:db8:8000:0:4::9]:9"];
+        v4.into_iter().chain(v6).map(region).collect::<Vec<_>>()
+    };
+    assert_eq!(regions(), ["east", "west", "default", "east", "west", "west"]);
+
+    // Every one of them belongs to the other region, and so do, by longer prefixes than the configuration has, the clients in the east: whom that
+    // does not concern loses no packet.
+    let client = lab.topology().client("east").unwrap().clone();
+    write_prefixes(&lab, 1, &format!("{}/32,west\n{}/128,west\n", client.v4, client.v6));
+    // A request would not wait for so long.
+    let reload = |what: &str| {
+        let since_ns = e2e::now_ns();
+        daemon.signal(Signal::SIGHUP).unwrap();
+        let end = Instant::now() + MILLION_READY;
+        loop {
+            let events = e2e::events_since(&daemon, since_ns).into_iter();
+            if let Some(told) = events.map(|event| event.cause).find(|cause| cause.starts_with("reload")) {
+                assert!(told.starts_with(what), "{told}");
+                return told;
+            }
+            assert!(Instant::now() < end, "{}", daemon.log_tail());
+            thread::sleep(Duration::from_millis(50));
+        }
+    };
+    reload("reloaded:");
+    assert_eq!(regions(), ["west", "east", "default", "west", "east", "east"]);
+    let after = e2e::placement(&lab);
+    let west = lab.topology().names_in("west");
+    for (key, map) in before.0.iter().filter(|((client, _), _)| client == "west") {
+        assert_eq!(map.moved(&after.0[key]), [], "{key:?}");
+    }
+    assert_eq!(after.servers_of("east"), west);
+    kept.assert_unbroken(&BTreeSet::new());
+    let account = numbered.stop().unwrap();
+    assert_eq!((account.sent, &account.told), (account.arrived, &Vec::new()), "{account:?}");
+    assert!(account.by_backend.keys().all(|name| west.contains(name)) && account.sent > 1_000, "{account:?}");
+    assert_eq!(plan(&daemon, &format!("{}/32", client.v4)).client_region, "west");
+    let plans: Vec<SteeredPlan> = e2e::ask(&daemon, &["plan", "show", "web", "--client", "20.0.0.0/30"]);
+    let regions: BTreeSet<_> = plans.iter().map(|plan| plan.client_region.as_str()).collect();
+    assert!(
+        e2e::CLIENTS.iter().all(|region| regions.contains(region)),
+        "clients of both are in it: {regions:?}"
+    );
+
+    // A line that is wrong changes nothing.
+    fs::write(file, "20.0.0.0/32,west\n20.0.0.0/33,west\n").unwrap();
+    let told = reload("reload refused");
+    assert!(told.contains("clients.csv:2:1"), "{told}");
+    after.assert_same(&e2e::placement(&lab));
+    kept.assert_unbroken(&BTreeSet::new());
+    kept.finish();
+}
+
+#[test]
+fn a_strict_plan_never_leaves_and_a_zone_affine_one_goes_when_too_little_is_left() {
+    let lab = e2e::raise();
+    let path = lab.write_config(&ConfigOptions { check: Check::None, ..e2e::calm() }).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    // The clients of the west: of the service over IPv4, and of the one over IPv6.
+    let plan_line = "west = [\"west\", \"east\"]";
+    let modes = [
+        "pools = [\"west\"], mode = \"strict\"",
+        "pools = [\"west\", \"east\"], mode = \"zone-affine\", rho = 0.6",
+    ];
+    let text =
+        modes.iter().fold(text, |text, mode| text.replacen(plan_line, &format!("west = {{ {mode} }}"), 1));
+    fs::write(&path, text).unwrap();
+    let daemon = lab.start_daemon(&path).unwrap();
+    daemon.wait_ready(e2e::DEADLINE).unwrap();
+    let before = e2e::placement(&lab);
+    // The parts of both services' flows that are in the east.
+    let parts = |placement: &Placement| -> [f64; 2] {
+        let of = |is_ipv4: bool| {
+            let maps = placement.0.iter().filter(|((_, vip), _)| vip.is_ipv4() == is_ipv4);
+            spilled(&lab, &Placement(maps.map(|(key, map)| (key.clone(), map.clone())).collect()))
+        };
+        [of(true), of(false)]
+    };
+    assert_eq!(parts(&before), [0.0, 0.0]);
+    // Five of eight are left, which is more than 60 %: both stay.
+    let mut gone = lab.topology().names_in("west/w1/r1");
+    gone.insert("w1r2b1".to_owned());
+    e2e::act(&daemon, "domain", "drain", "west/w1/r1");
+    e2e::act(&daemon, "backend", "drain", "w1r2b1");
+    let during = e2e::placement(&lab);
+    assert_eq!(parts(&during), [0.0, 0.0]);
+    before.assert_only_moved(&gone, &during);
+    // With four left the half whose home is gone goes to the other region, of the one service; the other one's stays.
+    gone.insert("w1r2b2".to_owned());
+    e2e::act(&daemon, "backend", "drain", "w1r2b2");
+    e2e::eventually("the zone-affine plan hands on what has no home", || {
+        let [strict, affine] = parts(&e2e::placement(&lab));
+        ensure!(strict == 0.0 && (affine - 0.5).abs() < 0.05, "{strict} {affine}");
+        Ok(())
+    });
+    before.assert_only_moved(&gone, &e2e::placement(&lab));
+    // Of all that is left, one backend takes everything of the strict plan.
+    let last = BTreeSet::from(["w2r2b2".to_owned()]);
+    gone = lab.topology().names_in("west").difference(&last).cloned().collect();
+    for name in gone.iter().filter(|name| name.starts_with("w2")) {
+        e2e::act(&daemon, "backend", "drain", name);
+    }
+    e2e::eventually("seven eighths go", || {
+        let [strict, affine] = parts(&e2e::placement(&lab));
+        ensure!(strict == 0.0 && (affine - 0.875).abs() < 0.04, "{strict} {affine}");
+        Ok(())
+    });
+    before.assert_only_moved(&gone, &e2e::placement(&lab));
 }

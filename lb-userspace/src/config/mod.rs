@@ -41,8 +41,8 @@ pub use forwarding::{Forwarding, Quic, QuicConfig, Reach, Udp};
 pub use http::{Clients, Http, Operator, Tls};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
-    Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Plan, PlanMode, Pool, Protocol,
-    Service, Set, SetShare, Topology, XdpMode,
+    Announcement, Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Plan, PlanMode,
+    Pool, Protocol, Service, Set, SetShare, Topology, XdpMode,
 };
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimits};

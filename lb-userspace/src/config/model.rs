@@ -90,8 +90,19 @@ pub struct Node {
     pub target_utilisation: u8,
     /// Most of a pool's weight that checks of single backends take out, in percent; 100 for no bound.
     pub max_ejected: u8,
+    /// How this host's routes are withdrawn while it hears no backend, if it does that itself.
+    pub announcement: Option<Announcement>,
     /// What this host takes from other regions.
     pub relay: Relay,
+}
+
+/// Programs that take this host's routes away and bring them back: each by its absolute path, with its arguments.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Announcement {
+    /// Run when this host has heard no backend for a while.
+    pub withdraw: Vec<String>,
+    /// Run when it hears some again.
+    pub announce: Vec<String>,
 }
 
 impl Node {

@@ -60,6 +60,8 @@ pub(super) struct RawNode<'a> {
     pub(super) panic_threshold: Option<At<i64>>,
     pub(super) target_utilisation: Option<At<i64>>,
     pub(super) max_ejected: Option<At<i64>>,
+    pub(super) withdraw_command: Option<Texts<'a>>,
+    pub(super) announce_command: Option<Texts<'a>>,
     pub(super) relay: RawNodeRelay<'a>,
 }
 
@@ -258,6 +260,8 @@ impl<'a> RawNode<'a> {
             panic_threshold: fields.integer("panic_threshold", report),
             target_utilisation: fields.integer("target_utilisation", report),
             max_ejected: fields.integer("max_ejected", report),
+            withdraw_command: fields.strings("withdraw_command", report),
+            announce_command: fields.strings("announce_command", report),
             relay: RawNodeRelay::read(&mut fields, report),
         };
         raw.mistyped = fields.mistyped;

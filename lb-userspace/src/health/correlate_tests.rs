@@ -66,6 +66,10 @@ fn silence_of_all_is_this_hosts_own() {
     // Nor does one rack's witness bring the others down with it unless it stands outside of what fails.
     assert_eq!(explained(&grid(), &everybody[1..]), ["isolated"]);
     assert_eq!(explained(&grid(), &everybody[5..]), ["r0/z0/k1", "r0/z1", "r1"]);
+    // Also where no domain has enough members to fail as one.
+    let sparse = config(&vec![vec![vec![1]], vec![vec![1]]], Vec::new());
+    assert_eq!(explained(&sparse, &[0, 1]), ["isolated"]);
+    assert_eq!(explained(&sparse, &[1]), [""; 0]);
 }
 
 #[test]

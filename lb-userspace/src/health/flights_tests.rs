@@ -168,6 +168,22 @@ fn a_failure_is_found_in_two_rounds_and_the_time_of_a_question() {
     }
 }
 
+/// A CPU that is taken away again and again is never prompt: failures are found all the same, long before nobody is waited for any more.
+#[test]
+fn a_host_that_is_busy_for_good_finds_who_is_dead() {
+    let busy: Vec<_> = (0..200).map(|turn| (turn * 3_700 * US, turn * 3_700 * US + 3_500 * US)).collect();
+    for dead_ns in (200 * MS..212 * MS).step_by(397_003) {
+        for target in 0..4 {
+            let mut host = Host::new([vec![], busy.clone()], 4);
+            host.dead.insert(target, dead_ns);
+            let misses = host.run(600 * MS);
+            assert!(misses.iter().all(|seen| seen.target == target), "{misses:?}");
+            let took_ns = Host::down_ns(&misses, target).expect("it is dead") - dead_ns;
+            assert!(took_ns <= 40 * MS, "target {target}, dead at {dead_ns}, took {took_ns}");
+        }
+    }
+}
+
 #[test]
 fn a_cpu_that_never_comes_back_delays_the_first_failure_and_no_other() {
     let mut host = Host::new([vec![], vec![(10 * MS, 10_000 * MS)]], 4);

@@ -202,6 +202,25 @@ fn isolation_keeps_what_was_down_before() {
 }
 
 #[test]
+fn an_answer_to_another_check_since_the_silence_began_ends_it() {
+    let checks =
+        vec![check(CheckKind::Heartbeat { port: 6777 }, 3), check(CheckKind::Tcp { port: 80 }, 1_000)];
+    let config = config(&vec![vec![vec![2; 2]; 2]; 2], checks);
+    let (mut judge, _) = Judge::new(&config, Targets::new(&config), |_| State::Up);
+    let all = |outcome: Outcome| vec![outcome; config.backends.len()];
+    let mut is_isolated_after = |group, since_ns, outcome| {
+        let round = Round { group, since_ns, due_ns: since_ns + 10, outcomes: &all(outcome) };
+        judge.round(&round, |_| false);
+        judge.is_isolated()
+    };
+    let silent = |due_ns| Outcome::Missed { how: Miss::Silent, due_ns };
+    assert!(is_isolated_after(0, 100, silent(110)));
+    is_isolated_after(1, 120, Outcome::Answered { at_ns: 125, rtt_ns: 5 });
+    // Heartbeats are missed as before, but since they are, everybody answered something.
+    assert!(!is_isolated_after(0, 200, silent(210)));
+}
+
+#[test]
 fn refusals_everywhere_are_believed() {
     let mut scene = grid();
     let everybody: Vec<_> = (0..40).collect();

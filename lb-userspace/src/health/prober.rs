@@ -4,10 +4,11 @@
 //! drained; it may be that several rounds are in flight, when the timeout is longer than the interval. If somebody is missing, it is
 //! [held](crate::health::flights) until it is known that this host was not what stood still.
 
+mod batch;
 pub mod bfd;
 pub mod cpus;
 pub mod exchange;
-mod exec;
+pub(crate) mod exec;
 pub mod gather;
 pub mod http;
 pub mod slow;
@@ -17,7 +18,7 @@ pub mod tunnel;
 mod wire;
 
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -25,6 +26,7 @@ use lb_common::abi::heartbeat::{Heartbeat, MAGIC, REPLY, REQUEST, STATUS_OK, VER
 
 use tokio::task::JoinSet;
 
+use self::batch::{BATCH, Outgoing, receive};
 use self::cpus::Cpus;
 use self::wire::{Means, Socket};
 
@@ -38,9 +40,7 @@ use crate::runtime::clock::{as_ns, monotonic_ns};
 /// Datagrams taken in one go, so that a flood cannot keep the thread from its timer.
 pub const MAX_DRAIN: usize = 65_536;
 /// Probes sent in one go: answers and operators' commands are not to wait until all of a large round is out.
-const PROBES_PER_TURN: usize = 64;
-/// After how many datagrams the clock is read again.
-const DATAGRAMS_PER_CLOCK: usize = 64;
+const PROBES_PER_TURN: usize = BATCH;
 /// Bytes read of a datagram: a heartbeat behind the longest IPv4 header and that of ICMP. Longer ones are no heartbeats.
 const DATAGRAM_BYTES: usize = 128;
 
@@ -202,6 +202,9 @@ pub struct Prober {
     /// For each target, its pace and its position there.
     places: Vec<Option<(usize, usize)>>,
     outcomes: Vec<Outcome>,
+    /// What is to be sent by each socket; empty between two turns, as is what came.
+    outgoing: [Outgoing; 4],
+    inbox: Vec<(Option<Heartbeat>, SocketAddr)>,
     /// The pace that got the last of the room to send.
     first: usize,
     status: ProbingStatus,
@@ -241,7 +244,17 @@ impl Prober {
         let [udp_v4, udp_v6, echo_v4, echo_v6] = sockets.map(Option::transpose);
         let sockets = [udp_v4?, udp_v6?, echo_v4?, echo_v6?];
         let status = ProbingStatus::default();
-        Ok(Self { sockets, key, paces, places, outcomes: Vec::new(), first: 0, status })
+        Ok(Self {
+            sockets,
+            key,
+            paces,
+            places,
+            outcomes: Vec::new(),
+            outgoing: Default::default(),
+            inbox: Vec::new(),
+            first: 0,
+            status,
+        })
     }
 
     /// The sockets, readable when there are answers.
@@ -264,29 +277,28 @@ impl Prober {
 
     /// Takes all answers that wait in the sockets.
     pub fn drain(&mut self) {
+        let mut inbox = std::mem::take(&mut self.inbox);
         for index in 0..self.sockets.len() {
-            let mut now_ns = monotonic_ns();
-            for taken in 0..MAX_DRAIN {
-                let Some(socket) = &self.sockets[index] else {
-                    break;
-                };
-                let mut datagram = [0; DATAGRAM_BYTES];
-                match socket.socket.recv_from(&mut datagram) {
-                    Ok((length, from)) => match socket.heartbeat(&datagram[..length]) {
-                        Some(heartbeat) => self.take(heartbeat, socket.means, from, now_ns),
+            for _ in 0..MAX_DRAIN / BATCH {
+                let Some(socket) = &self.sockets[index] else { break };
+                let means = socket.means;
+                let more =
+                    receive(&socket.socket, |datagram, from| inbox.push((socket.heartbeat(datagram), from)));
+                let now_ns = monotonic_ns();
+                for (heartbeat, from) in inbox.drain(..) {
+                    match heartbeat {
+                        Some(heartbeat) => self.take(heartbeat, means, from, now_ns),
                         // Raw sockets are shown all echo messages of the host.
-                        None if socket.means == Means::Echo => {}
+                        None if means == Means::Echo => {}
                         None => self.status.invalid_answers += 1,
-                    },
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    // Nothing left; or an error that the next wake-up meets again and that says nothing about a target.
-                    Err(_) => break,
+                    }
                 }
-                if taken % DATAGRAMS_PER_CLOCK == DATAGRAMS_PER_CLOCK - 1 {
-                    now_ns = monotonic_ns();
+                if !more {
+                    break;
                 }
             }
         }
+        self.inbox = inbox;
     }
 
     /// Hands out the next round that was due at `now_ns` and need not be held. The sockets must have been drained, and the CPUs heard, after that
@@ -341,28 +353,28 @@ impl Prober {
     fn send_some(&mut self, index: usize, sending: Sending, room: usize) -> usize {
         let Pace { flights, means, peers, sending: left, .. } = &mut self.paces[index];
         let Sending { round, due_ns, next } = sending;
-        let some = peers.iter().enumerate().skip(next).take(room);
-        let count = some.len();
-        let mut sent_ns = monotonic_ns();
-        for (position, &(target, to)) in some {
-            if position % DATAGRAMS_PER_CLOCK == DATAGRAMS_PER_CLOCK - 1 {
-                sent_ns = monotonic_ns();
-            }
+        let end = peers.len().min(next + room);
+        let sent_ns = monotonic_ns();
+        for (position, &(target, to)) in peers.iter().enumerate().take(end).skip(next) {
             let nonce = self.key.hash_one((round, target));
             let request = Heartbeat::request(round, nonce, target as u64);
-            let socket = &self.sockets[means.socket(to)];
-            let sent = socket.as_ref().map(|socket| socket.send(round, &request, to));
-            let sent = matches!(sent, Some(Ok(_)));
-            self.status.sent += u64::from(sent);
-            self.status.send_errors += u64::from(!sent);
-            flights.set(round, position, if sent { Probe::Waiting { sent_ns } } else { Probe::Unsent });
+            let number = means.socket(to);
+            if let Some(socket) = &self.sockets[number] {
+                self.outgoing[number].push(position, socket.message(round, &request), to);
+            }
         }
-        let next = next + count;
-        *left = (next < peers.len()).then_some(Sending { next, ..sending });
+        for (outgoing, socket) in self.outgoing.iter_mut().zip(&self.sockets) {
+            outgoing.send(socket.as_ref().map(|socket| &socket.socket), |position, sent| {
+                self.status.sent += u64::from(sent);
+                self.status.send_errors += u64::from(!sent);
+                flights.set(round, position, if sent { Probe::Waiting { sent_ns } } else { Probe::Unsent });
+            });
+        }
+        *left = (end < peers.len()).then_some(Sending { next: end, ..sending });
         if left.is_none() {
             flights.sent(round, due_ns, monotonic_ns());
         }
-        count
+        end - next
     }
 
     fn take(&mut self, heartbeat: Heartbeat, means: Means, from: SocketAddr, now_ns: u64) {

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use lb_common::abi::heartbeat::{REQUEST, STATUS_UNWELL};
@@ -52,7 +53,10 @@ impl Scene {
     }
 
     fn send(&mut self, now_ns: u64) {
-        self.prober.send(now_ns);
+        // A large round goes out in several turns.
+        for _ in 0..=self.backends.len() / PROBES_PER_TURN {
+            self.prober.send(now_ns);
+        }
         for (index, backend) in self.backends.iter().enumerate() {
             let mut datagram = [0; 100];
             let (length, from) = backend.recv_from(&mut datagram).expect("a request before the deadline");
@@ -165,6 +169,21 @@ fn an_answer_after_judgement_is_late_and_one_that_comes_twice_counts_once() {
     assert_eq!(scene.prober.status().late_answers, 1);
     let outcomes = scene.judge_sent(scene.start_ns + INTERVAL_NS);
     assert_eq!(outcomes.into_iter().map(how).collect::<Vec<_>>(), [Some(Miss::Silent); 2]);
+}
+
+#[test]
+fn all_that_waits_is_taken_before_a_round_is_judged() {
+    let count = 2 * BATCH + 3;
+    let mut scene = Scene::new(count);
+    for backend in 0..count {
+        // Over the loopback interface it lies in the socket when this returns.
+        scene.backends[backend]
+            .send_to(scene.reply(backend).as_bytes(), scene.requests[&backend].1)
+            .expect("sent");
+    }
+    scene.prober.drain();
+    assert_eq!(scene.prober.status().answers, count as u64);
+    assert!(scene.judge().into_iter().all(|outcome| how(outcome).is_none()));
 }
 
 #[test]

@@ -10,6 +10,9 @@
 //! 3. If all answer promptly, but others' answers of the same round arrived meanwhile, which were late, more may follow: another grace.
 //! 4. Otherwise the silence is believed. That costs as long as a question takes, some tens of microseconds.
 //!
+//! After a grace all CPUs are asked in any case, and how long they take means nothing any more: what lay in their queues has come out twice
+//! since answers were due, and a host that is busy for good would never be prompt. Only late answers are a reason for another grace then.
+//!
 //! After [`HELD_MAX`] it is believed whatever CPUs do.
 
 use std::time::Duration;
@@ -62,6 +65,12 @@ impl Testimony {
     #[must_use]
     pub fn new(cpus: usize) -> Self {
         Self { cpus: vec![Cpu::default(); cpus], answered_ns: Some(0), ..Self::default() }
+    }
+
+    /// Whether there is anybody to ask.
+    #[must_use]
+    pub const fn has_witnesses(&self) -> bool {
+        !self.cpus.is_empty()
     }
 
     /// Whether a question is open: then none is to be asked.
@@ -182,7 +191,9 @@ impl Hold {
             testimony.give_up();
             return Ruling::Believe;
         }
-        if testimony.since(due_ns) == Since::Unasked && now_ns.saturating_sub(due_ns) <= pace.slack_ns {
+        let is_again = self.graces > 0 && testimony.has_witnesses();
+        let is_late = now_ns.saturating_sub(due_ns) > pace.slack_ns;
+        if testimony.since(due_ns) == Since::Unasked && (is_again || !is_late) {
             self.late = 0;
             ask(testimony.ask(now_ns));
         }
@@ -190,7 +201,7 @@ impl Hold {
             Since::Waiting => return Ruling::Wait(until_ns),
             // Who asks is late himself.
             Since::Unasked => true,
-            Since::Answered(took_ns) => took_ns > pace.slack_ns || self.late > 0,
+            Since::Answered(took_ns) => self.late > 0 || took_ns > pace.slack_ns && !is_again,
         };
         if !stood_still {
             return Ruling::Believe;

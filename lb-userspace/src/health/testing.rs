@@ -53,6 +53,7 @@ pub(crate) fn config(shape: &Shape, checks: Vec<Check>) -> Config {
             panic_threshold: 50,
             target_utilisation: 80,
             max_ejected: 100,
+            announcement: None,
             relay: crate::config::Relay::default(),
         },
         topology: Topology::default(),

@@ -73,6 +73,21 @@ fn what_flaps_is_held_until_its_penalty_has_decayed() {
     assert_eq!((breaker.state(), breaker.next_ns()), (Up, None));
 }
 
+#[test]
+fn whoever_failed_very_often_is_held_for_three_half_lives_at_most() {
+    let mut breaker = Breaker::new(Settings { pace: Pace::default(), ..settings() }, Up);
+    for round in 0..100 {
+        breaker.observe(Down, 2 * round);
+        // What is said again is no other failure.
+        breaker.observe(Down, 2 * round);
+        breaker.observe(Up, 2 * round + 1);
+        let penalty = breaker.damping(2 * round + 1).expect("it failed").penalty.round();
+        assert_eq!(penalty, (PENALTY * (round + 1) as f64).min(CEILING), "round {round}");
+    }
+    let held_ns = breaker.next_ns().expect("it ends") - 200;
+    assert!((179 * SECOND..=180 * SECOND).contains(&held_ns), "{held_ns}");
+}
+
 proptest! {
     /// After any history: only what health calls UP takes flows, a failure is out at once, nothing is held for longer than
     /// the ceiling allows, and in the end everything is open.

@@ -57,6 +57,9 @@ fn a_set_takes_its_share_and_the_rest_stays_in_proportion() {
     let base = config(16_381, &[&[100, 300], &[50]], 0);
     let (with, misfits) = apply(&base, &one("s1", 100));
     assert_eq!(misfits, []);
+    // A canary of the first set leaves the order of sets as the file has it, so nothing else seems to have changed.
+    let (of_first, _) = apply(&base, &one("s0", 100));
+    assert_eq!(of_first.services[0].pools[0].sets, base.services[0].pools[0].sets);
     let shares = slots(&with)
         .into_values()
         .map(|count| (count as f64 * 1_000.0 / 16_381.0).round())

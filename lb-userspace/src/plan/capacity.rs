@@ -377,9 +377,16 @@ east = ["198.51.100.0/24"]
         let region = |demand: &[f64]| all(&config, &[], ("west", 0), demand);
         assert_eq!(region(&[200.0, 100.0]), []);
         assert_eq!(region(&[300.0, 100.0]).len(), 2, "both share what east has");
+        // What fits nowhere now fits nowhere then: that is no reason.
+        assert_eq!(all(&config, &["w1"], ("west/w1", 0), &[1_500.0, 100.0]), []);
         // One client region has no flows: for that, weights count.
         let one = region(&[200.0, 0.0]);
         assert!(matches!(&one[..], [Shortage { lack: Lack::Weight { .. }, .. }]), "{one:?}");
+        // So they do where not every pool says what it can take.
+        config.services[0].pools[1].capacity = None;
+        let unknown = all(&config, &[], ("west", 0), &[300.0, 100.0]);
+        let by_weight = |shortage: &Shortage| matches!(shortage.lack, Lack::Weight { .. });
+        assert!(unknown.len() == 2 && unknown.iter().all(by_weight), "{unknown:?}");
     }
 
     #[test]
@@ -407,5 +414,15 @@ east = ["198.51.100.0/24"]
         assert!(Readiness { well: 1, all: 2 }.is_enough() && !Readiness { well: 49, all: 100 }.is_enough());
         assert!(Readiness::default().is_enough(), "nothing is in it");
         assert_eq!((Readiness { well: 1, all: 3 }.percent(), Readiness::default().percent()), (33, 100));
+        // That the region is not well is no reason to keep traffic from a zone of it; that a rack of it is not is one.
+        let config = config();
+        let [rack, zone, region] =
+            ["west/w1/r1", "west/w1", "west"].map(|path| config.topology.find(path).unwrap());
+        let ready = |ill: DomainId| {
+            let members = [(100, [rack, zone, region], true)].into_iter();
+            readiness(members, |domain| domain != ill, zone)
+        };
+        assert_eq!(ready(region), Readiness { well: 100, all: 100 });
+        assert_eq!([ready(zone), ready(rack)], [Readiness { well: 0, all: 100 }; 2]);
     }
 }

@@ -199,6 +199,27 @@ proptest! {
     }
 }
 
+#[test]
+fn what_is_relayed_is_marked_in_its_pool_and_in_its_backends() {
+    let text = "[node]\nname = \"e\"\nregion = \"west\"\ninterfaces = [\"eth0\"]\ntunnel_source_v4 = \"10.255.0.0/16\"\n\
+        hash_key = \"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"\n\
+        [topology.west]\nw1 = [\"r1\"]\n[topology.east]\n\
+        [[relay]]\nname = \"far\"\nregion = \"east\"\nchecks = []\n[[relay.host]]\nname = \"edge-e1\"\naddress = \"10.0.9.2\"\n\
+        [[set]]\nname = \"s\"\ndomain = \"west/w1\"\nchecks = []\n\
+        [[set.backend]]\nname = \"b\"\nrack = \"west/w1/r1\"\naddress = \"10.1.0.1\"\n\
+        [[service]]\nname = \"web\"\naddress = \"192.0.2.10\"\nport = 80\nprotocol = \"tcp\"\n\
+        [[service.pool]]\nname = \"own\"\nsets = [\"s\"]\n[[service.pool]]\nname = \"there\"\nrelay = \"far\"\n\
+        [service.plan]\ndefault = [\"own\", \"there\"]\n";
+    let image = compile(&parse(text)).unwrap();
+    let pool = |name: &str| image.names.pools.iter().position(|known| known == name).unwrap();
+    for (pool, is_relay) in [(pool("web/own"), false), (pool("web/there"), true)] {
+        assert_eq!(image.pools[pool].flags & POOL_RELAY != 0, is_relay, "{}", image.names.pools[pool]);
+    }
+    for (name, entry) in image.names.backends.iter().zip(&image.backends) {
+        assert_eq!(entry.flags & BACKEND_RELAY != 0, name == "edge-e1", "{name}");
+    }
+}
+
 fn small() -> Config {
     let service = RandomService {
         vip: 10,

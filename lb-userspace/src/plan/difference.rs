@@ -73,6 +73,7 @@ fn settings(old: &Config, new: &Config) -> Vec<String> {
         ("node.panic_threshold", a.panic_threshold != b.panic_threshold),
         ("node.target_utilisation", a.target_utilisation != b.target_utilisation),
         ("node.max_ejected", a.max_ejected != b.max_ejected),
+        ("node.withdraw_command", a.announcement != b.announcement),
         ("node.answers_per_second", a.answers_per_second != b.answers_per_second),
         ("client_regions", old.client_regions != new.client_regions),
         ("check", old.checks != new.checks),

@@ -159,11 +159,22 @@ impl Image {
     }
 }
 
+/// Bytes that are hashed in one go.
+const HASHED_BYTES: usize = 8 << 10;
+
 fn update_all<T: Pod>(hash: &mut Sha256, values: &[T]) {
     hash.update((values.len() as u64).to_le_bytes());
+    // There are millions of slots of two bytes each: one call for each would take longer than the hash itself.
+    let mut chunk = Vec::with_capacity(HASHED_BYTES);
     for value in values {
-        hash.update(value.as_bytes());
+        let bytes = value.as_bytes();
+        if chunk.len() + bytes.len() > HASHED_BYTES {
+            hash.update(&chunk);
+            chunk.clear();
+        }
+        chunk.extend_from_slice(bytes);
     }
+    hash.update(&chunk);
 }
 
 /// Offset of the EtherType in an Ethernet header.

@@ -105,6 +105,8 @@ async fn serve(
     notify::ready();
     let keeping = Arc::clone(&service);
     let keeper = tokio::spawn(async move { keeping.keep().await });
+    let announcing = Arc::clone(&service);
+    let announcer = tokio::spawn(async move { announcing.watch_announcement().await });
     let measuring = Arc::clone(&service);
     let measurer = tokio::spawn(async move { measuring.watch_traffic().await });
     let feeding = Arc::clone(&service);
@@ -122,6 +124,7 @@ async fn serve(
     server.serve(Arc::clone(&service), stopped).await;
     notify::stopping();
     keeper.abort();
+    announcer.abort();
     measurer.abort();
     feeder.abort();
     if let Some(task) = program_log {

@@ -1,6 +1,7 @@
 //! What runs: daemon, control thread, agent.
 
 pub mod agent;
+mod announcement;
 pub mod canaries;
 pub mod clock;
 pub mod control;

@@ -49,6 +49,26 @@ impl Reloads {
     }
 }
 
+/// How long each part of a reload took.
+struct Laps {
+    last_ns: u64,
+    told: String,
+}
+
+impl Laps {
+    fn begin() -> Self {
+        Self { last_ns: monotonic_ns(), told: String::new() }
+    }
+
+    /// Ends the part of this name.
+    fn end(&mut self, part: &str) {
+        let now_ns = monotonic_ns();
+        let separator = if self.told.is_empty() { "" } else { ", " };
+        self.told += &format!("{separator}{part} {} ms", (now_ns - self.last_ns) / 1_000_000);
+        self.last_ns = now_ns;
+    }
+}
+
 impl Service {
     /// Reads the file again and puts it in force. A file that cannot be put in force changes nothing; that is counted, logged and
     /// goes into the journal.
@@ -102,7 +122,9 @@ impl Service {
     pub(super) async fn put_in_force(&self, config: Arc<Config>) -> Result<Reloaded, Problem> {
         let old = self.tenure();
         let file = self.origin.config_path.clone();
+        let mut laps = Laps::begin();
         let differences = tokio::task::block_in_place(|| differences(&old.config, &config));
+        laps.end("compared");
         if *config == *old.config {
             return Ok(answer(file, &old, false, &Report::default(), differences));
         }
@@ -125,8 +147,10 @@ impl Service {
         old.walker.stop();
         let heir = tokio::task::block_in_place(|| {
             let (image, built) = self.compile(&config).map_err(anyhow::Error::from)?;
+            laps.end("compiled");
             let options = Options::new(&config);
             let prepared = old.data_plane.succeed(&image, &options, &state.unneeded)?;
+            laps.end("maps and program");
             Ok((image.digest, prepared, built))
         });
         let (heir, built) = match heir {
@@ -135,18 +159,23 @@ impl Service {
         };
         let tenure = match heir {
             Ok(heir) => {
+                laps.end("watching began");
                 heir.warm_up().await;
+                laps.end("next hops and verdicts");
                 self.change_over(heir).await
             }
             Err(error) => Err(error),
         };
         match tenure {
             Ok(tenure) => {
+                laps.end("changed over");
                 let report = tenure.data_plane.report().clone();
                 let cause = describe(&report, &differences, built);
                 let node = tenure.config.node.name.clone();
                 self.journal.record(NewEvent::daemon(node, cause, monotonic_ns()));
                 drop(tokio::task::spawn_blocking(move || old.stop()).await);
+                laps.end("old one ended");
+                tracing::info!("reload: {}", laps.told);
                 Ok(answer(file, &tenure, true, &report, differences))
             }
             Err(error) => {

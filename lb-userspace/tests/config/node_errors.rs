@@ -303,7 +303,7 @@ error: unknown key "hashkey" in [node]
   |
 5 | hashkey = "****************************************************************"
   | ^^^^^^^
-  = help: did you mean "hash_key"? known keys: "name", "region", "zone", "interfaces", "mode", "hash_key", "hash_key_file", "tunnel_source_v4" and 17 more"#,
+  = help: did you mean "hash_key"? known keys: "name", "region", "zone", "interfaces", "mode", "hash_key", "hash_key_file", "tunnel_source_v4" and 19 more"#,
     );
 }
 
@@ -436,4 +436,24 @@ fn what_is_remembered_grows_with_the_cpus_unless_the_file_says() {
     assert_eq!(plain.entries(u32::MAX), (16 << 20, 16 << 20), "bounded");
     let said = node("flow_entries = 2048\nanswers_per_second = 7");
     assert_eq!((said.entries(64), said.answers_per_second), ((2048, 1 << 20), 7));
+}
+
+#[test]
+fn routes_that_would_go_and_not_come_back() {
+    let name = "name = \"edge-1\"";
+    let one = "withdraw_command = [\"/bin/true\"]";
+    refused(
+        &with(&[(name, &format!("{name}\n{one}"))]),
+        r#"
+error: withdraw_command and announce_command go together
+ --> weir.toml:3:20
+  |
+3 | withdraw_command = ["/bin/true"]
+  |                    ^^^^^^^^^^^^^
+  = help: give both: what withdraws the routes, and what brings them back, such as ["/usr/sbin/birdc", "enable", "vips"]"#,
+    );
+    let shown =
+        errors(&with(&[(name, &format!("{name}\n{one}\nannounce_command = [\"true\"]"))])).to_string();
+    assert!(shown.contains("announce_command \"true\" of [node] is no absolute path"), "{shown}");
+    accepted(&with(&[(name, &format!("{name}\n{one}\nannounce_command = [\"/bin/true\", \"x\"]"))]));
 }

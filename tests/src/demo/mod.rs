@@ -119,8 +119,14 @@ impl Demo<'_> {
         }
         let restored_ns = monotonic_ns();
         self.view.say("both are connected again");
+        let topology = self.lab.topology();
         let is_up = |events: &[Event]| {
-            FAULTS.iter().all(|domain| journal::first(events, domain, "UP", restored_ns).is_some())
+            let is_back =
+                |name: &String| journal::last(events, name, begin_ns).is_none_or(|e| e.says(name, "UP"));
+            FAULTS.iter().all(|domain| {
+                let up = journal::first(events, domain, "UP", restored_ns).is_some();
+                up && topology.names_in(domain).iter().all(is_back)
+            })
         };
         self.watch("both are connected again", RECOVERY_TIMEOUT, is_up)?;
         self.watch("all is back", COOL_DOWN, |_| false)?;

@@ -8,6 +8,7 @@ use crate::{
     lab::Topology,
     load::Request,
 };
+use std::collections::BTreeSet;
 
 /// Width of the table's first column.
 const LABEL_CELLS: usize = 52;
@@ -30,15 +31,18 @@ pub(super) fn print(
     events: &[Event],
 ) -> bool {
     let found: Vec<_> = faults.iter().map(|fault| find(fault, events)).collect();
-    let outages: Vec<_> = found.iter().map(|found| outage(topology, found)).collect();
+    let outages: Vec<_> = found.iter().flat_map(|found| outages(topology, found, events)).collect();
     let impacts = analysis::judge(requests, &outages, phases);
     print_timeline(phases[0], &found, events);
-    let new_ns: Vec<_> = (outages.iter())
-        .map(|outage| analysis::last_new_ns(requests, &outage.backends, outage.restored_ns))
-        .collect();
-    print_times(&found, &new_ns);
+    let last_new_ns = |found: &Found<'_>| {
+        let (backends, before_ns) = (topology.names_in(found.fault.domain), found.fault.restored.begin_ns);
+        analysis::last_new_ns(requests, &backends, before_ns)
+    };
+    print_times(&found, &found.iter().map(last_new_ns).collect::<Vec<_>>());
     print_impacts(&impacts);
-    verdict(&found, &impacts)
+    let missing = outages.iter().filter(|outage| outage.end_ns == u64::MAX);
+    let missing = missing.flat_map(|outage| outage.backends.iter().map(String::as_str)).collect();
+    verdict(&found, &missing, &impacts)
 }
 
 fn find<'a>(fault: &'a Fault, events: &'a [Event]) -> Found<'a> {
@@ -51,14 +55,22 @@ fn find<'a>(fault: &'a Fault, events: &'a [Event]) -> Found<'a> {
     }
 }
 
-/// Without an UP in the journal the domain is out until the end.
-fn outage(topology: &Topology, found: &Found<'_>) -> Outage {
-    Outage {
-        backends: topology.names_in(found.fault.domain),
-        begin_ns: found.fault.cut.begin_ns,
-        end_ns: found.up.map_or(u64::MAX, |up| up.stored_ns.unwrap_or(up.monotonic_ns)),
-        restored_ns: found.fault.restored.begin_ns,
-    }
+/// When each backend of a domain was out: until the domain and the backend itself were taken back, which may take longer for one than for
+/// the others. Without an UP in the journal it is out until the end.
+fn outages(topology: &Topology, found: &Found<'_>, events: &[Event]) -> Vec<Outage> {
+    let up_ns = |up: &Event| up.stored_ns.unwrap_or(up.monotonic_ns);
+    let domain_ns = found.up.map_or(u64::MAX, up_ns);
+    let outage = |name: String| {
+        let own = journal::last(events, &name, found.fault.cut.begin_ns);
+        let own_ns = own.map_or(0, |own| if own.says(&name, "UP") { up_ns(own) } else { u64::MAX });
+        Outage {
+            backends: [name].into(),
+            begin_ns: found.fault.cut.begin_ns,
+            end_ns: domain_ns.max(own_ns),
+            restored_ns: found.fault.restored.begin_ns,
+        }
+    };
+    topology.names_in(found.fault.domain).into_iter().map(outage).collect()
 }
 
 fn print_timeline(begin_ns: u64, found: &[Found<'_>], events: &[Event]) {
@@ -122,7 +134,7 @@ fn print_impacts(impacts: &[Impact]) {
     row("flows of other backends that moved (must be 0)", &|impact| impact.moved);
 }
 
-fn verdict(found: &[Found<'_>], impacts: &[Impact]) -> bool {
+fn verdict(found: &[Found<'_>], missing: &BTreeSet<&str>, impacts: &[Impact]) -> bool {
     let mut complaints = Vec::new();
     for Found { fault, down, up, .. } in found {
         match down {
@@ -130,6 +142,10 @@ fn verdict(found: &[Found<'_>], impacts: &[Impact]) -> bool {
             Some(_) if up.is_none() => complaints.push(format!("{} did not come back", fault.domain)),
             Some(_) => {}
         }
+    }
+    let all_domains_are_up = complaints.is_empty();
+    if all_domains_are_up && !missing.is_empty() {
+        complaints.push(format!("{missing:?} did not come back"));
     }
     let moved: usize = impacts.iter().map(|impact| impact.moved).sum();
     if moved > 0 {
@@ -141,4 +157,49 @@ fn verdict(found: &[Found<'_>], impacts: &[Impact]) -> bool {
         println!("\nNOT as it must be: {}.", complaints.join("; "));
     }
     complaints.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::{FaultTime, Shape};
+
+    #[test]
+    fn a_backend_that_is_down_longer_than_its_domain_is_out_longer() {
+        let lab = Topology::new(Shape::default()).unwrap();
+        let fault = Fault {
+            domain: "west/w2",
+            cut: FaultTime { begin_ns: 100, end_ns: 100 },
+            last_packet_ns: 0,
+            restored: FaultTime { begin_ns: 200, end_ns: 200 },
+        };
+        let event = |subject: &str, kind: &str, to: &str, at_ns: u64| serde_json::json!({ "subject": subject, "kind": kind, "to": to, "monotonic_ns": at_ns });
+        let mut events = vec![
+            event("w2r1b1", "backend-state", "UP", 50),
+            event("west/w2", "domain-state", "DOWN", 110),
+            event("w2r1b1", "backend-state", "DOWN", 290),
+            event("w2r1b2", "backend-state", "DOWN", 291),
+            event("west/w2", "domain-state", "UP", 300),
+            event("w2r1b1", "backend-state", "UP", 400),
+        ];
+        let ends = |events: &[serde_json::Value]| {
+            let events = journal::parse(serde_json::Value::from(events.to_vec())).unwrap();
+            let outages = outages(&lab, &find(&fault, &events), &events);
+            outages
+                .into_iter()
+                .flat_map(|o| o.backends.into_iter().map(move |name| (name, o.end_ns)))
+                .collect::<Vec<_>>()
+        };
+        let all = |ends: [u64; 4]| {
+            ["w2r1b1", "w2r1b2", "w2r2b1", "w2r2b2"]
+                .map(str::to_owned)
+                .into_iter()
+                .zip(ends)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ends(&events), all([400, u64::MAX, 300, 300]));
+        events.push(event("w2r1b2", "backend-state", "UP", 500));
+        assert_eq!(ends(&events), all([400, 500, 300, 300]));
+        assert_eq!(ends(&events[..2]), all([u64::MAX; 4]), "the domain is still down");
+    }
 }

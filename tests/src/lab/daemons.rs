@@ -1,11 +1,16 @@
-//! Other people's daemons in the lab's namespaces: BIRD and FRR as BFD peers, dnsmasq as a name server, Prometheus.
+//! Other people's daemons in the lab's namespaces: BIRD and FRR as BFD peers, dnsmasq as a name server, nginx over TLS, Prometheus.
 use super::{Lab, netns::Netns, process::Process};
 use anyhow::{Context, Result};
 use nix::{
     sys::signal::Signal,
     unistd::{User, chown},
 };
-use std::{fs, net::IpAddr, process::Command};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::Command,
+};
 
 /// Where Debian's package keeps FRR's daemons.
 const FRR: &str = "/usr/lib/frr";
@@ -63,7 +68,9 @@ impl Lab {
              protocol bfd {{ {kind} {times}; neighbor {peer} local {local} multihop {hops}; }}\n"
         );
         fs::write(file("conf"), config)?;
-        let mut command = Command::new("bird");
+        // As on a host of its own: what else the lab does is no reason for it to be late.
+        let mut command = Command::new("chrt");
+        command.args(["--fifo", "5", "bird"]);
         command.arg("-f").arg("-c").arg(file("conf")).arg("-s").arg(file("ctl")).arg("-P").arg(file("pid"));
         Ok(Running(vec![Process::start(&self.entry, netns, &name, &mut command)?]))
     }
@@ -139,5 +146,39 @@ impl Lab {
             &format!("dnsmasq-{}", netns.name()),
             &mut command,
         )?]))
+    }
+
+    /// Starts an nginx in a namespace that answers over TLS on port 443 of this address, with this certificate and key, and this text.
+    ///
+    /// # Errors
+    /// nginx is not installed.
+    pub fn start_tls_server(
+        &self,
+        netns: &Netns,
+        address: IpAddr,
+        [certificate, key]: [&Path; 2],
+        text: &str,
+    ) -> Result<Running> {
+        let folder = self.directory().join(format!("tls-{}", netns.name()));
+        fs::create_dir_all(&folder)?;
+        let (config, address) = (folder.join("nginx.conf"), SocketAddr::new(address, 443));
+        let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {name};\n"))
+            .concat();
+        fs::write(
+            &config,
+            format!(
+                "daemon off; master_process off; worker_processes 1; pid /dev/null; error_log error.log error;
+                 events {{ worker_connections 256; }}
+                 http {{ access_log off; {paths}
+                   server {{ listen {address} ssl; ssl_certificate {}; ssl_certificate_key {};
+                     default_type text/plain; location / {{ return 200 \"{text}\\n\"; }} }} }}\n",
+                certificate.display(),
+                key.display()
+            ),
+        )?;
+        let mut command = Command::new("nginx");
+        command.arg("-e").arg(folder.join("error.log")).arg("-p").arg(&folder).arg("-c").arg(config);
+        Ok(Running(vec![Process::start(&self.entry, netns, &format!("tls-{}", netns.name()), &mut command)?]))
     }
 }

@@ -128,6 +128,13 @@ const NODE: &[Key] = &[
         "Most of a pool's weight that checks of single backends take out, in percent; 100 for no bound.",
     ),
     key(
+        "withdraw_command",
+        Texts,
+        Nothing,
+        "A program by its absolute path, and its arguments: takes this host's routes away while it hears no backend at all. Goes with announce_command.",
+    ),
+    key("announce_command", Texts, Nothing, "A program, and its arguments: brings the routes back."),
+    key(
         "client_prefixes_file",
         Text,
         Nothing,

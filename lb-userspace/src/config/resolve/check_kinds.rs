@@ -9,7 +9,7 @@ use super::check_http;
 use super::check_tunnel;
 use super::checks::{choice, duration, port};
 use crate::config::checks::{BfdCheck, CheckKind, DnsCheck, ExecCheck, HttpCheck, UdpCheck, parse_hex};
-use crate::config::fields::{At, Text};
+use crate::config::fields::{At, Text, Texts};
 use crate::config::limits::{
     MAX_CHECK_TEXT_BYTES, MAX_COMMAND_ARGUMENTS, MAX_DATAGRAM_BYTES, MIN_HEARTBEAT_INTERVAL,
 };
@@ -348,13 +348,23 @@ fn exec(who: &str, raw: &RawCheck<'_>, report: &mut Report) -> Option<ExecCheck>
         }
         return None;
     };
+    let command = program("command", who, command, report);
+    let user = match &raw.user {
+        None => None,
+        Some(text) => Some(user(who, text, report)?),
+    };
+    Some(ExecCheck { command: command?, user })
+}
+
+/// A program by its absolute path, and its arguments.
+pub(super) fn program(key: &str, who: &str, command: &Texts<'_>, report: &mut Report) -> Option<Vec<String>> {
     let words = &command.value;
     let too_long =
         words.iter().find(|word| word.value.len() > MAX_CHECK_TEXT_BYTES || word.value.contains('\0'));
     if words.is_empty() || words.len() > MAX_COMMAND_ARGUMENTS || too_long.is_some() {
         let span = too_long.map_or(&command.span, |word| &word.span);
         report.add(|| {
-            Finding::new(span, format!("command of {who} is empty, too long, or has too many arguments")).help(
+            Finding::new(span, format!("{key} of {who} is empty, too long, or has too many arguments")).help(
                 format!(
                     "1 to {MAX_COMMAND_ARGUMENTS} words (MAX_COMMAND_ARGUMENTS) of at most {MAX_CHECK_TEXT_BYTES} bytes"
                 ),
@@ -365,16 +375,12 @@ fn exec(who: &str, raw: &RawCheck<'_>, report: &mut Report) -> Option<ExecCheck>
     let program = &words[0];
     if let Some(problem) = not_executable(Path::new(program.value)) {
         report.add(|| {
-            Finding::new(&program.span, format!("command {} of {who} {problem}", quote(program.value)))
+            Finding::new(&program.span, format!("{key} {} of {who} {problem}", quote(program.value)))
                 .help("name a program that exists and may be executed by its absolute path")
         });
         return None;
     }
-    let user = match &raw.user {
-        None => None,
-        Some(text) => Some(user(who, text, report)?),
-    };
-    Some(ExecCheck { command: words.iter().map(|word| word.value.to_owned()).collect(), user })
+    Some(words.iter().map(|word| word.value.to_owned()).collect())
 }
 
 fn not_executable(program: &Path) -> Option<String> {

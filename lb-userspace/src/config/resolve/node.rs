@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lb_common::abi::limits::DEFAULT_ANSWERS_PER_SECOND;
 
+use super::check_kinds;
 use super::checks::{choice, parse_duration};
 use super::names::check_name;
 use super::plans::percent;
@@ -18,7 +19,7 @@ use crate::config::limits::{
     MAX_INTERFACE_NAME_BYTES, MAX_INTERFACES, MAX_SOCKET_PATH_BYTES, MAX_TRANSITION, MIN_ANSWERS,
     MIN_FLOW_ENTRIES, MIN_FLOW_IDLE, MIN_TRANSITION,
 };
-use crate::config::model::{HashKey, Level, Node, Topology, XdpMode};
+use crate::config::model::{Announcement, HashKey, Level, Node, Topology, XdpMode};
 use crate::config::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
 use crate::config::raw::RawNode;
 use crate::config::report::{Finding, Report, quote};
@@ -72,6 +73,7 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
     let panic_threshold = percent("panic_threshold", raw.panic_threshold.as_ref(), 0..=100, 50, report);
     let target_utilisation =
         percent("target_utilisation", raw.target_utilisation.as_ref(), 1..=100, 80, report);
+    let announcement = announcement(raw, report);
     let max_ejected = percent("max_ejected", raw.max_ejected.as_ref(), 0..=100, 100, report);
     Some(Node {
         name: raw.name.as_ref()?.value.to_owned(),
@@ -93,9 +95,29 @@ pub(super) fn resolve(raw: &RawNode<'_>, topology: &Topology, report: &mut Repor
         panic_threshold: panic_threshold?,
         target_utilisation: target_utilisation?,
         max_ejected: max_ejected?,
+        announcement: announcement?,
         answers_per_second: answers_per_second?,
         relay: relay?,
     })
+}
+
+/// Both commands, or neither: `Some(None)`.
+fn announcement(raw: &RawNode<'_>, report: &mut Report) -> Option<Option<Announcement>> {
+    let (withdraw, announce) = match (&raw.withdraw_command, &raw.announce_command) {
+        (None, None) => return Some(None),
+        (Some(withdraw), Some(announce)) => (withdraw, announce),
+        (Some(one), None) | (None, Some(one)) => {
+            report.add(|| {
+                let remedy = "give both: what withdraws the routes, and what brings them back, such as \
+                              [\"/usr/sbin/birdc\", \"enable\", \"vips\"]";
+                Finding::new(&one.span, "withdraw_command and announce_command go together").help(remedy)
+            });
+            return None;
+        }
+    };
+    let withdraw = check_kinds::program("withdraw_command", "[node]", withdraw, report);
+    let announce = check_kinds::program("announce_command", "[node]", announce, report);
+    Some(Some(Announcement { withdraw: withdraw?, announce: announce? }))
 }
 
 /// The zone, which may be absent: `Some(None)`.

@@ -3,7 +3,7 @@
 //! A group's sessions are looked at once per interval as one round, and at once when one of them changes. A session that is
 //! up and whose packets are late is missing, which makes its domain suspect if others are missing too; one that is not up
 //! is decisive. Neither is believed before it is known that [this host did not stand still](crate::health::testimony); and a session that the
-//! peer ended because this side was silent is no evidence until it had time to come up again.
+//! peer ended because this side was silent, or right after it was silent itself, is no evidence until it had time to come up again.
 //!
 //! Bounded: [`MAX_BFD_SESSIONS`] sessions, one socket each to send from, and four to take packets.
 
@@ -38,8 +38,12 @@ use crate::runtime::clock::{as_ns, monotonic_ns};
 pub const MAX_BFD_SESSIONS: usize = 1024;
 /// How long a session that never was up, or was broken by this side, is no evidence: a handshake at one packet a second takes up to three of them.
 pub const FIRST_HANDSHAKE: Duration = Duration::from_secs(5);
+/// A peer that is to come up again and has been silent for so long is gone: it sends once a second at least.
+pub const HANDSHAKE_SILENCE: Duration = Duration::from_millis(1_500);
 /// A session whose last packet is older than this many percent of the peer's interval is missing.
 const LATE_PERCENT: u64 = 150;
+/// A peer whose last packet is older than this many percent of its interval was silent: it stood still, or its packets did.
+const SILENT_PERCENT: u64 = 200;
 /// Bytes read of a datagram; a packet says its own length in one byte.
 const DATAGRAM_BYTES: usize = 256;
 
@@ -104,6 +108,8 @@ struct Peer {
     last_sent_ns: u64,
     /// When this side ended a silence that was longer than the peer waits; 0 if it never did.
     silence_ended_ns: u64,
+    /// When the peer ended a silence that was longer than it should be; 0 if it never did.
+    heard_again_ns: u64,
     /// Until when it is no evidence that the session is not up.
     excused_ns: u64,
     /// An expiry that is not believed yet, and when it was due.
@@ -154,6 +160,13 @@ impl BfdProber {
     /// # Errors
     /// When a socket cannot be had, there are too many sessions, or two with one peer.
     pub fn new(targets: &Targets) -> Result<Self, BfdError> {
+        let mut new = Self::deaf(targets)?;
+        new.listen()?;
+        Ok(new)
+    }
+
+    /// Without the sockets that packets arrive at.
+    fn deaf(targets: &Targets) -> Result<Self, BfdError> {
         let now_ns = monotonic_ns();
         let mut new = Self {
             listeners: Vec::new(),
@@ -192,7 +205,6 @@ impl BfdProber {
                 hold: None,
             });
         }
-        new.listen()?;
         Ok(new)
     }
 
@@ -249,6 +261,7 @@ impl BfdProber {
             changed_ns: now_ns,
             last_sent_ns: now_ns,
             silence_ended_ns: 0,
+            heard_again_ns: 0,
             excused_ns: now_ns + as_ns(FIRST_HANDSHAKE),
             hold: None,
             was_late: false,
@@ -331,6 +344,10 @@ impl BfdProber {
         let peer = &mut self.peers[index];
         // As it was agreed while the session was up.
         let patience_ns = peer.session.patience_ns();
+        let silence_ns = u64::from(peer.session.rx_interval_us()) * 1000 * SILENT_PERCENT / 100;
+        if now_ns.saturating_sub(peer.session.last_heard_ns()) > silence_ns {
+            peer.heard_again_ns = now_ns;
+        }
         let step = peer.session.receive(&packet, now_ns);
         peer.hold = None;
         let told = step.changed && peer.session.state() == State::Down;
@@ -338,10 +355,13 @@ impl BfdProber {
             let silent = now_ns - peer.last_sent_ns > patience_ns;
             let ended_ns = now_ns.saturating_sub(peer.silence_ended_ns);
             let was_silent = peer.silence_ended_ns > 0 && ended_ns < 2 * patience_ns;
-            if silent || was_silent {
+            // Who stood still himself finds that nothing was heard, and says so as soon as he runs again.
+            let stood_still = now_ns - peer.heard_again_ns < patience_ns;
+            if silent || was_silent || stood_still {
                 peer.excused_ns = now_ns + as_ns(FIRST_HANDSHAKE);
-                self.status.own_silence += 1;
             }
+            self.status.own_silence += u64::from(silent || was_silent);
+            self.status.peer_silence += u64::from(stood_still && !silent && !was_silent);
         }
         self.carry_out(index, step.send, step.changed, now_ns);
     }
@@ -483,7 +503,9 @@ impl Peer {
 
     fn outcome(&self, now_ns: u64) -> Outcome {
         if self.session.state() != State::Up {
-            if now_ns < self.excused_ns {
+            let heard_ns = self.session.last_heard_ns();
+            let is_heard = heard_ns == 0 || now_ns.saturating_sub(heard_ns) <= as_ns(HANDSHAKE_SILENCE);
+            if now_ns < self.excused_ns && is_heard {
                 return Outcome::Unknown;
             }
             return Outcome::Missed { how: Miss::Bfd(self.session.cause()), due_ns: self.changed_ns };
@@ -509,3 +531,7 @@ impl Drop for BfdProber {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "bfd_tests.rs"]
+mod tests;

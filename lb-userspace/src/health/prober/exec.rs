@@ -26,7 +26,7 @@ impl Drop for ProcessGroup {
     }
 }
 
-/// Runs the program once. When the future is dropped, at its timeout or with the daemon, the program is killed with all
+/// Runs the program of a check once. When the future is dropped, at its timeout or with the daemon, the program is killed with all
 /// that it started in its group.
 pub(super) async fn probe(
     check: &ExecCheck,
@@ -34,20 +34,35 @@ pub(super) async fn probe(
     address: IpAddr,
     timeout: Duration,
 ) -> Result<(), Miss> {
-    let Some((program, arguments)) = check.command.split_first() else { return Err(Miss::Unsent) };
+    let told = [
+        ("WEIR_ADDRESS", address.to_string()),
+        ("WEIR_CHECK", name.to_owned()),
+        ("WEIR_TIMEOUT_MS", timeout.as_millis().to_string()),
+    ];
+    run(&check.command, check.user, &told).await
+}
+
+/// Runs a program with these variables and nothing else, as [`probe`] does.
+///
+/// # Errors
+/// It cannot be started, was killed, or ended with another code than 0.
+pub(crate) async fn run(
+    command: &[String],
+    user: Option<(u32, u32)>,
+    told: &[(&str, String)],
+) -> Result<(), Miss> {
+    let Some((program, arguments)) = command.split_first() else { return Err(Miss::Unsent) };
     let mut command = Command::new(program);
     command
         .args(arguments)
         .env_clear()
-        .env("WEIR_ADDRESS", address.to_string())
-        .env("WEIR_CHECK", name)
-        .env("WEIR_TIMEOUT_MS", timeout.as_millis().to_string())
+        .envs(told.iter().map(|(key, value)| (key, value)))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0);
-    if let Some((user, group)) = check.user {
+    if let Some((user, group)) = user {
         // With another user, root's supplementary groups are given up too.
         command.uid(user).gid(group);
     }

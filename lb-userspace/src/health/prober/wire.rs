@@ -9,6 +9,7 @@ use lb_common::abi::pod::Pod;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt};
 
 use super::ProberError;
+use super::batch::Message;
 use crate::health::echo::{self, Family};
 
 /// Room for heartbeats in each direction of a socket, in bytes. The kernel may grant less to an unprivileged process.
@@ -85,13 +86,13 @@ impl Socket {
         Ok(Self { socket, means: Means::Echo, family, id, ip_header: is_raw && family == Family::V4 })
     }
 
-    /// Sends a heartbeat.
-    pub(super) fn send(&self, round: u64, heartbeat: &Heartbeat, to: SocketAddr) -> io::Result<usize> {
+    /// What a heartbeat is sent as.
+    pub(super) fn message(&self, round: u64, heartbeat: &Heartbeat) -> Message {
         match self.means {
-            Means::Udp => self.socket.send_to(heartbeat.as_bytes(), to),
+            Means::Udp => Message::new(heartbeat.as_bytes()),
             Means::Echo => {
                 let id = self.id.unwrap_or(0);
-                self.socket.send_to(&echo::request(self.family, id, round, heartbeat), to)
+                Message::new(&echo::request(self.family, id, round, heartbeat))
             }
         }
     }

@@ -113,8 +113,9 @@ fn a_plan_that_had_no_flows_for_long_is_found_again() {
     };
     let first = last([100.0, 0.0], 4_000);
     assert!(first[0] > 99.0, "{first:?}");
-    let then = last([0.0, 100.0], 20);
-    assert!(then[1] > 95.0, "{then:?}");
+    // Both have some now: one that nobody ever looked for again would leave all of it to the other.
+    let then = last([40.0, 60.0], 40);
+    assert!((then[1] - 60.0).abs() < 1.0, "{then:?}");
 }
 
 #[test]

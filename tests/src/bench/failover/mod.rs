@@ -62,6 +62,8 @@ struct Run {
     program: f64,
     last_packet: f64,
     harm: Harm,
+    /// What else was said to be SUSPECT or DOWN meanwhile: it was well.
+    alarms: usize,
 }
 
 /// Makes every kind of fault under steady traffic, and measures when the daemon acted, when the last packet went to what is dead, and
@@ -103,8 +105,12 @@ fn measure(kind: Kind) -> Result<Vec<Run>> {
         let one = run(&bench, victim, &flows, (&steady, &homes));
         match one.with_context(|| format!("fault {number}, {victim}"))? {
             Some(run) => {
+                let moved = match run.harm.moved {
+                    0 => String::new(),
+                    moved => format!(", {moved} FLOWS OF OTHERS MOVED"),
+                };
                 eprintln!(
-                    "{} {number:2} of {wanted}: {victim}: last packet after {:.3} ms, {} lost",
+                    "{} {number:2} of {wanted}: {victim}: last packet after {:.3} ms, {} lost{moved}",
                     kind.name(),
                     run.last_packet,
                     run.harm.lost
@@ -147,6 +153,8 @@ fn summed_up(kind: &str, runs: &[Run]) -> Vec<Measurement> {
         "flows",
         sum(|harm| harm.moved),
     ));
+    let alarms = vec![runs.iter().map(|run| run.alarms).sum::<usize>() as f64];
+    results.push(Measurement::of(&format!("{kind}: others suspected or down, all faults"), "events", alarms));
     results
 }
 
@@ -164,7 +172,7 @@ fn run(
     flows: &BTreeMap<u16, String>,
     (steady, homes): (&Steady, &BTreeMap<u16, Arc<str>>),
 ) -> Result<Option<Run>> {
-    let dead = bench.dead(victim)?;
+    let (dead, since_ns) = (bench.dead(victim)?, monotonic_ns());
     let sockets = sockets_of(bench.lab, flows, &dead)?;
     let stop = AtomicBool::new(false);
     let (result, sent_ns) = thread::scope(|scope| {
@@ -175,6 +183,13 @@ fn run(
     });
     let (mut run, last_ns) = result?;
     run.harm = harm(&steady.records(), homes, &dead);
+    let events = events(&bench.daemon)?;
+    let alarms = alarms_of_others(&events, (victim, &dead), since_ns);
+    for alarm in &alarms {
+        let (at_ms, to) = ((alarm.monotonic_ns - since_ns) as f64 / 1e6, alarm.to.as_deref().unwrap_or("?"));
+        eprintln!("  meanwhile, {at_ms:.3} ms after it began: {} {to}: {}", alarm.subject, alarm.cause);
+    }
+    run.alarms = alarms.len();
     steady.homes(TIMEOUT)?;
     let next_ns = sent_ns.into_iter().find(|&sent_ns| sent_ns > last_ns);
     let blind_max_ns = setting("WEIR_BENCH_BLIND_US", BLIND_MAX_US)? as u64 * 1_000;
@@ -243,8 +258,27 @@ fn fail_and_heal(bench: &Bench<'_>, victim: &str, steady: &Steady) -> Result<(Ru
         program: (stored(first)? - decided_ns) as f64 / 1e6,
         last_packet: ms(last.last_ns),
         harm: Harm::default(),
+        alarms: 0,
     };
     Ok((run, last.last_ns))
+}
+
+/// What was said to be SUSPECT or DOWN since a moment, and does not lie in what failed.
+fn alarms_of_others<'a>(
+    events: &'a [Event],
+    (victim, dead): (&str, &BTreeSet<String>),
+    since_ns: u64,
+) -> Vec<&'a Event> {
+    let is_of_victim = |event: &Event| {
+        let below = event.subject.strip_prefix(victim);
+        dead.contains(&event.subject) || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let is_alarm = |event: &&Event| {
+        let of_state = matches!(event.kind.as_str(), "domain-state" | "backend-state");
+        let bad = matches!(event.to.as_deref(), Some("SUSPECT" | "DOWN"));
+        event.monotonic_ns >= since_ns && of_state && bad && !is_of_victim(event)
+    };
+    events.iter().filter(is_alarm).collect()
 }
 
 fn events(daemon: &Daemon<'_>) -> Result<Vec<Event>> {
@@ -279,6 +313,26 @@ fn wait<T>(what: &str, timeout: Duration, mut condition: impl FnMut() -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn alarms_are_of_what_did_not_fail() {
+        let event = |subject: &str, kind: &str, to: &str, monotonic_ns: u64| serde_json::json!({ "subject": subject, "kind": kind, "to": to, "monotonic_ns": monotonic_ns });
+        let events = [
+            event("w/z1/r1", "domain-state", "DOWN", 10),
+            event("w/z1", "domain-state", "SUSPECT", 11),
+            event("a", "backend-state", "DOWN", 12),
+            event("w/z1/r10", "domain-state", "SUSPECT", 13),
+            event("b", "backend-state", "DOWN", 14),
+            event("b", "backend-state", "UP", 15),
+            event("b", "plan", "DOWN", 16),
+            event("c", "backend-state", "DOWN", 9),
+        ];
+        let events = journal::parse(serde_json::Value::from(events.to_vec())).unwrap();
+        let dead = BTreeSet::from(["a".to_owned()]);
+        let alarms = alarms_of_others(&events, ("w/z1/r1", &dead), 10);
+        let names: Vec<_> = alarms.iter().map(|event| event.subject.as_str()).collect();
+        assert_eq!(names, ["w/z1", "w/z1/r10", "b"]);
+    }
 
     #[test]
     fn a_percentile_is_one_of_the_values() {

@@ -17,6 +17,8 @@ pub struct BfdStatus {
     pub foreign: u64,
     /// Sessions that peers ended because this side was silent for too long.
     pub own_silence: u64,
+    /// Sessions that peers ended for that reason, but right after they had been silent themselves: they stood still.
+    pub peer_silence: u64,
     /// Packets discarded, in the order of [`Discard::ALL`].
     pub discarded: [u64; Discard::ALL.len()],
 }
@@ -32,6 +34,7 @@ impl BfdStatus {
             ("taken", self.taken),
             ("foreign", self.foreign),
             ("own_silence", self.own_silence),
+            ("peer_silence", self.peer_silence),
         ];
         let all = named.into_iter().chain(discarded).filter(|(_, count)| *count > 0);
         all.map(|(name, count)| (name.to_owned(), count)).collect()
