@@ -252,6 +252,12 @@ fn the_agent_takes_variant_0_of_gue_without_extensions_and_nothing_else() {
     }
     assert_eq!(datagram(&[], &[]).2, AgentReason::InnerMalformed, "nothing inside");
     assert_eq!(datagram(&[], &inner[..19]).2, AgentReason::InnerMalformed, "cut short");
+    // A UDP length that goes beyond the packet, into what pads the frame.
+    let length = (8 + inner.len() + 8) as u16;
+    let head = [&[0xc0, 0][..], &DEFAULT_GUE_PORT.to_be_bytes(), &length.to_be_bytes(), &[0, 0]].concat();
+    let mut frame = framed(false, &[], &packet(false, 0, &[&head[..], &inner[..]].concat()));
+    frame.extend([0; 16]);
+    assert_eq!(through_agent(&frame).2, AgentReason::InnerMalformed, "longer than the packet");
 }
 
 /// A frame as it leaves for a flow with this hash.

@@ -128,6 +128,21 @@ fn a_transition_writes_down_no_more_than_it_may() -> Result<()> {
     Ok(())
 }
 
+/// In a transition, a flow whose home is the same as before needs no entry, whatever mark its slot has.
+#[test]
+fn a_transition_writes_down_nobody_who_stays_at_home() -> Result<()> {
+    let mut image = fixture()?;
+    for change in [Change::Marked("4in4/p"), Change::Before("4in4", "4in4/p")] {
+        change.apply(&mut image)?;
+    }
+    let tables = ImageTables::new(image);
+    let segment = packets::tcp(41_000, 80, packets::ACK, &[]);
+    let inner = packets::ipv4([198, 51, 100, 7].into(), [192, 0, 2, 10].into(), 6, &segment);
+    let (_, reason) = run_pure(&tables, &packets::ethernet(0x0800, &inner));
+    ensure!(reason == Reason::Forwarded && tables.flows(FlowTable::Flows).is_empty(), "{reason:?}");
+    Ok(())
+}
+
 /// In one window of time as many are written as its part of the limit, and as many again in the next one.
 #[test]
 fn the_limit_of_inserts_is_renewed() -> Result<()> {

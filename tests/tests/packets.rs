@@ -4,7 +4,7 @@ use lb_common::{
     abi::{
         admission::Admission,
         counter::{reason_slot, service_slot},
-        flow::FlowKey,
+        flow::{FLOW_CLOSING, FlowKey},
         limits::FRAGMENT_AGE_NS,
         reason::Reason,
         service::SERVICE_STICKY_UDP,
@@ -41,6 +41,8 @@ const CLIENT6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 7);
 const MANY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
 /// The service `quic` of the fixture.
 const QUIC: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 60);
+/// The flag of TCP by which a client closes.
+const FIN: u8 = 1;
 const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x11);
 
 fn tables() -> ImageTables {
@@ -500,5 +502,60 @@ fn a_frame_without_room_in_front_is_dropped_and_counted() {
             );
             assert_eq!(tables.counter(slot).packets - before, u64::from(!fits));
         }
+    }
+}
+
+/// A limit of source prefixes is one for all addresses of a prefix, and one for each prefix.
+#[test]
+fn addresses_of_a_source_prefix_share_its_limit() {
+    let mut text = NODE.to_owned();
+    for (name, vip) in [("v4", "192.0.2.10"), ("v6", "2001:db8::10")] {
+        let _ = write!(
+            text,
+            "[[service]]\nname = \"{name}\"\naddress = \"{vip}\"\nport = 80\nprotocol = \"tcp\"\n\
+             limits = {{ per_source = {{ v4 = 24, v6 = 56, packets_per_second = 1, burst = 1 }} }}\n\
+             [[service.pool]]\nname = \"p\"\nsets = [\"s\"]\ntable_size = 4093\n"
+        );
+    }
+    let tables = ImageTables::new(golden::image(&text).unwrap());
+    tables.set_now_ns(1 << 40);
+    let segment = tcp(4000, 80, ACK, b"x");
+    let from4 = |c, d| {
+        let packet = ipv4(Ipv4Addr::new(198, 51, c, d), Ipv4Addr::new(192, 0, 2, 10), 6, &segment);
+        run(&tables, &ethernet(0x0800, &packet)).0.reason
+    };
+    let from6 = |prefix, host| {
+        let source = Ipv6Addr::new(0x2001, 0xdb8, 0xa, prefix, 0, 0, 0, host);
+        let packet = ipv6(source, Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10), 6, 60, &segment);
+        run(&tables, &ethernet(0x86dd, &packet)).0.reason
+    };
+    let (passes, refused) = (Reason::Forwarded, Reason::SourceLimited);
+    assert_eq!(
+        [from4(100, 1), from4(100, 1), from4(100, 2), from4(101, 1)],
+        [passes, refused, refused, passes]
+    );
+    let got = [from6(0x100, 1), from6(0x100, 1), from6(0x1ff, 2), from6(0x200, 1)];
+    assert_eq!(got, [passes, refused, refused, passes]);
+}
+
+/// A flow that its client closed stays closed, whatever packets still come: the walker forgets it soon.
+#[test]
+fn a_closed_flow_stays_closed() {
+    let mut tables = tables();
+    let west = tables.image().names.domains.iter().position(|domain| domain == "west").unwrap();
+    tables.set_admission(west, Admission::new(0, 255));
+    let send =
+        |flags| run(&tables, &ethernet(0x0800, &ipv4(client(1), MANY, 6, &tcp(4000, 443, flags, b""))));
+    let is_closing = || {
+        let flows = tables.flows(FlowTable::Flows);
+        assert_eq!(flows.len(), 1);
+        flows[0].1.seen & FLOW_CLOSING != 0
+    };
+    for (flags, closing) in [(ACK, false), (FIN | ACK, true), (ACK, true)] {
+        if !closing {
+            send(SYN);
+        }
+        assert_eq!(send(flags).0.reason, Reason::Forwarded);
+        assert_eq!(is_closing(), closing);
     }
 }

@@ -27,7 +27,7 @@ The data plane's own code decides, with the state of this moment; no packet is s
 #[command(after_long_help = EXAMPLES)]
 pub struct ExplainArgs {
     /// The client, as ADDRESS:PORT
-    #[arg(value_name = "SRC:PORT")]
+    #[arg(value_name = "SRC:PORT", value_parser = parse_client)]
     pub source: SocketAddr,
     /// What it speaks to, as VIP:PORT/tcp or VIP:PORT/udp
     #[arg(value_name = "VIP:PORT/PROTO")]
@@ -38,6 +38,11 @@ pub struct ExplainArgs {
     /// Ask about a packet that another region's Weir relayed to this host: it may use local pools only
     #[arg(long)]
     pub from_relay: bool,
+}
+
+fn parse_client(text: &str) -> Result<SocketAddr, String> {
+    let form = "write the client's address and port, such as 198.51.100.7:40000 or [2001:db8::7]:40000";
+    text.parse().map_err(|_| form.to_owned())
 }
 
 /// VIP, port and protocol.

@@ -153,6 +153,11 @@ mod tests {
         assert_eq!(watch(&["backend", "show", "--watch=10", "b1"]).unwrap(), seconds(10.0));
         assert_eq!(watch(&["backend", "show", "-w", "b1"]).unwrap(), seconds(2.0));
         assert_eq!(watch(&["stats"]).unwrap(), None);
+        for words in
+            [&["explain", "1.2.3.4:5", "192.0.2.1:80/tcp", "-w"][..], &["report", "-w"], &["stats", "-w"]]
+        {
+            assert_eq!(watch(words).unwrap(), seconds(2.0), "{words:?}");
+        }
         for bad in
             [&["status", "-w=0"][..], &["status", "-w=x"], &["reload", "-w"], &["backend", "drain", "-w"]]
         {

@@ -199,6 +199,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_daemon_that_does_not_answer_may_come_back() {
+        let socket = || std::path::PathBuf::from("/run/weir/weir.sock");
+        let away = |error: ClientError| is_away(&error.into());
+        assert!(away(ClientError::TimedOut { socket: socket(), after: Duration::from_secs(10) }));
+        assert!(away(ClientError::NobodyListens { socket: socket() }));
+        assert!(away(ClientError::Absent { socket: socket() }));
+        assert!(!away(ClientError::Denied { socket: socket() }));
+    }
+
+    #[test]
     fn a_frame_fills_the_screen_and_no_more() {
         let text = (1..=10).map(|line| format!("line {line}\n")).collect::<String>();
         let lines = |rows, lost| -> Vec<String> {

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use lb_userspace::{runtime::lock::Lock, telemetry::event::Event};
+use lb_userspace::{api::types::ActionTerms, runtime::lock::Lock, telemetry::event::Event};
 
 use crate::fake::{Daemon, weir};
 
@@ -121,6 +121,28 @@ fn json_is_the_answer_of_the_api_as_it_is() {
     let acted: serde_json::Value = serde_json::from_str(&acted).unwrap();
     assert_eq!(acted["to"], "DRAINING");
     assert_eq!((&acted["kind"], &acted["name"]), (&"backend".into(), &"w1r2b1".into()));
+}
+
+#[test]
+fn all_that_is_said_of_an_action_reaches_the_daemon() {
+    let daemon = Daemon::start();
+    let day = Some(86_400);
+    for (arguments, terms) in [
+        (
+            &["drain", "w1r2b1", "--for", "1d", "--deadline", "10m", "--quiet", "2m"][..],
+            ActionTerms { for_s: day, deadline_s: Some(600), quiet_s: Some(120), ..ActionTerms::default() },
+        ),
+        (&["drain", "w1r2b1", "--no-expiry"], ActionTerms { no_expiry: true, ..ActionTerms::default() }),
+        (&["fail", "w1r2b1", "--for", "1d"], ActionTerms { for_s: day, ..ActionTerms::default() }),
+        (
+            &["restore", "w1r2b1", "--forget-failures"],
+            ActionTerms { forget_failures: true, ..ActionTerms::default() },
+        ),
+        (&["restore", "w1r2b1"], ActionTerms::default()),
+    ] {
+        daemon.stdout(&[&["backend"], arguments, &["--reason", "fans"]].concat());
+        assert_eq!(*daemon.fake.terms.lock().unwrap(), terms, "{arguments:?}");
+    }
 }
 
 #[test]

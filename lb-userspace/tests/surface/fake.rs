@@ -74,6 +74,8 @@ pub(crate) struct Fake {
     /// Actions under way, and the most that there were at once.
     acting: AtomicUsize,
     pub(crate) most_acting: AtomicUsize,
+    /// Terms of the last action that was asked for.
+    pub(crate) terms: Mutex<ActionTerms>,
 }
 
 impl Control for Fake {
@@ -105,6 +107,7 @@ impl Control for Fake {
         if reason == FAILS {
             return Err(Problem::new(ProblemKind::Internal, "the disk is full", "make room"));
         }
+        *self.terms.lock().unwrap() = terms;
         let order = terms.order(action, reason.clone(), moment()).map_err(|detail| {
             Problem::new(ProblemKind::Invalid, detail, "see `weir backend drain --help`")
         })?;
@@ -438,6 +441,7 @@ impl Daemon {
             https: https.clone(),
             acting,
             most_acting: AtomicUsize::new(0),
+            terms: Mutex::default(),
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();

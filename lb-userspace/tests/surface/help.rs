@@ -125,6 +125,8 @@ fn what_is_missing_or_wrong_is_a_usage_error() {
         let line = std::iter::once("weir").chain(arguments.iter().copied());
         assert!(Cli::try_parse_from(line).is_err(), "{arguments:?}");
     }
+    let output = weir().args(["explain", "1.2.3.4", "192.0.2.1:80/tcp"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("such as 198.51.100.7:40000"), "{output:?}");
     let output = weir().args(["drain", "b1"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("weir backend drain, weir domain drain"));

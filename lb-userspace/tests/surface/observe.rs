@@ -105,6 +105,7 @@ fn metrics_tell_what_the_daemon_says() {
         assert!(seen.insert(series) && series.starts_with("weir_"), "{line}");
         value.parse::<f64>().unwrap();
     }
+    assert!(!text.contains("weir_relayed_out_packets_total{backend=\"w1r1b1\"}"), "it is no relay");
     assert!(seen.len() > 150 && !text.contains("10.1."), "addresses in metrics:\n{text}");
 }
 
@@ -270,6 +271,15 @@ fn an_order_may_be_for_one_configuration_only() {
         let headers = "Host: x\r\nIf-Match: \"0\"\r\nIdempotency-Key: t\r\nConnection: close\r\n\r\n";
         let (status, head, _) = ask(&mut stream, &format!("{method} {path} HTTP/1.1\r\n{headers}"));
         assert!(status == 405 && head.contains("allow: post"), "{method}: {head}");
+    }
+    for (method, body) in [("DELETE", ""), ("PUT", r#"{"filter":"debug","for_s":60}"#)] {
+        let mut stream = UnixStream::connect(&daemon.socket).unwrap();
+        let headers = format!(
+            "Host: x\r\nIf-Match: \"0\"\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let (status, head, _) = ask(&mut stream, &format!("{method} /v1/log HTTP/1.1\r\n{headers}{body}"));
+        assert_eq!(status, 412, "{method}: {head}");
     }
     assert_eq!(daemon.get("/v1/traffic?points=721").0, 400);
     let keyed = "If-Match: \"0\"\r\nIdempotency-Key: k\r\n";

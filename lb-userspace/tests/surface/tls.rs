@@ -178,8 +178,11 @@ fn a_reader_may_read_and_an_operator_operate() {
         params.distinguished_name.push(DnType::CommonName, "Ada");
         params.distinguished_name.push(DnType::OrganizationalUnitName, "network");
     });
-    let daemon =
-        Daemon::start_with(pki.https(&[name("OPS@example.net"), Operator::Unit("network".to_owned())]));
+    pki.issue("upper", |params| {
+        params.subject_alt_names = vec![SanType::Rfc822Name("NOC@Example.NET".try_into().unwrap())];
+    });
+    let operators = [name("OPS@example.net"), name("noc@example.net"), Operator::Unit("network".to_owned())];
+    let daemon = Daemon::start_with(pki.https(&operators));
     for path in [
         "/v1/status",
         "/v1/guards",
@@ -221,6 +224,7 @@ fn a_reader_may_read_and_an_operator_operate() {
         assert!(backend.contains(&format!("fans (by {shown})")), "{backend}");
         assert_eq!(pki.ask(&daemon, who, "GET /v1/diff?file=/etc/shadow", "").0, 403, "files are the host's");
     }
+    assert_eq!(pki.ask(&daemon, "upper", DRAIN, REASON).0, 200, "e-mail names have no case");
     // A page from elsewhere makes a browser ask with the operator's certificate.
     for foreign in ["Origin: https://evil.example\r\n", "Sec-Fetch-Site: cross-site\r\n", "Origin: null\r\n"]
     {

@@ -25,7 +25,10 @@ pub(super) fn examine() -> Vec<Finding> {
 }
 
 fn kernel() -> Finding {
-    let release = read("/proc/sys/kernel/osrelease").unwrap_or_default();
+    of_release(read("/proc/sys/kernel/osrelease").unwrap_or_default())
+}
+
+fn of_release(release: String) -> Finding {
     match version(&release) {
         Some(version) if version >= OLDEST => Finding::ok("kernel.version", release, "is supported"),
         _ => Finding::warning("kernel.version", release, format!("is older than {}.{}", OLDEST.0, OLDEST.1))
@@ -71,5 +74,7 @@ mod tests {
         assert_eq!(version("6.9-rc1"), Some((6, 9)));
         assert!(version("6.9.1").unwrap() < OLDEST && version("10.1").unwrap() > OLDEST);
         assert_eq!(version("unknown"), None);
+        let is_ok = |release: &str| of_release(release.to_owned()).remedy.is_empty();
+        assert_eq!(["6.12.0", "6.11.9", "7.0.1", "5.19", ""].map(is_ok), [true, false, true, false, false]);
     }
 }

@@ -94,6 +94,15 @@ fn steered() -> Vec<Case> {
         ethernet(V4, &many_syn),
         Expected::Tx(in4_to(E1R1, 4, 0, &many_syn)),
     ));
+    // Whichever of the west's three is home, one of these finds it shut.
+    for (name, others, address) in [
+        ("an established flow does not go on, first backend", ["many-w1r2", "many-w2r1"], W1R1),
+        ("an established flow does not go on, second backend", ["many-w1r1", "many-w2r1"], W1R2),
+    ] {
+        let [one, two] = others.map(|other| Change::Backend(other, Admission::CLOSED));
+        let expected = Expected::Tx(in4_to(address, 4, 0, &many_running));
+        cases.push(changed(name, &[ALL_LEAVE, one, two], ethernet(V4, &many_running), expected));
+    }
     cases
 }
 

@@ -7,6 +7,7 @@ use lb_common::abi::{
         SERVICE_BUCKETS,
     },
     root::FEATURE_EMERGENCY,
+    service::SERVICE_STICKY_UDP,
 };
 use lb_userspace::{
     config::IpPrefix,
@@ -152,6 +153,19 @@ fn shed_only_the_lowest(image: &mut Image) {
     image.guards.node.shed = [0, 0, 0, ALL];
 }
 
+fn with_class(image: &mut Image, class: u32) {
+    let index = guarded(image);
+    image.guards.services[index].class = class;
+}
+
+/// An operator sheds the guarded service's class until a moment.
+fn class_switched(image: &mut Image, until: u32) {
+    image.root.features |= FEATURE_EMERGENCY;
+    let class = image.guards.services[guarded(image)].class as usize;
+    image.guards.node.switch_shed[class] = ALL;
+    image.guards.node.switch_shed_until[class] = until;
+}
+
 fn shed_the_service(image: &mut Image) {
     let index = guarded(image);
     image.guards.services[index].shed = ALL;
@@ -162,6 +176,7 @@ fn shed() -> Vec<Case> {
     let (opening, opening_out) = frame(CLIENT, SYN);
     let (running, running_out) = frame(CLIENT, ACK);
     let other = ipv4(CLIENT, VIP_4IN4, 6, &tcp(40000, 80, SYN, &[]));
+    let datagram = ipv4(CLIENT, VIP_4IN4, 17, &udp(5353, 53, b"query"));
     let shed = || Expected::Drop(Reason::Shed);
     let image =
         |name, change, input: Vec<u8>, expected| changed(name, &[Change::Image(change)], input, expected);
@@ -175,8 +190,48 @@ fn shed() -> Vec<Case> {
             opening.clone(),
             Expected::Tx(opening_out.clone()),
         ),
-        image("nobody renewed the shedding", shed_long_ago, opening.clone(), Expected::Tx(opening_out)),
-        image("a new flow of a service that is over its capacity", shed_the_service, opening, shed()),
+        image(
+            "a higher class than those that are shed",
+            |i| {
+                shed_ordinary(i);
+                with_class(i, 1);
+            },
+            opening.clone(),
+            Expected::Tx(opening_out.clone()),
+        ),
+        image(
+            "the lowest class, which is shed alone",
+            |i| {
+                shed_only_the_lowest(i);
+                with_class(i, 3);
+            },
+            opening.clone(),
+            shed(),
+        ),
+        image(
+            "nobody renewed the shedding",
+            shed_long_ago,
+            opening.clone(),
+            Expected::Tx(opening_out.clone()),
+        ),
+        image("a new flow of a service that is over its capacity", shed_the_service, opening.clone(), shed()),
+        image(
+            "nobody renewed the shedding of a service",
+            |i| {
+                shed_the_service(i);
+                let index = guarded(i);
+                i.guards.services[index].shed_until = 1;
+            },
+            opening,
+            Expected::Tx(opening_out),
+        ),
+        changed(
+            "a datagram of a sticky service whose class is shed",
+            &[Change::Image(shed_ordinary), Change::ServiceFlags("4in4-udp", SERVICE_STICKY_UDP)],
+            ethernet(V4, &datagram),
+            Expected::Tx(in4(4, 0, &datagram)),
+        ),
+        image("a datagram, its class is shed", shed_ordinary, ethernet(V4, &datagram), shed()),
     ]
 }
 
@@ -199,6 +254,12 @@ fn switch_limit(image: &mut Image) {
     image.guards.services[index].switch_limit_until = FOREVER;
     image.guards.services[index].switch_packets = STRICT;
     image.guards.arrivals.push((index as u32 * SERVICE_BUCKETS + 2, NEVER));
+}
+
+fn switch_limit_ended(image: &mut Image) {
+    switch_limit(image);
+    let index = guarded(image);
+    image.guards.services[index].switch_limit_until = 1;
 }
 
 fn block(image: &mut Image, scope: u32, prefix: &str) {
@@ -265,7 +326,20 @@ fn switched() -> Vec<Case> {
         image("a new flow of a service that was stopped", stop, &opening, emergency()),
         image("the same, an established flow", stop, &running, Expected::Tx(running_out.clone())),
         image("the switch has expired", stop_for_a_moment, &opening, Expected::Tx(opening_out.clone())),
+        image("a class is shed by an operator", |i| class_switched(i, FOREVER), &opening, emergency()),
+        image(
+            "an operator's shedding of a class has ended",
+            |i| class_switched(i, 1),
+            &opening,
+            Expected::Tx(opening_out.clone()),
+        ),
         image("over the limit of a switch", switch_limit, &running, emergency()),
+        image(
+            "the limit of a switch has ended",
+            switch_limit_ended,
+            &running,
+            Expected::Tx(running_out.clone()),
+        ),
         image("a blocked source", |i| block(i, SCOPE_ALL, "198.51.100.0/25"), &running, emergency()),
         image(
             "the same, a service without a guard",

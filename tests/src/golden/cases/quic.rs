@@ -58,6 +58,8 @@ fn quic() -> Vec<Case> {
     let not_1 = ["quic-2", "quic-3"];
     let not_2 = ["quic-1", "quic-3"];
     let retired = ["quic-1", "quic-2"];
+    let short_id = [&[0xe0][..], &1_u32.to_be_bytes(), &[3], &id(0x0f), &[0xaa; 40]].concat();
+    let short_id = ipv4(CLIENT, VIP_QUIC, 17, &udp(4433, 443, &short_id));
     vec![
         placed("QUIC, the id of server 1", short(CLIENT, 1, &id(0x0d)), QUIC_1),
         placed("QUIC, the id of server 2", short(CLIENT, 1, &id(0x0e)), QUIC_2),
@@ -95,6 +97,13 @@ fn quic() -> Vec<Case> {
             &[Change::Domain("west", Admission::CLOSED), Change::Backend("quic-3", Admission::new(0, 255))],
             ethernet(V4, &short(CLIENT, 1, &id(0x77))),
             to(QUIC_3, &short(CLIENT, 1, &id(0x77))),
+        ),
+        // What stands behind it would make it the id of server 3.
+        changed(
+            "QUIC, established, a connection id shorter than a server id",
+            &[Change::Backend("quic-2", Admission::CLOSED)],
+            ethernet(V4, &short_id),
+            to(QUIC_1, &short_id),
         ),
         changed(
             "QUIC, a connection id shorter than a server id",

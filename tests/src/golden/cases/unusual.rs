@@ -253,6 +253,8 @@ fn errors() -> Vec<Case> {
     let ping = ipv4(VIP_4IN4, CLIENT, 1, &icmp(0, 0, b"idsq"));
     let drained = [Change::Backend("v4", Admission::new(0, 255))];
     let unreachable = error4(3, 4, [0, 0, 5, 0], &answer);
+    let mut padded = ethernet(V4, &error4(3, 1, [0; 4], &answer[..23]));
+    padded.extend([0; 20]);
     vec![
         delivered("fragmentation needed", unreachable.clone()),
         delivered("port unreachable, cut short behind the ports", error4(3, 3, [0; 4], &answer[..28])),
@@ -282,6 +284,7 @@ fn errors() -> Vec<Case> {
         refused("an error that quotes no service", error4(3, 1, [0; 4], &no_service), Reason::IcmpUnmatched),
         refused("an error that quotes a ping", error4(3, 1, [0; 4], &ping), Reason::IcmpUnmatched),
         refused("an error that quotes no ports", error4(3, 1, [0; 4], &answer[..23]), Reason::IcmpUnmatched),
+        case("an error that quotes no ports, padded", padded, Expected::Drop(Reason::IcmpUnmatched)),
         refused(
             "a timestamp request",
             ipv4(CLIENT, VIP_4IN4, 1, &icmp(13, 0, &[0; 16])),
@@ -342,6 +345,11 @@ fn too_big() -> Vec<Case> {
     let headed = v6(60, &[extension(6, 2, 0), tcp(40000, 80, ACK, &[7; 1424])].concat());
     let quoted = ipv4(VIP_4IN4, CLIENT, 6, &tcp(80, 40000, ACK, &[1; 1440]));
     let error = error4(3, 4, [0, 0, 5, 0], &quoted);
+    // Not to be fragmented any further.
+    let [first, later] = [(0x6000, 24), (0x4003, 1_464)].map(|(fragment, length)| {
+        let header = Ipv4 { id: 9, fragment, ..Ipv4::default() };
+        header.packet(CLIENT, VIP_4IN4, 17, &udp(5353, 53, &vec![7; length - 8]))
+    });
     vec![
         case("one byte too big, IPv4", ethernet(V4, &segment), answer(too_big4(&segment, 1480))),
         case("too big, IPv6", ethernet(V6, &segment6), answer(too_big6(&segment6, 1460))),
@@ -373,6 +381,12 @@ fn too_big() -> Vec<Case> {
             drop.clone(),
         ),
         case("too big from no host", ethernet(V4, &loopback), drop.clone()),
+        behind(
+            "a later fragment that is too big",
+            &[ethernet(V4, &first)],
+            ethernet(V4, &later),
+            drop.clone(),
+        ),
         case("an error that is too big itself", ethernet(V4, &error), drop),
     ]
 }
