@@ -54,6 +54,14 @@ impl Release {
         }
     }
 
+    /// Whether its kernel is one that Weir supports. The others are tried to see how far they get: README and the guide's limits say the oldest.
+    pub(super) const fn is_supported(self) -> bool {
+        match self {
+            Self::Bullseye | Self::Bookworm => false,
+            Self::Trixie | Self::Sid => true,
+        }
+    }
+
     /// The kernel's file below target/kernels. Fetches it if it is not there, or if a newer one is asked for.
     pub(super) fn kernel(self, update: bool) -> Result<PathBuf> {
         let dir = root().join("target/kernels").join(self.codename());
