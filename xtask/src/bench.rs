@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::{
-    build,
+    build, running_kernel,
     shell::{Cmd, require_root_or_sudo, step},
     workspace::{bpf_dir, host_cargo, root},
 };
@@ -70,6 +70,7 @@ fn maglev() -> Result<String> {
 
 fn in_lab(name: Name) -> Result<String> {
     require_root_or_sudo()?;
+    running_kernel::require()?;
     let binaries = build::everything(true)?;
     let bench = Cmd::new(&binaries.lab)
         .args(["bench", name.as_str()])

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use anyhow::Result;
 
 use crate::{
-    build,
+    build, running_kernel,
     shell::{Cmd, require_root_or_sudo},
     workspace::bpf_dir,
 };
@@ -23,6 +23,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     require_root_or_sudo()?;
+    running_kernel::require()?;
     // Not optimised: that takes minutes the first time, and what the demo shows happens in the XDP programs.
     let binaries = build::everything(false)?;
     Cmd::new(&binaries.lab)

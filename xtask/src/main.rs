@@ -8,6 +8,7 @@ mod dist;
 mod fuzz;
 mod libtest;
 mod lint;
+mod running_kernel;
 mod setup;
 mod shell;
 mod smoke;

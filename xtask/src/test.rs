@@ -14,7 +14,7 @@ use crate::{
     build::{self, HostBinaries},
     dist,
     libtest::Counts,
-    setup,
+    running_kernel, setup,
     shell::{Cmd, is_root, require_root_or_sudo, step},
     smoke,
     workspace::{Metadata, host_cargo, root},
@@ -48,6 +48,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     require_root_or_sudo()?;
+    // These load no program into the kernel that runs.
+    if !matches!(args.suite.as_deref(), Some("doc" | "asan" | "kernel")) {
+        running_kernel::require()?;
+    }
     let toolchain = setup::ensure(&setup::Args::default())?;
     if selects(args.suite.as_deref(), "e2e", "e2e_api") {
         setup::python::ensure()?;
