@@ -38,7 +38,7 @@ const fn need(program: &'static str, packages: &'static [&'static str], purpose:
     Need { program, packages, purpose }
 }
 
-const NEEDS: [Need; 17] = [
+const NEEDS: [Need; 18] = [
     need("cc", &["gcc", "libc6-dev"], "linking"),
     need("ip", &["iproute2"], "namespaces and veth pairs of the lab"),
     need("nginx", &["nginx"], "the lab's backends"),
@@ -56,6 +56,7 @@ const NEEDS: [Need; 17] = [
     need("chromium", &["chromium"], "the status page in a real browser"),
     need("tmux", &["tmux"], "a real terminal for `weir top` in a test"),
     need("tcpdump", &["tcpdump"], "reading what `weir capture` writes, in a test"),
+    need("jq", &["jq"], "commands of the documents that read JSON, in a test"),
 ];
 
 /// What `verify` and the kernel test need besides. Only they ask for it: it is 40 MB.
