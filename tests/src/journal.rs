@@ -12,7 +12,7 @@ pub struct Event {
     pub monotonic_ns: u64,
     /// `domain-state`, `backend-state`, `override` or `daemon`.
     pub kind: String,
-    /// Path of a domain, name of a backend..
+    /// Path of a domain, name of a backend.
     pub subject: String,
     /// State before, in capitals.
     #[serde(default)]

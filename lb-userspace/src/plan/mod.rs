@@ -18,6 +18,7 @@ pub mod planner;
 pub mod prefix;
 mod quic;
 pub mod ramp;
+pub mod routes;
 pub mod shed;
 pub mod shift;
 pub mod state;
