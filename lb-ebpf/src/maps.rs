@@ -16,7 +16,7 @@ use lb_common::{
         admission::AdmissionWords,
         backend::BackendEntry,
         counter::Counter,
-        flow::{FlowEntry, FlowFilter, FlowWords, FragmentEntry, FragmentKey},
+        flow::{FlowEntry, FlowFilter, FlowWords, FragmentEntry, FragmentKey, OPENING_LINES, OpeningLine},
         guard::{GuardCounts, GuardEntry, NodeGuard},
         limits::{FLOW_FILTER_CHUNK, MAX_FRAGMENTED, MAX_INTERFACES, SLOTS_PER_CHUNK},
         next::NEXT_PROGRAMS,
@@ -31,7 +31,7 @@ use lb_common::{
         answers::{BUDGETS, Budget},
         classify::Lookup,
         filter::Allowance,
-        flow::FlowTable,
+        openings::OpeningSet,
         parse::{TRANSPORT_WORDS, Transport},
         ports::{Buckets, Clock, FibLookup, Tables},
         prefix::PrefixNodes,
@@ -95,7 +95,7 @@ static BLOCKED: LpmTrie<[u32; 5], u32> = LpmTrie::with_max_entries(1, NO_PREALLO
 #[map]
 static FLOWS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
 #[map]
-static OPENINGS: LruHashMap<FlowWords, FlowEntry> = LruHashMap::with_max_entries(1024, NO_COMMON_LRU);
+static OPENINGS: Array<[OpeningLine; OPENING_LINES]> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static PORT_RANGES: Array<PortRanges> = Array::with_max_entries(1, MMAPABLE);
 /// One list for all CPUs: fragments of a datagram come to any of them, and are few.
@@ -312,11 +312,8 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn flow(&self, table: FlowTable, key: &FlowWords, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
-        let entry = match table {
-            FlowTable::Flows => FLOWS.get_ptr_mut(key)?,
-            FlowTable::Openings => OPENINGS.get_ptr_mut(key)?,
-        };
+    fn flow(&self, key: &FlowWords, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        let entry = FLOWS.get_ptr_mut(key)?;
         // SAFETY: a live element of the map. Another CPU may reuse it meanwhile: the copy may then be torn, and is only ever
         // used as an index that is checked; and another flow's entry may be said to have been seen now.
         unsafe {
@@ -330,21 +327,23 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn remember(&self, table: FlowTable, key: &FlowWords, entry: FlowEntry) {
+    fn remember(&self, key: &FlowWords, entry: FlowEntry) {
         // An LRU map makes room by itself; if even that fails, the flow is placed by its hash as long as shares stay.
-        let _ = match table {
-            FlowTable::Flows => FLOWS.insert(key, entry, 0),
-            FlowTable::Openings => OPENINGS.insert(key, entry, 0),
-        };
+        let _ = FLOWS.insert(key, entry, 0);
     }
 
     #[inline(always)]
-    fn forget(&self, table: FlowTable, key: &FlowWords) -> bool {
+    fn forget(&self, key: &FlowWords) -> bool {
         // Most often there is nothing, and looking takes no lock.
-        match table {
-            FlowTable::Flows => FLOWS.get_ptr(key).is_some() && FLOWS.remove(key).is_ok(),
-            FlowTable::Openings => OPENINGS.get_ptr(key).is_some() && OPENINGS.remove(key).is_ok(),
-        }
+        FLOWS.get_ptr(key).is_some() && FLOWS.remove(key).is_ok()
+    }
+
+    #[inline(always)]
+    fn opening_set<R>(&self, set: u32, act: impl FnOnce(&OpeningSet) -> R) -> Option<R> {
+        let set = OPENINGS.get_ptr_mut(set)?;
+        // SAFETY: a live element of the map, of as many words, which `Cell` lets change under the reader. Other CPUs do that at any
+        // time: words are read and written whole, and what does not belong together is told by its proof.
+        Some(act(unsafe { &*set.cast::<OpeningSet>() }))
     }
 
     #[inline(always)]

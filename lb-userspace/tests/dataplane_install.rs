@@ -78,7 +78,7 @@ fn a_fresh_start_attaches_and_pins() {
         let dataplane = install(&unchanged(namespace)).unwrap();
         assert_eq!(dataplane.start(), Start::Fresh);
         assert!(matches!(interface("e0").xdp, Some((Some(_), true))), "native");
-        let pins = namespace.bpffs.join("v2");
+        let pins = namespace.bpffs.join("v3");
         assert_eq!(names(&pins), ["current", "links"]);
         assert_eq!(names(&pins.join("links")), ["e0"]);
         assert_eq!(names(&pins.join("current")).len(), 28, "27 maps and the program");
@@ -122,7 +122,7 @@ fn flow(port: u16, backend: u32) -> ([u8; 40], [u8; 8]) {
 
 /// The pinned flow table.
 fn flow_table(namespace: &Namespace) -> HashMap<MapData, [u8; 40], [u8; 8]> {
-    let data = MapData::from_pin(namespace.bpffs.join("v2/current/FLOWS")).unwrap();
+    let data = MapData::from_pin(namespace.bpffs.join("v3/current/FLOWS")).unwrap();
     Map::LruHashMap(data).try_into().unwrap()
 }
 
@@ -132,7 +132,7 @@ fn another_image_replaces_the_generation_and_hands_flows_and_counters_on() {
         namespace.veth("e0", "p0", 0);
         drop(install(&unchanged(namespace)).unwrap());
         let id = program("e0");
-        let map = |name: &str| MapInfo::from_pin(namespace.bpffs.join("v2/current").join(name)).unwrap().id();
+        let map = |name: &str| MapInfo::from_pin(namespace.bpffs.join("v3/current").join(name)).unwrap().id();
         let shared = ["FLOWS", "OPENINGS", "FLOW_FILTER", "COUNTERS"];
         let before = shared.map(map);
         let (key, entry) = flow(1, 3);
@@ -172,7 +172,7 @@ fn another_image_replaces_the_generation_and_hands_flows_and_counters_on() {
         assert_ne!(map("FLOWS"), before[0]);
         assert_eq!(map("OPENINGS"), before[1]);
         assert_eq!(flow_table(namespace).get(&key, 0).unwrap(), entry);
-        assert_eq!(names(&namespace.bpffs.join("v2")), ["current", "links"], "nothing is left over");
+        assert_eq!(names(&namespace.bpffs.join("v3")), ["current", "links"], "nothing is left over");
     });
 }
 
@@ -220,7 +220,7 @@ fn the_links_of_another_version_are_taken_over_without_a_gap() {
         namespace.veth("e0", "p0", 0);
         let config = unchanged(namespace);
         drop(install(&config).unwrap());
-        let (own, other) = (namespace.bpffs.join("v2"), namespace.bpffs.join("v1"));
+        let (own, other) = (namespace.bpffs.join("v3"), namespace.bpffs.join("v1"));
         let link = || FdLink::from(PinnedLink::from_pin(own.join("links/e0")).unwrap()).info().unwrap().id();
         let (link_before, program_before) = (link(), program("e0"));
         // As if another version had put it there.
@@ -240,7 +240,7 @@ fn the_links_of_another_version_are_taken_over_without_a_gap() {
         assert_eq!(second.start(), Start::TakenOver { version: 1 });
         assert_eq!(link(), link_before);
         assert!(program("e0").is_some() && program("e0") != program_before);
-        assert_eq!(names(&namespace.bpffs), ["v2"]);
+        assert_eq!(names(&namespace.bpffs), ["v3"]);
         drop(second);
 
         // A crash after the links were switched and before they were moved.
@@ -251,7 +251,7 @@ fn the_links_of_another_version_are_taken_over_without_a_gap() {
         let third = install(&config).unwrap();
         assert_eq!(third.start(), Start::Adopted { program_replaced: false });
         assert_eq!((link(), program("e0")), (link_before, program_before));
-        assert_eq!(names(&namespace.bpffs), ["v2"]);
+        assert_eq!(names(&namespace.bpffs), ["v3"]);
     });
 }
 
@@ -264,7 +264,7 @@ fn another_program_is_replaced_over_the_same_maps() {
         first.admission_writer().store_backend(BackendIndex(0), Admission::CLOSED).unwrap();
         drop(first);
         // As if another binary had installed it: its program is not the one that this binary carries.
-        let pin = namespace.bpffs.join("v2/current/program");
+        let pin = namespace.bpffs.join("v3/current/program");
         fs::remove_file(&pin).unwrap();
         let mut other = Ebpf::load(AGENT).unwrap();
         let other: &mut Xdp = other.program_mut(AGENT_PROGRAM).unwrap().try_into().unwrap();
@@ -304,7 +304,7 @@ fn interfaces_follow_the_configuration() {
         namespace.veth("e1.5", "p1", 1);
         drop(install(&with(r#"["e1.5"]"#, "generic")).unwrap());
         assert!(program("e1.5").is_some());
-        assert_eq!(names(&namespace.bpffs.join("v2/links")), ["e1%2e5"]);
+        assert_eq!(names(&namespace.bpffs.join("v3/links")), ["e1%2e5"]);
     });
 }
 
@@ -342,10 +342,10 @@ fn what_cannot_be_done_is_refused_with_a_remedy_and_changes_nothing() {
         let prepared = Prepared::new(&compile(&both).unwrap(), &Options::new(&both));
         assert!(prepared.is_err(), "refused before anything is built or waited for");
         assert_eq!(program("e0"), None, "the first interface is as before");
-        assert_eq!(names(&namespace.bpffs.join("v2")), ["links"]);
+        assert_eq!(names(&namespace.bpffs.join("v3")), ["links"]);
         drop(install(&config).unwrap());
 
-        let pins = namespace.bpffs.join("v2/current");
+        let pins = namespace.bpffs.join("v3/current");
         fs::rename(pins.join("POOLS"), pins.join("POOLZ")).unwrap();
         let error = refused(&config);
         assert!(matches!(&error, DataPlaneError::BadPin { path, .. } if path.ends_with("POOLZ")), "{error}");
@@ -362,7 +362,7 @@ fn what_a_crash_leaves_behind_is_settled() {
     with_namespace(|namespace| {
         namespace.veth("e0", "p0", 0);
         let config = unchanged(namespace);
-        let pins = namespace.bpffs.join("v2");
+        let pins = namespace.bpffs.join("v3");
         // While the first generation was being pinned.
         fs::create_dir_all(pins.join("next")).unwrap();
         let first = install(&config).unwrap();
@@ -402,7 +402,7 @@ fn detaching_removes_everything_of_any_version() {
         let error = detach(&namespace.bpffs).unwrap_err();
         assert!(matches!(error, DataPlaneError::InUse { .. }), "{error}");
         drop(dataplane);
-        fs::rename(namespace.bpffs.join("v2"), namespace.bpffs.join("v99")).unwrap();
+        fs::rename(namespace.bpffs.join("v3"), namespace.bpffs.join("v99")).unwrap();
         let mut detached = detach(&namespace.bpffs);
         eventually("the lock is free", || {
             if detached.is_err() {

@@ -77,7 +77,7 @@ fn a_flow_moves_from_opening_to_established() -> Result<()> {
     for (flags, flows, openings) in steps {
         let pure = run_pure(&tables, &frame(flags)).0;
         ensure!(kernel.run("weir_edge", &frame(flags))? == pure, "program and pure code differ");
-        let held = (kernel.flows("FLOWS")?, kernel.flows("OPENINGS")?);
+        let held = (kernel.flows(FlowTable::Flows)?, kernel.flows(FlowTable::Openings)?);
         ensure!(held == (flows, openings), "{held:?} instead of {:?}", (flows, openings));
         let pure = (tables.flows(FlowTable::Flows).len(), tables.flows(FlowTable::Openings).len());
         ensure!(pure == held, "{pure:?} in the pure code");
@@ -85,7 +85,10 @@ fn a_flow_moves_from_opening_to_established() -> Result<()> {
     kernel
         .set_backend(home, &BackendEntry { admission: Admission::new(255, 255), ..drained.backends[home] })?;
     kernel.run("weir_edge", &frame(packets::SYN))?;
-    ensure!(kernel.flows("FLOWS")? + kernel.flows("OPENINGS")? == 0, "a stale entry is left");
+    ensure!(
+        kernel.flows(FlowTable::Flows)? + kernel.flows(FlowTable::Openings)? == 0,
+        "a stale entry is left"
+    );
     Ok(())
 }
 
@@ -117,7 +120,7 @@ fn a_transition_writes_down_no_more_than_it_may() -> Result<()> {
         }
         let entries = tables.flows(FlowTable::Flows);
         ensure!(entries.iter().all(|(_, entry)| entry.backend as usize == old_home), "{entries:?}");
-        let held = (entries.len() as u64, kernel.flows("FLOWS")? as u64);
+        let held = (entries.len() as u64, kernel.flows(FlowTable::Flows)? as u64);
         ensure!(held == (written, written), "{held:?} entries instead of {written}");
         let notes = [(Note::FlowInserted, written), (Note::FlowInsertLimited, u64::from(flows) - written)];
         for (note, count) in notes {
@@ -252,7 +255,7 @@ fn pure_code_and_xdp_program_agree_on_damaged_packets() -> Result<()> {
     let remembered = tables.flows(FlowTable::Flows).len() + tables.flows(FlowTable::Openings).len();
     assert_eq!(
         remembered,
-        kernel.flows("FLOWS")? + kernel.flows("OPENINGS")?,
+        kernel.flows(FlowTable::Flows)? + kernel.flows(FlowTable::Openings)?,
         "entries in the tables of flows"
     );
     Ok(())

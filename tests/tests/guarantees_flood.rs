@@ -68,8 +68,8 @@ proptest! {
         let mut tables = ImageTables::new(scene.image());
         let zone = tables.image().names.domains.iter().position(|path| path == "r0/z0").expect("zone");
         tables.set_admission(zone, Admission::new(0, 255));
-        // Room for the flows that are meant; and for the openings of twice a handshake's time.
-        tables.set_flow_capacity(flows, 2 * round_trip * (FLOOD + 1));
+        // Room for the flows that are meant; and so many openings that eight in a handshake's time do not meet in one set of eight.
+        tables.set_flow_capacity(flows, 16 * round_trip * (FLOOD + 1));
         let mut numbers = Numbers(seed);
         let mut opened: Vec<(u32, u32)> = Vec::new();
         for number in 0..flows + round_trip {

@@ -3,15 +3,16 @@
 //! | map | holds | when it is full |
 //! |---|---|---|
 //! | `FLOWS` | flows that live away from home | the least recently used goes |
-//! | `OPENINGS` | flows that opened away from home and of which no later packet was seen | the same |
-//! | `FLOW_FILTER` | a byte for each value of some bits of the flow hash: 0 says that neither map has an entry | never |
+//! | `OPENINGS` | flows that opened away from home and of which no later packet was seen | the oldest of eight goes |
+//! | `FLOW_FILTER` | a byte for each value of some bits of the flow hash: 0 says that `FLOWS` has no entry | never |
 //!
-//! A flood of opening packets thus reaches `OPENINGS` only, and a packet of a flow without an entry reads one byte.
+//! A flood of opening packets thus reaches `OPENINGS` only, whose sets cost two cache lines each and no lock, and a packet of a flow without
+//! an entry reads a byte of the filter and the first line of a set.
 
 use super::limits::FLOW_FILTER_CHUNK;
 use crate::net::words_address;
 
-/// Key of the `FLOWS` and `OPENINGS` maps: a flow's 5-tuple. IPv4 addresses stand as IPv4-mapped IPv6 addresses (RFC 4291, section
+/// Key of `FLOWS`, and of the entries of `OPENINGS`: a flow's 5-tuple. IPv4 addresses stand as IPv4-mapped IPv6 addresses (RFC 4291, section
 /// 2.5.5.2).
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -97,7 +98,7 @@ impl FlowWords {
     }
 }
 
-/// Value of the `FLOWS` and `OPENINGS` maps.
+/// Value of `FLOWS`, and of the entries of `OPENINGS`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FlowEntry {
@@ -111,6 +112,25 @@ pub struct FlowEntry {
 
 /// Bit of [`FlowEntry::seen`]: a FIN or RST of the client was seen.
 pub const FLOW_CLOSING: u32 = 1 << 31;
+
+/// Entries of one set of `OPENINGS`.
+pub const OPENING_WAYS: usize = 8;
+
+/// A cache line of `OPENINGS`. A set is one element of the map, 576 bytes: a line of tags, one for each way, and a line for each way's
+/// entry. [`openings`](crate::datapath::openings) says what they hold.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpeningLine(pub [u64; 8]);
+
+/// Lines of a set.
+pub const OPENING_LINES: usize = 1 + OPENING_WAYS;
+
+/// Sets that hold so many entries: whole ones, and one at least.
+#[must_use]
+pub const fn opening_sets(entries: u32) -> u32 {
+    let sets = entries.div_ceil(OPENING_WAYS as u32);
+    if sets == 0 { 1 } else { sets }
+}
 
 /// Key of the `FRAGMENTS` map: what all fragments of a datagram have in common (RFC 791, section 3.2; RFC 8200, section 4.5).
 #[repr(C, align(8))]

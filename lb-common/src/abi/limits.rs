@@ -62,13 +62,13 @@ pub const MAX_VIP_NESTING: usize = 4;
 /// How far answers may run ahead of their rate, in nanoseconds: several ticks of the coarse clock.
 pub const ANSWER_BURST_NS: u64 = 100_000_000;
 /// Flows that opened away from home and of which nothing but the opening packet was seen yet; a flood of such packets
-/// turns over these and no other entries. By default, for each CPU.
-pub const DEFAULT_OPENING_ENTRIES_PER_CPU: u32 = 16_384;
+/// turns over these and no other entries. By default, for each CPU: 2.3 MB.
+pub const DEFAULT_OPENING_ENTRIES_PER_CPU: u32 = 32_768;
 /// Bytes of one element of the flow filter.
 pub const FLOW_FILTER_CHUNK: usize = 65_536;
 /// Bytes of the whole flow filter at most, a power of two: 64 MiB.
 pub const MAX_FLOW_FILTER: usize = 1 << 26;
-/// Bytes of the flow filter for each entry of the tables that it stands before: with both full, two packets in five of flows
+/// Bytes of the flow filter for each entry of the table that it stands before: with that full, two packets in five of flows
 /// without an entry are looked up in vain. More bytes would miss the CPU's caches more often.
 pub const FLOW_FILTER_BYTES_PER_ENTRY: usize = 2;
 /// Flows a second that enter the flow table at most without having been seen to open, for each CPU.
@@ -97,10 +97,10 @@ pub const MAX_AGENT_SOURCES: usize = 256;
 const _: () = assert!(ADMISSION_WORDS.is_power_of_two());
 const _: () = assert!(FLOW_FILTER_CHUNK.is_power_of_two() && MAX_FLOW_FILTER.is_power_of_two());
 
-/// Bytes of the flow filter for tables of so many entries: a power of two, one element at least.
+/// Bytes of the flow filter for a table of so many entries: a power of two, one element at least.
 #[must_use]
-pub const fn flow_filter_bytes(flow_entries: u32, opening_entries: u32) -> usize {
-    let wanted = (flow_entries as usize + opening_entries as usize) * FLOW_FILTER_BYTES_PER_ENTRY;
+pub const fn flow_filter_bytes(flow_entries: u32) -> usize {
+    let wanted = flow_entries as usize * FLOW_FILTER_BYTES_PER_ENTRY;
     let bytes = wanted.next_power_of_two();
     if bytes < FLOW_FILTER_CHUNK {
         FLOW_FILTER_CHUNK

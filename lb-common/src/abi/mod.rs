@@ -24,4 +24,4 @@ pub mod service;
 pub mod watch;
 
 /// Version of everything in this module. Part of the pin path, and the first word of [`root::Root`].
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

@@ -68,8 +68,8 @@ pub struct Root {
     /// Answers (echo replies, "too big") a second that Weir itself gives at most, for each CPU; and as many once more to neighbours who
     /// ask for a VIP.
     pub answers_per_second: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Sets of `OPENINGS`; see [`openings`](crate::datapath::openings).
+    pub opening_sets: u32,
     /// Keys of the flow hash.
     pub hash_key: FlowHashKey,
     /// Outer IPv6 source without entropy.

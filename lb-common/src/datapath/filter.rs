@@ -1,4 +1,4 @@
-//! What stands before the tables of flows: a filter that spares lookups, and a limit that spares entries.
+//! What stands before `FLOWS`: a filter that spares lookups, and a limit that spares entries.
 
 use super::{
     ports::Tables,
@@ -22,7 +22,7 @@ pub const fn epoch(root: &Root) -> u8 {
     epoch | (epoch == 0) as u8
 }
 
-/// Whether the tables of flows may have an entry for a flow; if not, they have none.
+/// Whether `FLOWS` may have an entry for a flow; if not, it has none.
 #[inline(always)]
 pub fn may_know<T: Tables>(tables: &T, root: &Root, h: u64, trace: &mut impl Trace) -> bool {
     let maybe = tables.filter(index(root.flow_filter_mask, h)) != 0;
@@ -30,7 +30,7 @@ pub fn may_know<T: Tables>(tables: &T, root: &Root, h: u64, trace: &mut impl Tra
     maybe
 }
 
-/// Says that the tables of flows have an entry for a flow from now on. To be called before the entry is written: the
+/// Says that `FLOWS` has an entry for a flow from now on. To be called before the entry is written: the
 /// daemon clears bytes of earlier epochs.
 #[inline(always)]
 pub fn announce<T: Tables>(tables: &T, root: &Root, h: u64) {

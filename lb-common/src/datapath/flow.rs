@@ -3,14 +3,14 @@
 //! Invariant: a flow is in the tables of flows if and only if it is not where an untracked flow goes: at home, or, while its
 //! slot is in transition, where its home was before. They are asked only for flows whose way home was not open all along
 //! (see [`Admission::CLEAN`](crate::abi::admission::Admission::CLEAN)) or whose slot is marked, so on a healthy day no
-//! packet touches them; and then only if the [`filter`] says that there may be an entry.
+//! packet touches them; and then `FLOWS` only if the [`filter`] says that it may have an entry.
 //!
 //! An opening packet is written into `OPENINGS` only. The next packet of the flow moves it to `FLOWS`: a flood of opening
 //! packets thus turns over `OPENINGS` and leaves `FLOWS` alone. UDP has no opening packet: unless its service is sticky,
 //! each datagram is placed afresh and leaves no entry.
 
 use super::{
-    filter,
+    filter, openings,
     ports::Tables,
     select,
     steer::{self, Away},
@@ -69,21 +69,24 @@ pub fn known<T: Tables>(
     request: &Away,
     trace: &mut impl Trace,
 ) -> Result<Known, Reason> {
-    if !filter::may_know(tables, root, request.h, trace) {
-        return Ok(Known::Nothing);
-    }
     let seen = seen_at(tables.now_ns(), request.closing());
     let touch = |before: u32| seen | before & FLOW_CLOSING;
     let mut table = FlowTable::Flows;
-    let mut entry = tables.flow(table, &request.key, touch);
+    let mut entry = None;
+    if filter::may_know(tables, root, request.h, trace) {
+        entry = tables.flow(&request.key, touch);
+        if entry.is_none() {
+            trace.step(Step::FlowTable { table, backend: None, admitted: false });
+            note(tables, Note::FlowMissed);
+        }
+    }
     if entry.is_none() {
-        trace.step(Step::FlowTable { table, backend: None, admitted: false });
         table = FlowTable::Openings;
-        entry = tables.flow(table, &request.key, touch);
+        let set = openings::set_of(request.h, root.opening_sets);
+        entry = tables.opening_set(set, |set| openings::find(set, request.h, &request.key)).flatten();
     }
     let Some(FlowEntry { backend, seen: before }) = entry else {
         trace.step(Step::FlowTable { table, backend: None, admitted: false });
-        note(tables, Note::FlowMissed);
         return Ok(Known::Nothing);
     };
     let admissions = tables.admissions().ok_or(Reason::Inconsistent)?;
@@ -96,8 +99,8 @@ pub fn known<T: Tables>(
     }
     if matches!(table, FlowTable::Openings) {
         filter::announce(tables, root, request.h);
-        tables.remember(FlowTable::Flows, &request.key, FlowEntry { backend, seen: touch(before) });
-        tables.forget(FlowTable::Openings, &request.key);
+        tables.remember(&request.key, FlowEntry { backend, seen: touch(before) });
+        forget_opening(tables, root, request);
         note(tables, Note::FlowEstablished);
         trace.step(Step::Remembered { table: FlowTable::Flows });
     }
@@ -134,7 +137,7 @@ pub fn insert<T: Tables>(
     }
     filter::announce(tables, root, request.h);
     let entry = FlowEntry { backend, seen: seen_at(now, request.closing()) };
-    tables.remember(FlowTable::Flows, &request.key, entry);
+    tables.remember(&request.key, entry);
     note(tables, Note::FlowInserted);
     trace.step(Step::Remembered { table: FlowTable::Flows });
     true
@@ -150,13 +153,14 @@ pub fn remember_opening<T: Tables>(
     backend: u32,
     trace: &mut impl Trace,
 ) {
-    if filter::may_know(tables, root, request.h, &mut Silent) && tables.forget(FlowTable::Flows, &request.key)
-    {
+    if forget_established(tables, root, request) {
         note(tables, Note::FlowWiped);
     }
-    filter::announce(tables, root, request.h);
-    let entry = FlowEntry { backend, seen: seen_at(tables.now_ns(), request.closing()) };
-    tables.remember(FlowTable::Openings, &request.key, entry);
+    let (now, h) = (tables.now_ns(), request.h);
+    let entry = FlowEntry { backend, seen: seen_at(now, request.closing()) };
+    tables.opening_set(openings::set_of(h, root.opening_sets), |set| {
+        openings::write(set, h, now, &request.key, entry);
+    });
     note(tables, Note::OpeningRemembered);
     trace.step(Step::Remembered { table: FlowTable::Openings });
 }
@@ -164,12 +168,19 @@ pub fn remember_opening<T: Tables>(
 /// Wipes out what an earlier flow with the same tuple left, for a flow that opens where untracked flows go.
 #[inline(always)]
 pub fn wipe<T: Tables>(tables: &T, root: &Root, request: &Away) {
-    if !filter::may_know(tables, root, request.h, &mut Silent) {
-        return;
-    }
-    let flows = tables.forget(FlowTable::Flows, &request.key);
-    let openings = tables.forget(FlowTable::Openings, &request.key);
-    if flows | openings {
+    let established = forget_established(tables, root, request);
+    if forget_opening(tables, root, request) | established {
         note(tables, Note::FlowWiped);
     }
+}
+
+#[inline(always)]
+fn forget_established<T: Tables>(tables: &T, root: &Root, request: &Away) -> bool {
+    filter::may_know(tables, root, request.h, &mut Silent) && tables.forget(&request.key)
+}
+
+#[inline(always)]
+fn forget_opening<T: Tables>(tables: &T, root: &Root, request: &Away) -> bool {
+    let (set, h) = (openings::set_of(request.h, root.opening_sets), request.h);
+    tables.opening_set(set, |set| openings::remove(set, h, &request.key)).unwrap_or(false)
 }

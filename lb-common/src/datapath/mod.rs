@@ -39,6 +39,7 @@ pub mod hash;
 pub mod icmp;
 pub mod l2;
 pub mod neighbour;
+pub mod openings;
 pub mod parse;
 pub mod ports;
 pub mod prefix;

@@ -6,8 +6,8 @@ use super::{
     answers::Budget,
     classify::{self, Lookup},
     filter::Allowance,
-    flow::FlowTable,
     fragment,
+    openings::OpeningSet,
     parse::Transport,
     prefix::{self, PrefixNodes},
     select::{self, Probe, Probed},
@@ -269,12 +269,14 @@ pub trait Tables: Clock + Buckets + PrefixNodes {
     /// An element of `PREVIOUS`: the table of a service in which untracked flows found their home before the last change of
     /// the configuration. Of its fields only `table_base` and `table_slots` have a meaning.
     fn previous(&self, index: u32) -> Option<&PoolEntry>;
-    /// A flow's entry in one of the tables of flows, as it was found; its `seen` becomes what `touch` makes of it.
-    fn flow(&self, table: FlowTable, key: &FlowWords, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry>;
-    /// Writes a flow into one of the tables of flows; when it is full, the least recently used entry goes.
-    fn remember(&self, table: FlowTable, key: &FlowWords, entry: FlowEntry);
-    /// Removes a flow from one of the tables of flows; `false` when it was not there.
-    fn forget(&self, table: FlowTable, key: &FlowWords) -> bool;
+    /// A flow's entry in `FLOWS`, as it was found; its `seen` becomes what `touch` makes of it.
+    fn flow(&self, key: &FlowWords, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry>;
+    /// Writes a flow into `FLOWS`; when that is full, the least recently used entry goes.
+    fn remember(&self, key: &FlowWords, entry: FlowEntry);
+    /// Removes a flow from `FLOWS`; `false` when it was not there.
+    fn forget(&self, key: &FlowWords) -> bool;
+    /// Lets `act` look at and change a set of `OPENINGS`; `None` if there is no such set. See [`openings`](super::openings).
+    fn opening_set<R>(&self, set: u32, act: impl FnOnce(&OpeningSet) -> R) -> Option<R>;
     /// A byte of the flow filter; not 0 where there is none, as then nothing is known.
     fn filter(&self, index: u32) -> u8;
     /// Stores a byte of the flow filter.

@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use aya::maps::{Array, MapData, MapError, ProgramArray};
 use aya::programs::{ProgramInfo, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use lb_common::abi::flow::opening_sets;
 use lb_common::abi::limits::flow_filter_bytes;
 use lb_common::abi::next::{NEXT_ARRIVE, NEXT_RELAY};
 use lb_common::abi::root::FEATURE_RELAY;
 use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 
 use super::error::DataPlaneError;
-use super::generation::{FLOWS, Generation, NEXT, OPENINGS, map_names, map_sizes};
+use super::generation::{FLOWS, Generation, NEXT, map_names, map_sizes};
 use super::handover;
 use super::links;
 use super::loader::{Options, Start, possible_cpus};
@@ -54,7 +55,7 @@ pub(super) fn same_ids(
     let same = root.config_digest == image.digest
         && root.counter_cpus == possible_cpus()?
         && handover::is_of_size(running, FLOWS, options.flow_entries)
-        && handover::is_of_size(running, OPENINGS, options.opening_entries);
+        && root.opening_sets == opening_sets(options.opening_entries);
     Ok(same.then(|| transition::recover(image, &running.view())).flatten())
 }
 
@@ -97,7 +98,8 @@ pub(super) fn build(
 ) -> Result<Built, DataPlaneError> {
     let cpus = possible_cpus()?;
     let mut image = image.clone();
-    let filter = flow_filter_bytes(options.flow_entries, options.opening_entries);
+    let filter = flow_filter_bytes(options.flow_entries);
+    image.root.opening_sets = opening_sets(options.opening_entries);
     image.root.flow_filter_mask = filter as u32 - 1;
     image.root.counter_cpus = cpus;
     let mut report = Report::default();

@@ -11,7 +11,7 @@ use lb_common::abi::{
     admission::Admission,
     backend::BackendEntry,
     counter::Counter,
-    flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey},
+    flow::{FlowEntry, FlowKey, FragmentEntry, FragmentKey, OPENING_LINES, OpeningLine, opening_sets},
     guard::{GuardCounts, GuardEntry, NodeGuard},
     limits::{
         ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, MAX_FRAGMENTED, MAX_INTERFACES, SLOTS_PER_CHUNK,
@@ -85,12 +85,7 @@ const SHAPES: [Shape; 27] = [
         value_size: size_of::<QuicServer>(),
     },
     Shape { name: INTERFACES, kind: MapType::Hash, key_size: 4, value_size: 8 },
-    Shape {
-        name: OPENINGS,
-        kind: MapType::LruHash,
-        key_size: size_of::<FlowKey>(),
-        value_size: size_of::<FlowEntry>(),
-    },
+    array(OPENINGS, size_of::<[OpeningLine; OPENING_LINES]>()),
     array("FLOW_FILTER", FLOW_FILTER_CHUNK),
     Shape { name: NEXT, kind: MapType::ProgramArray, key_size: 4, value_size: 4 },
 ];
@@ -138,7 +133,7 @@ pub(super) fn map_sizes(
         "PREFIX_NODES" => image.prefix.nodes.len() as u32,
         "PREFIX_VALUES" => image.prefix.values.len() as u32,
         FLOWS => flow_entries,
-        OPENINGS => opening_entries,
+        OPENINGS => opening_sets(opening_entries),
         QUIC_SERVERS => image.quic.len() as u32,
         INTERFACES => MAX_INTERFACES as u32,
         NEXT => NEXT_PROGRAMS,
@@ -204,7 +199,8 @@ pub struct Generation {
     pub(super) prefix_nodes: MappedArray<PrefixNode>,
     pub(super) prefix_values: MappedArray<PrefixValues>,
     pub(super) flows: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
-    pub(super) openings: HashMap<MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowEntry>()]>,
+    /// Line by line.
+    pub(super) openings: MappedArray<OpeningLine>,
     /// The flow filter, two bytes an element.
     pub(super) filter: MappedArray<u16>,
 }
@@ -247,7 +243,7 @@ impl Generation {
             prefix_nodes: mapped(&fds, "PREFIX_NODES")?,
             prefix_values: mapped(&fds, "PREFIX_VALUES")?,
             flows: typed(&fds, FLOWS, Map::LruHashMap)?,
-            openings: typed(&fds, OPENINGS, Map::LruHashMap)?,
+            openings: mapped_flat(&fds, OPENINGS, OPENING_LINES)?,
             filter: mapped_flat(&fds, "FLOW_FILTER", FLOW_FILTER_CHUNK / 2)?,
             fds,
         })

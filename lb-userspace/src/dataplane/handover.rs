@@ -14,7 +14,9 @@ use lb_common::abi::service::{SERVICE_SPILLS, ServiceEntry};
 use super::counters::{add, sum};
 use super::flow_tables;
 use super::generation::{FLOWS, Generation, OPENINGS};
+use super::opening_table::Openings;
 use crate::plan::image::Image;
+use crate::runtime::clock::monotonic_ns;
 
 const FILTER: &str = "FLOW_FILTER";
 const COUNTERS: &str = "COUNTERS";
@@ -29,8 +31,12 @@ pub(super) fn is_of_size(running: &Generation, table: &str, wanted: u32) -> bool
 pub(super) fn names(running: &Generation, image: &Image, sizes: &[(&'static str, u32)]) -> Vec<&'static str> {
     let root = running.root();
     let same = |name: &str, wanted: u32| match name {
-        FLOWS | OPENINGS => is_of_size(running, name, wanted),
-        FILTER => root.flow_filter_mask == image.root.flow_filter_mask,
+        FLOWS => is_of_size(running, name, wanted),
+        // The flow hash says where in these what of a flow stands.
+        OPENINGS => root.hash_key == image.root.hash_key && running.entries(name) == Some(wanted),
+        FILTER => {
+            root.hash_key == image.root.hash_key && root.flow_filter_mask == image.root.flow_filter_mask
+        }
         COUNTERS => {
             let layout = |root: &Root| (root.counter_cpus, root.counter_services, root.counter_stride);
             layout(&root) == layout(&image.root) && running.entries(name) == Some(wanted)
@@ -50,10 +56,11 @@ pub(super) fn copy(
     root: &mut Root,
     handed: &[&'static str],
 ) -> io::Result<()> {
-    for table in [FLOWS, OPENINGS] {
-        if !handed.contains(&table) {
-            flow_tables::copy(running.fd(table), next.fd(table))?;
-        }
+    if !handed.contains(&FLOWS) {
+        flow_tables::copy(running.fd(FLOWS), next.fd(FLOWS))?;
+    }
+    if !handed.contains(&OPENINGS) {
+        Openings::with_root(next, root).copy(&Openings::of(running), monotonic_ns());
     }
     if handed.contains(&FILTER) {
         root.flow_filter_epoch = running.root().flow_filter_epoch;
@@ -115,12 +122,13 @@ pub(super) fn keep_spilling(running: &Generation, next: &Generation) {
 pub(super) fn finish(before: &Generation, now: &Generation) {
     keep_unclean(before, now);
     keep_spilling(before, now);
-    for table in [FLOWS, OPENINGS] {
-        if !now.shares(before, table)
-            && let Err(error) = flow_tables::copy(before.fd(table), now.fd(table))
-        {
-            tracing::error!(%error, table, "flows that came during the switch were not copied");
-        }
+    if !now.shares(before, FLOWS)
+        && let Err(error) = flow_tables::copy(before.fd(FLOWS), now.fd(FLOWS))
+    {
+        tracing::error!(%error, "flows that came during the switch were not copied");
+    }
+    if !now.shares(before, OPENINGS) {
+        Openings::of(now).copy(&Openings::of(before), monotonic_ns());
     }
     if !now.shares(before, COUNTERS) {
         carry_counters(before, now, &now.root());

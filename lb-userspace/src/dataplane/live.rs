@@ -1,6 +1,7 @@
 //! The live maps as the decision code reads them.
 
 use std::borrow::Borrow;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use lb_common::abi::{
 };
 use lb_common::datapath::answers::Budget;
 use lb_common::datapath::filter::Allowance;
-use lb_common::datapath::flow::FlowTable;
+use lb_common::datapath::openings::OpeningSet;
 use lb_common::datapath::{
     ports::{Buckets, Clock, Tables},
     prefix::PrefixNodes,
@@ -28,6 +29,7 @@ use lb_common::datapath::{
 use lb_common::net::AddressWords;
 
 use super::generation::Generation;
+use super::opening_table::Openings;
 use crate::runtime::clock::monotonic_ns;
 
 /// Opens [`Observation`]s of the live maps.
@@ -211,20 +213,21 @@ impl Tables for Observation {
         Some(address)
     }
 
-    fn flow(&self, table: FlowTable, key: &FlowWords, _: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+    fn flow(&self, key: &FlowWords, _: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
         let key: [u8; size_of::<FlowKey>()] = key.key().as_bytes().try_into().ok()?;
-        let generation = &self.tables.generation;
-        let map = match table {
-            FlowTable::Flows => &generation.flows,
-            FlowTable::Openings => &generation.openings,
-        };
-        FlowEntry::from_bytes(&map.get(&key, 0).ok()?)
+        FlowEntry::from_bytes(&self.tables.generation.flows.get(&key, 0).ok()?)
     }
 
-    fn remember(&self, _: FlowTable, _: &FlowWords, _: FlowEntry) {}
+    fn remember(&self, _: &FlowWords, _: FlowEntry) {}
 
-    fn forget(&self, _: FlowTable, _: &FlowWords) -> bool {
+    fn forget(&self, _: &FlowWords) -> bool {
         false
+    }
+
+    /// What `act` changes is lost: observing changes nothing.
+    fn opening_set<R>(&self, set: u32, act: impl FnOnce(&OpeningSet) -> R) -> Option<R> {
+        let words = Openings::of(&self.tables.generation).set(set)?;
+        Some(act(&words.map(Cell::new)))
     }
 
     fn filter(&self, index: u32) -> u8 {

@@ -174,6 +174,13 @@ impl<T: Pod> MappedArray<T> {
         Some(self.word32(index, offset)?.load(Ordering::Acquire))
     }
 
+    /// Replaces one aligned 64-bit word of an element by another, if it is still what it was; `None` when there is no such word, or when
+    /// elements consist of others.
+    pub fn replace_u64(&self, index: usize, offset: usize, (old, new): (u64, u64)) -> Option<bool> {
+        let word = self.word64(index, offset)?;
+        Some(word.compare_exchange(old, new, Ordering::Release, Ordering::Relaxed).is_ok())
+    }
+
     /// Writes elements from 0 on; `None` when there are more values than elements.
     pub fn fill(&self, values: &[T]) -> Option<()> {
         if values.len() > self.length {

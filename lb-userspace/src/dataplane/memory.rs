@@ -46,7 +46,7 @@ pub fn memory(config: &Config, cpus: u32) -> Result<Memory, CompileError> {
     let mut image = compile(config)?;
     let (flow_entries, opening_entries) = config.node.entries(cpus);
     image.root.counter_cpus = cpus;
-    image.root.flow_filter_mask = flow_filter_bytes(flow_entries, opening_entries) as u32 - 1;
+    image.root.flow_filter_mask = flow_filter_bytes(flow_entries) as u32 - 1;
     let mut memory = Memory { cpus, flow_entries, opening_entries, ..Memory::default() };
     for (name, bytes) in map_bytes(&map_sizes(&image, flow_entries, opening_entries)) {
         *memory.of(name) += bytes;

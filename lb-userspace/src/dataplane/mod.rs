@@ -41,6 +41,7 @@ mod neighbour;
 pub mod netlink;
 pub mod nexthop;
 pub mod object;
+mod opening_table;
 pub mod pins;
 pub mod steering;
 mod sys;

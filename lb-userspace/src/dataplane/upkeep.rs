@@ -14,7 +14,8 @@ use lb_common::datapath::flow::FlowTable;
 use lb_maglev::SLOT_MARK;
 
 use super::flow_tables;
-use super::generation::{FLOWS, Generation, OPENINGS};
+use super::generation::{FLOWS, Generation};
+use super::opening_table::Openings;
 
 /// Entries of one page of a table of flows, and where the next page begins, if there is one.
 pub type Page = (Vec<(FlowKey, FlowEntry)>, Option<u32>);
@@ -53,7 +54,13 @@ impl Upkeep {
     /// # Errors
     /// What the kernel says.
     pub fn walk(&self, table: FlowTable, each: impl FnMut(&FlowKey, &FlowEntry)) -> io::Result<()> {
-        flow_tables::walk(self.generation.fd(name(table)), each)
+        match table {
+            FlowTable::Flows => flow_tables::walk(self.generation.fd(FLOWS), each),
+            FlowTable::Openings => {
+                Openings::of(&self.generation).walk(each);
+                Ok(())
+            }
+        }
     }
 
     /// Some entries of a table of flows, and where to go on for more; from the beginning without `from`.
@@ -61,7 +68,10 @@ impl Upkeep {
     /// # Errors
     /// What the kernel says.
     pub fn page(&self, table: FlowTable, from: Option<u32>) -> io::Result<Page> {
-        flow_tables::page(self.generation.fd(name(table)), from)
+        match table {
+            FlowTable::Flows => flow_tables::page(self.generation.fd(FLOWS), from),
+            FlowTable::Openings => Ok(Openings::of(&self.generation).page(from)),
+        }
     }
 
     /// Removes a flow from a table of flows.
@@ -69,7 +79,13 @@ impl Upkeep {
     /// # Errors
     /// What the kernel says; that it is gone already is no error.
     pub fn remove(&self, table: FlowTable, key: &FlowKey) -> io::Result<()> {
-        flow_tables::remove(self.generation.fd(name(table)), key)
+        match table {
+            FlowTable::Flows => flow_tables::remove(self.generation.fd(FLOWS), key),
+            FlowTable::Openings => {
+                Openings::of(&self.generation).remove(key);
+                Ok(())
+            }
+        }
     }
 
     /// The numbers of all marked slots.
@@ -123,12 +139,5 @@ impl Upkeep {
             left += pair.iter().filter(|&&byte| byte != 0).count() as u64;
         }
         left
-    }
-}
-
-const fn name(table: FlowTable) -> &'static str {
-    match table {
-        FlowTable::Flows => FLOWS,
-        FlowTable::Openings => OPENINGS,
     }
 }

@@ -8,9 +8,9 @@ use lb_common::abi::{
     admission::Admission,
     backend::{BACKEND_RELAY, BackendEntry, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     limits::{
-        ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES_PER_CPU, DEFAULT_FLOW_INSERTS_PER_SECOND,
-        DEFAULT_OPENING_ENTRIES_PER_CPU, MAX_CLIENT_PREFIXES, MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS,
-        MAX_PORT_RANGES, MAX_SLOT_CHUNKS, MAX_VIP_NESTING, SLOTS_PER_CHUNK, flow_filter_bytes,
+        ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES_PER_CPU, DEFAULT_FLOW_INSERTS_PER_SECOND, MAX_CLIENT_PREFIXES,
+        MAX_PLAN_STEPS, MAX_PLANS, MAX_POOLS, MAX_PORT_RANGES, MAX_SLOT_CHUNKS, MAX_VIP_NESTING,
+        SLOTS_PER_CHUNK, flow_filter_bytes,
     },
     plan::{POOL_RELAY, PlanEntry, PoolEntry},
     pod::Pod,
@@ -42,6 +42,8 @@ const MAX_ENTROPY_BITS_V4: u8 = 16;
 const MAX_ENTROPY_BITS_V6: u8 = 32;
 /// Slots of all tables together.
 const MAX_SLOTS: usize = MAX_SLOT_CHUNKS * SLOTS_PER_CHUNK;
+/// Sets of `OPENINGS` until the loader says how many the host has.
+const FEW_OPENING_SETS: u32 = 128;
 
 /// Why a valid configuration cannot be put into the data plane.
 #[derive(Debug, Error)]
@@ -194,9 +196,8 @@ pub fn compile_with(config: &Config, tables: &mut TableCache) -> Result<Image, C
             outer_source_v6: config.node.tunnel_source_v6.address().octets(),
             answers_per_second: config.node.answers_per_second,
             // What the host has decides; the loader sets it.
-            flow_filter_mask: flow_filter_bytes(DEFAULT_FLOW_ENTRIES_PER_CPU, DEFAULT_OPENING_ENTRIES_PER_CPU)
-                as u32
-                - 1,
+            flow_filter_mask: flow_filter_bytes(DEFAULT_FLOW_ENTRIES_PER_CPU) as u32 - 1,
+            opening_sets: FEW_OPENING_SETS,
             flow_filter_epoch: 1,
             flow_inserts_per_second: DEFAULT_FLOW_INSERTS_PER_SECOND,
             ..Root::zeroed()

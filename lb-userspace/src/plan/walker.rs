@@ -31,10 +31,10 @@ const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 /// What is to be done with one entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// It stays; its byte of the flow filter is this one.
+    /// It stays.
     Keep {
-        /// Index of the byte.
-        filter: u32,
+        /// Index of its byte of the flow filter, which is for `FLOWS` only.
+        filter: Option<u32>,
     },
     /// It goes: the flow has ended, or has been silent for too long.
     Remove,
@@ -99,7 +99,7 @@ impl<'t, T: Tables> Walk<'t, T> {
             FlowTable::Openings => self.found.openings += 1,
         }
         *self.found.by_backend.entry(BackendIndex(entry.backend)).or_default() += 1;
-        let Some(root) = self.tables.root() else { return Verdict::Keep { filter: 0 } };
+        let Some(root) = self.tables.root() else { return Verdict::Keep { filter: None } };
         let tuple = tuple(key);
         let h = hash::flow_hash(&root.hash_key, &tuple);
         if let Some(home) = home(self.tables, &tuple, h)
@@ -107,7 +107,8 @@ impl<'t, T: Tables> Walk<'t, T> {
         {
             self.found.needed.insert(home.slot);
         }
-        Verdict::Keep { filter: filter::index(root.flow_filter_mask, h) }
+        let is_filtered = table == FlowTable::Flows;
+        Verdict::Keep { filter: is_filtered.then(|| filter::index(root.flow_filter_mask, h)) }
     }
 
     /// Ends.
@@ -159,7 +160,7 @@ pub(super) fn home<T: Tables>(tables: &T, tuple: &Tuple, h: u64) -> Option<Home>
 }
 
 /// The 5-tuple of a key.
-pub(super) fn tuple(key: &FlowKey) -> Tuple {
+pub(crate) fn tuple(key: &FlowKey) -> Tuple {
     let ([a, b], [c, d]) = (key.source_port, key.destination_port);
     Tuple {
         source: address_words(&key.source),

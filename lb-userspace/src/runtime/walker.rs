@@ -234,7 +234,9 @@ impl Thread {
         for table in [FlowTable::Openings, FlowTable::Flows] {
             let mut gone = Vec::new();
             self.work.upkeep.walk(table, |key, entry| match walk.entry(table, key, entry) {
-                Verdict::Keep { filter } => self.work.upkeep.set_filter(filter, epoch),
+                Verdict::Keep { filter } => {
+                    filter.into_iter().for_each(|at| self.work.upkeep.set_filter(at, epoch));
+                }
                 Verdict::Remove => gone.push(*key),
             })?;
             gone.iter().try_for_each(|key| self.work.upkeep.remove(table, key))?;

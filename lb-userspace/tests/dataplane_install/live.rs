@@ -129,7 +129,7 @@ fn maps_take_the_memory_that_was_foretold() {
         let config = namespace.config(|text| text.replace("protocol =", &format!("{limits}\nprotocol =")));
         let foretold = memory(&config, possible_cpus().unwrap()).unwrap();
         let _dataplane = install(&config).unwrap();
-        let folder = namespace.bpffs.join("v2/current");
+        let folder = namespace.bpffs.join("v3/current");
         let mut total = 0;
         for name in names(&folder).into_iter().filter(|name| name != "program") {
             let map = MapData::from_pin(folder.join(&name)).unwrap();

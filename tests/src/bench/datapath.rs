@@ -55,6 +55,8 @@ const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const VIP_TWO_POOLS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 20);
 const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x10);
 const VIP_GUE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+/// The zone that fails or is drained.
+const ZONE: &str = "west/w1";
 const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
 
 /// What the packets are.
@@ -79,7 +81,7 @@ enum Kind {
 enum Down {
     Nothing,
     Domain(&'static str),
-    /// Zone w1 is drained.
+    /// Zone [`ZONE`] is drained, which the image says.
     Drained,
     /// Nothing is down, but an emergency switch is on that blocks somebody else.
     Emergency,
@@ -108,7 +110,7 @@ fn cases() -> Vec<Case> {
         add(&format!("established home, {text}, ipv6"), Kind::Established, flows, true, Down::Nothing);
     }
     for (flows, text) in [sweep[0], sweep[3]] {
-        let (rack, zone) = (Down::Domain("west/w1/r1"), Down::Domain("west/w1"));
+        let (rack, zone) = (Down::Domain("west/w1/r1"), Down::Domain(ZONE));
         add(&format!("established home, {text}, rack down"), Kind::Established, flows, false, rack);
         add(&format!("established home, {text}, zone down"), Kind::Established, flows, false, zone);
         add(&format!("established home, {text}, ipv6, rack down"), Kind::Established, flows, true, rack);
@@ -247,8 +249,8 @@ impl Bench {
         let mut words = image.admission.clone();
         let changed = match case.down {
             Down::Domain(path) => Some((path, Admission::CLOSED)),
-            Down::Drained => Some(("west/w1", Admission::new(0, 255))),
-            Down::Nothing | Down::Emergency => None,
+            // The image says so already, with what follows from it.
+            Down::Drained | Down::Nothing | Down::Emergency => None,
         };
         if let Some((path, word)) = changed {
             let index = image.names.domains.iter().position(|d| d == path).context("domain")?;

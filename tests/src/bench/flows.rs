@@ -1,11 +1,24 @@
 //! Flows away from home, and data planes of different sizes.
 
-use super::{BODY, Bench, Case, Down, EMPTY, Kind, Measurement, VIP, VIP_TWO_POOLS, is_wanted};
+use super::{BODY, Bench, Case, Down, EMPTY, Kind, Measurement, VIP, VIP_TWO_POOLS, ZONE, is_wanted};
 use crate::golden::{
     self,
     kernel::{BENCH, Kernel},
 };
 use anyhow::{Context, Result};
+use lb_common::abi::{admission::Admission, service::SERVICE_STEERED};
+use lb_userspace::{
+    config::Config,
+    plan::{
+        compile::compile,
+        facts::Cell,
+        image::Image,
+        steering::{
+            Layout,
+            health::{course, weigh_all},
+        },
+    },
+};
 use std::{fmt::Write as _, net::Ipv4Addr};
 
 /// Entries of the tables of flows, of which one CPU has its part: on two CPUs enough for every flow of a case.
@@ -23,6 +36,30 @@ struct Setup {
 
 const USUAL: Setup = Setup { services: 1, backends: 100, flow_entries: FEW_FLOWS };
 
+/// An image with zone w1 drained, as it stands when the daemon has stored what that means for plans: who finds his first slot shut goes on
+/// to the next pool at once.
+pub(super) fn drained(image: &Image, config: &Config) -> Result<Image> {
+    let mut image = image.clone();
+    let zone = image.names.domains.iter().position(|domain| domain == ZONE).context("no zone to drain")?;
+    image.admission[zone] = Admission::new(0, 255);
+    let layout = Layout::new(config);
+    let word = |cell: Cell| match (cell, cell.admission_index()) {
+        (Cell::Backend(id), _) => image.backends[id.index()].admission,
+        (_, index) => index.and_then(|index| image.admission.get(index)).copied().unwrap_or(Admission::OPEN),
+    };
+    let weights = weigh_all(&layout, &word);
+    let courses: Vec<_> = layout.plans.iter().map(|plan| course(plan, &weights)).collect();
+    for (plan, course) in layout.plans.iter().zip(courses) {
+        let leaves = course.leaves();
+        let service = &mut image.services[plan.service.index()];
+        image.plans[service.plan_base as usize + plan.number].leaves = leaves;
+        if leaves.iter().any(|&share| share > 0) {
+            service.flags |= SERVICE_STEERED;
+        }
+    }
+    Ok(image)
+}
+
 /// Measures flows away from home, and other numbers of services and backends.
 ///
 /// # Errors
@@ -38,7 +75,7 @@ pub(super) fn flows() -> Result<Vec<Measurement>> {
     };
     let established =
         |text: &str| case(&format!("established home, 1M flows, {text}"), Kind::Established, Down::Nothing);
-    // The dearest opening packets: each of them must be remembered, and none is left of what its last round left.
+    // The dearest opening packets: all are away from home, so that each must be remembered, in the place of another.
     let flood = case("syn flood", Kind::TwoPools { syn: true }, Down::Drained);
     let hit = case("flow table hit, 1M flows", Kind::TwoPools { syn: false }, Down::Drained);
     let all = [
@@ -55,7 +92,11 @@ pub(super) fn flows() -> Result<Vec<Measurement>> {
             continue;
         }
         eprintln!("bench datapath: {}", case.name);
-        let image = golden::image(&configuration(setup))?;
+        let config = Config::parse(&configuration(setup), "bench.toml")?;
+        let mut image = golden::with_next_hops(compile(&config)?);
+        if matches!(case.down, Down::Drained) {
+            image = drained(&image, &config)?;
+        }
         let kernel = Kernel::load(BENCH, &[BODY, EMPTY], &image, setup.flow_entries)?;
         let mut bench = Bench { kernel, next: 0 };
         if setup.flow_entries == MANY_FLOWS {

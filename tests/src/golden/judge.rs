@@ -3,7 +3,7 @@
 use super::{
     Case, Expected, INGRESS, action,
     cases::with_label_of,
-    filter_index,
+    hash_of,
     kernel::{Kernel, Ran},
     known_flows,
 };
@@ -16,7 +16,9 @@ use lb_common::{
         reason::Reason,
         root::FEATURE_RELAY,
     },
-    datapath::{self, buffer::Buffer, flow::FlowTable, ports::Tables, trace::Silent, verdict::Verdict},
+    datapath::{
+        self, buffer::Buffer, filter, flow::FlowTable, ports::Tables, trace::Silent, verdict::Verdict,
+    },
 };
 use lb_userspace::{
     dataplane::object::EDGE_PROGRAM,
@@ -146,8 +148,14 @@ pub fn judge_pure(image: &Image, case: &Case) -> Result<()> {
     let tables = ImageTables::new(changed(image, case)?);
     tables.set_now_ns(NOW_NS);
     for (table, flow, backend) in known_flows(image, &case.changes)? {
-        tables.remember(table, &flow, FlowEntry { backend, seen: 0 });
-        tables.set_filter(filter_index(image, &flow), 1);
+        let entry = FlowEntry { backend, seen: 0 };
+        match table {
+            FlowTable::Flows => {
+                tables.remember(&flow, entry);
+                tables.set_filter(filter::index(image.root.flow_filter_mask, hash_of(image, &flow)), 1);
+            }
+            FlowTable::Openings => tables.remember_opening(&flow.key(), entry),
+        }
     }
     for frame in &case.before {
         let _ = run_pure(&tables, frame);
@@ -180,11 +188,7 @@ pub fn judge_named(kernel: &Kernel, program: &str, image: &Image, case: &Case) -
     let before: Vec<Counter> =
         (0..image.counter_slots()).map(|slot| kernel.counter(slot)).collect::<Result<_>>()?;
     for (table, flow, backend) in known_flows(image, &case.changes)? {
-        let name = match table {
-            FlowTable::Flows => "FLOWS",
-            FlowTable::Openings => "OPENINGS",
-        };
-        kernel.remember(name, &flow.key(), &FlowEntry { backend, seen: 0 }, filter_index(image, &flow))?;
+        kernel.remember(image, table, &flow, &FlowEntry { backend, seen: 0 })?;
     }
     let ran = kernel.run(program, &case.input)?;
     check(case, &ran)?;

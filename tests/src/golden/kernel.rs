@@ -1,6 +1,9 @@
 //! The edge's XDP program, loaded with an image, for `BPF_PROG_TEST_RUN`. Nothing is attached.
 
-use super::forget::{clear, get, put};
+use super::{
+    forget::{clear, get, put},
+    hash_of,
+};
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
@@ -12,11 +15,16 @@ use lb_common::abi::{
     admission::Admission,
     backend::BackendEntry,
     counter::Counter,
-    flow::{FlowEntry, FlowKey},
+    flow::{FlowEntry, FlowWords, OPENING_WAYS, opening_sets},
     limits::{ADMISSION_WORDS, FLOW_FILTER_CHUNK, MAX_BLOCKED, SLOTS_PER_CHUNK},
     next::{NEXT_ARRIVE, NEXT_RELAY},
     pod::Pod,
     root::Root,
+};
+use lb_common::datapath::{
+    filter,
+    flow::FlowTable,
+    openings::{self, SET_WORDS},
 };
 use lb_userspace::{
     dataplane::object::{
@@ -24,7 +32,11 @@ use lb_userspace::{
     },
     plan::image::Image,
 };
-use std::{os::fd::AsFd as _, time::Duration};
+use std::{
+    cell::Cell,
+    os::fd::{AsFd as _, BorrowedFd},
+    time::Duration,
+};
 
 /// The compiled edge object.
 pub static EDGE: &[u8] = aya::include_bytes_aligned!(concat!(env!("WEIR_BPF_DIR"), "/edge"));
@@ -46,6 +58,7 @@ pub struct Kernel {
     ebpf: Ebpf,
     cpus: u32,
     stride: u32,
+    opening_sets: u32,
 }
 
 /// What a test run gave.
@@ -77,7 +90,7 @@ impl Kernel {
             .map_max_entries("PLANS", size(image.plans.len()))
             .map_max_entries("POOLS", size(image.pools.len()))
             .map_max_entries("PREVIOUS", size(image.previous.len()))
-            .map_max_entries("OPENINGS", flow_entries)
+            .map_max_entries("OPENINGS", opening_sets(flow_entries))
             .map_max_entries("FLOW_FILTER", size(filter_bytes.div_ceil(FLOW_FILTER_CHUNK)))
             .map_max_entries("SLOTS", size(chunks))
             .map_max_entries("BACKENDS", size(image.backends.len()))
@@ -111,7 +124,7 @@ impl Kernel {
                 ProgramArray::try_from(ebpf.map_mut(map).context(map)?)?.set(index, &fd, 0)?;
             }
         }
-        let mut kernel = Self { ebpf, cpus, stride };
+        let mut kernel = Self { ebpf, cpus, stride, opening_sets: opening_sets(flow_entries) };
         kernel.fill(image)?;
         Ok(kernel)
     }
@@ -121,7 +134,12 @@ impl Kernel {
     /// # Errors
     /// What the kernel says.
     pub fn fill(&mut self, image: &Image) -> Result<()> {
-        let root = Root { counter_cpus: self.cpus, counter_stride: self.stride, ..image.root };
+        let root = Root {
+            counter_cpus: self.cpus,
+            counter_stride: self.stride,
+            opening_sets: self.opening_sets,
+            ..image.root
+        };
         self.set("ROOT", 0, &root)?;
         self.set_all("SERVICE_INDEX", &image.buckets)?;
         self.set_all("SERVICES", &image.services)?;
@@ -284,21 +302,42 @@ impl Kernel {
         self.ebpf.take_map(map).with_context(|| format!("no map {map}"))
     }
 
-    /// Number of entries in a table of flows, `FLOWS` or `OPENINGS`.
+    /// Number of entries in a table of flows.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn flows(&self, table: &str) -> Result<usize> {
+    pub fn flows(&self, table: FlowTable) -> Result<usize> {
+        if table == FlowTable::Openings {
+            let (fd, mut count) = (self.openings()?, 0);
+            for set in 0..self.opening_sets {
+                count += read_set(fd, set)?[..OPENING_WAYS].iter().filter(|&&tag| tag != 0).count();
+            }
+            return Ok(count);
+        }
         let flows: HashMap<_, [u8; 40], [u8; 8]> =
-            HashMap::try_from(self.ebpf.map(table).with_context(|| format!("no map {table}"))?)?;
+            HashMap::try_from(self.ebpf.map("FLOWS").context("no map FLOWS")?)?;
         flows.keys().try_fold(0, |n, key| key.map(|_| n + 1)).map_err(Into::into)
     }
 
-    /// Writes a flow into a table of flows, `FLOWS` or `OPENINGS`, and into the flow filter.
+    /// Writes a flow over IPv4 into a table of flows; into the flow filter, too, where that matters.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn remember(&self, table: &str, key: &FlowKey, entry: &FlowEntry, filter_index: u32) -> Result<()> {
+    pub fn remember(
+        &self,
+        image: &Image,
+        table: FlowTable,
+        flow: &FlowWords,
+        entry: &FlowEntry,
+    ) -> Result<()> {
+        let h = hash_of(image, flow);
+        if table == FlowTable::Openings {
+            let (fd, set) = (self.openings()?, openings::set_of(h, self.opening_sets));
+            let words = read_set(fd, set)?.map(Cell::new);
+            openings::write(&words, h, 1, flow, *entry);
+            return write_set(fd, set, &words.map(Cell::into_inner));
+        }
+        let filter_index = filter::index(image.root.flow_filter_mask, h);
         let mut chunk = vec![0; FLOW_FILTER_CHUNK];
         let (element, byte) =
             (filter_index as usize / FLOW_FILTER_CHUNK, filter_index as usize % FLOW_FILTER_CHUNK);
@@ -310,8 +349,8 @@ impl Kernel {
                     chunk[byte] = 1;
                     put(map.fd().as_fd(), &element, &chunk)?;
                 }
-                Map::LruHashMap(map) if name == table => {
-                    put(map.fd().as_fd(), key.as_bytes(), entry.as_bytes())?;
+                Map::LruHashMap(map) if name == "FLOWS" => {
+                    put(map.fd().as_fd(), flow.key().as_bytes(), entry.as_bytes())?;
                 }
                 _ => {}
             }
@@ -319,7 +358,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Empties whatever the programs remember from packet to packet: all maps that are LRU hash tables.
+    /// Empties whatever the programs remember from packet to packet: all maps that are LRU hash tables, and the opening flows.
     ///
     /// # Errors
     /// What the kernel says.
@@ -330,7 +369,20 @@ impl Kernel {
                 clear(map.fd().as_fd(), key_size).with_context(|| format!("map {name}"))?;
             }
         }
+        let fd = self.openings()?;
+        for set in 0..self.opening_sets {
+            if read_set(fd, set)?[..OPENING_WAYS] != [0; OPENING_WAYS] {
+                write_set(fd, set, &[0; SET_WORDS])?;
+            }
+        }
         Ok(())
+    }
+
+    fn openings(&self) -> Result<BorrowedFd<'_>> {
+        match self.ebpf.map("OPENINGS").context("no map OPENINGS")? {
+            Map::Array(map) => Ok(map.fd().as_fd()),
+            _ => anyhow::bail!("OPENINGS is no array"),
+        }
     }
 
     /// Runs a program once on a frame.
@@ -369,4 +421,19 @@ impl Kernel {
     fn program(&self, name: &str) -> Result<&Xdp> {
         Ok(self.ebpf.program(name).with_context(|| format!("no program {name}"))?.try_into()?)
     }
+}
+
+fn read_set(openings: BorrowedFd<'_>, set: u32) -> Result<[u64; SET_WORDS]> {
+    let mut bytes = [0; 8 * SET_WORDS];
+    get(openings, &set.to_ne_bytes(), &mut bytes)?;
+    let mut words = [0; SET_WORDS];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    Ok(words)
+}
+
+fn write_set(openings: BorrowedFd<'_>, set: u32, words: &[u64; SET_WORDS]) -> Result<()> {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    Ok(put(openings, &set.to_ne_bytes(), &bytes)?)
 }

@@ -12,7 +12,7 @@ pub mod packets;
 use anyhow::{Context, Result};
 use lb_common::{
     abi::{admission::Admission, backend::BACKEND_TAGGED, flow::FlowWords, reason::Reason},
-    datapath::{filter, flow::FlowTable, hash::flow_hash, parse::Tuple},
+    datapath::{flow::FlowTable, hash::flow_hash, parse::Tuple},
 };
 use lb_maglev::SLOT_MARK;
 use lb_userspace::{
@@ -116,9 +116,9 @@ pub fn known_flows(image: &Image, changes: &[Change]) -> Result<Vec<KnownFlow>> 
         .collect()
 }
 
-/// The byte of the flow filter that speaks for a flow over IPv4.
+/// The hash of a flow over IPv4.
 #[must_use]
-pub fn filter_index(image: &Image, flow: &FlowWords) -> u32 {
+pub fn hash_of(image: &Image, flow: &FlowWords) -> u64 {
     let [_, _, _, _, d0, d1, d2, d3, ports, _] = flow.0;
     let tuple = Tuple {
         source: flow.source(),
@@ -127,7 +127,7 @@ pub fn filter_index(image: &Image, flow: &FlowWords) -> u32 {
         protocol: flow.protocol(),
         is_ipv6: false,
     };
-    filter::index(image.root.flow_filter_mask, flow_hash(&image.root.hash_key, &tuple))
+    flow_hash(&image.root.hash_key, &tuple)
 }
 
 /// One golden packet.

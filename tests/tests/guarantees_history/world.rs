@@ -123,7 +123,7 @@ impl World {
         adjust(image, steered);
     }
 
-    pub(crate) fn limit(&self, flows: usize, openings: usize) {
+    pub(crate) fn limit(&mut self, flows: usize, openings: usize) {
         self.tables.set_flow_capacity(flows, openings);
     }
 
@@ -186,7 +186,9 @@ impl World {
         for table in [FlowTable::Openings, FlowTable::Flows] {
             for (key, entry) in self.tables.flows(table) {
                 match walk.entry(table, &key, &entry) {
-                    Verdict::Keep { filter } => self.tables.set_filter(filter, epoch),
+                    Verdict::Keep { filter } => {
+                        filter.into_iter().for_each(|at| self.tables.set_filter(at, epoch));
+                    }
                     Verdict::Remove => gone.push((table, key)),
                 }
             }

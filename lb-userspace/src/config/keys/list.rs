@@ -100,7 +100,7 @@ const NODE: &[Key] = &[
     key(
         "opening_entries",
         ENTRIES,
-        Told("16384 for each CPU"),
+        Told("32768 for each CPU"),
         "Connections away from home of which only the first packet was seen.",
     ),
     key(

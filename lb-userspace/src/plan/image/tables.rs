@@ -1,6 +1,7 @@
 //! An image as the decision code reads it.
 
 use std::borrow::Borrow;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -10,10 +11,11 @@ use lb_common::abi::{
     admission::{Admission, AdmissionWords},
     backend::BackendEntry,
     counter::Counter,
-    flow::{FlowEntry, FlowKey, FlowWords, FragmentEntry, FragmentKey},
+    flow::{FlowEntry, FlowKey, FlowWords, FragmentEntry, FragmentKey, OPENING_WAYS, opening_sets},
     guard::{GuardCounts, GuardEntry, NodeGuard},
-    limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES_PER_CPU, DEFAULT_OPENING_ENTRIES_PER_CPU},
+    limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES_PER_CPU},
     plan::{PlanEntry, PoolEntry},
+    pod::Pod as _,
     prefix::{PrefixNode, PrefixTable},
     quic::{QuicServer, QuicServerKey},
     root::Root,
@@ -22,6 +24,8 @@ use lb_common::abi::{
 use lb_common::datapath::answers::{BUDGETS, Budget};
 use lb_common::datapath::filter::Allowance;
 use lb_common::datapath::flow::FlowTable;
+use lb_common::datapath::hash::flow_hash;
+use lb_common::datapath::openings::{self, OpeningSet, SET_WORDS};
 use lb_common::datapath::{
     ports::{Buckets, Clock, Tables},
     prefix::PrefixNodes,
@@ -30,6 +34,7 @@ use lb_common::net::{AddressWords, words_address};
 
 use crate::plan::flow_map::FlowMap;
 use crate::plan::guard::Guards;
+use crate::plan::walker::tuple;
 
 use super::Image;
 
@@ -40,7 +45,7 @@ pub struct ImageTables {
     fragments: Mutex<HashMap<FragmentKey, FragmentEntry>>,
     answers_booked_ns: [AtomicU64; BUDGETS],
     flows: Mutex<FlowMap>,
-    openings: Mutex<FlowMap>,
+    openings: Mutex<Vec<[u64; SET_WORDS]>>,
     filter: Mutex<Vec<u8>>,
     allowance: Mutex<Allowance>,
     counters: Mutex<Vec<Counter>>,
@@ -65,7 +70,7 @@ impl ImageTables {
             fragments: Mutex::default(),
             answers_booked_ns: Default::default(),
             flows: Mutex::new(FlowMap::new(DEFAULT_FLOW_ENTRIES_PER_CPU as usize)),
-            openings: Mutex::new(FlowMap::new(DEFAULT_OPENING_ENTRIES_PER_CPU as usize)),
+            openings: Mutex::new(vec![[0; SET_WORDS]; image.root.opening_sets as usize]),
             filter: Mutex::new(filter),
             allowance: Mutex::default(),
             arrivals: arrivals(&image.guards),
@@ -146,25 +151,68 @@ impl ImageTables {
     /// All entries of one of the tables of flows, sorted by key.
     #[must_use]
     pub fn flows(&self, table: FlowTable) -> Vec<(FlowKey, FlowEntry)> {
-        lock(self.table(table)).entries()
+        match table {
+            FlowTable::Flows => lock(&self.flows).entries(),
+            FlowTable::Openings => self.openings_found_by(&self.image.root),
+        }
     }
 
-    /// Sets how many entries the tables of flows hold; where there are more, the least recently used ones go.
-    pub fn set_flow_capacity(&self, flows: usize, openings: usize) {
+    /// Sets how many entries the tables of flows hold. Of established flows the least recently used go, where there are more; of opening
+    /// ones whole sets are counted, and what does not fit into the new ones goes.
+    pub fn set_flow_capacity(&mut self, flows: usize, openings: usize) {
         lock(&self.flows).set_capacity(flows);
-        lock(&self.openings).set_capacity(openings);
+        self.image.root.opening_sets = opening_sets(openings as u32);
+        let held = self.openings_found_by(&self.image.root);
+        self.set_openings(&held);
     }
 
     /// Removes an entry of one of the tables of flows.
     pub fn remove_flow(&self, table: FlowTable, key: &FlowKey) {
-        lock(self.table(table)).remove(key);
+        match table {
+            FlowTable::Flows => drop(lock(&self.flows).remove(key)),
+            FlowTable::Openings => drop(self.with_opening(key, openings::remove)),
+        }
+    }
+
+    /// Writes an opening flow down, as the program would.
+    pub fn remember_opening(&self, key: &FlowKey, entry: FlowEntry) {
+        let now_ns = self.now_ns();
+        self.with_opening(key, |set, h, key| openings::write(set, h, now_ns, key, entry));
+    }
+
+    /// Entries of `OPENINGS` by the hash key of a root, sorted by key.
+    fn openings_found_by(&self, root: &Root) -> Vec<(FlowKey, FlowEntry)> {
+        let sets = lock(&self.openings);
+        let hash = |key: &FlowWords| flow_hash(&root.hash_key, &tuple(&key.key()));
+        let ways = sets.iter().flat_map(|set| (0..OPENING_WAYS).map(move |way| (set, way)));
+        let entries = ways.filter_map(|(set, way)| openings::entry(set, way, hash));
+        let mut all: Vec<_> = entries.map(|(key, entry)| (key.key(), entry)).collect();
+        all.sort_by_key(|(key, _)| *key);
+        all
+    }
+
+    /// Makes these the only entries of `OPENINGS`, as far as its sets hold them.
+    fn set_openings(&self, entries: &[(FlowKey, FlowEntry)]) {
+        *lock(&self.openings) = vec![[0; SET_WORDS]; self.image.root.opening_sets as usize];
+        entries.iter().for_each(|(key, entry)| self.remember_opening(key, *entry));
+    }
+
+    fn with_opening<R>(
+        &self,
+        key: &FlowKey,
+        act: impl FnOnce(&OpeningSet, u64, &FlowWords) -> R,
+    ) -> Option<R> {
+        let root = &self.image.root;
+        let h = flow_hash(&root.hash_key, &tuple(key));
+        let words = FlowWords::from_bytes(key.as_bytes())?;
+        self.opening_set(openings::set_of(h, root.opening_sets), |set| act(set, h, &words))
     }
 
     /// Takes over what a generation hands on to the next one: both tables of flows and, if it is of the same size, the flow
     /// filter.
     pub fn take_flows_of(&mut self, other: &Self) {
         self.flows = Mutex::new(lock(&other.flows).clone());
-        self.openings = Mutex::new(lock(&other.openings).clone());
+        self.set_openings(&other.openings_found_by(&other.image.root));
         let filter = lock(&other.filter).clone();
         if filter.len() == lock(&self.filter).len() {
             self.filter = Mutex::new(filter);
@@ -174,13 +222,6 @@ impl ImageTables {
     /// The image, for what the daemon changes while programs run.
     pub const fn image_mut(&mut self) -> &mut Image {
         &mut self.image
-    }
-
-    fn table(&self, table: FlowTable) -> &Mutex<FlowMap> {
-        match table {
-            FlowTable::Flows => &self.flows,
-            FlowTable::Openings => &self.openings,
-        }
     }
 }
 
@@ -301,16 +342,22 @@ impl Tables for ImageTables {
         self.image.interfaces.iter().find(|(index, _)| *index == ifindex).map(|(_, address)| *address)
     }
 
-    fn flow(&self, table: FlowTable, key: &FlowWords, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
-        lock(self.table(table)).get(&key.key(), touch)
+    fn flow(&self, key: &FlowWords, touch: impl FnOnce(u32) -> u32) -> Option<FlowEntry> {
+        lock(&self.flows).get(&key.key(), touch)
     }
 
-    fn remember(&self, table: FlowTable, key: &FlowWords, entry: FlowEntry) {
-        lock(self.table(table)).insert(key.key(), entry);
+    fn remember(&self, key: &FlowWords, entry: FlowEntry) {
+        lock(&self.flows).insert(key.key(), entry);
     }
 
-    fn forget(&self, table: FlowTable, key: &FlowWords) -> bool {
-        lock(self.table(table)).remove(&key.key())
+    fn forget(&self, key: &FlowWords) -> bool {
+        lock(&self.flows).remove(&key.key())
+    }
+
+    fn opening_set<R>(&self, set: u32, act: impl FnOnce(&OpeningSet) -> R) -> Option<R> {
+        let mut sets = lock(&self.openings);
+        let words = Cell::from_mut(sets.get_mut(set as usize)?);
+        Some(act(words.as_array_of_cells()))
     }
 
     fn filter(&self, index: u32) -> u8 {
