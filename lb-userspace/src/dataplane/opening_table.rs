@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn table(lines: &MappedArray<OpeningLine>, key: u8) -> Openings<'_> {
-        let hash_key = FlowHashKey { words: [u32::from(key) * 0x9e37_79b9; 10], finish: 0 };
+        let hash_key = FlowHashKey { words: [u32::from(key).wrapping_mul(0x9e37_79b9); 10], finish: 0 };
         let sets = (lines.len() / OPENING_LINES) as u32;
         Openings { lines, hash_key, sets }
     }

@@ -431,11 +431,11 @@ fn what_is_remembered_grows_with_the_cpus_unless_the_file_says() {
         |lines: &str| accepted(&with(&[("region = \"west\"", &format!("region = \"west\"\n{lines}"))])).node;
     let plain = node("");
     assert_eq!(plain.answers_per_second, 1_000);
-    assert_eq!(plain.entries(1), (16_384, 16_384));
-    assert_eq!(plain.entries(64), (1 << 20, 1 << 20));
+    assert_eq!(plain.entries(1), (16_384, 32_768));
+    assert_eq!(plain.entries(64), (1 << 20, 2 << 20));
     assert_eq!(plain.entries(u32::MAX), (16 << 20, 16 << 20), "bounded");
     let said = node("flow_entries = 2048\nanswers_per_second = 7");
-    assert_eq!((said.entries(64), said.answers_per_second), ((2048, 1 << 20), 7));
+    assert_eq!((said.entries(64), said.answers_per_second), ((2048, 2 << 20), 7));
 }
 
 #[test]
