@@ -10,16 +10,19 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
 
+mod error;
+mod report;
 mod sockets;
 mod status;
 
+pub use self::error::BfdError;
+pub use self::report::{Awaited, Excuse, Report};
 pub use self::status::BfdStatus;
 
 use self::sockets::{Ports, listen_on, receive};
@@ -36,7 +39,8 @@ use crate::runtime::clock::{as_ns, monotonic_ns};
 
 /// Sessions of one edge host.
 pub const MAX_BFD_SESSIONS: usize = 1024;
-/// How long a session that never was up, or was broken by this side, is no evidence: a handshake at one packet a second takes up to three of them.
+/// How long a session that never was up, or was broken by this side, is no evidence: a handshake takes a few packets back and forth at once
+/// ([`Session`]), but with a peer that answers polls late, or if a packet is lost, it takes up to three at one a second.
 pub const FIRST_HANDSHAKE: Duration = Duration::from_secs(5);
 /// A peer that is to come up again and has been silent for so long is gone: it sends once a second at least.
 pub const HANDSHAKE_SILENCE: Duration = Duration::from_millis(1_500);
@@ -47,71 +51,32 @@ const SILENT_PERCENT: u64 = 200;
 /// Bytes read of a datagram; a packet says its own length in one byte.
 const DATAGRAM_BYTES: usize = 256;
 
-/// Why sessions cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum BfdError {
-    /// The socket that packets arrive at.
-    #[error(
-        "cannot listen on UDP port {port} for BFD: {source}; if another BFD daemon (bird, bfdd) runs on this host, stop it or use other checks"
-    )]
-    Listen {
-        /// 3784 or 4784.
-        port: u16,
-        /// Why.
-        source: io::Error,
-    },
-    /// A socket that packets are sent from.
-    #[error(
-        "check {check}: cannot open a socket for the BFD session with {address}: {source}; is `local` an address of this host?"
-    )]
-    Send {
-        /// Name of the check.
-        check: String,
-        /// The peer.
-        address: IpAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// Two sessions that the peer could not tell apart.
-    #[error(
-        "checks {first} and {second} both want a BFD session with {address}, and it can have one: use the same check for both sets"
-    )]
-    Twice {
-        /// Name of a check.
-        first: String,
-        /// Name of the other.
-        second: String,
-        /// The peer.
-        address: IpAddr,
-    },
-    /// Too many.
-    #[error(
-        "{count} BFD sessions are more than MAX_BFD_SESSIONS = {MAX_BFD_SESSIONS}; take the check from some sets"
-    )]
-    TooMany {
-        /// How many.
-        count: usize,
-    },
-}
-
 /// A session with what it takes to send.
 #[derive(Debug)]
 struct Peer {
     session: Session,
     to: SocketAddr,
     socket: UdpSocket,
+    /// Index into the targets.
+    target: usize,
     pace: usize,
     timer_ns: u64,
     was_up: bool,
-    /// When it left its last state.
+    is_up: bool,
+    /// When it last came up, or was up and went down.
     changed_ns: u64,
+    /// When it left its last state.
+    since_ns: u64,
+    /// Times that it was up and went down.
+    flaps: u64,
     last_sent_ns: u64,
     /// When this side ended a silence that was longer than the peer waits; 0 if it never did.
     silence_ended_ns: u64,
     /// When the peer ended a silence that was longer than it should be; 0 if it never did.
     heard_again_ns: u64,
-    /// Until when it is no evidence that the session is not up.
+    /// Until when it is no evidence that the session is not up, and why.
     excused_ns: u64,
+    excuse: Excuse,
     /// An expiry that is not believed yet, and when it was due.
     hold: Option<(Hold, u64)>,
     /// It was missing in the last round that was believed.
@@ -192,8 +157,7 @@ impl BfdProber {
             let first = new.peers.len();
             let interval_ns = as_ns(group.interval).max(1);
             for &target in &group.targets {
-                let address = targets.targets[target].address;
-                new.add(address, group, bfd, &mut ports, now_ns, targets)?;
+                new.add(target, (group, bfd), &mut ports, now_ns, targets)?;
             }
             new.paces.push(Pace {
                 group: index,
@@ -210,14 +174,13 @@ impl BfdProber {
 
     fn add(
         &mut self,
-        address: IpAddr,
-        group: &Group,
-        bfd: &BfdCheck,
+        target: usize,
+        (group, bfd): (&Group, &BfdCheck),
         ports: &mut Ports,
         now_ns: u64,
         targets: &Targets,
     ) -> Result<(), BfdError> {
-        let index = self.peers.len();
+        let (index, address) = (self.peers.len(), targets.targets[target].address);
         if let Some(other) = self.by_source.insert((bfd.multihop, address), index) {
             let first = self
                 .paces
@@ -255,14 +218,19 @@ impl BfdProber {
             session,
             to: SocketAddr::new(address, if bfd.multihop { MULTIHOP_PORT } else { SINGLE_HOP_PORT }),
             socket,
+            target,
             pace: self.paces.len(),
             timer_ns,
             was_up: false,
+            is_up: false,
             changed_ns: now_ns,
+            since_ns: now_ns,
+            flaps: 0,
             last_sent_ns: now_ns,
             silence_ended_ns: 0,
             heard_again_ns: 0,
             excused_ns: now_ns + as_ns(FIRST_HANDSHAKE),
+            excuse: Excuse::First,
             hold: None,
             was_late: false,
         });
@@ -359,6 +327,7 @@ impl BfdProber {
             let stood_still = now_ns - peer.heard_again_ns < patience_ns;
             if silent || was_silent || stood_still {
                 peer.excused_ns = now_ns + as_ns(FIRST_HANDSHAKE);
+                peer.excuse = if silent || was_silent { Excuse::OwnSilence } else { Excuse::PeerSilence };
             }
             self.status.own_silence += u64::from(silent || was_silent);
             self.status.peer_silence += u64::from(stood_still && !silent && !was_silent);
@@ -425,6 +394,9 @@ impl BfdProber {
         }
         if changed {
             let is_up = peer.session.state() == State::Up;
+            peer.flaps += u64::from(peer.is_up);
+            peer.is_up = is_up;
+            peer.since_ns = now_ns;
             if is_up || peer.was_up {
                 peer.changed_ns = now_ns;
                 // A round out of turn: whoever waits for this does not wait for the next tick.
@@ -501,11 +473,19 @@ impl Peer {
         self.session.state() == State::Up && now_ns > self.late_ns()
     }
 
+    /// Until when it is no evidence that the session is not up; `None` if it is, or the session is up.
+    fn awaited_until_ns(&self, now_ns: u64) -> Option<u64> {
+        let silent_ns = match self.session.last_heard_ns() {
+            0 => u64::MAX,
+            heard_ns => heard_ns + as_ns(HANDSHAKE_SILENCE),
+        };
+        let until_ns = self.excused_ns.min(silent_ns);
+        (self.session.state() != State::Up && now_ns < until_ns).then_some(until_ns)
+    }
+
     fn outcome(&self, now_ns: u64) -> Outcome {
         if self.session.state() != State::Up {
-            let heard_ns = self.session.last_heard_ns();
-            let is_heard = heard_ns == 0 || now_ns.saturating_sub(heard_ns) <= as_ns(HANDSHAKE_SILENCE);
-            if now_ns < self.excused_ns && is_heard {
+            if self.awaited_until_ns(now_ns).is_some() {
                 return Outcome::Unknown;
             }
             return Outcome::Missed { how: Miss::Bfd(self.session.cause()), due_ns: self.changed_ns };

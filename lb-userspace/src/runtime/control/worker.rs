@@ -423,6 +423,7 @@ impl Worker {
             domains,
             targets: Arc::clone(self.parts.judge.targets()),
             states: self.parts.judge.target_states().to_vec(),
+            sessions: self.parts.bfd.reports(now_ns).collect(),
             control: ControlStatus {
                 isolated: self.parts.judge.is_isolated(),
                 scheduling: self.scheduling.clone(),
