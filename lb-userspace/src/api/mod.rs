@@ -57,11 +57,11 @@ use hyper::body::Bytes;
 use problem::Problem;
 use tokio::sync::mpsc;
 use types::{
-    Acted, ActionTerms, BackendView, BfdSessionView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
-    ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, LogChange, LogView,
-    Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest,
-    Simulation, Stats, StatsBy, Status, SteeredPlan, SubjectName, SwitchView, ThrowRequest, TrafficHistory,
-    WatchQuery,
+    Acted, ActionTerms, BackendView, BfdSessionView, CanaryChange, CanaryView, ClearRequest, Differences,
+    DomainView, ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView,
+    LogChange, LogView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest,
+    ShiftView, SimulateRequest, Simulation, Stats, StatsBy, Status, SteeredPlan, SubjectName, SwitchView,
+    ThrowRequest, TrafficHistory, WatchQuery,
 };
 
 mod access;

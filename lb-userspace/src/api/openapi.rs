@@ -12,11 +12,11 @@ use super::{
     limits::{MAX_BODY_BYTES, MAX_EVENTS, MAX_FLOWS, MAX_IDEMPOTENCY_KEY_CHARS, MAX_WAIT},
     problem::Problem,
     types::{
-        Acted, BackendActionRequest, BackendView, BfdSessionView, CanaryRequest, CanarySetRequest, CanaryView, ClearRequest,
-        Differences, DomainActionRequest, DomainView, Explanation, FlowsPage, FlushRequest, Flushed,
-        GuardView, LogRequest, LogView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest,
-        ShiftRequest, ShiftView, SimulateRequest, Simulation, Stats, StatsBy, Status, SteeredPlan,
-        SwitchView, ThrowRequest, TrafficHistory, WatchLine,
+        Acted, BackendActionRequest, BackendView, BfdSessionView, CanaryRequest, CanarySetRequest,
+        CanaryView, ClearRequest, Differences, DomainActionRequest, DomainView, Explanation, FlowsPage,
+        FlushRequest, Flushed, GuardView, LogRequest, LogView, Reloaded, ServiceView, ShiftCancelRequest,
+        ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest, Simulation, Stats, StatsBy, Status,
+        SteeredPlan, SwitchView, ThrowRequest, TrafficHistory, WatchLine,
     },
 };
 use crate::cli::doctor::Finding;

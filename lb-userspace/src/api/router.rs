@@ -32,8 +32,9 @@ use super::{
     problem::{Problem, ProblemKind},
     stats,
     types::{
-        BackendView, BfdSessionView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView, Reloaded,
-        ServiceView, SimulateRequest, Simulation, Status, SteeredPlan, SwitchView, ThrowRequest,
+        BackendView, BfdSessionView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation,
+        GuardView, Reloaded, ServiceView, SimulateRequest, Simulation, Status, SteeredPlan, SwitchView,
+        ThrowRequest,
     },
     watch::{Lifetime, WatchParameters},
     writes::{self, Writes},

@@ -15,7 +15,7 @@ use crate::{
 const LIST_EXAMPLES: &str = "\
 Examples:
   weir bfd list
-  weir bfd list --watch 1
+  weir bfd list --watch=1
   weir bfd list -o json
 
 INTERVAL is what is in force, out and in, before jitter; DETECTION is how long the peer may be silent. FLAPS counts how often a session was
@@ -52,7 +52,16 @@ pub(super) async fn run(command: BfdCommand, client: &Client, out: &mut Output) 
                 return Ok(out.line("no BFD sessions: no set has a check of kind \"bfd\"")?);
             }
             let header = [
-                "BACKEND", "PEER", "HOPS", "STATE", "REMOTE", "SINCE", "INTERVAL", "DETECTION", "HEARD", "FLAPS",
+                "BACKEND",
+                "PEER",
+                "HOPS",
+                "STATE",
+                "REMOTE",
+                "SINCE",
+                "INTERVAL",
+                "DETECTION",
+                "HEARD",
+                "FLAPS",
                 "WHY",
             ];
             Ok(out.table(&header, sessions.iter().map(row).collect())?)
@@ -76,7 +85,7 @@ pub(super) async fn run(command: BfdCommand, client: &Client, out: &mut Output) 
 
 fn row(session: &BfdSessionView) -> Vec<Cell> {
     let why = match (&session.awaited, session.state) {
-        (Some(awaited), _) => awaited_in_words(awaited),
+        (Some(awaited), _) => format!("awaited {}", end_of(awaited)),
         (None, State::Up) => String::new(),
         (None, _) => session.cause.clone().unwrap_or_default(),
     };
@@ -89,7 +98,9 @@ fn row(session: &BfdSessionView) -> Vec<Cell> {
         Cell::new(moment(session.since)),
         Cell::new(format!("{} / {}", micros(session.tx_interval_us), micros(session.rx_interval_us))),
         right(session.detection_us.map_or_else(String::new, |us| span(us * 1_000))),
-        right(session.heard_ago_us.map_or_else(|| "never".to_owned(), |us| format!("{} ago", span(us * 1_000)))),
+        right(
+            session.heard_ago_us.map_or_else(|| "never".to_owned(), |us| format!("{} ago", span(us * 1_000))),
+        ),
         number(session.flaps),
         Cell::new(why),
     ]
@@ -106,9 +117,7 @@ fn fields(session: &BfdSessionView) -> Vec<(&'static str, Cell)> {
         ("state", state(session.state)),
         ("since", Cell::new(moment(session.since))),
     ];
-    fields.extend(
-        session.awaited.as_ref().map(|awaited| ("awaited", Cell::new(awaited_in_words(awaited)))),
-    );
+    fields.extend(session.awaited.as_ref().map(|awaited| ("awaited", Cell::new(end_of(awaited)))));
     let name = if session.state == State::Up { "last cause" } else { "cause" };
     fields.extend(session.cause.as_ref().map(|cause| (name, Cell::new(cause))));
     fields.extend([
@@ -116,7 +125,10 @@ fn fields(session: &BfdSessionView) -> Vec<(&'static str, Cell)> {
         ("last heard", Cell::new(heard)),
         ("sends each", Cell::new(micros(session.tx_interval_us))),
         ("hears each", Cell::new(micros(session.rx_interval_us))),
-        ("detection", Cell::new(format!("{detection}; at the peer {}", span(session.remote_detection_us * 1_000)))),
+        (
+            "detection",
+            Cell::new(format!("{detection}; at the peer {}", span(session.remote_detection_us * 1_000))),
+        ),
         (
             "this side",
             Cell::new(side(
@@ -150,8 +162,8 @@ fn side(number: u32, multiplier: u8, (tx_us, rx_us): (u32, u32), diagnostic: &Di
     )
 }
 
-fn awaited_in_words(awaited: &AwaitedView) -> String {
-    format!("awaited for {} more: {}", span(awaited.left_ms * 1_000_000), awaited.why)
+fn end_of(awaited: &AwaitedView) -> String {
+    format!("for {} more: {}", span(awaited.left_ms * 1_000_000), awaited.why)
 }
 
 const fn hops(session: &BfdSessionView) -> &'static str {

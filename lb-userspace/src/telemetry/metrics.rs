@@ -17,7 +17,9 @@ use super::{
 use lb_common::abi::counter::Note;
 
 use crate::{
-    api::types::{BackendView, BfdCounts, DomainView, GuardView, ServiceView, Shares, Status, SteeredPlan, VerdictKind},
+    api::types::{
+        BackendView, BfdCounts, DomainView, GuardView, ServiceView, Shares, Status, SteeredPlan, VerdictKind,
+    },
     health::bfd::packet,
     plan::state::State,
 };

@@ -295,6 +295,14 @@ impl Session {
         Step { send, changed }
     }
 
+    /// Goes on with other settings. The number of the session stays, or the peer would not know it any more.
+    pub fn configure(&mut self, settings: Settings) {
+        self.poll |= self.state == State::Up && settings.multiplier != self.settings.multiplier;
+        self.settings.multiplier = settings.multiplier;
+        self.settings.passive = settings.passive;
+        self.change_intervals(settings.desired_min_tx_us, settings.required_min_rx_us);
+    }
+
     /// Changes the intervals while the session runs; a poll sequence tells the peer (section 6.8.3).
     pub fn change_intervals(&mut self, desired_min_tx_us: u32, required_min_rx_us: u32) {
         let up = self.state == State::Up;

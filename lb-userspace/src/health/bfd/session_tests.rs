@@ -226,7 +226,10 @@ fn a_session_that_went_down_is_up_again_without_waiting_for_a_slow_packet() {
         // That made the peer go to Init.
         let told = session.receive(&Packet { is_final: true, ..said(Init) }, now_ns).send.expect("as well");
         assert_eq!((session.state(), told.state, told.poll), (Up, Up, true));
-        assert_eq!(told.desired_min_tx_us, 10_000, "a poll of its own, for the interval that it sends at now");
+        assert_eq!(
+            told.desired_min_tx_us, 10_000,
+            "a poll of its own, for the interval that it sends at now"
+        );
     }
     // The other way round: this side did not hear the peer, and the peer's poll comes first.
     let mut session = settled();

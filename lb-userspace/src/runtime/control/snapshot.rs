@@ -189,12 +189,20 @@ pub(super) struct RawStanding {
 impl Raw {
     /// Adds the names; on the asking side, so that the control thread need not.
     pub(super) fn name(self, config: &Config) -> Snapshot {
-        let awaited: HashSet<usize> =
-            self.sessions.iter().filter(|report| report.awaited.is_some()).map(|report| report.target).collect();
+        let awaited: HashSet<usize> = self
+            .sessions
+            .iter()
+            .filter(|report| report.awaited.is_some())
+            .map(|report| report.target)
+            .collect();
         let check = |&target: &usize| {
             let status = check_status(&self.targets, &self.states[target], target);
             // Its state is what it was before, for now.
-            if awaited.contains(&target) { CheckStatus { last: AWAITED.to_owned(), ..status } } else { status }
+            if awaited.contains(&target) {
+                CheckStatus { last: AWAITED.to_owned(), ..status }
+            } else {
+                status
+            }
         };
         let backends =
             self.backends.into_iter().zip(&config.backends).enumerate().map(|(index, (raw, backend))| {
@@ -220,12 +228,7 @@ impl Raw {
             SessionStatus { backends: names.collect(), check, report: *report }
         };
         let sessions = self.sessions.iter().map(session).collect();
-        Snapshot {
-            backends: backends.collect(),
-            domains: domains.collect(),
-            sessions,
-            control: self.control,
-        }
+        Snapshot { backends: backends.collect(), domains: domains.collect(), sessions, control: self.control }
     }
 }
 
