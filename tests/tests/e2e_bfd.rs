@@ -1,11 +1,12 @@
 //! BFD with BIRD and FRR: sessions come up; a daemon that is killed, one that is frozen and a link that is cut are each seen, over
-//! one hop and over several; packets that lie are discarded with a reason.
+//! one hop and over several; a reload goes on with the sessions as they are; packets that lie are discarded with a reason.
 use lb_tests::{
     e2e,
     lab::{Check, ConfigOptions, Cut, Daemon, Lab, Running},
 };
 use lb_userspace::{
-    api::types::{BackendView, Status},
+    api::types::{BackendView, BfdSessionView, Reloaded, Status},
+    health::bfd::packet,
     plan::state::State,
     telemetry::event::{Event, EventKind},
 };
@@ -44,6 +45,57 @@ fn wait_sessions_up(daemon: &Daemon<'_>, check: &str) {
         }
         Ok(())
     });
+}
+
+fn sessions(daemon: &Daemon<'_>) -> Vec<BfdSessionView> {
+    e2e::ask(daemon, &["bfd", "list"])
+}
+
+/// A reload changes the intervals and takes one backend out: the other sessions go on, and neither side says that they were down.
+fn a_reload_goes_on_with_its_sessions(lab: &Lab, daemon: &Daemon<'_>) {
+    let (since_ns, before) = (e2e::now_ns(), sessions(daemon));
+    assert_eq!(before.len(), 4);
+    for session in &before {
+        assert_eq!((session.state, session.flaps, &session.awaited), (packet::State::Up, 0, &None));
+        assert_eq!((session.multihop, session.multiplier), (true, 3), "{session:?}");
+        assert_eq!(session.remote.as_ref().map(|remote| remote.state), Some(packet::State::Up));
+        assert_eq!(session.detection_us, Some(u64::from(3_000 * interval_ms())));
+    }
+    let slower = interval_ms() * 2;
+    let text = format!("kind = \"bfd\"\nmultihop = true\ninterval = \"{slower}ms\"\nmultiplier = 3");
+    let without = ["w1r1b2".to_owned()].into();
+    lab.write_config(&ConfigOptions { check: Check::Text(text), without, ..e2e::calm() }).unwrap();
+    assert!(e2e::ask::<Reloaded>(daemon, &["reload"]).changed);
+    let after = e2e::eventually("the sessions are taken over, and peers know of the new interval", || {
+        let after = sessions(daemon);
+        let is_slower = |session: &BfdSessionView| session.tx_interval_us == slower * 1_000;
+        anyhow::ensure!(after.len() == 3 && after.iter().all(is_slower), "{after:#?}");
+        Ok(after)
+    });
+    for session in &after {
+        let before = before.iter().find(|before| before.backends == session.backends).unwrap();
+        assert_eq!((session.state, session.flaps), (packet::State::Up, 0), "{session:#?}");
+        assert_eq!(session.discriminator, before.discriminator);
+        assert_eq!(
+            session.remote.as_ref().map(|remote| remote.discriminator),
+            before.remote.as_ref().map(|remote| remote.discriminator)
+        );
+        // A moment that was computed from an age.
+        assert!(session.since.duration_since(before.since).abs().as_millis() < 1_000);
+    }
+    // And back: the session that ended begins anew, the others never did.
+    lab.write_config(&multihop()).unwrap();
+    assert!(e2e::ask::<Reloaded>(daemon, &["reload"]).changed);
+    wait_sessions_up(daemon, "alive");
+    for session in sessions(daemon) {
+        let was = after.iter().find(|before| before.backends == session.backends);
+        assert_eq!((session.state, session.flaps), (packet::State::Up, 0), "{session:#?}");
+        assert_eq!(was.is_some(), session.backends != ["w1r1b2"]);
+        assert!(was.is_none_or(|was| was.discriminator == session.discriminator));
+    }
+    let events = e2e::events_since(daemon, since_ns);
+    let is_state = |event: &&Event| matches!(event.kind, EventKind::BackendState | EventKind::DomainState);
+    assert_eq!(events.iter().filter(is_state).count(), 0, "{events:#?}");
 }
 
 /// Milliseconds from a fault to its store.
@@ -99,6 +151,7 @@ fn over_several_hops_a_killed_and_a_frozen_peer_and_a_cut_rack_are_seen() {
         lab.topology().backend_names().into_iter().map(|name| (name.clone(), bird(&lab, &name))).collect();
     let daemon = e2e::start(&lab, &multihop());
     wait_sessions_up(&daemon, "alive");
+    a_reload_goes_on_with_its_sessions(&lab, &daemon);
 
     let fault_ns = e2e::now_ns();
     birds["w1r1b1"].kill().unwrap();
@@ -113,8 +166,15 @@ fn over_several_hops_a_killed_and_a_frozen_peer_and_a_cut_rack_are_seen() {
     let down = wait_backend(&daemon, "w1r2b2", State::Down, fault_ns);
     assert!(down.cause.contains("BFD session down"), "{}", down.cause);
     report("frozen, multihop", fault_ns, &down);
+    let shown: Vec<BfdSessionView> = e2e::ask(&daemon, &["bfd", "show", "w1r2b2"]);
+    assert_eq!((shown.len(), shown[0].state, shown[0].flaps), (1, packet::State::Down, 1), "{shown:#?}");
+    assert!(shown[0].cause.is_some() && shown[0].awaited.is_none(), "{shown:#?}");
+    let counts = e2e::status(&daemon).control.bfd_sessions.expect("there are sessions");
+    assert_eq!((counts.down, counts.total()), (1, 4));
+    let thaw_ns = e2e::now_ns();
     birds["w1r2b2"].thaw().unwrap();
-    wait_backend(&daemon, "w1r2b2", State::Up, down.monotonic_ns);
+    let up = wait_backend(&daemon, "w1r2b2", State::Up, down.monotonic_ns);
+    report("thawed, multihop", thaw_ns, &up);
     e2e::wait_all_up(&daemon);
     wait_sessions_up(&daemon, "alive");
 

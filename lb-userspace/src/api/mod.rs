@@ -15,6 +15,7 @@
 //! | `GET /v1/canaries` | [`types::CanaryView`]s |
 //! | `POST /v1/canaries`, with a [`types::CanarySetRequest`] | [`types::CanaryView`] |
 //! | `POST /v1/canaries/{step\|promote\|abort}`, with a [`types::CanaryRequest`] | [`types::CanaryView`] |
+//! | `GET /v1/bfd`, `/v1/bfd/{backend}` | [`types::BfdSessionView`]s |
 //! | `GET /v1/guards`, `/v1/guards/{service}` | [`types::GuardView`] |
 //! | `GET /v1/plans?client=`, `/v1/plans/{service}?client=` | [`types::SteeredPlan`]s |
 //! | `POST /v1/plans/simulate`, with a [`types::SimulateRequest`] | [`types::Simulation`] |
@@ -56,11 +57,11 @@ use hyper::body::Bytes;
 use problem::Problem;
 use tokio::sync::mpsc;
 use types::{
-    Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
-    ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, LogChange, LogView,
-    Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest,
-    Simulation, Stats, StatsBy, Status, SteeredPlan, SubjectName, SwitchView, ThrowRequest, TrafficHistory,
-    WatchQuery,
+    Acted, ActionTerms, BackendView, BfdSessionView, CanaryChange, CanaryView, ClearRequest, Differences,
+    DomainView, ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView,
+    LogChange, LogView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest, ShiftRequest,
+    ShiftView, SimulateRequest, Simulation, Stats, StatsBy, Status, SteeredPlan, SubjectName, SwitchView,
+    ThrowRequest, TrafficHistory, WatchQuery,
 };
 
 mod access;
@@ -121,6 +122,8 @@ pub trait Control: Send + Sync + 'static {
     /// Begins, moves or ends a canary. The reason has been checked; the rest has not. The answer comes when that is in force; of a
     /// canary that ended it is the one that stood.
     fn canary(&self, change: CanaryChange) -> impl Future<Output = Result<CanaryView, Problem>> + Send;
+    /// All BFD sessions, in any order.
+    fn bfd_sessions(&self) -> impl Future<Output = Vec<BfdSessionView>> + Send;
     /// How each service is protected, in any order.
     fn guards(&self) -> impl Future<Output = Vec<GuardView>> + Send;
     /// Plans as they stand: of all services or of one, for all clients or for some (an address, a prefix or the name of a client

@@ -12,11 +12,11 @@ use super::{
     limits::{MAX_BODY_BYTES, MAX_EVENTS, MAX_FLOWS, MAX_IDEMPOTENCY_KEY_CHARS, MAX_WAIT},
     problem::Problem,
     types::{
-        Acted, BackendActionRequest, BackendView, CanaryRequest, CanarySetRequest, CanaryView, ClearRequest,
-        Differences, DomainActionRequest, DomainView, Explanation, FlowsPage, FlushRequest, Flushed,
-        GuardView, LogRequest, LogView, Reloaded, ServiceView, ShiftCancelRequest, ShiftExtendRequest,
-        ShiftRequest, ShiftView, SimulateRequest, Simulation, Stats, StatsBy, Status, SteeredPlan,
-        SwitchView, ThrowRequest, TrafficHistory, WatchLine,
+        Acted, BackendActionRequest, BackendView, BfdSessionView, CanaryRequest, CanarySetRequest,
+        CanaryView, ClearRequest, Differences, DomainActionRequest, DomainView, Explanation, FlowsPage,
+        FlushRequest, Flushed, GuardView, LogRequest, LogView, Reloaded, ServiceView, ShiftCancelRequest,
+        ShiftExtendRequest, ShiftRequest, ShiftView, SimulateRequest, Simulation, Stats, StatsBy, Status,
+        SteeredPlan, SwitchView, ThrowRequest, TrafficHistory, WatchLine,
     },
 };
 use crate::cli::doctor::Finding;
@@ -157,6 +157,10 @@ fn look(types: &mut Types, paths: &mut Map<String, Value>) {
     get("look", "/status.css", "Its style.", vec![], "text/css", text());
     get("look", "/status.js", "Its script.", vec![], "text/javascript", text());
     get("look", "/icon.svg", "Its icon.", vec![], "image/svg+xml", text());
+    let sessions = types.answer::<Vec<BfdSessionView>>();
+    get("ask", "/v1/bfd", "All BFD sessions, by backend.", vec![], json, sessions.clone());
+    let backend = vec![("backend", "path", text(), "Its name.")];
+    get("ask", "/v1/bfd/{backend}", "The BFD sessions of one backend.", backend, json, sessions);
     get(
         "ask",
         "/v1/guards",

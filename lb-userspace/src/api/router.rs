@@ -32,8 +32,9 @@ use super::{
     problem::{Problem, ProblemKind},
     stats,
     types::{
-        BackendView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation, GuardView, Reloaded,
-        ServiceView, SimulateRequest, Simulation, Status, SteeredPlan, SwitchView, ThrowRequest,
+        BackendView, BfdSessionView, ClearRequest, Differences, DomainView, ExplainQuery, Explanation,
+        GuardView, Reloaded, ServiceView, SimulateRequest, Simulation, Status, SteeredPlan, SwitchView,
+        ThrowRequest,
     },
     watch::{Lifetime, WatchParameters},
     writes::{self, Writes},
@@ -83,6 +84,9 @@ pub fn router<C: Control>(control: Arc<C>, surface: Surface, stopping: watch::Re
     let prompt = match surface {
         Surface::ReadOnly => telling,
         Surface::All => telling
+            // Discriminators are all that tells a peer's packets over several hops from others': not for everybody.
+            .route("/v1/bfd", get(bfd_sessions::<C>))
+            .route("/v1/bfd/{backend}", get(bfd_sessions_of::<C>))
             .route("/v1/guards", get(guards::<C>))
             .route("/v1/guards/{service}", get(guard::<C>))
             // A service may have that name.
@@ -180,6 +184,26 @@ async fn domain<C: Control>(
     let path = segment(path)?;
     let found = app.control.domains().await.into_iter().find(|domain| domain.path == path);
     found.map(Json).ok_or_else(|| Problem::not_found("domain", &path))
+}
+
+async fn bfd_sessions<C: Control>(State(app): Shared<C>) -> Json<Vec<BfdSessionView>> {
+    let mut sessions = app.control.bfd_sessions().await;
+    sessions.sort_by(|a, b| (&a.backends, a.multihop).cmp(&(&b.backends, b.multihop)));
+    Json(sessions)
+}
+
+async fn bfd_sessions_of<C: Control>(
+    state: Shared<C>,
+    name: Result<Path<String>, PathRejection>,
+) -> Answer<Vec<BfdSessionView>> {
+    let name = segment(name)?;
+    let Json(mut sessions) = bfd_sessions(state).await;
+    sessions.retain(|session| session.backends.contains(&name));
+    if sessions.is_empty() {
+        let detail = format!("no BFD session watches a backend \"{}\"", name.escape_debug());
+        return Err(Problem::new(ProblemKind::NotFound, detail, "`weir bfd list` shows all sessions"));
+    }
+    Ok(Json(sessions))
 }
 
 async fn guards<C: Control>(State(app): Shared<C>) -> Json<Vec<GuardView>> {

@@ -18,6 +18,7 @@ use crate::{
 pub(crate) const REASON_PATTERN: &str =
     "^[^\\x00-\\x1f\\x7f-\\x9f]*[^\\s\\x00-\\x1f\\x7f-\\x9f][^\\x00-\\x1f\\x7f-\\x9f]*$";
 
+mod bfd;
 mod canary;
 mod explain;
 mod flows;
@@ -31,6 +32,7 @@ mod status;
 mod traffic;
 mod watch;
 
+pub use bfd::{AwaitedView, BfdCounts, BfdRemoteView, BfdSessionView, DiagnosticView};
 pub use canary::{CanaryChange, CanaryRequest, CanarySetRequest, CanaryView};
 pub use explain::{ExplainBackend, ExplainQuery, ExplainStep, Explanation, Outer, StepKind};
 pub use flows::{FlowState, FlowView, FlowsPage, FlowsQuery, FlushRequest, Flushed};

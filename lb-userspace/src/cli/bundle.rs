@@ -137,6 +137,7 @@ fn gather(args: &BundleArgs, client: &Client) -> anyhow::Result<Bundle> {
         ("backends", "/v1/backends"),
         ("domains", "/v1/domains"),
         ("shifts", "/v1/shifts"),
+        ("bfd", "/v1/bfd"),
         ("guards", "/v1/guards"),
         ("emergency", "/v1/emergency"),
         ("plans", "/v1/plans"),

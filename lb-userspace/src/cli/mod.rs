@@ -10,6 +10,7 @@ use clap::{Args, Parser as _, Subcommand};
 
 pub mod agent;
 pub mod backend;
+pub mod bfd;
 pub mod bundle;
 pub mod canary;
 pub mod capture;
@@ -139,6 +140,9 @@ pub enum Command {
     /// Give one set of a service a share of its flows, by steps; promote or abort it
     #[command(subcommand)]
     Canary(canary::CanaryCommand),
+    /// Show BFD sessions
+    #[command(subcommand)]
+    Bfd(bfd::BfdCommand),
     /// Show how services are protected: access lists, limits, what was refused
     #[command(subcommand)]
     Guard(guard::GuardCommand),
@@ -252,6 +256,7 @@ async fn ask_once(command: Command, client: &Client, out: &mut Output) -> anyhow
         Command::Domain(command) => domain::run(command, client, out).await,
         Command::Shift(command) => shift::run(command, client, out).await,
         Command::Canary(command) => canary::run(command, client, out).await,
+        Command::Bfd(command) => bfd::run(command, client, out).await,
         Command::Guard(command) => guard::run(command, client, out).await,
         Command::Plan(command) => plan::run(command, client, out).await,
         Command::Emergency(command) => emergency::run(command, client, out).await,

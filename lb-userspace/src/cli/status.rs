@@ -9,7 +9,7 @@ use super::{
     output::{Output, bytes, moment, number, span, state, uptime},
     shift,
 };
-use crate::api::types::{FlowsStatus, OverrideView, StateCounts, Status, SwitchView, VerdictKind};
+use crate::api::types::{BfdCounts, FlowsStatus, OverrideView, StateCounts, Status, SwitchView, VerdictKind};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -112,8 +112,24 @@ fn overview(status: &Status) -> Vec<(&'static str, Cell)> {
         ),
         ("events", Cell::new(journal.last_seq)),
     ];
+    fields.extend(control.bfd_sessions.as_ref().map(|counts| ("bfd sessions", Cell::new(sessions(counts)))));
     fields.extend(troubles(status).into_iter().map(|text| ("ATTENTION", Cell::new(text))));
     fields
+}
+
+/// States that no session is in are left out, but for `up`.
+fn sessions(counts: &BfdCounts) -> String {
+    let BfdCounts { up, init, down, admin_down, awaited, flaps } = counts;
+    let mut text = format!("{up} up");
+    for (count, name) in [(init, "init"), (down, "down"), (admin_down, "admin-down")] {
+        if *count > 0 {
+            text.push_str(&format!(", {count} {name}"));
+        }
+    }
+    if *awaited > 0 {
+        text.push_str(&format!(" ({awaited} of them awaited)"));
+    }
+    format!("{text}; {flaps} flaps")
 }
 
 fn flows(flows: &FlowsStatus) -> String {

@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{BackendId, Config, DomainId, Topology};
+use crate::config::{BackendId, CheckKind, Config, DomainId, Topology};
 use crate::health::correlate::{Explanation, Member, Tally, explain, tally};
 use crate::health::round::{Miss, Outcome, Round};
 use crate::health::target::{TargetState, Targets};
@@ -138,11 +138,14 @@ impl Judge {
         self.silent_since.iter().any(Option::is_some)
     }
 
-    /// Whether every target answered, or missed as many probes as it takes to call it DOWN.
+    /// Whether every target answered, or missed as many probes as it takes to call it DOWN; BFD sessions count only if somebody here has
+    /// them.
     #[must_use]
-    pub fn is_everyone_judged(&self) -> bool {
+    pub fn is_everyone_judged(&self, has_sessions: bool) -> bool {
         self.states.iter().zip(&self.targets.targets).all(|(state, target)| {
-            state.answered > 0 || state.missed >= u64::from(self.targets.groups[target.group].fall.max(1))
+            let group = &self.targets.groups[target.group];
+            let is_elsewhere = !has_sessions && matches!(group.kind, CheckKind::Bfd(_));
+            is_elsewhere || state.answered > 0 || state.missed >= u64::from(group.fall.max(1))
         })
     }
 

@@ -268,16 +268,31 @@ fn rounds_in_which_the_prober_was_late_say_nothing() {
         let round = Round { group: 0, since_ns: 1, due_ns: 2, outcomes: &outcomes };
         assert_eq!(scene.judge.round(&round, |_| false), Verdict::default());
     }
-    assert!(!scene.judge.is_everyone_judged());
+    assert!(!scene.judge.is_everyone_judged(true));
 }
 
 #[test]
 fn everyone_is_judged_when_each_answered_or_fell() {
     let mut scene = grid();
     scene.silent(&[1]);
-    assert!(!scene.judge.is_everyone_judged());
+    assert!(!scene.judge.is_everyone_judged(true));
     scene.silent(&[1]);
-    assert!(scene.judge.is_everyone_judged());
+    assert!(scene.judge.is_everyone_judged(true));
+}
+
+#[test]
+fn sessions_that_somebody_else_has_are_not_waited_for() {
+    let bfd = crate::config::BfdCheck {
+        multihop: true,
+        receive_interval: std::time::Duration::from_millis(10),
+        multiplier: 3,
+        passive: false,
+        local: Vec::new(),
+    };
+    let config = config(&vec![vec![vec![2]]], vec![check(CheckKind::Bfd(bfd), 10)]);
+    let (judge, _) = Judge::new(&config, Targets::new(&config), |_| State::Up);
+    assert!(!judge.is_everyone_judged(true));
+    assert!(judge.is_everyone_judged(false));
 }
 
 #[test]

@@ -31,7 +31,8 @@ use crate::telemetry::event::NewEvent;
 
 pub use crate::health::prober::ProbingStatus;
 pub use snapshot::{
-    AdmissionStatus, BackendStatus, CheckStatus, ControlStatus, DomainStatus, Snapshot, Standing,
+    AdmissionStatus, BackendStatus, CheckStatus, ControlStatus, DomainStatus, SessionStatus, Snapshot,
+    Standing,
 };
 
 /// Commands that wait for the control thread at most.

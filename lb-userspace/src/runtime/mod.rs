@@ -2,6 +2,7 @@
 
 pub mod agent;
 mod announcement;
+mod bfd_views;
 pub mod canaries;
 pub mod clock;
 pub mod control;

@@ -15,10 +15,11 @@ use crate::{
         https::Https,
         problem::{Problem, ProblemKind},
         types::{
-            Acted, ActionTerms, BackendView, CanaryChange, CanaryView, ClearRequest, Differences, DomainView,
-            ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed, GuardView, LogChange,
-            LogView, Reloaded, ServiceView, ShiftView, SimulateRequest, Simulation, Stats, StatsBy, Status,
-            SteeredPlan, SubjectKind, SubjectName, SwitchView, ThrowRequest, TrafficHistory, WatchQuery,
+            Acted, ActionTerms, BackendView, BfdSessionView, CanaryChange, CanaryView, ClearRequest,
+            Differences, DomainView, ExplainQuery, Explanation, FlowsPage, FlowsQuery, FlushRequest, Flushed,
+            GuardView, LogChange, LogView, Reloaded, ServiceView, ShiftView, SimulateRequest, Simulation,
+            Stats, StatsBy, Status, SteeredPlan, SubjectKind, SubjectName, SwitchView, ThrowRequest,
+            TrafficHistory, WatchQuery,
         },
     },
     cli::doctor::Finding,
@@ -30,8 +31,10 @@ use crate::{
         tables::TableCache,
     },
     runtime::{
+        bfd_views,
         canaries::Canaries,
-        control::{ActError, ControlStatus, Handle, Snapshot},
+        clock::monotonic_ns,
+        control::{ActError, Handle, Snapshot},
         drains::Drains,
         overrides::{Overrides, OverridesError},
         reload::Reloads,
@@ -148,7 +151,7 @@ impl Service {
         let tenure = self.tenure();
         let snapshot = tenure.control.snapshot().await.unwrap_or_else(|error| {
             tracing::error!(%error, "no states from the control thread");
-            Snapshot { backends: Vec::new(), domains: Vec::new(), control: ControlStatus::default() }
+            Snapshot::default()
         });
         view(&Facts {
             config: &tenure.config,
@@ -285,6 +288,10 @@ impl Control for Service {
 
     async fn canary(&self, change: CanaryChange) -> Result<CanaryView, Problem> {
         self.canary_now(change).await
+    }
+
+    async fn bfd_sessions(&self) -> Vec<BfdSessionView> {
+        self.view(|facts| bfd_views::sessions(facts.snapshot, jiff::Timestamp::now(), monotonic_ns())).await
     }
 
     async fn guards(&self) -> Vec<GuardView> {

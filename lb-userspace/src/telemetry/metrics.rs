@@ -17,7 +17,10 @@ use super::{
 use lb_common::abi::counter::Note;
 
 use crate::{
-    api::types::{BackendView, DomainView, GuardView, ServiceView, Shares, Status, SteeredPlan, VerdictKind},
+    api::types::{
+        BackendView, BfdCounts, DomainView, GuardView, ServiceView, Shares, Status, SteeredPlan, VerdictKind,
+    },
+    health::bfd::packet,
     plan::state::State,
 };
 
@@ -422,6 +425,24 @@ fn control(text: &mut Text, status: &Status) {
     text.single("weir_control_max_lateness_seconds", Gauge, help, lateness);
     let mut bfd = text.family("weir_bfd_packets_total", Counter, "BFD packets by what became of them.");
     control.bfd.iter().for_each(|(result, count)| bfd.sample(&[("result", result)], *count));
+    if let Some(counts) = &control.bfd_sessions {
+        bfd_sessions(text, counts);
+    }
+}
+
+fn bfd_sessions(text: &mut Text, counts: &BfdCounts) {
+    let mut states = text.family("weir_bfd_sessions", Gauge, "BFD sessions by state.");
+    let by_state = [
+        (packet::State::Up, counts.up),
+        (packet::State::Init, counts.init),
+        (packet::State::Down, counts.down),
+        (packet::State::AdminDown, counts.admin_down),
+    ];
+    by_state.iter().for_each(|(state, count)| states.sample(&[("state", state.name())], *count));
+    let help = "BFD sessions that are not up, which is no evidence yet: their handshake is awaited.";
+    text.single("weir_bfd_sessions_awaited", Gauge, help, counts.awaited);
+    let help = "Times that BFD sessions were up and went down, believed or not.";
+    text.single("weir_bfd_flaps_total", Counter, help, counts.flaps);
 }
 
 fn events(text: &mut Text, snapshot: &Snapshot) {

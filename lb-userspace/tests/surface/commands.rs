@@ -83,6 +83,7 @@ fn problems_of_the_daemon_become_exit_codes_with_their_remedy() {
         5,
         &["west/w9", "weir domain list"],
     );
+    fails(&daemon.weir(&["bfd", "show", "e1r1b1"]), 5, &["no BFD session", "\"e1r1b1\"", "weir bfd list"]);
     fails(&daemon.weir(&["service", "show", "../status"]), 5, &["no service \"../status\""]);
     let conflict = daemon.weir(&["backend", "fail", "w1r1b1", "--reason", "conflict"]);
     fails(&conflict, 8, &["the daemon is stopping", "wait for the next one"]);
@@ -102,6 +103,8 @@ fn json_is_the_answer_of_the_api_as_it_is() {
         (&["backend", "show", "w1r1b1"], "/v1/backends/w1r1b1"),
         (&["domain", "list"], "/v1/domains"),
         (&["domain", "show", "west/w1/r2"], "/v1/domains/west/w1/r2"),
+        (&["bfd", "list"], "/v1/bfd"),
+        (&["bfd", "show", "w1r2b1"], "/v1/bfd/w1r2b1"),
         (&["events"], "/v1/events"),
         (
             &["explain", "1.2.3.4:5", "192.0.2.1:80/udp"],

@@ -27,6 +27,7 @@ use lb_userspace::{
     },
     cli::doctor::Finding,
     config::{Level, OnAllDown, Ports, Priority, Protocol, Rate, Reach, XdpMode},
+    health::bfd::packet::State as BfdState,
     plan::{
         canary::Canary,
         shift::{Origin, Shift},
@@ -43,7 +44,7 @@ use lb_userspace::{
 };
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
-use world::{differences, explanation, guard, plan, shift, simulation, watched, world};
+use world::{differences, explanation, guard, plan, sessions, shift, simulation, watched, world};
 
 /// Longer than anything here takes, so that only a hang meets it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -177,6 +178,10 @@ impl Control for Fake {
         self.world.lock().unwrap().status.canaries = after.iter().map(view).collect();
         let told = after.iter().chain(&before).find(|canary| canary.service == service).map(view);
         told.ok_or_else(|| Problem::not_found("canary", &service))
+    }
+
+    async fn bfd_sessions(&self) -> Vec<BfdSessionView> {
+        sessions()
     }
 
     async fn guards(&self) -> Vec<GuardView> {

@@ -135,8 +135,8 @@ fn over_tcp_one_can_look_but_not_act_and_not_under_a_foreign_name() {
         let (status, _, body) = over_tcp(&daemon, "POST", path, "127.0.0.1");
         assert!(matches!(status, 404 | 405), "{path}: {status} {body}");
     }
-    // A diff reads any file, as root; guards and explanations name clients' prefixes.
-    for path in ["/v1/diff?file=/etc/shadow", "/v1/explain", "/v1/guards", "/v1/emergency"] {
+    // A diff reads any file, as root; guards and explanations name clients' prefixes; sessions, what only their two ends know.
+    for path in ["/v1/diff?file=/etc/shadow", "/v1/explain", "/v1/guards", "/v1/emergency", "/v1/bfd"] {
         assert_eq!(over_tcp(&daemon, "GET", path, "127.0.0.1").0, 404, "{path}");
     }
     assert_eq!(over_tcp(&daemon, "GET", "/metrics", "weir.example.net:9440").0, 200);

@@ -148,6 +148,8 @@ fn what_is_answered_is_as_the_document_says() {
         ("get", "/v1/canaries", "/v1/canaries", None),
         ("post", "/v1/canaries/promote", "/v1/canaries/{action}", body(r#"{"service":"web","reason":"r"}"#)),
         ("get", "/v1/report", "/v1/report", None),
+        ("get", "/v1/bfd", "/v1/bfd", None),
+        ("get", "/v1/bfd/w1r1b1", "/v1/bfd/{backend}", None),
         ("get", "/v1/guards", "/v1/guards", None),
         ("get", "/v1/guards/web", "/v1/guards/{service}", None),
         ("post", "/v1/emergency", "/v1/emergency", stop),

@@ -24,6 +24,7 @@ flow table      1234 of 65536 entries, 56 openings, 789 slots marked, in transit
 forwarded       2469134 packets, 2.0 GB
 control thread  SCHED_FIFO, 12003 rounds, 2 late, 1 in a stall of this host, at most 410.0 us late, 9 stores
 events          0
+bfd sessions    1 up, 1 down (1 of them awaited); 3 flaps
 ATTENTION       isolated: every target is silent, so this host itself is cut off; the last state is held
 ATTENTION       no next hop for w1r2b1: their packets are dropped
 
@@ -111,6 +112,40 @@ heartbeat  6777  passing  answered  61.2 us        12000       3
     assert!(shown.contains("next hop     not known\n"), "{shown}");
     daemon.fake.world.lock().unwrap().backends[0].checks.clear();
     assert!(daemon.stdout(&["backend", "show", "w1r2b1"]).ends_with("\n\nno checks: always believed UP\n"));
+}
+
+#[test]
+fn bfd_sessions() {
+    let daemon = Daemon::start();
+    let expected = "
+BACKEND              PEER       HOPS        STATE  REMOTE  SINCE                     INTERVAL           DETECTION  HEARD        FLAPS  WHY
+w1r1b1, w1r1b1-mail  10.1.1.11  single hop  down           2026-05-01T12:00:00.250Z  1.0 s / 10.0 ms                     never      3  awaited for 1.4 s more: this host was silent
+w1r2b1               10.1.2.11  multihop    up     up      2026-05-01T12:00:00.250Z  50.0 ms / 20.0 ms   100.0 ms  12.3 ms ago      0
+";
+    shows(&daemon, &["bfd", "list"], expected);
+    let expected = "
+backends     w1r2b1
+check        alive
+peer         10.1.2.11, multihop
+state        up
+since        2026-05-01T12:00:00.250Z
+flaps        0
+last heard   12.3 ms ago
+sends each   50.0 ms
+hears each   20.0 ms
+detection    100.0 ms; at the peer 150.0 ms
+this side    discriminator 0x12340001, multiplier 3, wants to send each 10.0 ms, takes each 10.0 ms, diagnostic 0 (no diagnostic)
+peer's side  up, discriminator 0x000000ab, multiplier 5, wants to send each 20.0 ms, takes each 50.0 ms, diagnostic 3 (neighbor signaled session down)
+";
+    shows(&daemon, &["bfd", "show", "w1r2b1"], expected);
+    let shown = daemon.stdout(&["bfd", "show", "w1r1b1-mail"]);
+    for text in [
+        "awaited      for 1.4 s more: this host was silent",
+        "cause        the peer said so",
+        "detection    -; at",
+    ] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
 }
 
 #[test]

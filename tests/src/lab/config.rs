@@ -61,6 +61,8 @@ pub struct ConfigOptions {
     pub quic_server_ids: bool,
     /// Other regions' backends are unknown: their edges stand for them, as relays. For labs with edges in each region.
     pub relay: bool,
+    /// Lines added to `[node]`.
+    pub node: String,
     /// Lines added to every service, such as how it forwards.
     pub every_service: String,
     /// Text added at the end.
@@ -84,6 +86,7 @@ impl Default for ConfigOptions {
             on_all_down: "drop".into(),
             quic_server_ids: false,
             relay: false,
+            node: String::new(),
             every_service: String::new(),
             mode: "native".into(),
             extra: String::new(),
@@ -132,6 +135,7 @@ fn tunnel_source(topology: &Topology, edge: &Edge) -> String {
 
 fn node(topology: &Topology, directory: &Path, edge: &Edge, options: &ConfigOptions) -> String {
     let (name, region, files, mode) = (&edge.name, &edge.region, directory.display(), &options.mode);
+    let more = &options.node;
     let relay = if options.relay {
         let peers = topology.edges.iter().filter(|other| other.region != edge.region);
         let peers =
@@ -154,6 +158,7 @@ tunnel_source_v6 = "fd00:ff::/64"
 state_dir = "{files}/{name}"
 socket = "{files}/{name}.sock"
 bpffs = "{files}/bpf/{name}"
+{more}
 {relay}"#
     )
 }

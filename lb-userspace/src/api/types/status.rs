@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CanaryView, DrainView, ShiftView, SubjectName, VerdictKind};
+use super::{BfdCounts, CanaryView, DrainView, ShiftView, SubjectName, VerdictKind};
 use crate::{
     config::XdpMode,
     plan::state::{Override, State},
@@ -240,6 +240,9 @@ pub struct ControlStatus {
     /// counted are left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bfd: BTreeMap<String, u64>,
+    /// BFD sessions by state; left out if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd_sessions: Option<BfdCounts>,
     /// Admission words stored.
     pub stores: u64,
     /// Events that found the channel to the journal full.

@@ -1,6 +1,7 @@
 //! The control packet (RFC 5880 section 4.1) and the checks on reception that need no session (section 6.8.6).
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Bytes of a packet without authentication.
 pub const PACKET_BYTES: usize = 24;
@@ -14,7 +15,9 @@ const DEMAND: u8 = 0x02;
 const MULTIPOINT: u8 = 0x01;
 
 /// State of a session (section 4.1, `Sta`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "BfdState")]
 pub enum State {
     /// Held down by an operator.
     AdminDown = 0,
@@ -29,6 +32,17 @@ pub enum State {
 impl State {
     /// All states, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::AdminDown, Self::Down, Self::Init, Self::Up];
+
+    /// Name in CLI, API and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AdminDown => "admin-down",
+            Self::Down => "down",
+            Self::Init => "init",
+            Self::Up => "up",
+        }
+    }
 }
 
 /// Why the session left its last state (section 4.1, `Diag`).
@@ -44,6 +58,23 @@ impl Diagnostic {
     pub const SIGNALED: Self = Self(3);
     /// Administratively Down.
     pub const ADMIN: Self = Self(7);
+
+    /// In words, as section 4.1 has them.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            0 => "no diagnostic",
+            1 => "control detection time expired",
+            2 => "echo function failed",
+            3 => "neighbor signaled session down",
+            4 => "forwarding plane reset",
+            5 => "path down",
+            6 => "concatenated path down",
+            7 => "administratively down",
+            8 => "reverse concatenated path down",
+            _ => "not assigned",
+        }
+    }
 }
 
 /// A control packet without authentication. Intervals are in microseconds.

@@ -5,7 +5,10 @@ use crate::health::ticks::Dice;
 
 /// A session that is not up sends no faster than this (section 6.8.3).
 pub const SLOW_TX_US: u32 = 1_000_000;
+/// Handshakes that may be quick one right behind the other. After those there is one for each [`SLOW_TX_US`].
+pub const QUICK_HANDSHAKES: u64 = 4;
 const NS_PER_US: u64 = 1_000;
+const SLOW_TX_NS: u64 = SLOW_TX_US as u64 * NS_PER_US;
 
 /// What a session is configured to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,13 +51,21 @@ pub struct Step {
 
 /// What the peer said last (section 6.8.1, `bfd.Remote*`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Remote {
-    discriminator: u32,
-    state: State,
-    min_rx_us: u32,
-    min_tx_us: u32,
-    multiplier: u8,
-    demand: bool,
+pub struct Remote {
+    /// Its number of the session; 0 if that is not known.
+    pub discriminator: u32,
+    /// Its state.
+    pub state: State,
+    /// Why it left its last state.
+    pub diagnostic: Diagnostic,
+    /// The shortest interval at which it takes packets, in microseconds.
+    pub min_rx_us: u32,
+    /// The shortest interval at which it wants to send, in microseconds.
+    pub min_tx_us: u32,
+    /// Packets of it that may be missed.
+    pub multiplier: u8,
+    /// It asks for silence while both sides are up.
+    pub demand: bool,
 }
 
 impl Remote {
@@ -62,6 +73,7 @@ impl Remote {
     const UNKNOWN: Self = Self {
         discriminator: 0,
         state: State::Down,
+        diagnostic: Diagnostic::NONE,
         min_rx_us: 1,
         min_tx_us: 0,
         multiplier: 0,
@@ -86,6 +98,10 @@ pub struct Session {
     /// When the peer counts as gone; none while nothing is expected of it.
     detect_ns: Option<u64>,
     next_tx_ns: u64,
+    /// The handshake that runs, or that comes next, polls.
+    is_quick: bool,
+    /// When all quick handshakes so far are paid for, at one each [`SLOW_TX_US`].
+    quick_paid_ns: u64,
     dice: Dice,
 }
 
@@ -95,8 +111,8 @@ impl Session {
     pub fn new(settings: Settings, now_ns: u64, seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         // All sessions of a host begin at once: they spread over the first interval.
-        let next_tx_ns = now_ns + dice.below(u64::from(SLOW_TX_US) * NS_PER_US / 4);
-        Self {
+        let next_tx_ns = now_ns + dice.below(SLOW_TX_NS / 4);
+        let mut new = Self {
             settings,
             state: State::Down,
             diagnostic: Diagnostic::NONE,
@@ -108,8 +124,12 @@ impl Session {
             last_heard_ns: 0,
             detect_ns: None,
             next_tx_ns,
+            is_quick: false,
+            quick_paid_ns: 0,
             dice,
-        }
+        };
+        new.begin(now_ns);
+        new
     }
 
     /// The state.
@@ -122,6 +142,24 @@ impl Session {
     #[must_use]
     pub const fn cause(&self) -> Cause {
         self.cause
+    }
+
+    /// What was given as the reason of the last change.
+    #[must_use]
+    pub const fn diagnostic(&self) -> Diagnostic {
+        self.diagnostic
+    }
+
+    /// What it is configured to.
+    #[must_use]
+    pub const fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// What the peer said last of itself; `None` if nothing is known of it, be it that it was forgotten.
+    #[must_use]
+    pub fn remote(&self) -> Option<Remote> {
+        (self.remote.discriminator != 0).then_some(self.remote)
     }
 
     /// When the last packet that was taken came.
@@ -182,6 +220,7 @@ impl Session {
         self.remote = Remote {
             discriminator: packet.my_discriminator,
             state: packet.state,
+            diagnostic: packet.diagnostic,
             min_rx_us: packet.required_min_rx_us,
             min_tx_us: packet.desired_min_tx_us,
             multiplier: packet.multiplier,
@@ -197,7 +236,7 @@ impl Session {
         }
         self.last_heard_ns = now_ns;
         let before = self.state;
-        self.follow(packet.state);
+        self.follow(packet.state, now_ns);
         self.detect_ns = self.detection_ns().map(|detection_ns| now_ns.saturating_add(detection_ns));
         let changed = self.state != before;
         if self.tx_interval_us() < tx_before_us {
@@ -222,7 +261,7 @@ impl Session {
         if self.detect_ns.is_some_and(|detect_ns| detect_ns <= now_ns) {
             self.detect_ns = None;
             if matches!(self.state, State::Init | State::Up) {
-                self.go_down(Diagnostic::EXPIRED, Cause::Expired);
+                self.go_down(Diagnostic::EXPIRED, Cause::Expired, now_ns);
                 step.changed = true;
             }
             // What was known of the peer is forgotten (section 6.8.1, bfd.RemoteDiscr).
@@ -239,12 +278,14 @@ impl Session {
     pub fn hold_down(&mut self, held: bool, now_ns: u64) -> Step {
         let before = self.state;
         if held {
-            self.go_down(Diagnostic::ADMIN, Cause::LocalAdminDown);
+            self.go_down(Diagnostic::ADMIN, Cause::LocalAdminDown, now_ns);
             self.state = State::AdminDown;
+            self.poll = false;
             self.detect_ns = None;
         } else if before == State::AdminDown {
             self.state = State::Down;
             self.remote = Remote::UNKNOWN;
+            self.begin(now_ns);
         }
         let changed = self.state != before;
         let send = (changed && self.is_periodic()).then(|| self.packet(false));
@@ -252,6 +293,14 @@ impl Session {
             self.next_tx_ns = now_ns.saturating_add(self.jittered_ns());
         }
         Step { send, changed }
+    }
+
+    /// Goes on with other settings. The number of the session stays, or the peer would not know it any more.
+    pub fn configure(&mut self, settings: Settings) {
+        self.poll |= self.state == State::Up && settings.multiplier != self.settings.multiplier;
+        self.settings.multiplier = settings.multiplier;
+        self.settings.passive = settings.passive;
+        self.change_intervals(settings.desired_min_tx_us, settings.required_min_rx_us);
     }
 
     /// Changes the intervals while the session runs; a poll sequence tells the peer (section 6.8.3).
@@ -273,20 +322,24 @@ impl Session {
     }
 
     /// The transition table of section 6.2 as section 6.8.6 spells it out.
-    fn follow(&mut self, remote: State) {
+    fn follow(&mut self, remote: State, now_ns: u64) {
         match (self.state, remote) {
             (State::Init | State::Up, State::AdminDown) => {
-                self.go_down(Diagnostic::SIGNALED, Cause::AdminDown);
+                self.go_down(Diagnostic::SIGNALED, Cause::AdminDown, now_ns);
             }
             (State::Down, State::AdminDown) => self.cause = Cause::AdminDown,
-            (State::Down, State::Down) => self.state = State::Init,
+            (State::Down, State::Down) => {
+                self.state = State::Init;
+                // A peer that keeps a change of its state until its next packet answers this at once.
+                self.poll = self.is_quick;
+            }
             (State::Down, State::Init) | (State::Init, State::Init | State::Up) => {
                 self.state = State::Up;
                 self.diagnostic = Diagnostic::NONE;
                 // From here on packets go out as configured, which the peer is told (section 6.8.3).
                 self.poll = true;
             }
-            (State::Up, State::Down) => self.go_down(Diagnostic::SIGNALED, Cause::Signaled),
+            (State::Up, State::Down) => self.go_down(Diagnostic::SIGNALED, Cause::Signaled, now_ns),
             (State::Down | State::Up, State::Up)
             | (State::Init, State::Down)
             | (State::Up, State::Init)
@@ -294,14 +347,26 @@ impl Session {
         }
     }
 
-    fn go_down(&mut self, diagnostic: Diagnostic, cause: Cause) {
+    fn go_down(&mut self, diagnostic: Diagnostic, cause: Cause, now_ns: u64) {
         self.state = State::Down;
         self.diagnostic = diagnostic;
         self.cause = cause;
-        // The slow interval that is in force now needs no poll: only sessions that are up keep the old one.
-        self.poll = false;
+        // The slow interval is in force at once: only sessions that are up keep the old one until the poll sequence has ended.
         self.tx_before_poll_us = None;
         self.rx_before_poll_us = None;
+        self.begin(now_ns);
+    }
+
+    /// Begins to come up. The interval is another one now, so a poll sequence tells the peer (section 6.8.3). A poll is answered at once
+    /// in whatever state the peer is (section 6.8.7), hence both are up again a few packets later, and not when the peer's next packet is
+    /// due, up to a second away. The slow interval also bounds how often a session can come up and go down again; so that this stays so, no
+    /// more than [`QUICK_HANDSHAKES`] in a row poll.
+    fn begin(&mut self, now_ns: u64) {
+        self.is_quick = self.quick_paid_ns <= now_ns.saturating_add((QUICK_HANDSHAKES - 1) * SLOW_TX_NS);
+        self.poll = self.is_quick;
+        if self.is_quick {
+            self.quick_paid_ns = self.quick_paid_ns.max(now_ns) + SLOW_TX_NS;
+        }
     }
 
     /// What is announced: never fast before the session is up (section 6.8.3).

@@ -174,7 +174,7 @@ fn a_session_that_is_not_up_is_slow_and_says_so() {
         let gap_ns = pair[1].0 - pair[0].0;
         assert!((750 * MS..=SECOND).contains(&gap_ns), "{gap_ns}");
     }
-    assert!(packets.iter().all(|(_, packet)| packet.desired_min_tx_us == SLOW_TX_US && !packet.poll));
+    assert!(packets.iter().all(|(_, packet)| packet.desired_min_tx_us == SLOW_TX_US && packet.poll));
     // A session that wants to be slower still is not made faster.
     let slow = Settings { desired_min_tx_us: 3 * SLOW_TX_US, ..settings() };
     let (_, packet) = sent(&mut Session::new(slow, 0, 9), 1)[0];
@@ -213,6 +213,63 @@ fn coming_up_polls_until_the_peer_has_heard_of_the_new_interval() {
     assert!(!sent(&mut session, 1)[0].1.poll);
 }
 
+/// A peer as BIRD is: it answers polls at once, and keeps a change to Init until its next packet is due, up to a second later.
+#[test]
+fn a_session_that_went_down_is_up_again_without_waiting_for_a_slow_packet() {
+    for (diagnostic, your_discriminator) in [(Diagnostic::EXPIRED, 0), (Diagnostic::SIGNALED, OURS)] {
+        let mut session = settled();
+        let now_ns = 2 * SECOND;
+        let down = Packet { diagnostic, your_discriminator, ..said(Down) };
+        let told = session.receive(&down, now_ns).send.expect("the change is told at once");
+        assert_eq!((told.state, told.diagnostic, told.poll), (Down, Diagnostic::SIGNALED, true));
+        assert_eq!((told.your_discriminator, told.desired_min_tx_us), (PEER, SLOW_TX_US));
+        // That made the peer go to Init.
+        let told = session.receive(&Packet { is_final: true, ..said(Init) }, now_ns).send.expect("as well");
+        assert_eq!((session.state(), told.state, told.poll), (Up, Up, true));
+        assert_eq!(
+            told.desired_min_tx_us, 10_000,
+            "a poll of its own, for the interval that it sends at now"
+        );
+    }
+    // The other way round: this side did not hear the peer, and the peer's poll comes first.
+    let mut session = settled();
+    let told = session.tick(SECOND + 120 * MS).send.expect("the change is told at once");
+    assert!(told.poll && told.your_discriminator == 0, "{told:?}");
+    let told = session.receive(&Packet { poll: true, ..said(Down) }, 2 * SECOND).send.expect("an answer");
+    assert_eq!((told.state, told.poll, told.is_final), (Init, false, true));
+    assert_eq!(session.receive(&said(Up), 2 * SECOND).send.map(|packet| packet.state), Some(Up));
+}
+
+#[test]
+fn an_answered_poll_is_over_and_the_next_state_has_one_of_its_own() {
+    let mut session = in_state(Down);
+    assert!(sent(&mut session, 1)[0].1.poll);
+    session.receive(&Packet { is_final: true, ..said(Up) }, SECOND);
+    assert_eq!(session.state(), Down, "Up proves nothing yet");
+    assert!(!sent(&mut session, 1)[0].1.poll, "it was answered");
+    session.receive(&said(Down), 3 * SECOND);
+    assert_eq!(session.state(), Init);
+    assert!(sent(&mut session, 1)[0].1.poll);
+}
+
+#[test]
+fn a_session_that_flaps_comes_up_slowly() {
+    let mut session = Session::new(settings(), 0, 1);
+    let mut fail_at = |now_ns: u64| {
+        session.receive(&said(Init), now_ns);
+        assert_eq!(session.state(), Up);
+        session.receive(&said(Down), now_ns + MS).send.expect("the change is told at once").poll
+    };
+    // The first handshake was one of the quick ones.
+    let polls: Vec<bool> = (0..6).map(|round| fail_at(SECOND / 2 + round * 10 * MS)).collect();
+    assert_eq!(polls, [true, true, true, false, false, false]);
+    assert!(fail_at(SECOND + 2 * MS), "one more each second");
+    assert!(!fail_at(SECOND + 20 * MS));
+    // And all of them again, once it has been calm for long.
+    let polls: Vec<bool> = (0..5).map(|round| fail_at(60 * SECOND + round * 10 * MS)).collect();
+    assert_eq!(polls, [true, true, true, true, false]);
+}
+
 #[test]
 fn a_poll_is_answered_at_once_with_final_and_without_poll() {
     for state in [Down, Init, Up] {
@@ -246,6 +303,7 @@ fn a_longer_interval_waits_for_the_end_of_the_poll_and_a_shorter_one_does_not() 
     assert_eq!(session.detection_ns(), Some(4 * 5 * MS));
     // What changes nothing polls for nothing.
     session.change_intervals(10_000, 5_000);
+    session.receive(&fast, session.next_ns());
     assert!(!sent(&mut session, 1)[0].1.poll);
 }
 

@@ -5,23 +5,31 @@
 //! is decisive. Neither is believed before it is known that [this host did not stand still](crate::health::testimony); and a session that the
 //! peer ended because this side was silent, or right after it was silent itself, is no evidence until it had time to come up again.
 //!
+//! There is one prober with sessions in a process. Another one, that of the next configuration, [takes them over](handover) when the first one ends.
+//!
 //! Bounded: [`MAX_BFD_SESSIONS`] sessions, one socket each to send from, and four to take packets.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
 
+mod error;
+mod handover;
+mod report;
 mod sockets;
 mod status;
 
+pub use self::error::BfdError;
+pub use self::report::{Awaited, Excuse, Report};
 pub use self::status::BfdStatus;
 
+use self::handover::Tenure;
 use self::sockets::{Ports, listen_on, receive};
 use super::MAX_DRAIN;
 use super::cpus::Cpus;
@@ -36,7 +44,8 @@ use crate::runtime::clock::{as_ns, monotonic_ns};
 
 /// Sessions of one edge host.
 pub const MAX_BFD_SESSIONS: usize = 1024;
-/// How long a session that never was up, or was broken by this side, is no evidence: a handshake at one packet a second takes up to three of them.
+/// How long a session that never was up, or was broken by this side, is no evidence: a handshake takes a few packets back and forth at once
+/// ([`Session`]), but with a peer that answers polls late, or if a packet is lost, it takes up to three at one a second.
 pub const FIRST_HANDSHAKE: Duration = Duration::from_secs(5);
 /// A peer that is to come up again and has been silent for so long is gone: it sends once a second at least.
 pub const HANDSHAKE_SILENCE: Duration = Duration::from_millis(1_500);
@@ -44,55 +53,10 @@ pub const HANDSHAKE_SILENCE: Duration = Duration::from_millis(1_500);
 const LATE_PERCENT: u64 = 150;
 /// A peer whose last packet is older than this many percent of its interval was silent: it stood still, or its packets did.
 const SILENT_PERCENT: u64 = 200;
+/// Every address of this host, of IPv4 and of IPv6.
+const ANY: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 /// Bytes read of a datagram; a packet says its own length in one byte.
 const DATAGRAM_BYTES: usize = 256;
-
-/// Why sessions cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum BfdError {
-    /// The socket that packets arrive at.
-    #[error(
-        "cannot listen on UDP port {port} for BFD: {source}; if another BFD daemon (bird, bfdd) runs on this host, stop it or use other checks"
-    )]
-    Listen {
-        /// 3784 or 4784.
-        port: u16,
-        /// Why.
-        source: io::Error,
-    },
-    /// A socket that packets are sent from.
-    #[error(
-        "check {check}: cannot open a socket for the BFD session with {address}: {source}; is `local` an address of this host?"
-    )]
-    Send {
-        /// Name of the check.
-        check: String,
-        /// The peer.
-        address: IpAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// Two sessions that the peer could not tell apart.
-    #[error(
-        "checks {first} and {second} both want a BFD session with {address}, and it can have one: use the same check for both sets"
-    )]
-    Twice {
-        /// Name of a check.
-        first: String,
-        /// Name of the other.
-        second: String,
-        /// The peer.
-        address: IpAddr,
-    },
-    /// Too many.
-    #[error(
-        "{count} BFD sessions are more than MAX_BFD_SESSIONS = {MAX_BFD_SESSIONS}; take the check from some sets"
-    )]
-    TooMany {
-        /// How many.
-        count: usize,
-    },
-}
 
 /// A session with what it takes to send.
 #[derive(Debug)]
@@ -100,18 +64,28 @@ struct Peer {
     session: Session,
     to: SocketAddr,
     socket: UdpSocket,
+    /// The source address that the configuration names.
+    local: Option<IpAddr>,
+    /// Index into the targets.
+    target: usize,
     pace: usize,
     timer_ns: u64,
     was_up: bool,
-    /// When it left its last state.
+    is_up: bool,
+    /// When it last came up, or was up and went down.
     changed_ns: u64,
+    /// When it left its last state.
+    since_ns: u64,
+    /// Times that it was up and went down.
+    flaps: u64,
     last_sent_ns: u64,
     /// When this side ended a silence that was longer than the peer waits; 0 if it never did.
     silence_ended_ns: u64,
     /// When the peer ended a silence that was longer than it should be; 0 if it never did.
     heard_again_ns: u64,
-    /// Until when it is no evidence that the session is not up.
+    /// Until when it is no evidence that the session is not up, and why.
     excused_ns: u64,
+    excuse: Excuse,
     /// An expiry that is not believed yet, and when it was due.
     hold: Option<(Hold, u64)>,
     /// It was missing in the last round that was believed.
@@ -131,11 +105,27 @@ struct Pace {
     hold: Option<(Hold, u64)>,
 }
 
+/// Sessions whose packets arrive at one socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Kind {
+    multihop: bool,
+    v6: bool,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [
+        Self { multihop: false, v6: false },
+        Self { multihop: false, v6: true },
+        Self { multihop: true, v6: false },
+        Self { multihop: true, v6: true },
+    ];
+}
+
 /// A socket that packets arrive at.
 #[derive(Debug)]
 struct Listener {
     socket: UdpSocket,
-    multihop: bool,
+    kind: Kind,
 }
 
 /// All sessions.
@@ -152,16 +142,21 @@ pub struct BfdProber {
     held: Vec<usize>,
     outcomes: Vec<Outcome>,
     status: BfdStatus,
+    /// Whether it has the sessions of this process, or comes after the one that has them.
+    tenure: Tenure,
 }
 
 impl BfdProber {
-    /// Opens the sockets; sessions begin at once.
+    /// Opens the sockets. Sessions begin at once, unless another prober of this process has sessions: then they are taken over, or begin,
+    /// when that one ends.
     ///
     /// # Errors
     /// When a socket cannot be had, there are too many sessions, or two with one peer.
     pub fn new(targets: &Targets) -> Result<Self, BfdError> {
         let mut new = Self::deaf(targets)?;
-        new.listen()?;
+        if !new.peers.is_empty() {
+            new.enter()?;
+        }
         Ok(new)
     }
 
@@ -178,6 +173,7 @@ impl BfdProber {
             held: Vec::new(),
             outcomes: Vec::new(),
             status: BfdStatus::default(),
+            tenure: Tenure::Own,
         };
         let groups = targets.groups.iter().enumerate().filter_map(|(index, group)| match &group.kind {
             CheckKind::Bfd(bfd) => Some((index, group, bfd)),
@@ -192,8 +188,7 @@ impl BfdProber {
             let first = new.peers.len();
             let interval_ns = as_ns(group.interval).max(1);
             for &target in &group.targets {
-                let address = targets.targets[target].address;
-                new.add(address, group, bfd, &mut ports, now_ns, targets)?;
+                new.add(target, (group, bfd), &mut ports, now_ns, targets)?;
             }
             new.paces.push(Pace {
                 group: index,
@@ -210,14 +205,13 @@ impl BfdProber {
 
     fn add(
         &mut self,
-        address: IpAddr,
-        group: &Group,
-        bfd: &BfdCheck,
+        target: usize,
+        (group, bfd): (&Group, &BfdCheck),
         ports: &mut Ports,
         now_ns: u64,
         targets: &Targets,
     ) -> Result<(), BfdError> {
-        let index = self.peers.len();
+        let (index, address) = (self.peers.len(), targets.targets[target].address);
         if let Some(other) = self.by_source.insert((bfd.multihop, address), index) {
             let first = self
                 .paces
@@ -227,19 +221,14 @@ impl BfdProber {
             return Err(BfdError::Twice { first, second, address });
         }
         let same_family = |local: &&IpAddr| local.is_ipv4() == address.is_ipv4();
-        let local = bfd.local.iter().find(same_family).copied().unwrap_or(match address {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        });
-        let socket = ports.open(local).map_err(|source| BfdError::Send {
+        let local = bfd.local.iter().find(same_family).copied();
+        let any = if address.is_ipv4() { ANY[0] } else { ANY[1] };
+        let socket = ports.open(local.unwrap_or(any)).map_err(|source| BfdError::Send {
             check: group.check.clone(),
             address,
             source,
         })?;
-        // Unique by the low half; the high one makes it hard to guess for whoever does not see the packets.
-        let random = RandomState::new().hash_one(index);
-        let discriminator = (random as u32 & 0xffff_0000) | (index as u32 + 1);
-        self.by_discriminator.insert(discriminator, index);
+        let discriminator = self.new_discriminator(index);
         let micros = |duration: Duration| u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
         let settings = Settings {
             discriminator,
@@ -248,41 +237,65 @@ impl BfdProber {
             multiplier: bfd.multiplier,
             passive: bfd.passive,
         };
-        let session = Session::new(settings, now_ns, random);
+        let session = Session::new(settings, now_ns, RandomState::new().hash_one(index));
         let timer_ns = session.next_ns();
         self.timers.push(Reverse((timer_ns, index)));
         self.peers.push(Peer {
             session,
             to: SocketAddr::new(address, if bfd.multihop { MULTIHOP_PORT } else { SINGLE_HOP_PORT }),
             socket,
+            local,
+            target,
             pace: self.paces.len(),
             timer_ns,
             was_up: false,
+            is_up: false,
             changed_ns: now_ns,
+            since_ns: now_ns,
+            flaps: 0,
             last_sent_ns: now_ns,
             silence_ended_ns: 0,
             heard_again_ns: 0,
             excused_ns: now_ns + as_ns(FIRST_HANDSHAKE),
+            excuse: Excuse::First,
             hold: None,
             was_late: false,
         });
         Ok(())
     }
 
-    /// Opens what packets arrive at, as far as there are sessions that need it.
-    fn listen(&mut self) -> Result<(), BfdError> {
-        for (multihop, port) in [(false, SINGLE_HOP_PORT), (true, MULTIHOP_PORT)] {
-            for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
-                let mut wanted = self.by_source.keys();
-                if wanted
-                    .any(|(is_multihop, from)| *is_multihop == multihop && from.is_ipv4() == any.is_ipv4())
-                {
-                    let socket = listen_on(any, port).map_err(|source| BfdError::Listen { port, source })?;
-                    self.listeners.push(Listener { socket, multihop });
-                }
+    /// A number that no session here has. The low half tells sessions apart; the high one makes it hard to guess for whoever does not see
+    /// the packets.
+    fn new_discriminator(&mut self, index: usize) -> u32 {
+        loop {
+            let random = RandomState::new().hash_one(index) as u32;
+            let number = (random & 0xffff_0000) | (index as u32 + 1);
+            if let Entry::Vacant(place) = self.by_discriminator.entry(number) {
+                place.insert(index);
+                return number;
             }
         }
+    }
+
+    /// Opens what packets arrive at, as far as there are sessions that need it and nobody else here `has` it.
+    fn listen(&mut self, has: &[Kind]) -> Result<(), BfdError> {
+        for kind in self.kinds().into_iter().filter(|kind| !has.contains(kind)) {
+            let port = if kind.multihop { MULTIHOP_PORT } else { SINGLE_HOP_PORT };
+            let any = ANY[usize::from(kind.v6)];
+            let socket = listen_on(any, port).map_err(|source| BfdError::Listen { port, source })?;
+            self.listeners.push(Listener { socket, kind });
+        }
         Ok(())
+    }
+
+    /// The kinds of sessions that there are.
+    fn kinds(&self) -> Vec<Kind> {
+        let is_wanted = |kind: &Kind| {
+            self.by_source
+                .keys()
+                .any(|(multihop, from)| *multihop == kind.multihop && from.is_ipv6() == kind.v6)
+        };
+        Kind::ALL.into_iter().filter(is_wanted).collect()
     }
 
     /// The sockets, readable when there are packets.
@@ -293,6 +306,9 @@ impl BfdProber {
     /// When something is due next; `None` if there are no sessions.
     #[must_use]
     pub fn next_ns(&self) -> Option<u64> {
+        if let Tenure::Waiting { look_ns, .. } = self.tenure {
+            return Some(look_ns);
+        }
         let round = self.paces.iter().map(|pace| pace.next_ns).min();
         let timer = self.timers.peek().map(|Reverse((at_ns, _))| *at_ns);
         round.into_iter().chain(timer).min()
@@ -310,7 +326,7 @@ impl BfdProber {
             for _ in 0..MAX_DRAIN {
                 let mut datagram = [0; DATAGRAM_BYTES];
                 let listener = &self.listeners[index];
-                let multihop = listener.multihop;
+                let multihop = listener.kind.multihop;
                 match receive(&listener.socket, &mut datagram) {
                     Ok((length, from, ttl)) => self.take(&datagram[..length], from, ttl, multihop),
                     Err(Errno::EINTR) => {}
@@ -359,6 +375,7 @@ impl BfdProber {
             let stood_still = now_ns - peer.heard_again_ns < patience_ns;
             if silent || was_silent || stood_still {
                 peer.excused_ns = now_ns + as_ns(FIRST_HANDSHAKE);
+                peer.excuse = if silent || was_silent { Excuse::OwnSilence } else { Excuse::PeerSilence };
             }
             self.status.own_silence += u64::from(silent || was_silent);
             self.status.peer_silence += u64::from(stood_still && !silent && !was_silent);
@@ -368,6 +385,9 @@ impl BfdProber {
 
     /// Sends what is due at `now_ns` and gives up peers that are gone. The sockets must have been drained, and the CPUs heard, after that moment.
     pub fn run(&mut self, now_ns: u64, cpus: &mut Cpus) {
+        if self.is_waiting() {
+            return;
+        }
         for index in std::mem::take(&mut self.held) {
             self.doubt(index, now_ns, cpus);
         }
@@ -419,12 +439,15 @@ impl BfdProber {
                 peer.silence_ended_ns = now_ns;
             }
             peer.last_sent_ns = now_ns;
-            let sent = peer.socket.send_to(&packet.to_bytes(), peer.to).is_ok();
+            let sent = peer.send(&packet);
             self.status.sent += u64::from(sent);
             self.status.send_errors += u64::from(!sent);
         }
         if changed {
             let is_up = peer.session.state() == State::Up;
+            peer.flaps += u64::from(peer.is_up);
+            peer.is_up = is_up;
+            peer.since_ns = now_ns;
             if is_up || peer.was_up {
                 peer.changed_ns = now_ns;
                 // A round out of turn: whoever waits for this does not wait for the next tick.
@@ -445,6 +468,9 @@ impl BfdProber {
 
     /// Hands out the next round that is due at `now_ns`. Sessions must have been [run](Self::run) at that moment.
     pub fn judge(&mut self, now_ns: u64, cpus: &mut Cpus) -> Option<Round<'_>> {
+        if self.is_waiting() {
+            return None;
+        }
         let (testimony, mut ask) = cpus.parts();
         let is_answered = !testimony.is_open();
         let is_due = |pace: &Pace| {
@@ -501,11 +527,19 @@ impl Peer {
         self.session.state() == State::Up && now_ns > self.late_ns()
     }
 
+    /// Until when it is no evidence that the session is not up; `None` if it is, or the session is up.
+    fn awaited_until_ns(&self, now_ns: u64) -> Option<u64> {
+        let silent_ns = match self.session.last_heard_ns() {
+            0 => u64::MAX,
+            heard_ns => heard_ns + as_ns(HANDSHAKE_SILENCE),
+        };
+        let until_ns = self.excused_ns.min(silent_ns);
+        (self.session.state() != State::Up && now_ns < until_ns).then_some(until_ns)
+    }
+
     fn outcome(&self, now_ns: u64) -> Outcome {
         if self.session.state() != State::Up {
-            let heard_ns = self.session.last_heard_ns();
-            let is_heard = heard_ns == 0 || now_ns.saturating_sub(heard_ns) <= as_ns(HANDSHAKE_SILENCE);
-            if now_ns < self.excused_ns && is_heard {
+            if self.awaited_until_ns(now_ns).is_some() {
                 return Outcome::Unknown;
             }
             return Outcome::Missed { how: Miss::Bfd(self.session.cause()), due_ns: self.changed_ns };
@@ -517,17 +551,6 @@ impl Peer {
             Outcome::Missed { how: Miss::Silent, due_ns: self.late_ns() }
         } else {
             Outcome::Unknown
-        }
-    }
-}
-
-impl Drop for BfdProber {
-    /// Tells the peers that this side goes, so that they do not take it for a failure.
-    fn drop(&mut self) {
-        let now_ns = monotonic_ns();
-        for index in 0..self.peers.len() {
-            let step = self.peers[index].session.hold_down(true, now_ns);
-            self.carry_out(index, step.send, false, now_ns);
         }
     }
 }

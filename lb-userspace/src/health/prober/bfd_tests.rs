@@ -32,8 +32,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// A session that is up.
-    fn new(interval_us: u32) -> Self {
+    /// A session that was never heard.
+    fn make(interval_us: u32) -> Self {
         let bfd = BfdCheck {
             multihop: true,
             receive_interval: Duration::from_millis(1),
@@ -44,7 +44,12 @@ impl Scene {
         let targets = Targets::new(&config(&vec![vec![vec![1]]], vec![check(CheckKind::Bfd(bfd), 1_000)]));
         let prober = BfdProber::deaf(&targets).expect("a socket");
         let number = *prober.by_discriminator.keys().next().expect("a session");
-        let mut scene = Self { peer: targets.targets[0].address, prober, number, interval_us };
+        Self { peer: targets.targets[0].address, prober, number, interval_us }
+    }
+
+    /// A session that is up.
+    fn new(interval_us: u32) -> Self {
+        let mut scene = Self::make(interval_us);
         scene.hear(said(State::Down));
         scene.hear(said(State::Init));
         scene.hear(said(State::Up));
@@ -62,6 +67,11 @@ impl Scene {
 
     fn outcome(&self) -> Outcome {
         self.prober.peers[0].outcome(monotonic_ns())
+    }
+
+    /// What is told of it so long from now.
+    fn report(&self, later_ns: u64) -> Report {
+        self.prober.reports(monotonic_ns() + later_ns).next().expect("a session")
     }
 
     /// Sessions that ended for somebody's silence: this side's, the peer's.
@@ -122,4 +132,42 @@ fn a_session_that_this_side_let_expire_is_no_evidence() {
     scene.hear(EXPIRED);
     assert_eq!(scene.outcome(), Outcome::Unknown);
     assert_eq!(scene.excused(), (1, 0));
+    let report = scene.report(0);
+    assert_eq!((report.state, report.flaps), (State::Down, 1));
+    let awaited = report.awaited.expect("it is awaited");
+    assert_eq!(awaited.excuse, Excuse::OwnSilence);
+    assert_eq!(awaited.until_ns, report.heard_ns + as_ns(HANDSHAKE_SILENCE), "if nothing more is heard");
+    assert_eq!(scene.report(as_ns(HANDSHAKE_SILENCE)).awaited, None, "it was not");
+}
+
+#[test]
+fn what_is_told_of_a_session_is_what_both_sides_said() {
+    let mut scene = Scene::new(20_000);
+    let report = scene.report(0);
+    assert_eq!((report.state, report.multihop, report.address), (State::Up, true, scene.peer));
+    assert_eq!((report.cause, report.flaps, report.awaited), (Cause::Never, 0, None));
+    assert_eq!(report.settings.discriminator, scene.number);
+    let remote = report.remote.expect("the peer was heard");
+    assert_eq!((remote.discriminator, remote.state, remote.multiplier), (77, State::Up, 3));
+    // The peer takes a packet each five seconds, this side one each millisecond.
+    assert_eq!((report.tx_interval_us, report.rx_interval_us), (5 * SECOND_US, 20_000));
+    assert_eq!((report.detection_ns, report.patience_ns), (Some(60_000_000), 15_000_000_000));
+    let up_since_ns = report.since_ns;
+    assert!(up_since_ns > 0 && report.heard_ns >= up_since_ns);
+    // Down, and to Init and up again: it left Up once.
+    for state in [State::Down, State::Down, State::Init] {
+        scene.hear(said(state));
+    }
+    let report = scene.report(0);
+    assert_eq!((report.state, report.cause, report.flaps), (State::Up, Cause::Signaled, 1));
+    assert!(report.since_ns > up_since_ns);
+}
+
+#[test]
+fn a_session_that_never_was_up_is_awaited_for_so_long() {
+    let scene = Scene::make(SECOND_US);
+    let awaited = scene.report(0).awaited.expect("it is awaited");
+    assert_eq!(awaited.excuse, Excuse::First);
+    assert_eq!(scene.report(as_ns(FIRST_HANDSHAKE)).awaited, None);
+    assert_eq!((scene.report(0).remote, scene.report(0).heard_ns), (None, 0));
 }

@@ -1,5 +1,6 @@
 //! The state of the failure plane at one moment, for people and programs.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,20 +9,26 @@ use serde::Serialize;
 
 use crate::config::{BackendId, Config, DomainId, Level};
 use crate::health::prober::ProbingStatus;
-use crate::health::prober::bfd::BfdStatus;
+use crate::health::prober::bfd::{self, BfdStatus};
 use crate::health::round::Outcome;
 use crate::health::target::{TargetState, Targets};
 use crate::plan::breaker::Damping;
 use crate::plan::shift::Shift;
 use crate::plan::state::{Override, State};
 
+/// What a check says last whose BFD session is not up, which is no evidence yet.
+const AWAITED: &str = "awaited: the BFD session comes up again";
+
 /// States of everything, as the control thread knew them at one moment.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Snapshot {
     /// Backends, in the order of the configuration.
     pub backends: Vec<BackendStatus>,
     /// Domains, in the order of the configuration.
     pub domains: Vec<DomainStatus>,
+    /// BFD sessions.
+    #[serde(skip)]
+    pub sessions: Vec<SessionStatus>,
     /// The thread itself.
     pub control: ControlStatus,
 }
@@ -109,8 +116,8 @@ pub struct CheckStatus {
     pub port: u16,
     /// Whether it counts as up, by fall and rise.
     pub up: bool,
-    /// The last result: `unknown`, `answered`, or how it was missed: `no answer`, `unwell`, `not sent`, `refused`,
-    /// `unreachable` and so on.
+    /// The last result: `unknown`, `answered`, `awaited` and what for, or how it was missed: `no answer`, `unwell`, `not sent`,
+    /// `refused`, `unreachable` and so on.
     pub last: String,
     /// Round trip of the last answer, in nanoseconds.
     pub rtt_ns: Option<u64>,
@@ -120,6 +127,17 @@ pub struct CheckStatus {
     pub answered: u64,
     /// Probes missed since the daemon started.
     pub missed: u64,
+}
+
+/// A BFD session with the names that it lacks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionStatus {
+    /// The backends whose state depends on it.
+    pub backends: Vec<String>,
+    /// Name of the check; of the first one if several are the same.
+    pub check: String,
+    /// The session.
+    pub report: bfd::Report,
 }
 
 /// How the control thread is doing.
@@ -153,6 +171,7 @@ pub(super) struct Raw {
     pub(super) domains: Vec<RawStanding>,
     pub(super) targets: Arc<Targets>,
     pub(super) states: Vec<TargetState>,
+    pub(super) sessions: Vec<bfd::Report>,
     pub(super) control: ControlStatus,
 }
 
@@ -170,7 +189,21 @@ pub(super) struct RawStanding {
 impl Raw {
     /// Adds the names; on the asking side, so that the control thread need not.
     pub(super) fn name(self, config: &Config) -> Snapshot {
-        let check = |&target: &usize| check_status(&self.targets, &self.states[target], target);
+        let awaited: HashSet<usize> = self
+            .sessions
+            .iter()
+            .filter(|report| report.awaited.is_some())
+            .map(|report| report.target)
+            .collect();
+        let check = |&target: &usize| {
+            let status = check_status(&self.targets, &self.states[target], target);
+            // Its state is what it was before, for now.
+            if awaited.contains(&target) {
+                CheckStatus { last: AWAITED.to_owned(), ..status }
+            } else {
+                status
+            }
+        };
         let backends =
             self.backends.into_iter().zip(&config.backends).enumerate().map(|(index, (raw, backend))| {
                 let id = BackendId::from_index(index).expect("the number of backends is limited");
@@ -188,7 +221,14 @@ impl Raw {
             level: config.topology[id].level,
             standing: raw.into(),
         });
-        Snapshot { backends: backends.collect(), domains: domains.collect(), control: self.control }
+        let session = |report: &bfd::Report| {
+            let target = &self.targets.targets[report.target];
+            let names = target.backends.iter().map(|&id| config[id].name.clone());
+            let check = self.targets.groups[target.group].check.clone();
+            SessionStatus { backends: names.collect(), check, report: *report }
+        };
+        let sessions = self.sessions.iter().map(session).collect();
+        Snapshot { backends: backends.collect(), domains: domains.collect(), sessions, control: self.control }
     }
 }
 

@@ -84,8 +84,13 @@ impl Worker {
         epoll.add(&alarm, readable())?;
         epoll.add(&*parts.bell, readable())?;
         epoll.add(parts.cpus.answers(), readable())?;
-        for socket in parts.prober.sockets().chain(parts.bfd.sockets()) {
+        for socket in parts.prober.sockets() {
             epoll.add(socket, readable())?;
+        }
+        if !parts.bfd.is_waiting() {
+            for socket in parts.bfd.sockets() {
+                epoll.add(socket, readable())?;
+            }
         }
         let now = jiff::Timestamp::now();
         Ok(Self {
@@ -141,6 +146,9 @@ impl Worker {
     /// One wake-up: answers, commands, rounds that are due, rounds to send.
     fn turn(&mut self) {
         let now_ns = monotonic_ns();
+        if self.parts.bfd.take_over(now_ns) {
+            self.watch_sessions();
+        }
         self.parts.prober.drain();
         self.parts.bfd.drain();
         self.parts.cpus.hear();
@@ -176,6 +184,13 @@ impl Worker {
         self.parts.prober.send(monotonic_ns());
         if judged {
             self.note_judged();
+        }
+    }
+
+    /// Waits for the sockets of BFD as well. Without that they are looked at whenever a session has something to do.
+    fn watch_sessions(&self) {
+        for socket in self.parts.bfd.sockets() {
+            let _ = self.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, 0));
         }
     }
 
@@ -390,7 +405,7 @@ impl Worker {
     }
 
     fn note_judged(&mut self) {
-        if !self.everyone_judged && self.parts.judge.is_everyone_judged() {
+        if !self.everyone_judged && self.parts.judge.is_everyone_judged(!self.parts.bfd.is_waiting()) {
             self.everyone_judged = true;
             self.parts.judged.send_replace(true);
         }
@@ -423,6 +438,7 @@ impl Worker {
             domains,
             targets: Arc::clone(self.parts.judge.targets()),
             states: self.parts.judge.target_states().to_vec(),
+            sessions: self.parts.bfd.reports(now_ns).collect(),
             control: ControlStatus {
                 isolated: self.parts.judge.is_isolated(),
                 scheduling: self.scheduling.clone(),

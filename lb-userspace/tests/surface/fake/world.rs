@@ -86,6 +86,58 @@ pub(super) fn world() -> World {
     }
 }
 
+/// One that is up and one that is awaited, out of order.
+pub(super) fn sessions() -> Vec<BfdSessionView> {
+    let diagnostic = |code, text: &str| DiagnosticView { code, text: text.to_owned() };
+    let up = BfdSessionView {
+        backends: vec!["w1r2b1".to_owned()],
+        check: "alive".to_owned(),
+        address: "10.1.2.11".parse().unwrap(),
+        multihop: true,
+        state: BfdState::Up,
+        since: moment(),
+        awaited: None,
+        cause: None,
+        flaps: 0,
+        diagnostic: diagnostic(0, "no diagnostic"),
+        discriminator: 0x1234_0001,
+        multiplier: 3,
+        desired_min_tx_us: 10_000,
+        required_min_rx_us: 10_000,
+        remote: Some(BfdRemoteView {
+            state: BfdState::Up,
+            diagnostic: diagnostic(3, "neighbor signaled session down"),
+            discriminator: 0xab,
+            multiplier: 5,
+            desired_min_tx_us: 20_000,
+            required_min_rx_us: 50_000,
+        }),
+        tx_interval_us: 50_000,
+        rx_interval_us: 20_000,
+        detection_us: Some(100_000),
+        remote_detection_us: 150_000,
+        heard_ago_us: Some(12_345),
+    };
+    let awaited = BfdSessionView {
+        backends: vec!["w1r1b1".to_owned(), "w1r1b1-mail".to_owned()],
+        address: "10.1.1.11".parse().unwrap(),
+        multihop: false,
+        state: BfdState::Down,
+        awaited: Some(AwaitedView { why: "this host was silent".to_owned(), left_ms: 1_400 }),
+        cause: Some("the peer said so".to_owned()),
+        flaps: 3,
+        diagnostic: diagnostic(3, "neighbor signaled session down"),
+        discriminator: 0x1234_0002,
+        remote: None,
+        tx_interval_us: 1_000_000,
+        rx_interval_us: 10_000,
+        detection_us: None,
+        heard_ago_us: None,
+        ..up.clone()
+    };
+    vec![up, awaited]
+}
+
 pub(super) fn plan(service: &str) -> SteeredPlan {
     let pool = |pool: &str, healthy: f64, share: f64| SteeredPool {
         pool: pool.to_owned(),
@@ -260,6 +312,7 @@ fn status(backends: &[BackendView], domains: &[DomainView], word: Override) -> S
             silent_cpus: 0,
             max_lateness_ns: 410_000,
             bfd: std::collections::BTreeMap::new(),
+            bfd_sessions: Some(BfdCounts { up: 1, down: 1, awaited: 1, flaps: 3, ..BfdCounts::default() }),
             stores: 9,
             lost_events: 0,
             lost_results: 0,

@@ -5,6 +5,7 @@ use crate::{
     lab::{Check, ConfigOptions, Cut, Daemon, FaultTime, Lab, Running},
 };
 use anyhow::Result;
+use lb_userspace::{api::types::BfdSessionView, health::bfd::packet::State};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -119,15 +120,32 @@ impl<'lab> Bench<'lab> {
         }
         let daemon = lab.start_daemon(&lab.write_config(&kind.options())?)?;
         daemon.wait_ready(READY)?;
-        super::wait("everything is UP", READY, || {
-            let status = daemon.cli_json(&["status"])?;
-            let up = |what: &str| {
-                let counts = status[what].as_object().into_iter().flatten();
-                counts.filter(|(state, _)| *state != "up").all(|(_, count)| count == 0)
+        let bench = Self { lab, daemon, kind, birds };
+        super::wait("everything is UP", READY, || Ok(bench.missing()?.is_none().then_some(())))?;
+        Ok(bench)
+    }
+
+    /// What is not as it is when all is well; `None` if everything is UP, and every BFD session is up.
+    pub(super) fn missing(&self) -> Result<Option<String>> {
+        let status = self.daemon.cli_json(&["status"])?;
+        for what in ["backends", "domains"] {
+            let counts = status[what].as_object().into_iter().flatten();
+            if let Some((state, count)) = counts.filter(|(state, _)| *state != "up").find(|(_, n)| *n != 0) {
+                return Ok(Some(format!("{count} {what} are {state}")));
+            }
+        }
+        if self.kind != Kind::Bfd {
+            return Ok(None);
+        }
+        let sessions: Vec<BfdSessionView> = serde_json::from_value(self.daemon.cli_json(&["bfd", "list"])?)?;
+        let not_up = sessions.iter().find(|session| session.state != State::Up);
+        Ok(not_up.map(|session| {
+            let why = match &session.awaited {
+                Some(awaited) => format!("awaited: {}", awaited.why),
+                None => session.cause.clone().unwrap_or_default(),
             };
-            Ok((up("backends") && up("domains")).then_some(()))
-        })?;
-        Ok(Self { lab, daemon, kind, birds })
+            format!("the session of {} is {} ({why})", session.backends.join(", "), session.state.name())
+        }))
     }
 
     /// The backends that a fault takes out.

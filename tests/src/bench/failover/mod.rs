@@ -5,6 +5,9 @@
 //! run in which their sender was kept from running for longer than [`BLIND_MAX_US`] right then says nothing, and is repeated. And the
 //! steady traffic of 1,200 flows, of which lost requests, and flows of others that move, are counted.
 //!
+//! Before each fault everything is well ([`ready`]). What happens to others is counted over all of a kind's time, also between its faults
+//! ([`others`]).
+//!
 //! A cut, and the count of packets towards a rack, are programs on the router's ports: exact to microseconds. For what fails in single
 //! backends each stands in a rack of its own, so that packets to it are counted apart.
 //!
@@ -14,6 +17,8 @@
 
 mod alarms;
 mod kinds;
+mod others;
+mod ready;
 mod traffic;
 
 use super::{Measurement, setting};
@@ -24,9 +29,12 @@ use crate::{
 };
 use anyhow::{Context, Result, bail, ensure};
 use kinds::{Bench, Kind};
+use nix::unistd::gettid;
+use others::{Fault, Watch};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::UdpSocket,
+    process::Command,
     sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -42,6 +50,8 @@ const ATTEMPTS_PER_FAULT: usize = 4;
 const PROBE_PERIOD: Duration = Duration::from_micros(200);
 /// Longest time after the last packet without another being sent elsewhere, in microseconds, unless the environment says otherwise.
 const BLIND_MAX_US: usize = 500;
+/// Real-time priority of the thread that sends those datagrams.
+const SENDER_PRIORITY: &str = "5";
 /// Source ports that are asked for flows of what is about to fail.
 const PORTS: std::ops::Range<u16> = 20_000..20_512;
 /// No packet for so long: the last one was the last.
@@ -62,8 +72,6 @@ struct Run {
     program: f64,
     last_packet: f64,
     harm: Harm,
-    /// What else was said to be SUSPECT or DOWN meanwhile: it was well.
-    alarms: usize,
 }
 
 /// Makes every kind of fault under steady traffic, and measures when the daemon acted, when the last packet went to what is dead, and
@@ -77,8 +85,8 @@ pub fn failover() -> Result<Vec<Measurement>> {
         if !is_wanted(kind.name()) {
             continue;
         }
-        let runs = measure(kind).with_context(|| kind.name().to_owned())?;
-        results.extend(summed_up(kind.name(), &runs));
+        let (runs, alarms) = measure(kind).with_context(|| kind.name().to_owned())?;
+        results.extend(summed_up(kind.name(), &runs, alarms));
     }
     if is_wanted(alarms::NAME) {
         results.extend(alarms::wait_for_alarms().context(alarms::NAME)?);
@@ -91,7 +99,8 @@ fn is_wanted(name: &str) -> bool {
     std::env::var("WEIR_BENCH_CASES").map_or(true, |part| name.contains(&part))
 }
 
-fn measure(kind: Kind) -> Result<Vec<Run>> {
+/// The runs, and how often something else was said to be SUSPECT or DOWN though it was well.
+fn measure(kind: Kind) -> Result<(Vec<Run>, usize)> {
     let wanted = setting("WEIR_BENCH_FAULTS", FAULTS)?.max(1);
     let lab = kind.lab()?;
     let bench = Bench::start(&lab, kind)?;
@@ -99,10 +108,11 @@ fn measure(kind: Kind) -> Result<Vec<Run>> {
     let homes = steady.homes(TIMEOUT)?;
     let flows = lab.udp_flow_map("west", echo_vips()[0], PORTS)?.served;
     let victims = kind.victims(&lab);
-    let mut runs = Vec::new();
+    let (mut runs, mut watch) = (Vec::new(), Watch::new(monotonic_ns()));
     for victim in victims.iter().cycle().take(ATTEMPTS_PER_FAULT * wanted) {
         let number = runs.len() + 1;
-        let one = run(&bench, victim, &flows, (&steady, &homes));
+        ready::wait(&bench, &steady, &homes)?;
+        let one = run(&bench, victim, &flows, (&steady, &homes), &mut watch);
         match one.with_context(|| format!("fault {number}, {victim}"))? {
             Some(run) => {
                 let moved = match run.harm.moved {
@@ -123,13 +133,16 @@ fn measure(kind: Kind) -> Result<Vec<Run>> {
             ),
         }
         if runs.len() == wanted {
-            return Ok(runs);
+            ready::wait(&bench, &steady, &homes)?;
+            let until_ns = monotonic_ns();
+            watch.count(&events(&bench.daemon)?, None, until_ns);
+            return Ok((runs, watch.alarms()));
         }
     }
     bail!("the machine is too busy: {} runs of {} say something", runs.len(), ATTEMPTS_PER_FAULT * wanted)
 }
 
-fn summed_up(kind: &str, runs: &[Run]) -> Vec<Measurement> {
+fn summed_up(kind: &str, runs: &[Run], alarms: usize) -> Vec<Measurement> {
     let mut results = Vec::new();
     let mut add = |what: &str, unit, values: Vec<f64>| {
         if !values.is_empty() {
@@ -153,8 +166,12 @@ fn summed_up(kind: &str, runs: &[Run]) -> Vec<Measurement> {
         "flows",
         sum(|harm| harm.moved),
     ));
-    let alarms = vec![runs.iter().map(|run| run.alarms).sum::<usize>() as f64];
-    results.push(Measurement::of(&format!("{kind}: others suspected or down, all faults"), "events", alarms));
+    let alarms = vec![alarms as f64];
+    results.push(Measurement::of(
+        &format!("{kind}: others suspected or down, also between faults"),
+        "events",
+        alarms,
+    ));
     results
 }
 
@@ -171,8 +188,9 @@ fn run(
     victim: &str,
     flows: &BTreeMap<u16, String>,
     (steady, homes): (&Steady, &BTreeMap<u16, Arc<str>>),
+    watch: &mut Watch,
 ) -> Result<Option<Run>> {
-    let (dead, since_ns) = (bench.dead(victim)?, monotonic_ns());
+    let dead = bench.dead(victim)?;
     let sockets = sockets_of(bench.lab, flows, &dead)?;
     let stop = AtomicBool::new(false);
     let (result, sent_ns) = thread::scope(|scope| {
@@ -181,16 +199,16 @@ fn run(
         stop.store(true, Ordering::Relaxed);
         (result, sender.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let (mut run, last_ns) = result?;
-    run.harm = harm(&steady.records(), homes, &dead);
+    let (mut run, last_ns, begin_ns) = result?;
+    let (harm, moves) = harm(&steady.records(), homes, &dead);
+    run.harm = harm;
+    let until_ns = monotonic_ns();
     let events = events(&bench.daemon)?;
-    let alarms = alarms_of_others(&events, (victim, &dead), since_ns);
-    for alarm in &alarms {
-        let (at_ms, to) = ((alarm.monotonic_ns - since_ns) as f64 / 1e6, alarm.to.as_deref().unwrap_or("?"));
-        eprintln!("  meanwhile, {at_ms:.3} ms after it began: {} {to}: {}", alarm.subject, alarm.cause);
+    watch.count(&events, Some(&Fault { victim, dead: &dead, begin_ns }), until_ns);
+    if !moves.is_empty() {
+        others::explain(&moves, &events, begin_ns);
     }
-    run.alarms = alarms.len();
-    steady.homes(TIMEOUT)?;
+    let sent_ns = sent_ns?;
     let next_ns = sent_ns.into_iter().find(|&sent_ns| sent_ns > last_ns);
     let blind_max_ns = setting("WEIR_BENCH_BLIND_US", BLIND_MAX_US)? as u64 * 1_000;
     Ok(next_ns.is_some_and(|next_ns| next_ns - last_ns <= blind_max_ns).then_some(run))
@@ -213,7 +231,8 @@ fn sockets_of(lab: &Lab, flows: &BTreeMap<u16, String>, names: &BTreeSet<String>
 }
 
 /// Sends until told to stop, and returns when each datagram was sent.
-fn probe(sockets: &[UdpSocket], stop: &AtomicBool) -> Vec<u64> {
+fn probe(sockets: &[UdpSocket], stop: &AtomicBool) -> Result<Vec<u64>> {
+    raise_priority()?;
     let mut sent_ns = Vec::new();
     for socket in sockets.iter().cycle() {
         if stop.load(Ordering::Relaxed) {
@@ -224,11 +243,19 @@ fn probe(sockets: &[UdpSocket], stop: &AtomicBool) -> Vec<u64> {
         let _ = socket.send(b"who?");
         thread::sleep(PROBE_PERIOD);
     }
-    sent_ns
+    Ok(sent_ns)
 }
 
-/// The run but for its harm, and when the last packet went to what failed.
-fn fail_and_heal(bench: &Bench<'_>, victim: &str, steady: &Steady) -> Result<(Run, u64)> {
+/// Gives this thread a real-time priority, below that of the daemon's threads: whether it runs decides whether a run says anything.
+fn raise_priority() -> Result<()> {
+    let thread = gettid().to_string();
+    let status = Command::new("chrt").args(["--fifo", "--pid", SENDER_PRIORITY, &thread]).status();
+    ensure!(status.context("cannot run chrt")?.success(), "chrt gives the sender no real-time priority");
+    Ok(())
+}
+
+/// The run but for its harm, when the last packet went to what failed, and when the fault began.
+fn fail_and_heal(bench: &Bench<'_>, victim: &str, steady: &Steady) -> Result<(Run, u64, u64)> {
     let rack = bench.counted(victim)?;
     let before = bench.lab.tunnel_traffic(&rack)?;
     wait("packets reach what is to fail", TIMEOUT, || {
@@ -241,6 +268,8 @@ fn fail_and_heal(bench: &Bench<'_>, victim: &str, steady: &Steady) -> Result<(Ru
             Ok(journal::first(&events(&bench.daemon)?, victim, state, since_ns).cloned())
         })
     };
+    // First what costs nothing: to ask the daemon takes a process each time, and that CPU time is wanted just now.
+    wait_for_quiet(bench.lab, &rack)?;
     let down = event("DOWN", fault.begin_ns)?;
     let suspect = journal::first(&events(&bench.daemon)?, victim, "SUSPECT", fault.begin_ns).cloned();
     let last = wait_for_quiet(bench.lab, &rack)?;
@@ -258,27 +287,8 @@ fn fail_and_heal(bench: &Bench<'_>, victim: &str, steady: &Steady) -> Result<(Ru
         program: (stored(first)? - decided_ns) as f64 / 1e6,
         last_packet: ms(last.last_ns),
         harm: Harm::default(),
-        alarms: 0,
     };
-    Ok((run, last.last_ns))
-}
-
-/// What was said to be SUSPECT or DOWN since a moment, and does not lie in what failed.
-fn alarms_of_others<'a>(
-    events: &'a [Event],
-    (victim, dead): (&str, &BTreeSet<String>),
-    since_ns: u64,
-) -> Vec<&'a Event> {
-    let is_of_victim = |event: &Event| {
-        let below = event.subject.strip_prefix(victim);
-        dead.contains(&event.subject) || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    let is_alarm = |event: &&Event| {
-        let of_state = matches!(event.kind.as_str(), "domain-state" | "backend-state");
-        let bad = matches!(event.to.as_deref(), Some("SUSPECT" | "DOWN"));
-        event.monotonic_ns >= since_ns && of_state && bad && !is_of_victim(event)
-    };
-    events.iter().filter(is_alarm).collect()
+    Ok((run, last.last_ns, fault.begin_ns))
 }
 
 fn events(daemon: &Daemon<'_>) -> Result<Vec<Event>> {
@@ -313,26 +323,6 @@ fn wait<T>(what: &str, timeout: Duration, mut condition: impl FnMut() -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn alarms_are_of_what_did_not_fail() {
-        let event = |subject: &str, kind: &str, to: &str, monotonic_ns: u64| serde_json::json!({ "subject": subject, "kind": kind, "to": to, "monotonic_ns": monotonic_ns });
-        let events = [
-            event("w/z1/r1", "domain-state", "DOWN", 10),
-            event("w/z1", "domain-state", "SUSPECT", 11),
-            event("a", "backend-state", "DOWN", 12),
-            event("w/z1/r10", "domain-state", "SUSPECT", 13),
-            event("b", "backend-state", "DOWN", 14),
-            event("b", "backend-state", "UP", 15),
-            event("b", "plan", "DOWN", 16),
-            event("c", "backend-state", "DOWN", 9),
-        ];
-        let events = journal::parse(serde_json::Value::from(events.to_vec())).unwrap();
-        let dead = BTreeSet::from(["a".to_owned()]);
-        let alarms = alarms_of_others(&events, ("w/z1/r1", &dead), 10);
-        let names: Vec<_> = alarms.iter().map(|event| event.subject.as_str()).collect();
-        assert_eq!(names, ["w/z1", "w/z1/r10", "b"]);
-    }
 
     #[test]
     fn a_percentile_is_one_of_the_values() {

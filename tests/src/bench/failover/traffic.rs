@@ -31,6 +31,8 @@ pub(super) struct Record {
     pub(super) port: u16,
     /// Who answered; none if nobody did until the flow's next request.
     pub(super) server: Option<Arc<str>>,
+    /// When that was known.
+    pub(super) at_ns: u64,
 }
 
 /// Traffic that goes on until it is dropped.
@@ -99,19 +101,52 @@ pub(super) struct Harm {
     pub(super) moved: usize,
 }
 
+/// Flows that moved from one backend to another.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) ports: BTreeSet<u16>,
+    /// When the first one was answered there.
+    pub(super) first_ns: u64,
+}
+
+/// Flows that moved though their backend is well, by that backend and the one that answered.
+pub(super) type Moves = BTreeMap<(Arc<str>, Arc<str>), Moved>;
+
 /// What a fault that took out the backends of `dead` did.
-pub(super) fn harm(records: &[Record], homes: &BTreeMap<u16, Arc<str>>, dead: &BTreeSet<String>) -> Harm {
-    let mut moved = BTreeSet::new();
+pub(super) fn harm(
+    records: &[Record],
+    homes: &BTreeMap<u16, Arc<str>>,
+    dead: &BTreeSet<String>,
+) -> (Harm, Moves) {
+    let mut moves = Moves::new();
     let mut lost = 0;
     for record in records {
         let home = &homes[&record.port];
         match &record.server {
             None => lost += 1,
-            Some(server) if server != home && !dead.contains(&**home) => drop(moved.insert(record.port)),
+            Some(server) if server != home && !dead.contains(&**home) => {
+                let first = Moved { ports: BTreeSet::new(), first_ns: record.at_ns };
+                let moved = moves.entry((home.clone(), server.clone())).or_insert(first);
+                moved.ports.insert(record.port);
+            }
             Some(_) => {}
         }
     }
-    Harm { lost, moved: moved.len() }
+    let ports: BTreeSet<_> = moves.values().flat_map(|moved| &moved.ports).collect();
+    (Harm { lost, moved: ports.len() }, moves)
+}
+
+/// Flows whose last record is not an answer of their home, or that have none.
+pub(super) fn astray(records: &[Record], homes: &BTreeMap<u16, Arc<str>>) -> BTreeSet<u16> {
+    let mut away: BTreeSet<u16> = homes.keys().copied().collect();
+    for record in records {
+        if record.server.as_ref() == homes.get(&record.port) {
+            away.remove(&record.port);
+        } else {
+            away.insert(record.port);
+        }
+    }
+    away
 }
 
 impl Drop for Steady {
@@ -146,7 +181,7 @@ fn send(sockets: &[UdpSocket], stop: &AtomicBool, records: &Mutex<Vec<Record>>) 
             // What was missed is left out: it would come as a burst.
             next_ns = now_ns.max(next_ns) + period_ns;
             if std::mem::replace(&mut waiting[next], true) {
-                lock(records).push(Record { port: port(next), server: None });
+                lock(records).push(Record { port: port(next), server: None, at_ns: now_ns });
             }
             // An "unreachable" that came back to the socket is told as a request without an answer.
             let _ = sockets[next].send(b"who?");
@@ -163,7 +198,8 @@ fn send(sockets: &[UdpSocket], stop: &AtomicBool, records: &Mutex<Vec<Record>>) 
                 let name = &answer[..length];
                 let server =
                     names.entry(name.to_vec()).or_insert_with(|| String::from_utf8_lossy(name).into());
-                lock(records).push(Record { port: port(index), server: Some(server.clone()) });
+                let (port, server) = (port(index), Some(server.clone()));
+                lock(records).push(Record { port, server, at_ns: monotonic_ns() });
             }
         }
         if count == 0 {
@@ -177,19 +213,39 @@ fn send(sockets: &[UdpSocket], stop: &AtomicBool, records: &Mutex<Vec<Record>>) 
 mod tests {
     use super::*;
 
+    fn homes() -> BTreeMap<u16, Arc<str>> {
+        [(1, "a"), (2, "b"), (3, "c")].map(|(port, name)| (port, Arc::from(name))).into()
+    }
+
+    fn record(port: u16, server: Option<&str>, at_ns: u64) -> Record {
+        Record { port, server: server.map(Arc::from), at_ns }
+    }
+
     #[test]
     fn harm_is_what_is_lost_and_who_moved_without_need() {
-        let homes: BTreeMap<u16, Arc<str>> =
-            [(1, "a"), (2, "b"), (3, "c")].map(|(port, name)| (port, Arc::from(name))).into();
-        let record = |port, server: Option<&str>| Record { port, server: server.map(Arc::from) };
         let records = [
-            record(1, None),
-            record(1, Some("b")),
-            record(2, Some("b")),
-            record(3, Some("b")),
-            record(3, Some("b")),
+            record(1, None, 10),
+            record(1, Some("b"), 11),
+            record(2, Some("b"), 12),
+            record(3, Some("b"), 13),
+            record(3, Some("b"), 14),
+            record(3, Some("a"), 15),
         ];
         let dead = BTreeSet::from(["a".to_owned()]);
-        assert_eq!(harm(&records, &homes, &dead), Harm { lost: 1, moved: 1 });
+        let (harm, moves) = harm(&records, &homes(), &dead);
+        assert_eq!(harm, Harm { lost: 1, moved: 1 });
+        let moved = |first_ns| Moved { ports: [3].into(), first_ns };
+        let expected = [(("c".into(), "a".into()), moved(15)), (("c".into(), "b".into()), moved(13))];
+        assert_eq!(moves, Moves::from(expected));
+    }
+
+    #[test]
+    fn who_was_not_answered_by_his_home_last_is_astray() {
+        let mut records = vec![record(1, Some("a"), 1), record(2, Some("c"), 2)];
+        assert_eq!(astray(&records, &homes()), [2, 3].into());
+        records.extend([record(2, Some("b"), 3), record(3, Some("c"), 4), record(1, None, 5)]);
+        assert_eq!(astray(&records, &homes()), [1].into());
+        records.push(record(1, Some("a"), 6));
+        assert_eq!(astray(&records, &homes()), BTreeSet::new());
     }
 }
