@@ -313,10 +313,10 @@ fn wait<T>(what: &str, timeout: Duration, mut condition: impl FnMut() -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::testing::event;
 
     #[test]
     fn alarms_are_of_what_did_not_fail() {
-        let event = |subject: &str, kind: &str, to: &str, monotonic_ns: u64| serde_json::json!({ "subject": subject, "kind": kind, "to": to, "monotonic_ns": monotonic_ns });
         let events = [
             event("w/z1/r1", "domain-state", "DOWN", 10),
             event("w/z1", "domain-state", "SUSPECT", 11),
