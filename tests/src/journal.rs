@@ -68,3 +68,12 @@ pub fn last<'a>(events: &'a [Event], subject: &str, since_ns: u64) -> Option<&'a
     let mut of_it = events.iter().filter(is_of_state).filter(|event| event.subject == subject);
     of_it.rfind(|event| event.monotonic_ns >= since_ns)
 }
+
+/// Events for tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    /// One of this kind, as `weir events` prints it, but for what nobody here asks for.
+    pub(crate) fn event(subject: &str, kind: &str, to: &str, monotonic_ns: u64) -> serde_json::Value {
+        serde_json::json!({ "subject": subject, "kind": kind, "to": to, "monotonic_ns": monotonic_ns })
+    }
+}

@@ -286,6 +286,27 @@ fn a_host_that_hears_nobody_holds_what_it_knew_and_says_so() {
     let daemon = start();
     steps("withdraw announce withdraw announce");
     e2e::wait_all_up(&daemon);
+
+    // So does a daemon that nobody tells any more how: by a reload, and by a configuration that it finds at its start.
+    answers("add");
+    steps("withdraw announce withdraw announce withdraw");
+    fs::write(&path, &text).unwrap();
+    assert!(daemon.cli(&["reload"]).unwrap().status.success());
+    steps("withdraw announce withdraw announce withdraw announce");
+    isolated(true);
+    fs::write(&path, text.replacen("[node]\n", &with, 1)).unwrap();
+    assert!(daemon.cli(&["reload"]).unwrap().status.success());
+    steps("withdraw announce withdraw announce withdraw announce withdraw");
+    daemon.kill9().unwrap();
+    fs::write(&path, &text).unwrap();
+    let daemon = start();
+    steps("withdraw announce withdraw announce withdraw announce withdraw announce");
+    let events = e2e::events_since(&daemon, since_ns);
+    let told =
+        events.iter().filter(|event| event.cause.contains("as withdraw_command is not configured any more"));
+    assert_eq!(told.count(), 2, "{events:#?}");
+    answers("del");
+    e2e::wait_all_up(&daemon);
     kept.assert_unbroken(&BTreeSet::new());
 }
 

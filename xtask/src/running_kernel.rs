@@ -4,8 +4,8 @@ use std::fs;
 
 use anyhow::{Result, bail};
 
-/// The oldest kernel that is supported, by what `cargo xtask verify` shows; README and docs/guide/limits.md say the same.
-const OLDEST: (u32, u32) = (6, 12);
+/// The oldest kernel that is supported, by what `cargo xtask verify` shows; `weir doctor`, README and the guide say the same.
+pub(crate) const OLDEST: (u32, u32) = include!("../../packaging/oldest-kernel.in");
 const RELEASE: &str = "/proc/sys/kernel/osrelease";
 
 /// Fails on a kernel that refuses the XDP programs. To be asked before minutes of building, not after.
@@ -33,6 +33,16 @@ fn judge(release: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace::root;
+
+    #[test]
+    fn documents_name_the_oldest_kernel() {
+        let oldest = format!("{}.{} or later", OLDEST.0, OLDEST.1);
+        for document in ["README.md", "docs/guide/limits.md", "docs/guide/runbooks.md"] {
+            let text = fs::read_to_string(root().join(document)).unwrap();
+            assert!(text.contains(&oldest), "{document} does not say {oldest:?}");
+        }
+    }
 
     #[test]
     fn kernels_that_are_too_old_are_refused_with_a_remedy() {

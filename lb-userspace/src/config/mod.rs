@@ -7,6 +7,7 @@
 mod api_schema;
 mod checks;
 mod client_file;
+mod domains;
 pub mod effective;
 mod endpoint;
 mod error;
@@ -35,14 +36,15 @@ mod summary;
 pub(crate) mod tls_files;
 
 pub use checks::{BfdCheck, Check, CheckKind, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck};
+pub use domains::{Domain, Level, Topology};
 pub use endpoint::{Ports, Vip, endpoint};
 pub use error::{ConfigError, Place, Problem, Related};
 pub use forwarding::{Forwarding, Quic, QuicConfig, Reach, Udp};
 pub use http::{Clients, Http, Operator, Tls};
 pub use ids::{BackendId, CheckId, ClientRegionId, DomainId, PoolIndex, ServiceId, SetId};
 pub use model::{
-    Announcement, Backend, ClientRegion, Config, Domain, HashKey, Level, Node, OnAllDown, Plan, PlanMode,
-    Pool, Protocol, Service, Set, SetShare, Topology, XdpMode,
+    Announcement, Backend, ClientRegion, Config, HashKey, Node, OnAllDown, Plan, PlanMode, Pool, Protocol,
+    Service, Set, SetShare, XdpMode,
 };
 pub use prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix, PrefixError};
 pub use protection::{AccessList, Limits, Priority, Protection, Rate, SourceLimits};

@@ -5,9 +5,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::domains::Level;
 use super::error::counted;
 use super::ids::SetId;
-use super::model::{Config, Level, Service, SetShare};
+use super::model::{Config, Service, SetShare};
 
 /// Counts of what a configuration describes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -11,6 +11,7 @@
 //! after it. In the moments between, packets of a flow that entered the old table after the first copy are placed as if it
 //! were not known: at home, or where home was before.
 
+use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,20 +23,19 @@ use super::build::{Built, Program, Target, adopt, build, probe_kernel, same_ids}
 use super::counters::CounterReader;
 use super::error::DataPlaneError;
 use super::generation::{FLOWS, Generation};
-use super::guard::GuardPort;
+use super::handles::Handles;
 use super::handover;
 use super::links;
 use super::live::LiveTables;
 use super::netlink::Interface;
 use super::pins::{Pins, remove_folder};
-use super::steering::SteeringPort;
 use super::upkeep::Upkeep;
 use super::watch::Watch;
-use super::writer::{AdmissionWriter, NextHopWriter};
 use crate::config::{Config, XdpMode};
-use crate::plan::ids::Ids;
 use crate::plan::image::Image;
 use crate::plan::transition::{Report, Unneeded};
+
+pub use super::handles::Start;
 
 /// Time after which no packet is in a program any more that was replaced. A packet takes microseconds; an interrupt may hold one
 /// up.
@@ -72,32 +72,10 @@ impl Options {
     }
 }
 
-/// What installing found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Start {
-    /// Nothing ran.
-    Fresh,
-    /// The same configuration ran.
-    Adopted {
-        /// Whether its program was replaced by this binary's.
-        program_replaced: bool,
-    },
-    /// Another configuration ran, and flows go on.
-    Replaced,
-    /// Another version ran, whose maps this one cannot read: its links are taken over, its flows away from home are not.
-    TakenOver {
-        /// The version of its binary interface.
-        version: u32,
-    },
-}
-
 /// The data plane in place. Dropping it changes nothing: programs and maps stay, held by their pins.
 #[derive(Debug)]
 pub struct DataPlane {
-    generation: Arc<Generation>,
-    ids: Arc<Ids>,
-    start: Start,
-    report: Report,
+    handles: Handles,
     program_id: u32,
     /// Holds the lock on the pins.
     pins: Arc<Pins>,
@@ -110,10 +88,7 @@ pub struct DataPlane {
 /// what was pinned for it.
 #[derive(Debug)]
 pub struct Prepared {
-    generation: Arc<Generation>,
-    ids: Arc<Ids>,
-    start: Start,
-    report: Report,
+    handles: Handles,
     /// What runs until this is in place, if its maps can be read.
     before: Option<Arc<Generation>>,
     pins: Arc<Pins>,
@@ -122,6 +97,22 @@ pub struct Prepared {
     program_id: u32,
     /// The program that is to be attached; none if it is already.
     program: Option<Program>,
+}
+
+impl Deref for DataPlane {
+    type Target = Handles;
+
+    fn deref(&self) -> &Handles {
+        &self.handles
+    }
+}
+
+impl Deref for Prepared {
+    type Target = Handles;
+
+    fn deref(&self) -> &Handles {
+        &self.handles
+    }
 }
 
 impl DataPlane {
@@ -149,14 +140,11 @@ impl DataPlane {
         // What an attempt that failed left.
         remove_folder(&self.pins.next())?;
         let target = Target { pins: &self.pins, interfaces: &interfaces, mode: options.mode };
-        let built = build(&target, image, options, Some((&self.generation, unneeded)))?;
+        let built = build(&target, image, options, Some((self.generation(), unneeded)))?;
         let Built { generation, ids, report, program } = built;
         Ok(Prepared {
-            generation: Arc::new(generation),
-            ids: Arc::new(ids),
-            start: Start::Replaced,
-            report,
-            before: Some(Arc::clone(&self.generation)),
+            handles: Handles::new(Arc::new(generation), ids, Start::Replaced, report),
+            before: Some(Arc::clone(self.generation())),
             pins: Arc::clone(&self.pins),
             interfaces,
             mode: options.mode,
@@ -165,34 +153,16 @@ impl DataPlane {
         })
     }
 
-    /// What installing found.
-    #[must_use]
-    pub const fn start(&self) -> Start {
-        self.start
-    }
-
-    /// What the transition from what ran before comes to; empty if nothing was replaced.
-    #[must_use]
-    pub const fn report(&self) -> &Report {
-        &self.report
-    }
-
-    /// Which index each backend and service has.
-    #[must_use]
-    pub const fn ids(&self) -> &Arc<Ids> {
-        &self.ids
-    }
-
     /// Flows away from home that are remembered at most.
     #[must_use]
     pub fn flow_capacity(&self) -> u32 {
-        self.generation.entries(FLOWS).unwrap_or(0)
+        self.generation().entries(FLOWS).unwrap_or(0)
     }
 
     /// The tables of flows, marks and transitions.
     #[must_use]
     pub fn upkeep(&self) -> Upkeep {
-        Upkeep::new(Arc::clone(&self.generation))
+        Upkeep::new(Arc::clone(self.generation()))
     }
 
     /// The kernel's number of the program that is attached.
@@ -201,34 +171,10 @@ impl DataPlane {
         self.program_id
     }
 
-    /// Writes admission words.
-    #[must_use]
-    pub fn admission_writer(&self) -> AdmissionWriter {
-        AdmissionWriter::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
-    }
-
-    /// Writes the live words of guards.
-    #[must_use]
-    pub fn guards(&self) -> GuardPort {
-        GuardPort::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
-    }
-
-    /// Writes next hops.
-    #[must_use]
-    pub fn next_hop_writer(&self) -> NextHopWriter {
-        NextHopWriter::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
-    }
-
-    /// Writes what steers flows, and reads what that takes.
-    #[must_use]
-    pub fn steering(&self) -> SteeringPort {
-        SteeringPort::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
-    }
-
     /// Reads counters.
     #[must_use]
     pub fn counters(&self) -> CounterReader {
-        CounterReader::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
+        CounterReader::new(Arc::clone(self.generation()), Arc::clone(self.ids()))
     }
 
     /// Puts the program that shows packets in the place of the edge's, until what is returned goes.
@@ -236,13 +182,13 @@ impl DataPlane {
     /// # Errors
     /// Why it cannot be done; the edge's own program goes on then.
     pub fn watch(&self) -> Result<Watch, DataPlaneError> {
-        Watch::begin(Arc::clone(&self.generation), Arc::clone(&self.pins))
+        Watch::begin(Arc::clone(self.generation()), Arc::clone(&self.pins))
     }
 
     /// The maps as the decision code reads them.
     #[must_use]
     pub fn live(&self) -> LiveTables {
-        LiveTables::new(Arc::clone(&self.generation))
+        LiveTables::new(Arc::clone(self.generation()))
     }
 }
 
@@ -275,10 +221,7 @@ impl Prepared {
             let (start, program_id) = adopt(&target, running.root().features)?;
             running.set_interfaces(&interfaces).map_err(DataPlaneError::Load)?;
             return Ok(Self {
-                generation: Arc::clone(running),
-                ids: Arc::new(ids),
-                start,
-                report: Report::default(),
+                handles: Handles::new(Arc::clone(running), ids, start, Report::default()),
                 before: None,
                 pins: Arc::new(pins),
                 interfaces,
@@ -297,10 +240,7 @@ impl Prepared {
             (None, None) => Start::Fresh,
         };
         Ok(Self {
-            generation: Arc::new(generation),
-            ids: Arc::new(ids),
-            start,
-            report,
+            handles: Handles::new(Arc::new(generation), ids, start, report),
             before: running,
             pins: Arc::new(pins),
             interfaces,
@@ -310,55 +250,18 @@ impl Prepared {
         })
     }
 
-    /// What the transition comes to.
-    #[must_use]
-    pub const fn report(&self) -> &Report {
-        &self.report
-    }
-
-    /// What was found.
-    #[must_use]
-    pub const fn start(&self) -> Start {
-        self.start
-    }
-
-    /// Writes admission words.
-    #[must_use]
-    pub fn admission_writer(&self) -> AdmissionWriter {
-        AdmissionWriter::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
-    }
-
-    /// Writes the live words of guards.
-    #[must_use]
-    pub fn guards(&self) -> GuardPort {
-        GuardPort::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
-    }
-
-    /// Writes next hops.
-    #[must_use]
-    pub fn next_hop_writer(&self) -> NextHopWriter {
-        NextHopWriter::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
-    }
-
-    /// Writes what steers flows, and reads what that takes.
-    #[must_use]
-    pub fn steering(&self) -> SteeringPort {
-        SteeringPort::new(Arc::clone(&self.generation), Arc::clone(&self.ids))
-    }
-
     /// Attaches the program, or replaces the one that is attached, atomically: each packet sees either what ran before or
     /// this. Nothing happens to a data plane that was adopted.
     ///
     /// # Errors
     /// Why it cannot be attached. What ran before goes on running.
     pub fn put_in_place(self) -> Result<DataPlane, DataPlaneError> {
-        let Self { generation, ids, start, report, before, pins, interfaces, mode, program_id, program } =
-            self;
+        let Self { handles, before, pins, interfaces, mode, program_id, program } = self;
         if let Some(program) = program {
             if let Some(before) = &before {
                 // As late as possible: what changed since the generation was filled.
-                handover::keep_unclean(before, &generation);
-                handover::keep_spilling(before, &generation);
+                handover::keep_unclean(before, handles.generation());
+                handover::keep_spilling(before, handles.generation());
             }
             let attached = links::ensure(&pins, (program.fd.as_fd(), program.id), &interfaces, mode);
             if let Err(error) = attached {
@@ -372,11 +275,11 @@ impl Prepared {
             if let Some(before) = &before {
                 // Packets that met the old program just before the switch are through by then.
                 std::thread::sleep(LAST_PACKETS);
-                handover::finish(before, &generation);
+                handover::finish(before, handles.generation());
             }
         }
         pins.take_over_links()?;
-        Ok(DataPlane { generation, ids, start, report, program_id, pins })
+        Ok(DataPlane { handles, program_id, pins })
     }
 }
 

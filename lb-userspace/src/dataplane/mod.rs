@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`loader`] | puts an image into the kernel: fresh, by adopting what runs, or by replacing it |
 //! | `build` | what that takes: maps and programs of a generation, built or taken over |
+//! | [`handles`] | what hands out the parts of a generation that others read and write |
 //! | `handover` | what a generation hands on to the next one |
 //! | [`upkeep`] | what is tidied up while programs run: tables of flows, marks, transitions |
 //! | [`generation`] | one complete set of maps: created, filled, pinned, opened again |
@@ -31,6 +32,7 @@ pub mod explain;
 mod flow_tables;
 pub mod generation;
 pub mod guard;
+pub mod handles;
 mod handover;
 pub mod links;
 pub mod live;

@@ -22,8 +22,10 @@ pub struct Member {
     /// Whether it is evidence about its domains: not while it is DOWN on its own account, nor if an operator took it
     /// out.
     pub counts: bool,
-    /// Its last probe of some check was missed.
+    /// Its last probe of some check was missed, and that is evidence.
     pub missing: bool,
+    /// Its last probe of some check was missed, be it because this host was isolated.
+    pub silent: bool,
     /// It missed `fall` probes in a row of some check.
     pub confirmed: bool,
     /// It passes all its checks, and did so `rise` times in a row if it was down.
@@ -39,8 +41,10 @@ pub struct Member {
 pub struct Tally {
     /// Members that count.
     pub members: u32,
-    /// Of these, those whose last probe was missed.
+    /// Of these, those whose last probe was missed, as far as that is evidence.
     pub missing: u32,
+    /// Of these, those whose last probe was missed.
+    pub silent: u32,
     /// Of these, those that missed `fall` probes in a row.
     pub confirmed: u32,
     /// Of these, those that pass.
@@ -57,6 +61,7 @@ impl Tally {
     const NONE: Self = Self {
         members: 0,
         missing: 0,
+        silent: 0,
         confirmed: 0,
         steady: 0,
         checked: 0,
@@ -91,6 +96,7 @@ impl Tally {
     fn add_counted(&mut self, other: &Self) {
         self.members += other.members;
         self.missing += other.missing;
+        self.silent += other.silent;
         self.confirmed += other.confirmed;
         self.steady += other.steady;
         self.first_miss_ns = self.first_miss_ns.min(other.first_miss_ns);
@@ -126,6 +132,7 @@ pub fn tally(
         if member.counts {
             rack.members += 1;
             rack.missing += u32::from(member.missing);
+            rack.silent += u32::from(member.silent);
             rack.confirmed += u32::from(member.confirmed);
             rack.steady += u32::from(member.steady);
             if member.missing {
@@ -159,7 +166,7 @@ pub fn explain(topology: &Topology, tallies: &[Tally]) -> Explanation {
     let answered: u32 = racks().map(|(_, tally)| tally.answered).sum();
     let can_be_isolated =
         racks().filter(|(_, tally)| tally.members > 0).count() >= MIN_ISOLATION_RACKS as usize;
-    let nobody = answered == 0 && racks().all(|(_, tally)| tally.missing == tally.members);
+    let nobody = answered == 0 && racks().all(|(_, tally)| tally.silent == tally.members);
     if can_be_isolated && nobody {
         return Explanation::Isolated;
     }

@@ -12,6 +12,7 @@ fn tallies(config: &Config, missing: &[usize], held: &[DomainId]) -> Vec<Tally> 
             rack: backend.rack,
             counts: true,
             missing,
+            silent: missing,
             confirmed: false,
             steady: !missing,
             answered: !missing,
@@ -104,6 +105,46 @@ fn what_an_operator_took_out_is_no_evidence_about_what_lies_above() {
     assert_eq!(found, Explanation::Domains(vec![domain(&config, "r0")]));
     let found = explain(&config.topology, &tallies(&config, &silent, &[zone]));
     assert_eq!(found, Explanation::Domains(vec![zone]));
+}
+
+#[test]
+fn whoever_answers_proves_the_connection_even_if_it_counts_for_nothing_else() {
+    let config = config(&vec![vec![vec![3, 1]], vec![vec![1]]], Vec::new());
+    let members = |last_answers: bool| {
+        config.backends.iter().enumerate().map(move |(index, backend)| Member {
+            rack: backend.rack,
+            // The last one is DOWN on its own account.
+            counts: index != 4,
+            missing: true,
+            silent: true,
+            confirmed: true,
+            steady: false,
+            answered: index == 4 && last_answers,
+            first_miss_ns: 0,
+        })
+    };
+    let explained =
+        |answers| explain(&config.topology, &tally(&config.topology, members(answers), |_| false));
+    assert_eq!(explained(true), Explanation::Domains(vec![domain(&config, "r0")]));
+    assert_eq!(explained(false), Explanation::Isolated);
+}
+
+#[test]
+fn racks_of_which_nobody_counts_make_no_isolation() {
+    let config = config(&vec![vec![vec![3, 1]], vec![vec![1]]], Vec::new());
+    let held = [domain(&config, "r0/z0/k1"), domain(&config, "r1")];
+    let members = config.backends.iter().enumerate().map(|(index, backend)| Member {
+        rack: backend.rack,
+        counts: index < 3,
+        missing: true,
+        silent: true,
+        confirmed: true,
+        steady: false,
+        answered: false,
+        first_miss_ns: 0,
+    });
+    let tallies = tally(&config.topology, members, |id| held.contains(&id));
+    assert_eq!(explain(&config.topology, &tallies), Explanation::Domains(Vec::new()));
 }
 
 proptest! {

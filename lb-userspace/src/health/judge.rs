@@ -20,6 +20,7 @@ use crate::health::round::{Miss, Outcome, Round};
 use crate::health::target::{TargetState, Targets};
 use crate::plan::planner::{Cause, Fact, Subject};
 use crate::plan::state::State;
+use crate::runtime::clock::as_ns;
 
 /// A DOWN domain of which too few members return to be recovered at once is released after this many times `rise`
 /// rounds in which it is not failing as a whole: its dead members are then DOWN one by one, and the others serve.
@@ -49,6 +50,8 @@ pub struct Judge {
     touches: Vec<Vec<bool>>,
     /// For each group, since when nobody can testify that this host is connected.
     silent_since: Vec<Option<u64>>,
+    /// When somebody was heard again after the last isolation: probes that began before are no evidence.
+    heard_again_ns: u64,
     topology: Topology,
 }
 
@@ -76,6 +79,7 @@ impl Judge {
             racks: config.backends.iter().map(|backend| backend.rack).collect(),
             calm: vec![0; domains.len()],
             silent_since: vec![None; targets.groups.len()],
+            heard_again_ns: 0,
             topology: config.topology.clone(),
             touches,
             backends,
@@ -98,16 +102,16 @@ impl Judge {
         );
         self.record(round);
         if self.is_calm() {
-            let isolated = self.set_silent(round.group, None);
+            let isolated = self.set_silent(round, None);
             self.detect(round, true);
             return Verdict { facts: self.judge_backends(round), isolated };
         }
         let since_ns = self.silent_since[round.group].unwrap_or(round.since_ns).min(round.since_ns);
         let Explanation::Domains(failing) = explain(&self.topology, &self.tally(since_ns, &held)) else {
             self.detect(round, false);
-            return Verdict { facts: Vec::new(), isolated: self.set_silent(round.group, Some(since_ns)) };
+            return Verdict { facts: Vec::new(), isolated: self.set_silent(round, Some(since_ns)) };
         };
-        let isolated = self.set_silent(round.group, None);
+        let isolated = self.set_silent(round, None);
         self.detect(round, true);
         let tallies = self.tally(since_ns, &held);
         let mut facts = self.fail_domains(round, &failing, &tallies);
@@ -150,8 +154,16 @@ impl Judge {
     }
 
     fn record(&mut self, round: &Round<'_>) {
-        for (&target, &outcome) in self.targets.groups[round.group].targets.iter().zip(round.outcomes) {
+        let group = &self.targets.groups[round.group];
+        let timeout_ns = as_ns(group.timeout);
+        for (&target, &outcome) in group.targets.iter().zip(round.outcomes) {
             self.states[target].record(outcome);
+            if let Outcome::Missed { how, due_ns } = outcome
+                && !how.is_answer()
+                && due_ns.saturating_sub(timeout_ns) < self.heard_again_ns
+            {
+                self.states[target].excuse();
+            }
         }
     }
 
@@ -165,13 +177,17 @@ impl Judge {
     /// Nobody is missing and no domain is under suspicion: there is nothing to explain.
     fn is_calm(&self) -> bool {
         self.domains.iter().all(|&state| state == State::Up)
-            && !self.states.iter().any(TargetState::is_missing)
+            && !self.states.iter().any(TargetState::is_silent)
     }
 
     /// Returns whether this host is isolated if that changed.
-    fn set_silent(&mut self, group: usize, since: Option<u64>) -> Option<bool> {
+    fn set_silent(&mut self, round: &Round<'_>, since: Option<u64>) -> Option<bool> {
         let before = self.is_isolated();
-        self.silent_since[group] = since;
+        let was = std::mem::replace(&mut self.silent_since[round.group], since);
+        // The first group that hears somebody ends it for all.
+        if since.is_none() && was.is_some_and(|was_ns| self.heard_again_ns <= was_ns) {
+            self.heard_again_ns = round.due_ns;
+        }
         let after = self.is_isolated();
         (before != after).then_some(after)
     }
@@ -182,15 +198,14 @@ impl Judge {
             let states = || targets.iter().map(|&target| &self.states[target]);
             let id = BackendId::from_index(index).expect("the number of backends is limited");
             let missing = states().any(TargetState::is_missing);
-            // Misses of an isolated host were not counted: they have no first one.
-            let counted = states().filter(|s| s.is_missing() && s.detector.misses() > 0);
-            let first_miss = counted.map(|s| s.detector.first_miss_ns()).min();
+            let first_miss = states().filter(|s| s.is_missing()).map(|s| s.detector.first_miss_ns()).min();
             let passes = |s: &TargetState| s.detector.is_up() && matches!(s.last, Outcome::Answered { .. });
             let steady = states().all(passes);
             Member {
                 rack: self.racks[index],
                 counts: (self.backends[index] != State::Down || steady) && !held(Subject::Backend(id)),
                 missing,
+                silent: states().any(TargetState::is_silent),
                 confirmed: states().any(TargetState::is_confirmed),
                 steady,
                 answered: states().any(|s| s.last_answer_ns >= since_ns),
@@ -329,6 +344,9 @@ impl Judge {
     }
 }
 
+#[cfg(test)]
+#[path = "judge_edge_tests.rs"]
+mod edge_tests;
 #[cfg(test)]
 #[path = "judge_tests.rs"]
 mod tests;

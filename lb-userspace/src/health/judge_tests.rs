@@ -5,19 +5,19 @@ use crate::config::CheckKind;
 use crate::health::testing::{Shape, below, check, config, domain, shapes};
 
 /// From one round to the next, in nanoseconds.
-const INTERVAL_NS: u64 = 3_000_000;
+pub(super) const INTERVAL_NS: u64 = 3_000_000;
 
 /// A judge over heartbeat rounds with fall 2 and rise 3, and what it said so far.
-struct Scene {
-    config: Config,
-    judge: Judge,
-    now_ns: u64,
-    held: Vec<Subject>,
-    isolated: bool,
+pub(super) struct Scene {
+    pub(super) config: Config,
+    pub(super) judge: Judge,
+    pub(super) now_ns: u64,
+    pub(super) held: Vec<Subject>,
+    pub(super) isolated: bool,
 }
 
 impl Scene {
-    fn new(shape: &Shape) -> Self {
+    pub(super) fn new(shape: &Shape) -> Self {
         let config = config(shape, vec![check(CheckKind::Heartbeat { port: 6777 }, 3)]);
         let (judge, facts) = Judge::new(&config, Targets::new(&config), |_| State::Up);
         assert_eq!(facts, []);
@@ -43,11 +43,11 @@ impl Scene {
         verdict.facts.iter().map(name).collect()
     }
 
-    fn silent(&mut self, missing: &[usize]) -> Vec<(String, State)> {
+    pub(super) fn silent(&mut self, missing: &[usize]) -> Vec<(String, State)> {
         self.miss(missing, Miss::Silent)
     }
 
-    fn below(&self, path: &str) -> Vec<usize> {
+    pub(super) fn below(&self, path: &str) -> Vec<usize> {
         below(&self.config, path)
     }
 
@@ -60,12 +60,12 @@ impl Scene {
     }
 }
 
-fn said(what: &[(&str, State)]) -> Vec<(String, State)> {
+pub(super) fn said(what: &[(&str, State)]) -> Vec<(String, State)> {
     what.iter().map(|&(name, state)| (name.to_owned(), state)).collect()
 }
 
 /// Two regions of two zones of two racks of five backends.
-fn grid() -> Scene {
+pub(super) fn grid() -> Scene {
     Scene::new(&vec![vec![vec![5; 2]; 2]; 2])
 }
 

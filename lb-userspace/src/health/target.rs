@@ -132,6 +132,8 @@ pub struct TargetState {
     pub missed: u64,
     /// When it last answered anything, be it that it is unwell.
     pub last_answer_ns: u64,
+    /// The last result was a miss that is no evidence: this host was isolated then, or when the probe began.
+    excused: bool,
 }
 
 impl TargetState {
@@ -145,6 +147,7 @@ impl TargetState {
             answered: 0,
             missed: 0,
             last_answer_ns: 0,
+            excused: false,
         }
     }
 
@@ -165,24 +168,37 @@ impl TargetState {
             }
         }
         self.last = outcome;
+        self.excused = false;
+    }
+
+    /// The result that was just recorded is no evidence, if it is a miss.
+    pub const fn excuse(&mut self) {
+        self.excused = true;
     }
 
     /// Takes in a result for fall and rise; a miss only if it is evidence.
     pub fn detect(&mut self, outcome: Outcome, misses_count: bool) {
         match outcome {
             Outcome::Answered { .. } => self.detector.hit(),
-            Outcome::Missed { how, due_ns } if misses_count && how.is_decisive() => {
+            Outcome::Missed { .. } if self.excused || !misses_count => self.excused = true,
+            Outcome::Missed { how, due_ns } if how.is_decisive() => {
                 self.detector.fail(due_ns);
             }
-            Outcome::Missed { due_ns, .. } if misses_count => self.detector.miss(due_ns),
-            Outcome::Missed { .. } | Outcome::Unknown => {}
+            Outcome::Missed { due_ns, .. } => self.detector.miss(due_ns),
+            Outcome::Unknown => {}
         }
     }
 
-    /// Whether the last probe was missed.
+    /// Whether the last probe was missed, whoever is to blame.
+    #[must_use]
+    pub const fn is_silent(&self) -> bool {
+        matches!(self.last, Outcome::Missed { .. })
+    }
+
+    /// Whether the last probe was missed, and this host was not isolated.
     #[must_use]
     pub const fn is_missing(&self) -> bool {
-        matches!(self.last, Outcome::Missed { .. })
+        self.is_silent() && !self.excused
     }
 
     /// Whether as many probes were missed as it takes to call it DOWN.

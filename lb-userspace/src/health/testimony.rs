@@ -280,4 +280,73 @@ mod tests {
         testimony.ask(100);
         assert_eq!(testimony.since(100), Since::Answered(0));
     }
+
+    #[test]
+    fn an_answer_to_an_old_question_takes_nothing_back() {
+        let mut testimony = Testimony::new(1);
+        let first = testimony.ask(100);
+        let second = testimony.ask(200);
+        testimony.hear(0, second, 201);
+        testimony.hear(0, first, 202);
+        testimony.ask(300);
+        assert_eq!(testimony.lost(), 0);
+    }
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn a_pace_is_bounded_on_both_sides() {
+        let pace = |interval_ms, timeout_ms| {
+            let Pace { slack_ns, grace_ns } = Pace::new(interval_ms * MS, timeout_ms * MS);
+            (slack_ns / 1_000, grace_ns / MS)
+        };
+        assert_eq!([pace(1, 1), pace(4, 6), pace(1_000, 500)], [(250, 1), (500, 6), (1_000, 10)]);
+    }
+
+    /// Rules at `now_ns` on answers that were due at `due_ns`, and counts questions.
+    fn rule(hold: &mut Hold, testimony: &mut Testimony, due_ns: u64, now_ns: u64) -> (Ruling, usize) {
+        let mut asked = 0;
+        let ruling = hold.rule(Pace::new(4 * MS, 4 * MS), (due_ns, now_ns), testimony, &mut |_| asked += 1);
+        (ruling, asked)
+    }
+
+    #[test]
+    fn after_a_grace_cpus_are_asked_even_by_who_is_late() {
+        let mut testimony = Testimony::new(1);
+        let mut hold = Hold::new(2 * MS);
+        assert_eq!(rule(&mut hold, &mut testimony, 0, 2 * MS), (Ruling::Grace(6 * MS), 0));
+        assert_eq!(rule(&mut hold, &mut testimony, 6 * MS, 9 * MS), (Ruling::Wait(102 * MS), 1));
+        // However long they take: what lay in their queues has come out.
+        testimony.hear(0, 1, 30 * MS);
+        assert_eq!(rule(&mut hold, &mut testimony, 6 * MS, 30 * MS), (Ruling::Believe, 0));
+    }
+
+    #[test]
+    fn who_is_late_and_has_nobody_to_ask_gives_one_grace_after_the_other() {
+        let mut testimony = Testimony::new(0);
+        let mut hold = Hold::new(2 * MS);
+        assert_eq!(rule(&mut hold, &mut testimony, 0, 2 * MS), (Ruling::Grace(6 * MS), 0));
+        assert_eq!(rule(&mut hold, &mut testimony, 6 * MS, 9 * MS), (Ruling::Grace(13 * MS), 0));
+        assert_eq!(rule(&mut hold, &mut testimony, 13 * MS, 13 * MS), (Ruling::Believe, 1));
+    }
+
+    /// Only what came since CPUs were asked says that more may follow.
+    #[test]
+    fn answers_are_late_from_the_question_on() {
+        let mut testimony = Testimony::new(1);
+        let mut hold = Hold::new(0);
+        hold.hear_late();
+        assert_eq!(rule(&mut hold, &mut testimony, 0, 0), (Ruling::Wait(100 * MS), 1));
+        testimony.hear(0, 1, 1_000);
+        assert_eq!(rule(&mut hold, &mut testimony, 0, 1_000), (Ruling::Believe, 0));
+        // And after a grace those from the grace on, also where somebody else has asked meanwhile.
+        let mut hold = Hold::new(10 * MS);
+        assert_eq!(rule(&mut hold, &mut testimony, 10 * MS, 10 * MS), (Ruling::Wait(110 * MS), 1));
+        testimony.hear(0, 2, 10 * MS + 1_000);
+        hold.hear_late();
+        assert_eq!(rule(&mut hold, &mut testimony, 10 * MS, 11 * MS), (Ruling::Grace(15 * MS), 0));
+        let question = testimony.ask(15 * MS);
+        testimony.hear(0, question, 15 * MS + 1_000);
+        assert_eq!(rule(&mut hold, &mut testimony, 15 * MS, 16 * MS), (Ruling::Believe, 0));
+    }
 }

@@ -109,7 +109,7 @@ impl Breaker {
 
     /// Takes in what health says at `now_ns`.
     pub fn observe(&mut self, health: State, now_ns: u64) {
-        let was_out = self.health == State::Down || self.since_ns.is_some();
+        let was_out = self.health == State::Down;
         let failed = health == State::Down && self.health != State::Down;
         self.health = health;
         if failed {
@@ -130,9 +130,9 @@ impl Breaker {
                 self.next_ns = None;
             }
             State::Suspect => {}
+            // What is held stays held: to fail once more is no way to be let go earlier.
             State::Down | State::Draining | State::Ramp => {
                 self.since_ns = None;
-                self.suppressed = false;
                 self.next_ns = None;
             }
         }
@@ -147,7 +147,10 @@ impl Breaker {
                 return;
             }
             self.suppressed = false;
-            self.begin(now_ns);
+            self.next_ns = None;
+            if self.health != State::Down {
+                self.begin(now_ns);
+            }
         }
         let (State::Up, Some(since_ns)) = (self.health, self.since_ns) else { return };
         (self.share, self.next_ns) = self.settings.pace.share(since_ns, now_ns);

@@ -73,6 +73,39 @@ fn what_flaps_is_held_until_its_penalty_has_decayed() {
     assert_eq!((breaker.state(), breaker.next_ns()), (Up, None));
 }
 
+/// Whatever becomes of it while it is held, it is let go when its penalty has decayed, and not before.
+#[test]
+fn what_is_held_stays_held_through_failures_and_suspicions() {
+    let mut breaker = Breaker::new(settings(), Up);
+    for round in 0..4 {
+        breaker.observe(Down, round * 2);
+        breaker.observe(Up, round * 2 + 1);
+    }
+    breaker.observe(Suspect, 10);
+    assert_eq!((breaker.state(), breaker.shares()), (Down, (0, 0)), "it is out anyway");
+    breaker.observe(Up, 11);
+    // A little before it is let go it fails: the penalty is 2,600 now, less than it takes to be held anew.
+    let fails_ns = 80 * SECOND;
+    breaker.observe(Down, fails_ns);
+    breaker.observe(Up, fails_ns + SECOND);
+    let damping = breaker.damping(fails_ns + SECOND).expect("remembered");
+    assert!(damping.suppressed && damping.penalty < SUPPRESS, "{damping:?}");
+    assert_eq!(breaker.state(), Down);
+    breaker.tick(breaker.next_ns().expect("it ends"));
+    assert_eq!(breaker.shares(), (10, 255), "half-open");
+
+    // If it is down when its time is over, it comes back as ever once it is up: from the start.
+    for round in 0..4 {
+        breaker.observe(Down, 1_000 * SECOND + round * 2);
+        breaker.observe(Up, 1_000 * SECOND + round * 2 + 1);
+    }
+    breaker.observe(Down, 1_001 * SECOND);
+    breaker.tick(breaker.next_ns().expect("it ends"));
+    assert_eq!((breaker.state(), breaker.next_ns()), (Down, None));
+    breaker.observe(Up, 2_000 * SECOND);
+    assert_eq!((breaker.shares(), breaker.next_ns()), ((10, 255), Some(2_001 * SECOND)));
+}
+
 #[test]
 fn whoever_failed_very_often_is_held_for_three_half_lives_at_most() {
     let mut breaker = Breaker::new(Settings { pace: Pace::default(), ..settings() }, Up);

@@ -294,7 +294,11 @@ east = ["198.51.100.0/24"]
 "#;
 
     fn config() -> Config {
-        let mut text = TEXT.to_owned();
+        Config::parse(&text_of(TEXT), "t").unwrap()
+    }
+
+    fn text_of(beginning: &str) -> String {
+        let mut text = beginning.to_owned();
         for (set, zone, address) in [("w1", "west/w1", 1), ("w2", "west/w2", 2), ("e1", "east/e1", 3)] {
             text += &format!(
                 "[[set]]\nname = \"{set}\"\ndomain = \"{zone}\"\nchecks = []\n[[set.backend]]\nname = \"{set}\"\n\
@@ -305,7 +309,7 @@ east = ["198.51.100.0/24"]
                  [[service.pool]]\nname = \"west\"\nsets = [\"w1\", \"w2\"]\n\
                  [[service.pool]]\nname = \"east\"\nsets = [\"e1\"]\n\
                  [service.plan]\ndefault = [\"west\", \"east\"]\neast = [\"east\", \"west\"]\n";
-        Config::parse(&text, "t").unwrap()
+        text
     }
 
     fn all(config: &Config, down: &[&str], shift: (&str, u8), demand: &[f64]) -> Vec<Shortage> {
@@ -325,7 +329,7 @@ east = ["198.51.100.0/24"]
         domain: &str,
         keep: u8,
     ) -> Vec<(String, Option<String>, u64, u64)> {
-        let all = all(config, down, (domain, keep), &[0.0, 0.0]).into_iter();
+        let all = all(config, down, (domain, keep), &vec![0.0; Layout::new(config).plans.len()]).into_iter();
         all.map(|shortage| match shortage.lack {
             Lack::Weight { pool, before_percent, after_percent } => {
                 (shortage.client_region, pool, before_percent, after_percent)
@@ -401,6 +405,15 @@ east = ["198.51.100.0/24"]
         assert_eq!(room(&[(1, 64), (1, 64)]), (2.0, 125.0, 192.0), "three quarters go on");
         assert_eq!(room(&[(1, 0)]), (1.0, 0.0, 256.0));
         assert_eq!(room(&[]), (0.0, 0.0, 256.0));
+    }
+
+    /// However many plans begin with a pool, its flows are those that it is built for.
+    #[test]
+    fn a_pools_flows_count_once() {
+        let more = TEXT.replace("[client_regions]\n", "[client_regions]\nsouth = [\"203.0.113.0/24\"]\n");
+        let plans = |text: &str| format!("{text}south = [\"west\"]\n");
+        let config = Config::parse(&plans(&text_of(&more)), "t").unwrap();
+        assert_eq!(found(&config, &[], "west/w1", 0), []);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::tests::{act, at, fact, fresh, one_rack, shares, time, words};
 use super::*;
 use crate::health::testing::{config, domain, shapes};
-use crate::plan::shift::{MAX_PROLONGATIONS, share};
+use crate::plan::shift::{MAX_PROLONGATIONS, UNRECORDED_SHIFT_TIME, share};
+use crate::plan::state::DEFAULT_OVERRIDE_TIME;
 
 const SECOND: u64 = 1_000_000_000;
 const BACKEND: Subject = Subject::Backend(BackendId(0));

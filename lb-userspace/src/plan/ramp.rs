@@ -67,6 +67,8 @@ mod tests {
         assert_eq!(pace.share(SECOND, 19 * SECOND), (255, None));
         assert!(Pace::default().is_instant() && !pace.is_instant());
         assert_eq!(Pace::default().share(SECOND, SECOND), (255, None));
+        let nobody = Pace { half_open_share: 0, ..pace };
+        assert_eq!(nobody.share(SECOND, SECOND).0, 1, "somebody has to try it");
     }
 
     proptest! {

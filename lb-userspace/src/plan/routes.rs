@@ -16,6 +16,17 @@ pub enum Step {
     Announce,
 }
 
+/// What is known of this host when its routes are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Situation {
+    /// It hears no backend.
+    Isolated,
+    /// It hears some.
+    Connected,
+    /// Nobody is to take its routes away: the configuration names no program for that, or none any more.
+    Unwatched,
+}
+
 /// How the routes of this host stand, as far as is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Routes {
@@ -36,12 +47,15 @@ impl Routes {
         Self { withdrawn, touched: withdrawn, wanted: None, not_before_ns: 0 }
     }
 
-    /// What is to be done, if this host is isolated or not at `now_ns`.
-    pub fn look(&mut self, isolated: bool, now_ns: u64) -> Option<Step> {
-        let wanted = match isolated {
-            true if !self.withdrawn => Step::Withdraw,
-            false if self.touched => Step::Announce,
-            _ => {
+    /// What is to be done in this situation at `now_ns`.
+    ///
+    /// Routes that nobody is to take away come back at once, whomever this host hears: nobody else would bring them back.
+    pub fn look(&mut self, situation: Situation, now_ns: u64) -> Option<Step> {
+        let (wanted, sure_after) = match situation {
+            Situation::Isolated if !self.withdrawn => (Step::Withdraw, SURE_AFTER),
+            Situation::Connected if self.touched => (Step::Announce, SURE_AFTER),
+            Situation::Unwatched if self.touched => (Step::Announce, Duration::ZERO),
+            Situation::Isolated | Situation::Connected | Situation::Unwatched => {
                 self.wanted = None;
                 return None;
             }
@@ -53,7 +67,7 @@ impl Routes {
                 now_ns
             }
         };
-        let is_sure = now_ns.saturating_sub(since_ns) >= as_ns(SURE_AFTER) && now_ns >= self.not_before_ns;
+        let is_sure = now_ns.saturating_sub(since_ns) >= as_ns(sure_after) && now_ns >= self.not_before_ns;
         is_sure.then_some(wanted)
     }
 
@@ -76,6 +90,7 @@ const fn as_ns(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::Situation::{Connected, Isolated, Unwatched};
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -84,17 +99,17 @@ mod tests {
     #[test]
     fn routes_go_and_come_back_once_it_is_sure() {
         let mut routes = Routes::new(false);
-        assert_eq!(routes.look(false, 0), None);
-        assert_eq!(routes.look(true, SECOND), None);
-        assert_eq!(routes.look(true, SURE * SECOND), None, "not yet");
-        assert_eq!(routes.look(false, SURE * SECOND + 1), None);
-        assert_eq!(routes.look(true, (SURE + 1) * SECOND), None, "it begins anew");
-        assert_eq!(routes.look(true, (2 * SURE + 1) * SECOND), Some(Step::Withdraw));
+        assert_eq!(routes.look(Connected, 0), None);
+        assert_eq!(routes.look(Isolated, SECOND), None);
+        assert_eq!(routes.look(Isolated, SURE * SECOND), None, "not yet");
+        assert_eq!(routes.look(Connected, SURE * SECOND + 1), None);
+        assert_eq!(routes.look(Isolated, (SURE + 1) * SECOND), None, "it begins anew");
+        assert_eq!(routes.look(Isolated, (2 * SURE + 1) * SECOND), Some(Step::Withdraw));
         routes.done(Step::Withdraw, true, (2 * SURE + 1) * SECOND);
         assert_eq!(routes, Routes::new(true));
-        assert_eq!(routes.look(true, 20 * SECOND), None, "once");
-        assert_eq!(routes.look(false, 21 * SECOND), None);
-        assert_eq!(routes.look(false, (21 + SURE) * SECOND), Some(Step::Announce));
+        assert_eq!(routes.look(Isolated, 20 * SECOND), None, "once");
+        assert_eq!(routes.look(Connected, 21 * SECOND), None);
+        assert_eq!(routes.look(Connected, (21 + SURE) * SECOND), Some(Step::Announce));
         routes.done(Step::Announce, true, (21 + SURE) * SECOND);
         assert_eq!(routes, Routes::new(false));
     }
@@ -102,12 +117,12 @@ mod tests {
     #[test]
     fn what_failed_is_tried_again_later() {
         let mut routes = Routes::new(false);
-        routes.look(true, 0);
+        routes.look(Isolated, 0);
         let now_ns = SURE * SECOND;
-        assert_eq!(routes.look(true, now_ns), Some(Step::Withdraw));
+        assert_eq!(routes.look(Isolated, now_ns), Some(Step::Withdraw));
         routes.done(Step::Withdraw, false, now_ns);
-        assert_eq!(routes.look(true, now_ns + as_ns(AGAIN_AFTER) - 1), None);
-        assert_eq!(routes.look(true, now_ns + as_ns(AGAIN_AFTER)), Some(Step::Withdraw));
+        assert_eq!(routes.look(Isolated, now_ns + as_ns(AGAIN_AFTER) - 1), None);
+        assert_eq!(routes.look(Isolated, now_ns + as_ns(AGAIN_AFTER)), Some(Step::Withdraw));
     }
 
     /// Whatever a step that failed did in part, the next one that is wanted undoes.
@@ -115,18 +130,31 @@ mod tests {
     fn a_step_that_failed_may_have_been_done_in_part() {
         for (step, next) in [(Step::Withdraw, Step::Announce), (Step::Announce, Step::Withdraw)] {
             let mut routes = Routes::new(step == Step::Announce);
-            let isolated = step == Step::Withdraw;
-            routes.look(isolated, 0);
-            assert_eq!(routes.look(isolated, SURE * SECOND), Some(step));
+            let (before, after) =
+                if step == Step::Withdraw { (Isolated, Connected) } else { (Connected, Isolated) };
+            routes.look(before, 0);
+            assert_eq!(routes.look(before, SURE * SECOND), Some(step));
             routes.done(step, false, SURE * SECOND);
-            assert_eq!(routes.look(!isolated, SURE * SECOND + 1), None);
-            assert_eq!(
-                routes.look(!isolated, 2 * SURE * SECOND + 1),
-                Some(next),
-                "without waiting for {step:?}"
-            );
+            assert_eq!(routes.look(after, SURE * SECOND + 1), None);
+            assert_eq!(routes.look(after, 2 * SURE * SECOND + 1), Some(next), "without waiting for {step:?}");
             routes.done(next, true, 2 * SURE * SECOND + 1);
-            assert_eq!(routes.look(!isolated, 100 * SECOND), None, "done");
+            assert_eq!(routes.look(after, 100 * SECOND), None, "done");
         }
+    }
+
+    #[test]
+    fn what_nobody_is_to_withdraw_comes_back_at_once() {
+        let mut routes = Routes::new(false);
+        assert_eq!(routes.look(Unwatched, 0), None, "nobody withdrew them");
+        routes.look(Isolated, 0);
+        assert_eq!(routes.look(Isolated, SURE * SECOND), Some(Step::Withdraw));
+        routes.done(Step::Withdraw, true, SURE * SECOND);
+        assert_eq!(routes.look(Isolated, 20 * SECOND), None);
+        assert_eq!(routes.look(Unwatched, 20 * SECOND), Some(Step::Announce));
+        routes.done(Step::Announce, false, 20 * SECOND);
+        assert_eq!(routes.look(Unwatched, 20 * SECOND + as_ns(AGAIN_AFTER) - 1), None, "not all the time");
+        assert_eq!(routes.look(Unwatched, 20 * SECOND + as_ns(AGAIN_AFTER)), Some(Step::Announce));
+        routes.done(Step::Announce, true, 40 * SECOND);
+        assert_eq!(routes.look(Unwatched, 41 * SECOND), None, "done");
     }
 }

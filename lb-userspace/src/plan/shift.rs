@@ -163,6 +163,7 @@ mod tests {
                 times += 1;
             }
             assert_eq!(times, MAX_PROLONGATIONS);
+            assert_eq!(shift.extended(until, since).prolonged, 0, "who extends it begins anew");
             let more_s = shift.until.duration_since(until).as_secs();
             assert!(more_s <= lasts_s.max(4), "{more_s} more than {lasts_s}");
         }

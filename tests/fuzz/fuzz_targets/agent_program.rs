@@ -1,4 +1,4 @@
 //! See `lb_tests::fuzz`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(init: lb_tests::fuzz::write_seeds(), |data: &[u8]| lb_tests::fuzz::target("agent_program")(data));
+libfuzzer_sys::fuzz_target!(init: lb_tests::fuzz::prepare("agent_program"), |data: &[u8]| lb_tests::fuzz::target("agent_program")(data));

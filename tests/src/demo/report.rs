@@ -162,7 +162,10 @@ fn verdict(found: &[Found<'_>], missing: &BTreeSet<&str>, impacts: &[Impact]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::{FaultTime, Shape};
+    use crate::{
+        journal::testing::event,
+        lab::{FaultTime, Shape},
+    };
 
     #[test]
     fn a_backend_that_is_down_longer_than_its_domain_is_out_longer() {
@@ -173,7 +176,6 @@ mod tests {
             last_packet_ns: 0,
             restored: FaultTime { begin_ns: 200, end_ns: 200 },
         };
-        let event = |subject: &str, kind: &str, to: &str, at_ns: u64| serde_json::json!({ "subject": subject, "kind": kind, "to": to, "monotonic_ns": at_ns });
         let mut events = vec![
             event("w2r1b1", "backend-state", "UP", 50),
             event("west/w2", "domain-state", "DOWN", 110),

@@ -107,6 +107,41 @@ fn agents() -> [AgentFixture; 2] {
     [AgentFixture::new(&addresses, &[]), AgentFixture::new(&addresses, &edge)]
 }
 
+/// Compiles what targets without a kernel run on.
+pub(super) fn compile() {
+    IMAGES.with(|_| ());
+    AGENTS.with(|_| ());
+    OTHER_PORT.with(|_| ());
+}
+
+/// Loads the edge's program in every state.
+pub(super) fn load_edge() {
+    (0..STATES.len()).for_each(|state| with_edge(state, |_, _| ()));
+}
+
+/// Runs with the edge's program and the image in its maps.
+fn with_edge(state: usize, run: impl FnOnce(&Kernel, &Image)) {
+    let load =
+        |image: &Image| Kernel::load(EDGE, &EDGE_AND_RELAY, image, FLOW_ENTRIES).expect("loading (as root)");
+    IMAGES.with(|images| {
+        let image = &images[state];
+        KERNELS.with(|kernels| run(kernels[state].get_or_init(|| load(image)), image));
+    });
+}
+
+/// Loads the program of each agent.
+pub(super) fn load_agent() {
+    AGENTS.with(|agents| (0..agents.len()).for_each(|at| with_agent(at, |_, _| ())));
+}
+
+/// Runs with an agent's program and the same in pure code.
+fn with_agent(at: usize, run: impl FnOnce(&AgentKernel, &AgentFixture)) {
+    AGENTS.with(|agents| {
+        let load = || AgentKernel::load(&agents[at]).expect("loading (as root)");
+        AGENT_KERNELS.with(|kernels| run(kernels[at].get_or_init(load), &agents[at]));
+    });
+}
+
 fn state(input: &Input<'_>) -> usize {
     usize::from(input.state) % STATES.len()
 }
@@ -211,40 +246,28 @@ fn testable<'a>(input: &'a Input<'_>) -> impl Iterator<Item = &'a [u8]> {
 /// Runs the frames through the edge's XDP program and through the pure code: actions, frames and flow tables must be equal.
 pub(super) fn edge_program(data: &[u8]) {
     let input = Input::decode(data);
-    let state = state(&input);
-    IMAGES.with(|images| {
-        KERNELS.with(|kernels| {
-            let load = || {
-                Kernel::load(EDGE, &EDGE_AND_RELAY, &images[state], FLOW_ENTRIES).expect("loading (as root)")
-            };
-            let kernel = kernels[state].get_or_init(load);
-            kernel.forget().expect("emptying what the program remembers");
-            let tables = ImageTables::new(images[state].clone());
-            for frame in testable(&input) {
-                let (pure, reason) = run_pure(&tables, frame);
-                let ran = kernel.run(EDGE_PROGRAM, frame).expect("a test run");
-                assert_eq!(ran, pure, "program and pure code ({reason:?}) differ on {frame:02x?}");
-            }
-            for table in [FlowTable::Flows, FlowTable::Openings] {
-                let entries = kernel.flows(table).expect("reading a table of flows");
-                assert_eq!(entries, tables.flows(table).len(), "{table:?}");
-            }
-        });
+    with_edge(state(&input), |kernel, image| {
+        kernel.forget().expect("emptying what the program remembers");
+        let tables = ImageTables::new(image.clone());
+        for frame in testable(&input) {
+            let (pure, reason) = run_pure(&tables, frame);
+            let ran = kernel.run(EDGE_PROGRAM, frame).expect("a test run");
+            assert_eq!(ran, pure, "program and pure code ({reason:?}) differ on {frame:02x?}");
+        }
+        for table in [FlowTable::Flows, FlowTable::Openings] {
+            let entries = kernel.flows(table).expect("reading a table of flows");
+            assert_eq!(entries, tables.flows(table).len(), "{table:?}");
+        }
     });
 }
 
 /// Runs the frames through the agent's XDP program and through the pure code: actions and frames must be equal.
 pub(super) fn agent_program(data: &[u8]) {
     let input = Input::decode(data);
-    AGENTS.with(|agents| {
-        AGENT_KERNELS.with(|kernels| {
-            let state = usize::from(input.state) % agents.len();
-            let kernel =
-                kernels[state].get_or_init(|| AgentKernel::load(&agents[state]).expect("loading (as root)"));
-            for frame in testable(&input) {
-                let (pure, ran) = (agents[state].run(frame), kernel.run(frame).expect("a test run"));
-                assert_eq!(ran, pure, "program and pure code differ on {frame:02x?}");
-            }
-        });
+    with_agent(usize::from(input.state) % AGENTS.with(|agents| agents.len()), |kernel, agent| {
+        for frame in testable(&input) {
+            let (pure, ran) = (agent.run(frame), kernel.run(frame).expect("a test run"));
+            assert_eq!(ran, pure, "program and pure code differ on {frame:02x?}");
+        }
     });
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
+    running_kernel::OLDEST,
     shell::{Cmd, find_program, is_root},
     workspace::root,
 };
@@ -54,12 +55,19 @@ impl Release {
         }
     }
 
-    /// Whether its kernel is one that Weir supports. The others are tried to see how far they get: README and the guide's limits say the oldest.
-    pub(super) const fn is_supported(self) -> bool {
+    /// The version of its kernel; none of the newest.
+    const fn version(self) -> Option<(u32, u32)> {
         match self {
-            Self::Bullseye | Self::Bookworm => false,
-            Self::Trixie | Self::Sid => true,
+            Self::Bullseye => Some((5, 10)),
+            Self::Bookworm => Some((6, 1)),
+            Self::Trixie => Some((6, 12)),
+            Self::Sid => None,
         }
+    }
+
+    /// Whether its kernel is one that Weir supports. The others are tried to see how far they get.
+    pub(super) fn is_supported(self) -> bool {
+        self.version().is_none_or(|version| version >= OLDEST)
     }
 
     /// The kernel's file below target/kernels. Fetches it if it is not there, or if a newer one is asked for.

@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 use super::Finding;
 use crate::runtime::host;
 
-/// The oldest kernel on which every test runs: Debian 13's.
-const OLDEST: (u32, u32) = (6, 12);
+/// The oldest kernel on which every test runs.
+const OLDEST: (u32, u32) = include!("../../../../packaging/oldest-kernel.in");
 
 pub(super) fn examine() -> Vec<Finding> {
     let mut findings = vec![kernel(), btf(), jit()];

@@ -11,6 +11,7 @@ use super::checks::{choice, parse_duration};
 use super::names::check_name;
 use super::plans::percent;
 use super::{clients, protection, relay, topology};
+use crate::config::domains::{Level, Topology};
 use crate::config::fields::{At, Text, Texts};
 use crate::config::ids::DomainId;
 use crate::config::key;
@@ -19,7 +20,7 @@ use crate::config::limits::{
     MAX_INTERFACE_NAME_BYTES, MAX_INTERFACES, MAX_SOCKET_PATH_BYTES, MAX_TRANSITION, MIN_ANSWERS,
     MIN_FLOW_ENTRIES, MIN_FLOW_IDLE, MIN_TRANSITION,
 };
-use crate::config::model::{Announcement, HashKey, Level, Node, Topology, XdpMode};
+use crate::config::model::{Announcement, HashKey, Node, XdpMode};
 use crate::config::prefix::{IpPrefix, Ipv4Prefix, Ipv6Prefix};
 use crate::config::raw::RawNode;
 use crate::config::report::{Finding, Report, quote};

@@ -6,10 +6,11 @@ use super::addresses;
 use super::names::{Kind, Names, called};
 use super::quic;
 use super::topology;
+use crate::config::domains::{Level, Topology};
 use crate::config::fields::At;
 use crate::config::ids::{BackendId, CheckId, DomainId, SetId};
 use crate::config::limits::MAX_WEIGHT;
-use crate::config::model::{Backend, Level, Set, Topology};
+use crate::config::model::{Backend, Set};
 use crate::config::raw::{RawBackend, RawSet};
 use crate::config::report::{Finding, Report, Span, quote};
 

@@ -1,9 +1,9 @@
 //! The tree of regions, zones and racks.
 
 use super::names::{check_name, defined_twice};
+use crate::config::domains::{Domain, Level, Topology};
 use crate::config::fields::Text;
 use crate::config::ids::DomainId;
-use crate::config::model::{Domain, Level, Topology};
 use crate::config::raw::RawRegion;
 use crate::config::report::{Finding, Report, Span, quote};
 

@@ -40,6 +40,8 @@ struct Desk {
     question: AtomicU64,
     answered: AtomicU64,
     answered_ns: AtomicU64,
+    /// Datagrams of its that came back.
+    passed: AtomicU64,
 }
 
 /// The witnesses of all CPUs that this process may use, and what they said. They end when this is dropped.
@@ -83,6 +85,7 @@ impl Cpus {
                 question: AtomicU64::new(0),
                 answered: AtomicU64::new(0),
                 answered_ns: AtomicU64::new(0),
+                passed: AtomicU64::new(0),
             };
             let desk = Arc::new(desk);
             let (own, stop, answers) = (Arc::clone(&desk), Arc::clone(&new.stop), Arc::clone(&new.answers));
@@ -173,16 +176,33 @@ fn witness(cpu: usize, desk: &Desk, stop: &AtomicBool, answers: &EventFd) {
         tracing::warn!(%error, cpu, "a witness may not be bound to its CPU");
     }
     raise_witness();
-    let (loopback, mut lost) = (loopback().ok(), 0);
+    let mut queue = Queue { socket: loopback().ok(), lost: 0 };
     // Blocks until it is rung.
     while desk.bell.read().is_ok() && !stop.load(Ordering::Relaxed) {
         let question = desk.question.load(Ordering::Acquire);
-        if let Some(socket) = loopback.as_ref().filter(|_| lost < LOOPBACK_LOST) {
-            lost = if pass(socket, question).is_ok() { 0 } else { lost + 1 };
+        if queue.pass(|socket| pass(socket, question)) {
+            desk.passed.fetch_add(1, Ordering::Relaxed);
         }
         desk.answered_ns.store(monotonic_ns(), Ordering::Relaxed);
         desk.answered.store(question, Ordering::Release);
         let _ = answers.write(1);
+    }
+}
+
+/// A CPU's queue of packets, as far as something can be sent through it.
+struct Queue<S> {
+    socket: Option<S>,
+    /// Datagrams in a row that did not come back.
+    lost: u32,
+}
+
+impl<S> Queue<S> {
+    /// Sends something through it, unless that was in vain too often. Returns whether it came back.
+    fn pass(&mut self, pass: impl FnOnce(&S) -> io::Result<()>) -> bool {
+        let Some(socket) = self.socket.as_ref().filter(|_| self.lost < LOOPBACK_LOST) else { return false };
+        let came_back = pass(socket).is_ok();
+        self.lost = if came_back { 0 } else { self.lost + 1 };
+        came_back
     }
 }
 
@@ -238,6 +258,54 @@ mod tests {
             assert!(matches!(cpus.testimony.since(asked_ns), Since::Answered(took_ns) if took_ns > 0));
         }
         assert_eq!(cpus.count().1, 0);
+        let passed: Vec<_> =
+            cpus.desks.desks.iter().map(|desk| desk.passed.load(Ordering::Relaxed)).collect();
+        assert_eq!(passed, vec![3; passed.len()], "a datagram went through each queue for each question");
+    }
+
+    #[test]
+    fn each_witness_runs_on_its_cpu_only() {
+        let mut cpus = Cpus::start().expect("threads");
+        let (testimony, mut ask) = cpus.parts();
+        ask(testimony.ask(monotonic_ns()));
+        drop(ask);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while cpus.testimony.is_open() {
+            assert!(Instant::now() < deadline, "{cpus:?}");
+            cpus.hear();
+        }
+        let threads: Vec<_> = std::fs::read_dir("/proc/self/task").expect("threads").flatten().collect();
+        let of = |name: &str, file: &str| {
+            let thread = threads.iter().map(|thread| thread.path());
+            let found = thread.filter(|path| {
+                std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+            });
+            // Other tests have witnesses, too.
+            found.filter_map(|path| std::fs::read_to_string(path.join(file)).ok()).collect::<Vec<_>>()
+        };
+        for cpu in own_cpus().expect("CPUs") {
+            let own = format!("Cpus_allowed_list:\t{cpu}\n");
+            let found = of(&format!("weir-cpu{cpu}"), "status");
+            assert!(found.iter().any(|status| status.contains(&own)), "{cpu}: {found:?}");
+        }
+    }
+
+    /// Somebody filters the loopback interface: that is not to delay every answer.
+    #[test]
+    fn what_never_comes_back_is_not_sent_for_ever() {
+        let mut queue = Queue { socket: Some(()), lost: 0 };
+        let mut sent = 0;
+        let mut send = |comes_back: bool| {
+            queue.pass(|()| {
+                sent += 1;
+                if comes_back { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+            })
+        };
+        let comes_back = [false, false, true, false, false, false, true, false];
+        let passed = comes_back.map(&mut send);
+        assert_eq!(passed, [false, false, true, false, false, false, false, false]);
+        assert_eq!(sent, 6, "three in a row were in vain");
+        assert!(!Queue { socket: None::<()>, lost: 0 }.pass(|()| Ok(())));
     }
 
     #[test]
@@ -246,5 +314,7 @@ mod tests {
         // One that was left over from before is passed over.
         socket.send(&7u64.to_be_bytes()).expect("sent");
         pass(&socket, 8).expect("it comes back");
+        let left = socket.recv(&mut [0; 8]).map_err(|error| error.kind());
+        assert_eq!(left, Err(io::ErrorKind::WouldBlock), "it was its own one that was waited for");
     }
 }

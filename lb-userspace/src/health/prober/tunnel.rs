@@ -284,3 +284,7 @@ fn unsent(error: &io::Error) -> Miss {
         _ => Miss::Unsent,
     }
 }
+
+#[cfg(test)]
+#[path = "tunnel_tests.rs"]
+mod tests;

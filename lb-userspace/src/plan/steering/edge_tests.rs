@@ -123,6 +123,11 @@ fn nobody_more_is_out_for_a_moment_than_may_be() {
     // 100, 150, 200, 250, 300, 350 of 1,350: 30 % are 405.
     let mut ejector = Ejector::new(&ejecting(30), |_| false);
     assert_eq!(ejector.rule(fact(5, true)).facts, [fact(5, true)]);
+    assert_eq!(
+        ejector.rule(fact(5, true)).facts,
+        [fact(5, true)],
+        "what is said again, perhaps for another cause"
+    );
     // The first one in the order of names goes before; the last one has no room any more.
     let ruling = ejector.rule(fact(0, true));
     let back = Fact { state: State::Up, cause: Cause::Spared, ..fact(5, true) };
@@ -136,4 +141,50 @@ fn who_was_down_before_the_start_counts() {
     let ruling = ejector.rule(fact(5, true));
     assert_eq!((ruling.facts.len(), ruling.spared.len()), (0, 1), "650 of 1,350 would be out: {ruling:?}");
     assert_eq!(ejector.rule(fact(4, false)).facts, [fact(4, false), fact(5, true)]);
+}
+
+#[test]
+fn shares_go_as_far_as_they_should_and_not_further() {
+    let at = |first: f64| {
+        let mut starts = [0.0; MAX_PLAN_STEPS];
+        (starts[0], starts[1]) = (first, 1.0 - first);
+        starts
+    };
+    let mut pace = Pace::new(&PlanWords::NEUTRAL.shares);
+    pace.step(&at(0.8), &at(0.7), 1.0);
+    assert!(close(pace.outward(), 0.2), "{pace:?}");
+    // Less room that would let more flows start here is a contradiction, and says nothing.
+    pace.step(&at(0.8), &at(0.9), 1.0);
+    assert!(close(pace.outward(), 0.2), "{pace:?}");
+    pace.step(&at(1.0), &at(0.81), 1.0);
+    assert!(close(pace.outward(), 0.19), "{pace:?}");
+}
+
+#[test]
+fn of_what_operators_took_out_altogether_nothing_is_unhealthy() {
+    let mut plan = plan(1, PlanMode::Nearest);
+    plan.panic_threshold = 0.5;
+    let course = course(&plan, &[weights(100, 0, 0)]);
+    assert!(!course.panic && close(course.healthy, 1.0), "{course:?}");
+}
+
+/// A backend takes room in every pool that it is in.
+#[test]
+fn whoever_is_out_is_out_of_all_its_pools() {
+    let mut config = ejecting(50);
+    let second = SetId(1);
+    let mut other = config.sets[0].clone();
+    other.backends = config.sets[0].backends.split_off(2);
+    other.backends.iter().for_each(|id| config.backends[id.index()].set = second);
+    config.sets.push(other);
+    let mut both = config.services[0].pools[0].clone();
+    both.sets.push(second);
+    config.services[0].pools.push(both);
+    // 100 and 150 in the first pool; these and 200, 250, 300, 350 in the other one.
+    let mut ejector = Ejector::new(&config, |_| false);
+    for at in [0, 2, 4] {
+        assert_eq!(ejector.rule(fact(at, true)).facts, [fact(at, true)], "{at}");
+    }
+    let ruling = ejector.rule(fact(3, true));
+    assert_eq!((ruling.facts.len(), ruling.spared.len()), (2, 1), "850 of 1,350 would be out: {ruling:?}");
 }

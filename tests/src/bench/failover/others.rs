@@ -90,11 +90,11 @@ fn in_words(event: &Event, begin_ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::testing::event;
     use crate::journal;
 
     #[test]
     fn alarms_are_of_what_did_not_fail_or_not_yet() {
-        let event = |subject: &str, kind: &str, to: &str, monotonic_ns: u64| serde_json::json!({ "subject": subject, "kind": kind, "to": to, "monotonic_ns": monotonic_ns });
         let events = [
             event("w/z1/r1", "domain-state", "DOWN", 10),
             event("w/z1", "domain-state", "SUSPECT", 11),
