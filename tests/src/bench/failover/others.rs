@@ -90,8 +90,8 @@ fn in_words(event: &Event, begin_ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::testing::event;
     use crate::journal;
+    use crate::journal::testing::event;
 
     #[test]
     fn alarms_are_of_what_did_not_fail_or_not_yet() {
