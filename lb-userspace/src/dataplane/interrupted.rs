@@ -19,7 +19,7 @@ fn again<E>(mut load: impl FnMut() -> Result<(), E>, is_interrupted: impl Fn(&E)
     for _ in 1..LOAD_ATTEMPTS {
         match load() {
             Err(error) if is_interrupted(&error) => {
-                tracing::info!("a signal interrupted the verifier: once more")
+                tracing::info!("a signal interrupted the verifier: once more");
             }
             done => return done,
         }
