@@ -16,6 +16,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use super::error::DataPlaneError;
 use super::generation::{FLOWS, Generation, NEXT, map_names, map_sizes};
 use super::handover;
+use super::interrupted::load_again;
 use super::links;
 use super::loader::{Options, Start, possible_cpus};
 use super::netlink::Interface;
@@ -187,7 +188,7 @@ pub(crate) fn load_xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp
         .program_mut(name)
         .ok_or_else(|| DataPlaneError::Load(format!("the object has no program {name}")))?;
     let xdp: &mut Xdp = program.try_into().map_err(|error| DataPlaneError::load(&error))?;
-    xdp.load().map_err(|error| DataPlaneError::load(&error))?;
+    load_again(|| xdp.load()).map_err(|error| DataPlaneError::load(&error))?;
     Ok(xdp)
 }
 

@@ -9,6 +9,7 @@
 //! | [`upkeep`] | what is tidied up while programs run: tables of flows, marks, transitions |
 //! | [`generation`] | one complete set of maps: created, filled, pinned, opened again |
 //! | [`pins`] | where pins lie, what is refused, what a crash left behind; `weir detach` |
+//! | `interrupted` | loads a program again where a signal interrupted the verifier |
 //! | [`links`] | attaches programs to interfaces |
 //! | [`maps`] | memory-mapped arrays |
 //! | [`memory`](mod@memory) | how much memory the maps take |
@@ -34,6 +35,7 @@ pub mod generation;
 pub mod guard;
 pub mod handles;
 mod handover;
+mod interrupted;
 pub mod links;
 pub mod live;
 pub mod loader;

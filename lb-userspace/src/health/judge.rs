@@ -10,7 +10,8 @@
 //! ```
 //! A backend is UP or DOWN by its own detectors. While one of its domains is SUSPECT or DOWN it is held as it is: the
 //! domain's word speaks for it. When the domain recovers, backends that still fail are said to be DOWN first, then the
-//! domain UP. While this host is isolated, misses count for nothing and everything stays.
+//! domain UP. While this host is isolated, misses count for nothing and everything stays; nor do those of probes that began
+//! then, when somebody is heard again.
 
 use std::sync::Arc;
 

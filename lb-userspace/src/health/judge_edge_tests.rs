@@ -118,13 +118,16 @@ fn what_began_during_an_isolation_is_nobodys_fault_either() {
     let config = two_checks(&vec![vec![vec![2; 2]; 2]; 2]);
     let (mut judge, _) = Judge::new(&config, Targets::new(&config), |_| State::Up);
     round(&mut judge, 0, 100, &[silent(110); 16]);
-    assert!(judge.is_isolated());
+    assert_eq!(round(&mut judge, 0, 110, &[Outcome::Unknown; 16]), []);
+    assert!(judge.is_isolated(), "nobody was heard");
     let answered = [Outcome::Answered { at_ns: 125, rtt_ns: 1 }; 16];
     assert_eq!(round(&mut judge, 0, 120, &answered), []);
     assert!(!judge.is_isolated());
     // The timeout is a second: these began at 50 and at 200 ns.
     assert_eq!(round(&mut judge, 1, 115, &[silent(SECOND + 50); 16]), []);
-    assert_eq!(round(&mut judge, 1, 115, &[silent(SECOND + 200); 16]).len(), 2, "both regions");
+    let facts = round(&mut judge, 1, 115, &[silent(SECOND + 200); 16]);
+    let states: Vec<_> = facts.iter().map(|fact| fact.state).collect();
+    assert_eq!(states, [State::Suspect; 2], "both regions, for the first time");
     // An answer is an answer, whenever it was asked for.
     let (mut judge, _) = Judge::new(&config, Targets::new(&config), |_| State::Up);
     round(&mut judge, 0, 100, &[silent(110); 16]);
@@ -144,4 +147,36 @@ fn a_backend_adopted_in_suspicion_is_up_with_its_first_answer() {
     let mut scene = Scene { config, judge, now_ns: INTERVAL_NS, held: Vec::new(), isolated: false };
     assert_eq!(scene.silent(&[0]), []);
     assert_eq!(scene.silent(&[]), said(&[("b0000", State::Up)]));
+}
+
+/// The first check that hears somebody ends an isolation, and not the last one.
+#[test]
+fn what_fails_after_an_isolation_counts_at_once() {
+    const SECOND: u64 = 1_000_000_000;
+    let config = two_checks(&vec![vec![vec![2; 2]; 2]; 2]);
+    let (mut judge, _) = Judge::new(&config, Targets::new(&config), |_| State::Up);
+    for group in [0, 1] {
+        round(&mut judge, group, 100, &[silent(110); 16]);
+    }
+    let answered = |at_ns| [Outcome::Answered { at_ns, rtt_ns: 1 }; 16];
+    round(&mut judge, 0, 120, &answered(125));
+    round(&mut judge, 1, SECOND, &answered(SECOND + 5));
+    let mut heartbeats = answered(SECOND + 5);
+    heartbeats[..2].fill(silent(SECOND + 10));
+    assert_eq!(round(&mut judge, 0, SECOND, &heartbeats).len(), 1);
+}
+
+/// Who was not heard does not testify that this host is connected because it is excused.
+#[test]
+fn an_isolation_goes_on_from_check_to_check() {
+    let mut config = two_checks(&vec![vec![vec![1]], vec![vec![1]]]);
+    for (set, check) in config.sets.iter_mut().zip([CheckId(0), CheckId(1)]) {
+        set.checks = vec![check];
+    }
+    let (mut judge, _) = Judge::new(&config, Targets::new(&config), |_| State::Up);
+    for (turn, group) in [1, 0, 1, 0, 1, 0].into_iter().enumerate() {
+        let since_ns = 100 * (turn as u64 + 1);
+        assert_eq!(round(&mut judge, group, since_ns, &[silent(since_ns + 10)]), []);
+        assert_eq!(judge.is_isolated(), turn > 0, "{turn}");
+    }
 }
