@@ -28,7 +28,7 @@ pub struct BfdSessionView {
     /// Why it is not up, or why it last was not; left out if it came up and stayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// Times that it was up and went down since the daemon started or the file was last reloaded.
+    /// Times that it was up and went down. A reload that keeps the session keeps the count.
     pub flaps: u64,
     /// What this side says of its last change.
     pub diagnostic: DiagnosticView,
