@@ -230,6 +230,12 @@ fn refused() -> Vec<Case> {
             relayed(&data),
             drop(Reason::RelayRefused),
         ),
+        changed(
+            "relayed, before the last change home was the other region, and is here now",
+            &[Change::Marked("far/west"), Change::Before("far", "far/north")],
+            relayed(&data),
+            Expected::Tx(in4(4, 0, &data)),
+        ),
         case(
             "relayed by a stranger",
             ethernet(V4, &ipv4(STRANGE_PEER, HERE, 4, &near)),
