@@ -7,6 +7,7 @@ use e2e_support::{
     PATIENCE, another_build, config_path, done, drops, last_start, leaked, link, quiet, raise, refused,
     start, status, text, uncounted, until,
 };
+use lb_common::abi::ABI_VERSION;
 use lb_tests::{
     lab::{ConfigOptions, Daemon, Frozen, Lab, VIP_V4, VIP_V6, weir_binary},
     load::LiveFlows,
@@ -238,7 +239,8 @@ fn doctor_finds_what_was_broken_and_a_bundle_tells_all_but_the_key() {
     let content = String::from_utf8_lossy(&unpacked.stdout);
     assert_eq!(key.len(), 64);
     assert!(!content.contains(key), "the bundle has the key");
-    for words in ["hash_key = \"redacted\"", "\"rp_filter\"", "ADMISSION", "started: ", "abi 2"] {
+    let version = format!("abi {ABI_VERSION}");
+    for words in ["hash_key = \"redacted\"", "\"rp_filter\"", "ADMISSION", "started: ", &version] {
         assert!(content.contains(words), "no {words} in the bundle");
     }
     let listed = std::process::Command::new("tar").arg("-tzf").arg(&bundle).output().unwrap();

@@ -4,6 +4,7 @@ mod daemon;
 mod host;
 mod network;
 mod state;
+mod tables;
 
 use std::{
     borrow::Cow,
@@ -142,6 +143,7 @@ fn local(path: &Path) -> (Vec<Finding>, Option<Config>) {
             findings.push(Finding::ok("config.file", subject, "is valid"));
             findings.extend(network::examine(config));
             findings.extend(state::examine(config, path));
+            findings.extend(tables::examine(config));
         }
         Err(error) => {
             let first = error.problems.first().map_or_else(String::new, |problem| problem.message.clone());
