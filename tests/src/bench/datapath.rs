@@ -23,6 +23,7 @@ use lb_common::abi::{
     admission::Admission,
     bench::{BENCH_IPV6, BENCH_SPREAD, BenchRoot},
     guard::SCOPE_ALL,
+    limits::DEFAULT_OPENING_ENTRIES_PER_CPU,
     pod::Pod,
     root::{FEATURE_EMERGENCY, Root},
 };
@@ -44,6 +45,8 @@ const NEAR_BEST_PERCENT: usize = 10;
 const RUNS: usize = 9;
 /// Entries of the flow table: enough for every flow of a case.
 const FLOW_ENTRIES: u32 = 1 << 20;
+/// Entries of the table of opening flows: as on a host with two CPUs.
+const OPENING_ENTRIES: u32 = 2 * DEFAULT_OPENING_ENTRIES_PER_CPU;
 
 const BODY: &str = "weir_bench";
 const EMPTY: &str = "weir_bench_empty";
@@ -205,7 +208,7 @@ pub fn datapath() -> Result<Vec<Measurement>> {
     image.guards.node.blocks_until = u32::MAX;
     let prefix = IpPrefix::parse("203.0.113.0/24").ok().context("a prefix")?;
     image.guards.blocked.push(Blocked { prefix, scope: SCOPE_ALL, until: u32::MAX });
-    let kernel = Kernel::load(BENCH, &[BODY, EMPTY], &image, FLOW_ENTRIES)?;
+    let kernel = Kernel::load_with(BENCH, &[BODY, EMPTY], &image, (FLOW_ENTRIES, OPENING_ENTRIES))?;
     let mut bench = Bench { kernel, next: 0 };
     let mut results = Vec::new();
     for case in cases().into_iter().filter(|case| is_wanted(&case.name)) {

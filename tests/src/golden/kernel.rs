@@ -71,12 +71,25 @@ pub struct Ran {
 }
 
 impl Kernel {
-    /// Creates the object's maps in the image's sizes, fills them, and loads `programs`; those for relayed packets are entered where
-    /// the edge's goes on to them.
+    /// Creates the object's maps in the image's sizes, and both tables of flows with so many entries; fills them, and loads `programs`; those
+    /// for relayed packets are entered where the edge's goes on to them.
     ///
     /// # Errors
     /// What the kernel says, with the verifier's log.
     pub fn load(object: &[u8], programs: &[&str], image: &Image, flow_entries: u32) -> Result<Self> {
+        Self::load_with(object, programs, image, (flow_entries, flow_entries))
+    }
+
+    /// [`load`](Self::load) with so many entries for established flows, and for opening ones.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_with(
+        object: &[u8],
+        programs: &[&str],
+        image: &Image,
+        (flow_entries, opening_entries): (u32, u32),
+    ) -> Result<Self> {
         let cpus = nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))? as u32;
         let stride = image.counter_slots();
         let filter_bytes = image.root.flow_filter_mask as usize + 1;
@@ -90,7 +103,7 @@ impl Kernel {
             .map_max_entries("PLANS", size(image.plans.len()))
             .map_max_entries("POOLS", size(image.pools.len()))
             .map_max_entries("PREVIOUS", size(image.previous.len()))
-            .map_max_entries("OPENINGS", opening_sets(flow_entries))
+            .map_max_entries("OPENINGS", opening_sets(opening_entries))
             .map_max_entries("FLOW_FILTER", size(filter_bytes.div_ceil(FLOW_FILTER_CHUNK)))
             .map_max_entries("SLOTS", size(chunks))
             .map_max_entries("BACKENDS", size(image.backends.len()))
@@ -124,7 +137,7 @@ impl Kernel {
                 ProgramArray::try_from(ebpf.map_mut(map).context(map)?)?.set(index, &fd, 0)?;
             }
         }
-        let mut kernel = Self { ebpf, cpus, stride, opening_sets: opening_sets(flow_entries) };
+        let mut kernel = Self { ebpf, cpus, stride, opening_sets: opening_sets(opening_entries) };
         kernel.fill(image)?;
         Ok(kernel)
     }
