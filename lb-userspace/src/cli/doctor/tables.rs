@@ -24,7 +24,7 @@ fn of_pool(name: String, pool: &Pool, members: u64) -> Option<Finding> {
         pool.table_size
     );
     let larger = TABLE_SIZES.into_iter().filter(|&size| size > pool.table_size);
-    let better = larger.clone().find(|&size| is_calm(members, size)).or(larger.last());
+    let better = larger.clone().find(|&size| is_calm(members, size)).or_else(|| larger.max());
     let finding = Finding::note("config.table_size", name, seen);
     Some(match better {
         Some(size) => finding.help(format!(
