@@ -10,7 +10,7 @@
 //! an entry reads a byte of the filter and the first line of a set.
 
 use super::limits::FLOW_FILTER_CHUNK;
-use crate::net::words_address;
+use crate::net::{address_words, words_address};
 
 /// Key of `FLOWS`, and of the entries of `OPENINGS`: a flow's 5-tuple. IPv4 addresses stand as IPv4-mapped IPv6 addresses (RFC 4291, section
 /// 2.5.5.2).
@@ -78,6 +78,15 @@ impl FlowWords {
     #[inline(always)]
     pub const fn origin(&self) -> u8 {
         self.0[9].to_ne_bytes()[1]
+    }
+
+    /// A key in words.
+    #[must_use]
+    pub const fn of(key: &FlowKey) -> Self {
+        let ([a, b], [c, d]) = (key.source_port, key.destination_port);
+        let ports = u32::from_ne_bytes([a, b, c, d]);
+        let addresses = (address_words(&key.source), address_words(&key.destination));
+        Self::new(&addresses.0, &addresses.1, ports, key.protocol, key.origin)
     }
 
     /// The key itself.
@@ -182,5 +191,6 @@ mod tests {
         let bytes: std::vec::Vec<u8> = words.0.iter().flat_map(|word| word.to_ne_bytes()).collect();
         assert_eq!(words.key().as_bytes(), bytes);
         assert_eq!((words.source(), words.protocol(), words.origin()), ([1, 2, 3, 4], 6, 1));
+        assert_eq!(FlowWords::of(&words.key()), words);
     }
 }

@@ -51,7 +51,6 @@ pod! {
     crate::abi::counter::Counter = 32;
     crate::abi::flow::FlowKey = 40;
     crate::abi::flow::FlowEntry = 8;
-    crate::abi::flow::FlowWords = 40;
     crate::abi::flow::OpeningLine = 64;
     crate::abi::flow::FragmentKey = 40;
     crate::abi::flow::FragmentEntry = 24;

@@ -48,6 +48,15 @@ impl Tuple {
     pub const fn flow_words(&self, origin: Origin) -> FlowWords {
         FlowWords::new(&self.source, &self.destination, self.ports, self.protocol, origin as u8)
     }
+
+    /// The tuple that a key of the flow table is of: [`flow_words`](Self::flow_words) the other way.
+    #[must_use]
+    pub fn of(words: &FlowWords) -> Self {
+        let [s0, s1, s2, s3, d0, d1, d2, d3, ports, _] = words.0;
+        let is_ipv6 = [d0, d1, d2] != mapped_words(0)[..3];
+        let (source, destination, protocol) = ([s0, s1, s2, s3], [d0, d1, d2, d3], words.protocol());
+        Self { source, destination, ports, protocol, is_ipv6 }
+    }
 }
 
 /// What kind of packet of its flow a packet is.

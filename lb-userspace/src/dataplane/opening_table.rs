@@ -3,15 +3,14 @@
 use std::cell::Cell;
 
 use lb_common::abi::flow::{FlowEntry, FlowKey, FlowWords, OPENING_LINES, OPENING_WAYS, OpeningLine};
-use lb_common::abi::pod::Pod as _;
 use lb_common::abi::root::{FlowHashKey, Root};
 use lb_common::datapath::hash::flow_hash;
 use lb_common::datapath::openings::{self, OpeningSet, SET_WORDS};
+use lb_common::datapath::parse::Tuple;
 
 use super::generation::Generation;
 use super::maps::MappedArray;
 use super::upkeep::Page;
-use crate::plan::walker::tuple;
 
 /// Sets of a page.
 const PAGE_SETS: u32 = 128;
@@ -46,12 +45,14 @@ impl<'g> Openings<'g> {
     }
 
     fn hash(&self, key: &FlowWords) -> u64 {
-        flow_hash(&self.hash_key, &tuple(&key.key()))
+        flow_hash(&self.hash_key, &Tuple::of(key))
     }
 
     /// The entries of a set. What is being written, or was found by another hash key, is not there.
     fn entries(&self, set: u32) -> impl Iterator<Item = (FlowKey, FlowEntry)> {
-        let words = self.set(set).unwrap_or([0; SET_WORDS]);
+        // On a good day all sets are empty, and a line is all there is to see of one.
+        let tags = self.lines.read(set as usize * OPENING_LINES).filter(|tags| tags.0 != [0; 8]);
+        let words = tags.and_then(|_| self.set(set)).unwrap_or([0; SET_WORDS]);
         (0..OPENING_WAYS).filter_map(move |way| {
             let (key, entry) = openings::entry(&words, way, |key| self.hash(key))?;
             Some((key.key(), entry))
@@ -106,7 +107,7 @@ impl<'g> Openings<'g> {
 
     /// Changes the set of a flow: entries first, then tags, each by one store, and each tag only if it is still what was read.
     fn change(&self, key: &FlowKey, act: impl FnOnce(&OpeningSet, u64, &FlowWords)) {
-        let Some(key) = FlowWords::from_bytes(key.as_bytes()) else { return };
+        let key = FlowWords::of(key);
         let h = self.hash(&key);
         let set = openings::set_of(h, self.sets);
         let Some(before) = self.set(set) else { return };
@@ -133,6 +134,7 @@ impl<'g> Openings<'g> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lb_common::abi::pod::Pod as _;
     use nix::sys::memfd::{MFdFlags, memfd_create};
     use std::collections::BTreeMap;
     use std::fs::File;
@@ -195,7 +197,7 @@ mod tests {
         }
         assert_eq!((paged, pages), (held.clone(), 3));
 
-        let words = |key: &FlowKey| FlowWords::from_bytes(key.as_bytes()).unwrap();
+        let words = FlowWords::of;
         let first = *held.keys().next().unwrap();
         assert_eq!(old.find(&words(&first)).map(|entry| entry.backend), Some(held[&first]));
         old.remove(&first);

@@ -9,16 +9,17 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 
-use lb_common::abi::flow::{FLOW_CLOSING, FlowEntry, FlowKey};
+use lb_common::abi::flow::{FLOW_CLOSING, FlowEntry, FlowKey, FlowWords};
 use lb_common::abi::watch::{NO_INDEX, WatchFilter, WatchRecord};
 use lb_common::datapath::flow::FlowTable;
+use lb_common::datapath::parse::Tuple;
 use lb_common::datapath::ports::Tables;
 use lb_common::datapath::watch::matches;
 use lb_common::datapath::{classify, hash};
 use lb_common::net::protocol;
 
 use super::ids::{BackendIndex, Ids, ServiceIndex};
-use super::walker::{age, home, tuple};
+use super::walker::{age, home};
 use super::watch::Terms;
 use crate::api::types::{FlowState, FlowView};
 use crate::config::Config;
@@ -164,7 +165,7 @@ impl<'a, T: Tables> Reader<'a, T> {
         if backend.is_some_and(|wanted| wanted.0 != entry.backend) || wanted.is_some_and(|w| w != state) {
             return None;
         }
-        let tuple = tuple(key);
+        let tuple = Tuple::of(&FlowWords::of(key));
         let root = self.tables.root()?;
         let service = classify::service(self.tables, root, &tuple).map(|(index, _)| index);
         let record = WatchRecord {

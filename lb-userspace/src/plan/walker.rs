@@ -11,13 +11,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lb_common::abi::flow::{FLOW_CLOSING, FlowEntry, FlowKey};
+use lb_common::abi::flow::{FLOW_CLOSING, FlowEntry, FlowKey, FlowWords};
 use lb_common::abi::service::SERVICE_MULTI_PLAN;
 use lb_common::datapath::flow::FlowTable;
 use lb_common::datapath::parse::Tuple;
 use lb_common::datapath::ports::Tables;
 use lb_common::datapath::{classify, filter, hash};
-use lb_common::net::address_words;
 use lb_maglev::{is_marked, member_id};
 
 use super::ids::BackendIndex;
@@ -25,8 +24,6 @@ use super::ids::BackendIndex;
 /// After how long a flow is forgotten that its client closed, or that only opened: a TCP client's last packets come within two
 /// segment lifetimes (RFC 9293, section 3.4.1), its second one at once.
 pub const CLOSED_IDLE: Duration = Duration::from_secs(120);
-/// First bytes of an IPv4-mapped IPv6 address.
-const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
 
 /// What is to be done with one entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,7 +97,7 @@ impl<'t, T: Tables> Walk<'t, T> {
         }
         *self.found.by_backend.entry(BackendIndex(entry.backend)).or_default() += 1;
         let Some(root) = self.tables.root() else { return Verdict::Keep { filter: None } };
-        let tuple = tuple(key);
+        let tuple = Tuple::of(&FlowWords::of(key));
         let h = hash::flow_hash(&root.hash_key, &tuple);
         if let Some(home) = home(self.tables, &tuple, h)
             && (home.member != entry.backend || home.in_transition && home.marked)
@@ -157,18 +154,6 @@ pub(super) fn home<T: Tables>(tables: &T, tuple: &Tuple, h: u64) -> Option<Home>
         marked: is_marked(content),
         in_transition: service.previous_base != 0,
     })
-}
-
-/// The 5-tuple of a key.
-pub(crate) fn tuple(key: &FlowKey) -> Tuple {
-    let ([a, b], [c, d]) = (key.source_port, key.destination_port);
-    Tuple {
-        source: address_words(&key.source),
-        destination: address_words(&key.destination),
-        ports: u32::from_ne_bytes([a, b, c, d]),
-        protocol: key.protocol,
-        is_ipv6: key.destination[..12] != MAPPED,
-    }
 }
 
 #[cfg(test)]
@@ -236,7 +221,7 @@ table_size = 4093
     }
 
     fn home_of(tables: &ImageTables, port: u16) -> Home {
-        let tuple = tuple(&key(port));
+        let tuple = Tuple::of(&FlowWords::of(&key(port)));
         home(tables, &tuple, hash::flow_hash(&tables.root().unwrap().hash_key, &tuple)).unwrap()
     }
 

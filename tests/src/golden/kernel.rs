@@ -332,7 +332,7 @@ impl Kernel {
         flows.keys().try_fold(0, |n, key| key.map(|_| n + 1)).map_err(Into::into)
     }
 
-    /// Writes a flow over IPv4 into a table of flows; into the flow filter, too, where that matters.
+    /// Writes a flow into a table of flows; into the flow filter, too, where that matters.
     ///
     /// # Errors
     /// What the kernel says.

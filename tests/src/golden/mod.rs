@@ -116,18 +116,10 @@ pub fn known_flows(image: &Image, changes: &[Change]) -> Result<Vec<KnownFlow>> 
         .collect()
 }
 
-/// The hash of a flow over IPv4.
+/// The hash of a flow.
 #[must_use]
 pub fn hash_of(image: &Image, flow: &FlowWords) -> u64 {
-    let [_, _, _, _, d0, d1, d2, d3, ports, _] = flow.0;
-    let tuple = Tuple {
-        source: flow.source(),
-        destination: [d0, d1, d2, d3],
-        ports,
-        protocol: flow.protocol(),
-        is_ipv6: false,
-    };
-    flow_hash(&image.root.hash_key, &tuple)
+    flow_hash(&image.root.hash_key, &Tuple::of(flow))
 }
 
 /// One golden packet.

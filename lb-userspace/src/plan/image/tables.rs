@@ -15,7 +15,6 @@ use lb_common::abi::{
     guard::{GuardCounts, GuardEntry, NodeGuard},
     limits::{ADMISSION_WORDS, DEFAULT_FLOW_ENTRIES_PER_CPU},
     plan::{PlanEntry, PoolEntry},
-    pod::Pod as _,
     prefix::{PrefixNode, PrefixTable},
     quic::{QuicServer, QuicServerKey},
     root::Root,
@@ -26,6 +25,7 @@ use lb_common::datapath::filter::Allowance;
 use lb_common::datapath::flow::FlowTable;
 use lb_common::datapath::hash::flow_hash;
 use lb_common::datapath::openings::{self, OpeningSet, SET_WORDS};
+use lb_common::datapath::parse::Tuple;
 use lb_common::datapath::{
     ports::{Buckets, Clock, Tables},
     prefix::PrefixNodes,
@@ -34,7 +34,6 @@ use lb_common::net::{AddressWords, words_address};
 
 use crate::plan::flow_map::FlowMap;
 use crate::plan::guard::Guards;
-use crate::plan::walker::tuple;
 
 use super::Image;
 
@@ -183,7 +182,7 @@ impl ImageTables {
     /// Entries of `OPENINGS` by the hash key of a root, sorted by key.
     fn openings_found_by(&self, root: &Root) -> Vec<(FlowKey, FlowEntry)> {
         let sets = lock(&self.openings);
-        let hash = |key: &FlowWords| flow_hash(&root.hash_key, &tuple(&key.key()));
+        let hash = |key: &FlowWords| flow_hash(&root.hash_key, &Tuple::of(key));
         let ways = sets.iter().flat_map(|set| (0..OPENING_WAYS).map(move |way| (set, way)));
         let entries = ways.filter_map(|(set, way)| openings::entry(set, way, hash));
         let mut all: Vec<_> = entries.map(|(key, entry)| (key.key(), entry)).collect();
@@ -203,8 +202,8 @@ impl ImageTables {
         act: impl FnOnce(&OpeningSet, u64, &FlowWords) -> R,
     ) -> Option<R> {
         let root = &self.image.root;
-        let h = flow_hash(&root.hash_key, &tuple(key));
-        let words = FlowWords::from_bytes(key.as_bytes())?;
+        let words = FlowWords::of(key);
+        let h = flow_hash(&root.hash_key, &Tuple::of(&words));
         self.opening_set(openings::set_of(h, root.opening_sets), |set| act(set, h, &words))
     }
 
